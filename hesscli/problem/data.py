@@ -1,0 +1,227 @@
+"""Image sets: the embedded sample, Keras's MNIST, and files as users have them.
+
+A set keeps its pixels as stored; only the examples that are selected become floating-point
+numbers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from hesscli.problem.errors import InputError
+from hesscli.problem.idx import find_idx_files, read_idx
+from hesscli.problem.network import Array, Labels
+from hesscli.problem.npz import RawArray, read_arrays, reason, require_finite
+from hesscli.problem.problemfile import is_problem_file, read_batch
+from hesscli.problem.quiet import silenced
+
+EMBEDDED = "embedded"
+KERAS = "keras"
+SPLITS = ("train", "test")
+
+_EMBEDDED_FILE = Path(__file__).with_name("mnist_5k.npz")
+_WHITE = 255
+_SOURCES = (
+    "data.source takes embedded, keras, a Keras-layout .npz file, a folder with the MNIST IDX "
+    "files or a problem file"
+)
+_LAYOUTS = (
+    "a Keras-layout file holds x_train, y_train, x_test and y_test, a problem file inputs and "
+    "targets"
+)
+_WITHOUT_KERAS = "use data.source: embedded, or the path of a copy of MNIST"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An image set. Its arrays are made read-only.
+
+    ``inputs`` is (M, d), uint8 pixels or floating-point numbers; ``targets`` is (M,) integer
+    class labels; ``name`` is what messages and results call it.
+    """
+
+    inputs: RawArray
+    targets: Labels
+    name: str
+
+    def __post_init__(self) -> None:
+        self.inputs.setflags(write=False)
+        self.targets.setflags(write=False)
+
+    @property
+    def examples(self) -> int:
+        return int(self.inputs.shape[0])
+
+
+def load_dataset(source: str, split: str) -> Dataset:
+    """The images and labels of ``split`` (``train`` or ``test``) of ``source``.
+
+    ``source`` is ``embedded``, ``keras``, or the path (``~`` is expanded) of a Keras-layout
+    ``.npz`` file, of a folder with the MNIST IDX files, or of a problem file, which has no
+    splits. Raises InputError where the source is missing, damaged, or holds anything but finite
+    images with one integer label each.
+    """
+    if split not in SPLITS:
+        raise InputError(f"data.split: {split!r} is unknown; it must be train or test")
+    if source == EMBEDDED:
+        return _load_embedded(split)
+    if source == KERAS:
+        return _load_keras(split)
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):
+        return _load_idx(source, split)
+    if not os.path.lexists(path):
+        raise InputError(f"{source}: no such file or folder; {_SOURCES}")
+    if is_problem_file(source):
+        inputs, targets = read_batch(source)
+        return Dataset(inputs, targets, source)
+    return _load_npz(source, split, source)
+
+
+def select_batch(
+    dataset: Dataset, batch_size: int | None, offset: int, shuffle: bool, seed: int
+) -> tuple[RawArray, Labels]:
+    """``batch_size`` examples from ``offset`` on, as stored: inputs (N, d) and targets (N,).
+
+    A batch size of None takes every example from ``offset`` on. With ``shuffle`` the whole set
+    is permuted by ``np.random.default_rng(seed)`` first. Raises InputError where the batch does
+    not lie within the set.
+    """
+    examples = dataset.examples
+    holds = f"{dataset.name} holds {examples} examples"
+    if not 0 <= offset < examples:
+        raise InputError(
+            f"data.offset: {offset} is out of range; {holds}, so it must be 0 to {examples - 1}"
+        )
+    left = examples - offset
+    size = left if batch_size is None else batch_size
+    if not 1 <= size <= left:
+        raise InputError(
+            f"data.batch_size: {size} is out of range; {holds}, so from offset {offset} on "
+            f"it must be 1 to {left}"
+        )
+    if shuffle and seed < 0:
+        raise InputError(f"seed: {seed} is negative; it must be 0 or more")
+    order = np.random.default_rng(seed).permutation(examples) if shuffle else np.arange(examples)
+    selected = order[offset : offset + size]
+    return dataset.inputs[selected], dataset.targets[selected]
+
+
+def to_inputs(selected: RawArray, dtype: DTypeLike) -> Array:
+    """Examples (N, ...) as network inputs (N, d) of the floating-point type ``dtype``.
+
+    Integer pixels are scaled by 1/255 into [0, 1]; floating-point numbers are taken as they are.
+    Raises InputError where a number is beyond the range of ``dtype``.
+    """
+    precision = np.dtype(dtype)
+    with np.errstate(over="ignore"):
+        inputs: Array = selected.reshape(len(selected), -1).astype(precision)
+    if selected.dtype.kind in "iu":
+        inputs /= _WHITE
+    else:
+        require_finite(inputs, f"data.source: in {precision} the selected inputs")
+    return inputs
+
+
+def check_labels(targets: NDArray[Any], classes: int, source: str) -> None:
+    """Raises InputError unless ``targets`` (N,) are integers in 0 to ``classes`` - 1."""
+    allowed = f"{classes} classes have the labels 0 to {classes - 1}"
+    if targets.dtype.kind not in "iu":
+        raise InputError(f"{source}: labels are of type {targets.dtype}, not integers; {allowed}")
+    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
+    if wrong.size:
+        index = int(wrong[0])
+        raise InputError(f"{source}: label {targets[index]} at index {index}; {allowed}")
+
+
+def _load_embedded(split: str) -> Dataset:
+    if split != "train":
+        raise InputError(
+            f"data.split: {split}: the embedded sample comes all from MNIST's training set; "
+            "use data.split: train, or data.source: keras or a path"
+        )
+    path = str(_EMBEDDED_FILE)
+    arrays = read_arrays(path, ("x", "y"), "the installed package must be complete")
+    return _dataset(arrays["x"], arrays["y"], EMBEDDED, f"{path}: x", f"{path}: y")
+
+
+def _load_npz(path: str, split: str, name: str) -> Dataset:
+    images, labels = f"x_{split}", f"y_{split}"
+    arrays = read_arrays(path, (images, labels), _LAYOUTS)
+    return _dataset(arrays[images], arrays[labels], name, f"{path}: {images}", f"{path}: {labels}")
+
+
+def _load_idx(folder: str, split: str) -> Dataset:
+    images, labels = find_idx_files(folder, split)
+    return _dataset(read_idx(images, 3), read_idx(labels, 1), folder, images, labels)
+
+
+def _load_keras(split: str) -> Dataset:
+    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    cache = os.path.expanduser(os.path.join(home, "datasets", "mnist.npz"))
+    if not os.path.isfile(cache):
+        return _download_keras(split)
+    try:
+        return _load_npz(cache, split, KERAS)
+    except InputError as error:
+        raise InputError(f"{error}; delete the file and Keras will download it anew") from error
+
+
+def _download_keras(split: str) -> Dataset:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        # Keras draws its progress bar on standard output, where results go.
+        with silenced():
+            tensorflow = importlib.import_module("tensorflow")
+            train, test = tensorflow.keras.datasets.mnist.load_data()
+        images, labels = train if split == "train" else test
+    # Keras raises a bare Exception where the download fails.
+    except Exception as error:
+        raise InputError(
+            f"data.source: keras: MNIST could not be loaded ({reason(error)}); {_WITHOUT_KERAS}"
+        ) from error
+    return _dataset(images, labels, KERAS, f"keras: x_{split}", f"keras: y_{split}")
+
+
+def _dataset(
+    images: RawArray, labels: RawArray, name: str, images_at: str, labels_at: str
+) -> Dataset:
+    if images.ndim < 2:
+        raise InputError(
+            f"{images_at} has shape {images.shape}; images must be (M, height, width) or (M, d)"
+        )
+    if labels.ndim != 1:
+        raise InputError(f"{labels_at} has shape {labels.shape}; labels must be (M,)")
+    if len(images) != len(labels):
+        raise InputError(
+            f"{images_at} holds {len(images)} images but {labels_at} holds {len(labels)} labels; "
+            "there must be one label for each image"
+        )
+    if images.size == 0:
+        raise InputError(
+            f"{images_at} is empty, of shape {images.shape}; at least one image is needed"
+        )
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{labels_at} is of type {labels.dtype}; labels must be integers")
+    pixels = _pixels(images, images_at).reshape(len(images), -1)
+    return Dataset(pixels, labels.astype(np.int64), name)
+
+
+def _pixels(images: RawArray, where: str) -> RawArray:
+    if images.dtype == np.uint8 or images.dtype.kind == "f":
+        return images
+    outside = np.flatnonzero((images.ravel() < 0) | (images.ravel() > _WHITE))
+    if outside.size:
+        index = np.unravel_index(int(outside[0]), images.shape)
+        position = ", ".join(str(int(i)) for i in index)
+        raise InputError(
+            f"{where}[{position}] is {images[index]}; integer pixels must be 0 to {_WHITE}"
+        )
+    return images.astype(np.uint8)

@@ -1,0 +1,15 @@
+"""What goes wrong, as exceptions that say what would be right."""
+
+from __future__ import annotations
+
+
+class HesscliError(Exception):
+    """An error that the user can mend; its text is one line, shown as it is."""
+
+
+class InputError(HesscliError):
+    """A file, a key or a value that cannot be used."""
+
+
+class NumericalError(HesscliError):
+    """A computation that left the range of its floating-point type."""

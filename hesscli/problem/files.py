@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from hesscli.problem.errors import InputError
+from hesscli.problem.npz import reason
+
+_NEEDED = "a file name in a writable folder is needed"
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[BinaryIO]:
+    """A stream whose content takes the place of ``path`` when the block ends without an error.
+
+    Raises InputError where the file cannot be written.
+    """
+    target = os.path.realpath(os.path.expanduser(path))
+    # os.replace would put a file in the place of a device such as /dev/null.
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InputError(f"{path}: not a regular file; {_NEEDED}")
+    # Not tempfile: its files are readable by their owner only, whatever the umask.
+    temporary = os.path.join(os.path.dirname(target), f".hesscli-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as stream:
+            yield stream
+        os.replace(temporary, target)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)

@@ -1,0 +1,136 @@
+"""Initializers by Keras's names and definitions, drawn with NumPy's generators.
+
+The distributions are Keras's; the stream of random numbers is NumPy's, so that a seed gives the
+same weights on every machine, and without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+Draws = NDArray[np.float64]
+Draw = Callable[..., Draws]
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """An initializer by its Keras name, with the parameters that differ from the defaults."""
+
+    name: str
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> Draws:
+        """Values of ``shape`` in float64; fan-in is ``shape[0]``, fan-out ``shape[-1]``."""
+        family = _FAMILIES[self.name]
+        return family.draw(shape, generator, **{**family.defaults, **dict(self.parameters)})
+
+
+# Keras truncates normal distributions at two standard deviations; the survivors have this one.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+
+def _constant(shape: tuple[int, ...], _: np.random.Generator, *, value: float) -> Draws:
+    return np.full(shape, value, dtype=np.float64)
+
+
+def _random_normal(
+    shape: tuple[int, ...], generator: np.random.Generator, *, mean: float, stddev: float
+) -> Draws:
+    return mean + stddev * generator.standard_normal(shape)
+
+
+def _random_uniform(
+    shape: tuple[int, ...], generator: np.random.Generator, *, minval: float, maxval: float
+) -> Draws:
+    return generator.uniform(minval, maxval, shape)
+
+
+def _truncated_normal(
+    shape: tuple[int, ...], generator: np.random.Generator, *, mean: float, stddev: float
+) -> Draws:
+    # By inversion: uniform between Φ(−2) and Φ(2), then Φ⁻¹.
+    low, high = ndtr(-2.0), ndtr(2.0)
+    return np.asarray(mean + stddev * ndtri(generator.uniform(low, high, shape)))
+
+
+def _fan_in(shape: tuple[int, ...]) -> float:
+    return shape[0]
+
+
+def _fan_average(shape: tuple[int, ...]) -> float:
+    return (shape[0] + shape[-1]) / 2
+
+
+def _scaled_normal(
+    shape: tuple[int, ...],
+    generator: np.random.Generator,
+    *,
+    scale: float,
+    fan: Callable[[tuple[int, ...]], float],
+) -> Draws:
+    stddev = math.sqrt(scale / fan(shape)) / _TRUNCATED_STDDEV
+    return _truncated_normal(shape, generator, mean=0.0, stddev=stddev)
+
+
+def _scaled_uniform(
+    shape: tuple[int, ...],
+    generator: np.random.Generator,
+    *,
+    scale: float,
+    fan: Callable[[tuple[int, ...]], float],
+) -> Draws:
+    limit = math.sqrt(3 * scale / fan(shape))
+    return generator.uniform(-limit, limit, shape)
+
+
+def _orthogonal(shape: tuple[int, ...], generator: np.random.Generator, *, gain: float) -> Draws:
+    # QR of a normal matrix; the signs of R's diagonal make Q uniform (Saxe et al. 2014,
+    # arXiv:1312.6120).
+    rows, columns = shape
+    tall = generator.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(tall)
+    q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
+    return gain * (q.T if rows < columns else q)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How an initializer draws, and its parameters with their Keras defaults."""
+
+    draw: Draw
+    defaults: Mapping[str, float]
+
+
+_FAMILIES: Mapping[str, _Family] = MappingProxyType(
+    {
+        "zeros": _Family(partial(_constant, value=0.0), {}),
+        "ones": _Family(partial(_constant, value=1.0), {}),
+        "random_normal": _Family(_random_normal, {"mean": 0.0, "stddev": 0.05}),
+        "random_uniform": _Family(_random_uniform, {"minval": -0.05, "maxval": 0.05}),
+        "truncated_normal": _Family(_truncated_normal, {"mean": 0.0, "stddev": 0.05}),
+        "glorot_normal": _Family(partial(_scaled_normal, scale=1.0, fan=_fan_average), {}),
+        "glorot_uniform": _Family(partial(_scaled_uniform, scale=1.0, fan=_fan_average), {}),
+        "he_normal": _Family(partial(_scaled_normal, scale=2.0, fan=_fan_in), {}),
+        "he_uniform": _Family(partial(_scaled_uniform, scale=2.0, fan=_fan_in), {}),
+        "lecun_normal": _Family(partial(_scaled_normal, scale=1.0, fan=_fan_in), {}),
+        "lecun_uniform": _Family(partial(_scaled_uniform, scale=1.0, fan=_fan_in), {}),
+        "orthogonal": _Family(_orthogonal, {"gain": 1.0}),
+    }
+)
+
+NAMES: tuple[str, ...] = tuple(_FAMILIES)
+# Keras defines these for tensors of rank two and more only, so not for a bias.
+MATRIX_ONLY: tuple[str, ...] = ("orthogonal",)
+
+
+def parameter_defaults(name: str) -> Mapping[str, float]:
+    """The parameters of the initializer called ``name`` with Keras's default values."""
+    return _FAMILIES[name].defaults

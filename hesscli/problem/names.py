@@ -1,0 +1,23 @@
+"""The names of what a configuration can choose, for whoever needs no more than the names."""
+
+ACTIVATIONS = (
+    "linear",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "mish",
+    "sigmoid",
+    "tanh",
+    "softplus",
+    "softsign",
+    "exponential",
+    "square",
+    "sin",
+)
+ACTIVATION_ALIASES = {"swish": "silu"}
+DTYPES = ("float32", "float64")
+CHECK_METHODS = ("form", "entries")

@@ -1,0 +1,131 @@
+"""What is differentiated: a network, its parameters and one batch.
+
+Names and arrays only. No formula stands here, because both witnesses read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+Labels = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation by its Keras name, with the parameters that differ from the defaults."""
+
+    name: str
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        if not self.parameters:
+            return self.name
+        return f"{self.name}({', '.join(f'{key}={value:g}' for key, value in self.parameters)})"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by its Keras name; ``reduction`` is ``mean`` (c = 1/N) or ``sum`` (c = 1)."""
+
+    name: str = "sparse_categorical_crossentropy"
+    reduction: str = "mean"
+
+    def scale(self, examples: int) -> float:
+        """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""
+        return 1.0 / examples if self.reduction == "mean" else 1.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A dense layer z = a W + b followed by an activation σ(z).
+
+    ``kernel`` W is (inputs, units); ``bias`` b is (units,), or None for a layer without one.
+    """
+
+    name: str
+    kernel: Array
+    bias: Array | None
+    activation: Activation
+
+    @property
+    def inputs(self) -> int:
+        return int(self.kernel.shape[0])
+
+    @property
+    def units(self) -> int:
+        return int(self.kernel.shape[1])
+
+    @property
+    def parameter_count(self) -> int:
+        return int(self.kernel.size) + (0 if self.bias is None else int(self.bias.size))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network, its parameters and one batch, in one floating-point type.
+
+    ``inputs`` is (N, d_0), ``targets`` (N,) class labels. The arrays are made read-only:
+    every witness sees the same ones.
+    """
+
+    layers: tuple[Layer, ...]
+    inputs: Array
+    targets: Labels
+    loss: Loss = field(default_factory=Loss)
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for array in self._arrays():
+            array.setflags(write=False)
+
+    def _arrays(self) -> Iterator[NDArray[np.generic]]:
+        yield self.inputs
+        yield self.targets
+        for layer in self.layers:
+            yield layer.kernel
+            if layer.bias is not None:
+                yield layer.bias
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        return self.inputs.dtype
+
+    @property
+    def examples(self) -> int:
+        return int(self.inputs.shape[0])
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(layer.parameter_count for layer in self.layers)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths from the input to the output, as in 784-30-30-10."""
+        return (self.layers[0].inputs, *(layer.units for layer in self.layers))
+
+    @property
+    def hidden_activation(self) -> str:
+        """The hidden activation's name; several different ones are joined by commas."""
+        hidden = self.layers[:-1] or self.layers
+        return ",".join(dict.fromkeys(str(layer.activation) for layer in hidden))
+
+    def layer_index(self, name: str) -> int:
+        """The position of the layer called ``name``; raises KeyError where there is none."""
+        try:
+            return self.layer_names.index(name)
+        except ValueError:
+            raise KeyError(name) from None
+
+    def with_activation(self, activation: Activation) -> Problem:
+        """The same parameters and batch with every hidden activation replaced."""
+        hidden = tuple(replace(layer, activation=activation) for layer in self.layers[:-1])
+        return replace(self, layers=(*hidden, self.layers[-1]))

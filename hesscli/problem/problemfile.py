@@ -1,0 +1,125 @@
+"""Problem files: one batch and one network's parameters in an ``.npz`` file.
+
+It holds ``inputs`` (N, d), ``targets`` (N,) and, for each layer in order, ``<layer>/kernel``
+(inputs, units) and ``<layer>/bias`` (units,).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hesscli.problem.errors import InputError
+from hesscli.problem.files import replacing
+from hesscli.problem.network import Array, Labels, Problem
+from hesscli.problem.npz import RawArray, array_names, read_arrays
+
+_LAYOUT = (
+    "a problem file holds inputs, targets and, for each layer, <layer>/kernel and <layer>/bias"
+)
+_TARGETS = "targets must be (N,) integer class labels, or (N, c) one-hot"
+
+
+def is_problem_file(path: str) -> bool:
+    """Whether ``path`` is an ``.npz`` file with ``inputs`` and ``targets``.
+
+    Only the names in it are read; what cannot be read is no problem file.
+    """
+    try:
+        return {"inputs", "targets"} <= set(array_names(path))
+    except InputError:
+        return False
+
+
+def read_parameters(path: str) -> dict[str, Array]:
+    """The parameters by name (``dense1/kernel``), in file order, in their stored precision.
+
+    Kernels are (inputs, units), biases (units,). Whether the layers fit one another or a model
+    is not looked at. Raises InputError where the file is unreadable, holds no kernel or a
+    parameter that is neither kernel nor bias, or where a shape, a type or a number is wrong.
+    """
+    names = [name for name in array_names(path) if "/" in name]
+    for name in names:
+        layer, _, kind = name.rpartition("/")
+        if not layer or kind not in ("kernel", "bias"):
+            raise InputError(f"{path}: unknown parameter {name!r}; {_LAYOUT}")
+    if not names:
+        raise InputError(f"{path}: no parameters in it; {_LAYOUT}")
+    arrays = read_arrays(path, names, _LAYOUT)
+    parameters = {name: _floating(array) for name, array in arrays.items()}
+    for name in parameters:
+        _check_parameter(parameters, name, path)
+    return parameters
+
+
+def read_batch(path: str) -> tuple[Array, Labels]:
+    """The batch of a problem file: ``inputs`` (N, d) as stored and ``targets`` (N,) class labels.
+
+    Integer inputs become float64 without being scaled. Targets that are stored one-hot, (N, c),
+    are turned into labels. Raises InputError where the file is unreadable or where a shape, a
+    type or a number is wrong.
+    """
+    arrays = read_arrays(path, ("inputs", "targets"), _LAYOUT)
+    inputs, targets = arrays["inputs"], arrays["targets"]
+    if inputs.ndim != 2 or inputs.size == 0:
+        raise InputError(
+            f"{path}: inputs has shape {inputs.shape}; it must be (N, d), with one example or more"
+        )
+    labels = _labels(targets, path)
+    if len(labels) != len(inputs):
+        raise InputError(
+            f"{path}: inputs holds {len(inputs)} examples but targets {len(labels)}; "
+            "there must be one target for each example"
+        )
+    return _floating(inputs), labels
+
+
+def save_problem(problem: Problem, path: str) -> None:
+    """Writes ``problem`` to ``path``, under exactly that name, whole or not at all.
+
+    Raises InputError where the file cannot be written.
+    """
+    arrays: dict[str, RawArray] = {"inputs": problem.inputs, "targets": problem.targets}
+    for layer in problem.layers:
+        arrays[f"{layer.name}/kernel"] = layer.kernel
+        if layer.bias is not None:
+            arrays[f"{layer.name}/bias"] = layer.bias
+    with replacing(path) as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def _check_parameter(parameters: dict[str, Array], name: str, path: str) -> None:
+    layer, _, kind = name.rpartition("/")
+    shape = parameters[name].shape
+    if kind == "kernel":
+        if len(shape) != 2 or 0 in shape:
+            raise InputError(
+                f"{path}: {name} has shape {shape}; it must be (inputs, units), both at least 1"
+            )
+    elif f"{layer}/kernel" not in parameters:
+        raise InputError(f"{path}: {name} has no {layer}/kernel beside it; {_LAYOUT}")
+    elif shape != parameters[f"{layer}/kernel"].shape[1:]:
+        raise InputError(
+            f"{path}: {name} has shape {shape} and {layer}/kernel "
+            f"{parameters[f'{layer}/kernel'].shape}; they must be (units,) and (inputs, units)"
+        )
+
+
+def _labels(targets: RawArray, path: str) -> Labels:
+    where = f"{path}: targets"
+    if targets.ndim == 2:
+        hot = np.equal(targets, 1)
+        if not (np.equal(hot.sum(axis=1), 1).all() and np.equal(targets[~hot], 0).all()):
+            raise InputError(f"{where} of shape {targets.shape} is not one-hot; {_TARGETS}")
+        labels: Labels = hot.argmax(axis=1)
+        return labels
+    if targets.ndim != 1:
+        raise InputError(f"{where} has shape {targets.shape}; {_TARGETS}")
+    if targets.dtype.kind not in "iu":
+        raise InputError(f"{where} is of type {targets.dtype}; {_TARGETS}")
+    return targets.astype(np.int64)
+
+
+def _floating(array: RawArray) -> Array:
+    if array.dtype.kind == "f":
+        return array.astype(array.dtype, copy=False)
+    return array.astype(np.float64)
