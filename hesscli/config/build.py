@@ -1,0 +1,142 @@
+"""A Config into the Problem that it describes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hesscli.config.schema import Config, ModelConfig
+from hesscli.problem.data import check_labels, load_dataset, select_batch, to_inputs
+from hesscli.problem.errors import InputError
+from hesscli.problem.memory import available_memory, readable_size
+from hesscli.problem.network import Activation, Array, Layer, Problem
+from hesscli.problem.npz import require_finite
+from hesscli.problem.problemfile import read_parameters
+
+
+def with_hidden_activation(config: Config, activation: Activation) -> Config:
+    """``config`` with the activation of every layer but the last replaced."""
+    layers = config.model.layers
+    hidden = tuple(replace(layer, activation=activation) for layer in layers[:-1])
+    return replace(config, model=replace(config.model, layers=(*hidden, layers[-1])))
+
+
+def build_problem(config: Config) -> Problem:
+    """The network, parameters and batch of ``config``; raises InputError where they do not fit."""
+    dtype = np.dtype(config.dtype)
+    data = config.data
+    try:
+        dataset = load_dataset(data.source, data.split)
+    except InputError as error:
+        raise InputError(_with_key("data.source", str(error))) from error
+    size = None if data.batch_size == "all" else data.batch_size
+    selected, targets = select_batch(dataset, size, data.offset, data.shuffle, config.seed)
+    inputs = to_inputs(selected, dtype)
+    if inputs.shape[1] != config.model.inputs:
+        raise InputError(
+            f"model.inputs: {config.model.inputs}; {dataset.name} has examples of "
+            f"{inputs.shape[1]} values, so it must be {inputs.shape[1]}"
+        )
+    last = config.model.layers[-1]
+    check_labels(targets, last.units, f"data.source: {dataset.name}: for {last.name}")
+    return Problem(
+        layers=_layers(config.model, config.seed, dtype),
+        inputs=inputs,
+        targets=targets,
+        loss=config.loss,
+        seed=config.seed,
+    )
+
+
+def _with_key(key: str, text: str) -> str:
+    return text if text.startswith("data.") else f"{key}: {text}"
+
+
+def _layers(model: ModelConfig, seed: int, dtype: np.dtype[np.floating]) -> tuple[Layer, ...]:
+    if model.weights is None:
+        parameters = _drawn_parameters(model, seed, dtype)
+    else:
+        parameters = _stored_parameters(model, model.weights, dtype)
+    return tuple(
+        Layer(
+            name=layer.name,
+            kernel=parameters[f"{layer.name}/kernel"],
+            bias=parameters.get(f"{layer.name}/bias"),
+            activation=layer.activation,
+        )
+        for layer in model.layers
+    )
+
+
+def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    inputs = model.inputs
+    for layer in model.layers:
+        shapes[f"{layer.name}/kernel"] = (inputs, layer.units)
+        if model.bias:
+            shapes[f"{layer.name}/bias"] = (layer.units,)
+        inputs = layer.units
+    return shapes
+
+
+def _drawn_parameters(
+    model: ModelConfig, seed: int, dtype: np.dtype[np.floating]
+) -> dict[str, Array]:
+    shapes = _shapes(model)
+    # Drawn in float64, then rounded to the dtype.
+    needed = 8 * sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
+    available = available_memory()
+    if available is not None and needed > available:
+        raise InputError(
+            f"model.layers: the parameters need {readable_size(needed)} and "
+            f"{readable_size(available)} are free; use fewer units"
+        )
+    # One stream of random numbers a tensor: adding a layer leaves the others as they are.
+    streams = np.random.SeedSequence(seed).spawn(2 * len(model.layers))
+    parameters: dict[str, Array] = {}
+    for index, layer in enumerate(model.layers):
+        for offset, (tensor, initializer) in enumerate(
+            (("kernel", model.initializer), ("bias", model.bias_initializer))
+        ):
+            name = f"{layer.name}/{tensor}"
+            if name in shapes:
+                generator = np.random.default_rng(streams[2 * index + offset])
+                with np.errstate(over="ignore"):
+                    values = initializer.draw(shapes[name], generator).astype(dtype)
+                require_finite(values, f"model.initializer: {name} in {dtype}")
+                parameters[name] = values
+    return parameters
+
+
+def _stored_parameters(
+    model: ModelConfig, path: str, dtype: np.dtype[np.floating]
+) -> dict[str, Array]:
+    try:
+        stored = read_parameters(path)
+    except InputError as error:
+        raise InputError(f"model.weights: {error}") from error
+    shapes = _shapes(model)
+    for name, shape in shapes.items():
+        if name not in stored:
+            raise InputError(
+                f"model.weights: {path}: no {name} in it (it holds {', '.join(stored)}); "
+                "model.layers and model.bias must say the same"
+            )
+        if stored[name].shape != shape:
+            raise InputError(
+                f"model.weights: {path}: {name} has shape {stored[name].shape}; "
+                f"model.layers asks for {shape}"
+            )
+    unused = [name for name in stored if name not in shapes]
+    if unused:
+        raise InputError(
+            f"model.weights: {path}: {', '.join(unused)} would not be used; "
+            "model.layers and model.bias must say the same"
+        )
+    parameters: dict[str, Array] = {}
+    for name in shapes:
+        with np.errstate(over="ignore"):
+            parameters[name] = stored[name].astype(dtype)
+        require_finite(parameters[name], f"model.weights: {path}: {name} in {dtype}")
+    return parameters

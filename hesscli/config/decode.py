@@ -1,0 +1,269 @@
+"""Plain YAML values into the configuration's dataclasses, key by key.
+
+A decoder takes a value and the path of its key and returns what the dataclass holds, or raises
+ConfigKeyError with what was wrong and what would be right.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from hesscli.config.schema import (
+    CheckConfig,
+    Config,
+    DataConfig,
+    LayerConfig,
+    ModelConfig,
+)
+from hesscli.problem import activations, data, initializers, losses
+from hesscli.problem.initializers import Initializer
+from hesscli.problem.names import ACTIVATION_ALIASES, CHECK_METHODS, DTYPES
+from hesscli.problem.network import Activation, Loss
+
+T = TypeVar("T")
+Path = tuple[str | int, ...]
+Decoder = Callable[[Any, Path], T]
+
+# YAML 1.1 reads 1e-10, which has no point, as text; people mean the number.
+_NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+# The slash separates layer and tensor in a parameter's name.
+_LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_SHOWN_LENGTH = 40
+
+
+class ConfigKeyError(Exception):
+    """A key whose value cannot be used: ``path`` and one line of text about it."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self.path = path
+        self.text = text
+
+
+def shown(value: Any) -> str:
+    """A value as messages quote it: short, and never the inside of a collection."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """``; did you mean 'tanh'?`` where one of ``names`` is near ``name``, otherwise all of them."""
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; choose {', '.join(names)}"
+
+
+def decode(document: Any) -> Config:
+    """The configuration in a YAML document's plain values; raises ConfigKeyError."""
+    return _config(document, ())
+
+
+def _integer(minimum: int) -> Decoder[int]:
+    def decode(value: Any, path: Path) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ConfigKeyError(
+                path, f"{shown(value)}; it must be a whole number, {minimum} or more"
+            )
+        return value
+
+    return decode
+
+
+def _batch_size(value: Any, path: Path) -> Any:
+    if value == "all":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a whole number, 1 or more, or all")
+    return value
+
+
+def number(value: Any, path: Path) -> float:
+    """A finite number."""
+    if isinstance(value, str) and _NUMBER_AS_TEXT.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a number")
+    try:
+        converted = float(value)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted):
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a finite number")
+    return converted
+
+
+def _tolerance(value: Any, path: Path) -> float:
+    rtol = number(value, path)
+    if rtol < 0:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be 0 or more, or null")
+    return rtol
+
+
+def _boolean(value: Any, path: Path) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigKeyError(path, f"{shown(value)}; it must be true or false")
+    return value
+
+
+def _text(value: Any, path: Path) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be text")
+    return value
+
+
+def _optional(inner: Decoder[T]) -> Decoder[T | None]:
+    return lambda value, path: None if value is None else inner(value, path)
+
+
+def _choice(names: Sequence[str]) -> Decoder[str]:
+    def decode(value: Any, path: Path) -> str:
+        if value not in names:
+            hint = nearest(value, names) if isinstance(value, str) else nearest("", names)
+            raise ConfigKeyError(path, f"{shown(value)} is unknown{hint}")
+        return str(value)
+
+    return decode
+
+
+def _mapping(value: Any, path: Path, keys: Sequence[str]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a mapping with {', '.join(keys)}")
+    for key in value:
+        if key not in keys:
+            hint = nearest(str(key), keys)
+            raise ConfigKeyError((*path, str(key)), f"unknown key{hint}")
+    return value
+
+
+def _record(
+    kind: type[T], decoders: Mapping[str, Decoder[Any]], required: Sequence[str] = ()
+) -> Decoder[T]:
+    def decode(value: Any, path: Path) -> T:
+        mapping = _mapping(value, path, list(decoders))
+        for key in required:
+            if key not in mapping:
+                raise ConfigKeyError((*path, key), "missing; it must be given")
+        return kind(**{key: decoders[key](inner, (*path, key)) for key, inner in mapping.items()})
+
+    return decode
+
+
+def _named(
+    names: Sequence[str],
+    aliases: Mapping[str, str],
+    defaults: Callable[[str], Mapping[str, float]],
+) -> Decoder[tuple[str, tuple[tuple[str, float], ...]]]:
+    """A name, or ``{name: …, parameter: …}`` with the parameters that the name has."""
+
+    def decode(value: Any, path: Path) -> tuple[str, tuple[tuple[str, float], ...]]:
+        if not isinstance(value, Mapping):
+            value = {"name": value}
+            name_path = path
+        else:
+            name_path = (*path, "name")
+        given = value.get("name")
+        name = _choice([*names, *aliases])(given, name_path)
+        name = aliases.get(name, name)
+        parameters = _mapping(value, path, ["name", *defaults(name)])
+        return name, tuple(
+            (key, number(inner, (*path, key))) for key, inner in parameters.items() if key != "name"
+        )
+
+    return decode
+
+
+_named_activation = _named(activations.NAMES, ACTIVATION_ALIASES, activations.parameter_defaults)
+_named_initializer = _named(initializers.NAMES, {}, initializers.parameter_defaults)
+
+
+def activation(value: Any, path: Path) -> Activation:
+    """An activation by its Keras name, with its parameters."""
+    return Activation(*_named_activation(value, path))
+
+
+def _initializer(value: Any, path: Path) -> Initializer:
+    return Initializer(*_named_initializer(value, path))
+
+
+def _bias_initializer(value: Any, path: Path) -> Initializer:
+    initializer = _initializer(value, path)
+    if initializer.name in initializers.MATRIX_ONLY:
+        raise ConfigKeyError(
+            path, f"{initializer.name!r} needs a matrix; choose another for biases"
+        )
+    return initializer
+
+
+def _layer_name(value: Any, path: Path) -> str:
+    name = _text(value, path)
+    if not _LAYER_NAME.fullmatch(name):
+        raise ConfigKeyError(path, f"{shown(name)}; it must be made of letters, digits, _ . and -")
+    return name
+
+
+def _layers(value: Any, path: Path) -> tuple[LayerConfig, ...]:
+    if not isinstance(value, list) or not value:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a list of one layer or more")
+    layers: list[LayerConfig] = []
+    for index, item in enumerate(value):
+        if isinstance(item, Mapping):
+            item = {"name": f"dense{index + 1}", **item}
+        layer = _layer(item, (*path, index))
+        if layer.name in (other.name for other in layers):
+            raise ConfigKeyError(
+                (*path, index, "name"), f"{layer.name!r} is taken; names must differ"
+            )
+        layers.append(layer)
+    return tuple(layers)
+
+
+_layer = _record(
+    LayerConfig,
+    {"name": _layer_name, "units": _integer(1), "activation": activation},
+    required=("units",),
+)
+_model = _record(
+    ModelConfig,
+    {
+        "inputs": _integer(1),
+        "bias": _boolean,
+        "initializer": _initializer,
+        "bias_initializer": _bias_initializer,
+        "layers": _layers,
+        "weights": _optional(_text),
+    },
+)
+_loss = _record(Loss, {"name": _choice(losses.NAMES), "reduction": _choice(losses.REDUCTIONS)})
+_data = _record(
+    DataConfig,
+    {
+        "source": _text,
+        "split": _choice(data.SPLITS),
+        "batch_size": _batch_size,
+        "offset": _integer(0),
+        "shuffle": _boolean,
+    },
+)
+_check = _record(CheckConfig, {"method": _choice(CHECK_METHODS), "rtol": _optional(_tolerance)})
+_config = _record(
+    Config,
+    {
+        "model": _model,
+        "loss": _loss,
+        "data": _data,
+        "dtype": _choice(DTYPES),
+        "seed": _integer(0),
+        "check": _check,
+    },
+)

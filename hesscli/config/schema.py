@@ -1,0 +1,70 @@
+"""The configuration as frozen dataclasses; the defaults are those of ``configs/mnist_mlp.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hesscli.problem.initializers import Initializer
+from hesscli.problem.network import Activation, Loss
+
+BatchSize = int | Literal["all"]
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """One dense layer; ``activation`` is applied to its output."""
+
+    name: str
+    units: int
+    activation: Activation = Activation("linear")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network: ``inputs`` values an example, dense layers, and where the parameters are from.
+
+    ``weights`` is the path of a problem file; None draws them from the initializers.
+    """
+
+    inputs: int = 784
+    bias: bool = True
+    initializer: Initializer = Initializer("glorot_uniform")
+    bias_initializer: Initializer = Initializer("zeros")
+    layers: tuple[LayerConfig, ...] = (
+        LayerConfig("dense1", 30, Activation("relu")),
+        LayerConfig("dense2", 30, Activation("relu")),
+        LayerConfig("dense3", 10, Activation("linear")),
+    )
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the batch comes from, and which examples it takes."""
+
+    source: str = "embedded"
+    split: str = "train"
+    batch_size: BatchSize = 32
+    offset: int = 0
+    shuffle: bool = False
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """How much of a block is compared; ``rtol`` None means the default of the dtype."""
+
+    method: str = "entries"
+    rtol: float | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a command computes."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: Loss = field(default_factory=Loss)
+    data: DataConfig = field(default_factory=DataConfig)
+    dtype: str = "float64"
+    seed: int = 0
+    check: CheckConfig = field(default_factory=CheckConfig)
