@@ -1,0 +1,85 @@
+"""The interface that everything above the engines speaks: a Hessian block as a linear operator."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from hesscli.engines.pieces import pieces
+from hesscli.problem.errors import InputError
+from hesscli.problem.memory import available_memory, readable_size
+from hesscli.problem.network import Array
+
+# to_dense() leaves this share of the available memory for everything else.
+_DENSE_SHARE = 0.8
+
+
+class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no types
+    """The symmetric (P, P) Hessian of the loss, or one of its terms, in one parameter tensor.
+
+    ``parameter`` names the tensor, as in ``dense1/kernel``. Parameters are flattened in C order
+    of the Keras shape. The operator is a SciPy ``LinearOperator``: ``H @ v``, ``H.matmat(V)``
+    and SciPy's eigensolvers take it as it is.
+    """
+
+    def __init__(self, parameter: str, size: int, dtype: np.dtype[np.floating]) -> None:
+        super().__init__(dtype=dtype, shape=(size, size))
+        self.parameter = parameter
+
+    @abstractmethod
+    def _matmat(self, V: Array) -> Array:
+        """H V for V of shape (P, k)."""
+
+    def _matvec(self, v: Array) -> Array:
+        product: Array = self._matmat(v.reshape(-1, 1))
+        return product.reshape(v.shape)
+
+    def _adjoint(self) -> HessianBlock:
+        return self
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop`` of H, (stop − start, P), without ever holding (P, P)."""
+        # H is symmetric: its rows are its products with unit vectors.
+        size = self.shape[0]
+        stop = min(stop, size)
+        units = np.zeros((size, stop - start), dtype=self.dtype)
+        units[np.arange(start, stop), np.arange(stop - start)] = 1
+        return np.ascontiguousarray(self._matmat(units).T)
+
+    def quadratic_form(self, v: Array) -> float:
+        """vᵀ H v for v of shape (P,) or of the parameter's own shape."""
+        flat = np.asarray(v, dtype=self.dtype).reshape(-1)
+        return float(flat @ self._matvec(flat))
+
+    def to_dense(self) -> Array:
+        """H as a (P, P) array; raises InputError, with the size, beyond the memory there is."""
+        size = self.shape[0]
+        needed = size * size * self.dtype.itemsize
+        available = available_memory()
+        if available is not None and needed > _DENSE_SHARE * available:
+            raise InputError(
+                f"{self.parameter}: the dense {size:,} × {size:,} block needs "
+                f"{readable_size(needed)} and {readable_size(available)} are free; "
+                "use rows() or products instead"
+            )
+        dense = np.empty(self.shape, dtype=self.dtype)
+        for start, stop in pieces(0, size, size * self.dtype.itemsize):
+            dense[start:stop] = self.rows(start, stop)
+        return dense
+
+
+class Engine(Protocol):
+    """One witness: it turns a Problem into Hessian blocks.
+
+    ``parameter`` is a name such as ``dense1/kernel``; an unknown one raises KeyError.
+    For every parameter, hessian = gauss_newton + curvature.
+    """
+
+    def hessian(self, parameter: str) -> HessianBlock: ...
+
+    def gauss_newton(self, parameter: str) -> HessianBlock: ...
+
+    def curvature(self, parameter: str) -> HessianBlock: ...

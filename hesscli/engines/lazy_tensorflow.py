@@ -1,0 +1,32 @@
+"""TensorFlow, imported on first use and in silence."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+
+from hesscli.problem.errors import InputError
+from hesscli.problem.npz import reason
+from hesscli.problem.quiet import silenced
+
+
+def load_tensorflow() -> ModuleType:
+    """The tensorflow module; raises InputError where it is not installed."""
+    if "tensorflow" in sys.modules:
+        return sys.modules["tensorflow"]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with silenced():
+            tensorflow = importlib.import_module("tensorflow")
+            # The first operation starts the runtime, which talks as well.
+            tensorflow.constant(0)
+            # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
+            tensorflow.get_logger().setLevel("ERROR")
+    except ImportError as error:
+        raise InputError(
+            f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); "
+            "install it with: pip install tensorflow"
+        ) from error
+    return tensorflow
