@@ -1,0 +1,139 @@
+"""How much of a block two witnesses are compared on, and when they agree.
+
+A residual passes when it is at most rtol · scale + floor: the scale is the largest entry for
+entries and |G| + |C| for quadratic forms, the floor is the rounding of what was subtracted
+(hesscli.engines.rounding).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hesscli.engines.block import HessianBlock
+from hesscli.engines.pieces import pieces
+from hesscli.problem.errors import NumericalError
+from hesscli.problem.network import Array
+from hesscli.studies.context import Progress
+
+# Relative tolerances, where the configuration gives none.
+DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one comparison.
+
+    ``compared`` numbers were compared; ``max_abs_residual`` is the largest difference,
+    ``max_abs_entry`` the scale it is judged by (the largest entry of the autodiff block, or
+    |G| + |C| for a form), ``floor`` the largest difference that rounding explains.
+    ``worst`` names the two parameters of the entry with the largest residual; None for a form.
+    """
+
+    method: str
+    compared: int
+    max_abs_residual: float
+    max_abs_entry: float
+    rtol: float
+    floor: float
+    worst: tuple[str, str] | None
+    passed: bool
+
+    @property
+    def relative_residual(self) -> float:
+        """The residual in units of the scale; infinite where only the scale is zero."""
+        return relative(self.max_abs_residual, self.max_abs_entry)
+
+    @property
+    def limited_by_rounding(self) -> bool:
+        """Whether it passed only because of the floor."""
+        return self.passed and self.max_abs_residual > self.rtol * self.max_abs_entry
+
+
+def relative(residual: float, scale: float) -> float:
+    """The size of residual / scale, where 0 / 0 is 0."""
+    if scale > 0:
+        return abs(residual) / scale
+    return 0.0 if residual == 0 else float("inf")
+
+
+def check_form(parameter: str, residual: float, scale: float, floor: float, rtol: float) -> Check:
+    """Judges the difference of two quadratic forms; NumericalError where one is not finite."""
+    size = abs(residual)
+    if not (math.isfinite(size) and math.isfinite(scale)):
+        raise NumericalError(
+            f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
+        )
+    return Check("form", 1, size, scale, rtol, floor, None, size <= rtol * scale + floor)
+
+
+def check_entries(
+    reference: HessianBlock,
+    candidates: Sequence[HessianBlock],
+    units: int,
+    floor: Array,
+    rtol: float,
+    progress: Progress,
+) -> tuple[Check, ...]:
+    """Compares every entry of each candidate with the reference, in pieces of rows.
+
+    ``floor`` (units, units) belongs to the pairs of units of a kernel of that many units. The
+    reference's rows are computed once for all candidates. Raises NumericalError where an entry
+    is not finite.
+    """
+    size = reference.shape[0]
+    tallies = [_Tally(units) for _ in candidates]
+    largest = 0.0
+    for start, stop in pieces(0, size, size * reference.dtype.itemsize):
+        progress(reference.parameter, start, size)
+        rows = reference.rows(start, stop)
+        largest = float(np.maximum(largest, np.maximum(rows.max(), -rows.min())))
+        for tally, candidate in zip(tallies, candidates, strict=True):
+            tally.add(start, rows, candidate.rows(start, stop))
+    progress(reference.parameter, size, size)
+    if not np.isfinite([largest, *(tally.worst.max() for tally in tallies)]).all():
+        raise NumericalError(
+            f"{reference.parameter}: an entry of the Hessian is not finite in {reference.dtype}; "
+            "use smaller weights or dtype float64"
+        )
+    return tuple(
+        Check(
+            method="entries",
+            compared=size * size,
+            max_abs_residual=float(tally.worst.max()),
+            max_abs_entry=largest,
+            rtol=rtol,
+            floor=float(floor.max()),
+            worst=tally.worst_entry(reference.parameter),
+            passed=bool((tally.worst <= rtol * largest + floor).all()),
+        )
+        for tally in tallies
+    )
+
+
+class _Tally:
+    """The largest residual seen so far, for each pair of units and in all."""
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self.worst = np.zeros((units, units))
+        self._worst_at = (0, 0)
+
+    def add(self, start: int, reference: Array, candidate: Array) -> None:
+        residual = np.subtract(reference, candidate, out=candidate)
+        np.abs(residual, out=residual)
+        seen = self.worst.max()
+        by_unit = residual.reshape(len(residual), -1, self.units).max(axis=1)
+        np.maximum.at(self.worst, np.arange(start, start + len(residual)) % self.units, by_unit)
+        if by_unit.max() > seen:
+            row, column = np.unravel_index(int(residual.argmax()), residual.shape)
+            self._worst_at = (start + int(row), int(column))
+
+    def worst_entry(self, parameter: str) -> tuple[str, str]:
+        row, column = (
+            f"{parameter}[{index // self.units},{index % self.units}]" for index in self._worst_at
+        )
+        return row, column

@@ -1,0 +1,72 @@
+"""What every result says about where it comes from, and how a study reports its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import hesscli
+from hesscli.problem.network import Problem
+
+# Called with what is being done, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(task: str, done: int, total: int) -> None:
+    """For callers who do not watch."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The versions that a result depends on; None for what is not installed."""
+
+    hesscli: str
+    tensorflow: str | None
+    numpy: str
+    scipy: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ProblemSummary:
+    """The size and origin of a problem, without its arrays."""
+
+    examples: int
+    widths: tuple[int, ...]
+    layers: tuple[str, ...]
+    parameters: int
+    loss: str
+    reduction: str
+    seed: int | None
+
+
+def environment(problem: Problem) -> Environment:
+    """The versions in use; TensorFlow's is looked up without importing it."""
+    return Environment(
+        hesscli=hesscli.__version__,
+        tensorflow=_installed("tensorflow") or _installed("tensorflow-cpu"),
+        numpy=version("numpy"),
+        scipy=version("scipy"),
+        dtype=problem.dtype.name,
+    )
+
+
+def summary(problem: Problem) -> ProblemSummary:
+    """What ``problem`` is, without its arrays."""
+    return ProblemSummary(
+        examples=problem.examples,
+        widths=problem.widths,
+        layers=problem.layer_names,
+        parameters=problem.parameter_count,
+        loss=problem.loss.name,
+        reduction=problem.loss.reduction,
+        seed=problem.seed,
+    )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
