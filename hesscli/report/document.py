@@ -1,0 +1,68 @@
+"""A result made ready for any format: tables and sentences to read, data for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PASS, FAIL = "PASS", "FAIL"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column; numbers are set flush right."""
+
+    title: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a title; ``notes`` stand below."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test case for JUnit: ``failure`` says what failed, None is a pass."""
+
+    suite: str
+    name: str
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Document:
+    """What the formats are made from.
+
+    ``data`` is the JSON document; its ``results`` are the rows of the CSV form.
+    """
+
+    heading: str
+    tables: tuple[Table, ...]
+    data: Mapping[str, Any]
+    cases: tuple[Case, ...] = field(default=())
+
+
+def verdict(passed: bool) -> str:
+    return PASS if passed else FAIL
+
+
+def form_text(value: float) -> str:
+    """A quadratic form, to seven digits."""
+    return f"{value:.6e}"
+
+
+def brief_form_text(value: float) -> str:
+    """A quadratic form where several must stand beside each other, to six digits."""
+    return "0" if value == 0 else f"{value:.5e}"
+
+
+def residual_text(value: float) -> str:
+    """A small difference, to two digits."""
+    return "0" if value == 0 else f"{value:.1e}"

@@ -1,0 +1,183 @@
+"""A Document as text: table, JSON, CSV, Markdown or JUnit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from hesscli.problem.errors import InputError
+from hesscli.report.document import FAIL, PASS, Document, Table
+
+_STYLES = {PASS: "bold green", FAIL: "bold red"}
+
+
+# What a table must fit into where there is no terminal to ask.
+WIDTH = 80
+
+
+def print_table(document: Document, console: Console) -> None:
+    """The tables as people read them, on ``console``."""
+    console.print(_renderable(document, console.width))
+
+
+def render(document: Document, format_name: str) -> str:
+    """The document in one of FORMATS, ending in a newline."""
+    return FORMATS[format_name](document)
+
+
+def format_of(path: str) -> str:
+    """The format that a file's suffix stands for; raises InputError for an unknown suffix."""
+    suffix = PurePath(path).suffix.lower()
+    try:
+        return _SUFFIXES[suffix]
+    except KeyError:
+        known = ", ".join(_SUFFIXES)
+        raise InputError(
+            f"--output {path}: the suffix {suffix!r} names no format; use {known}, or --format"
+        ) from None
+
+
+def _renderable(document: Document, width: int) -> RenderableType:
+    parts: list[RenderableType] = [Text(document.heading)]
+    for table in document.tables:
+        parts.append(Text())
+        parts.append(Text(table.title, style="bold"))
+        parts.append(_rich_table(table, width))
+        parts.extend(Padding(_styled(note), (0, 0, 0, 1)) for note in table.notes)
+    return Group(*parts)
+
+
+def _rich_table(table: Table, width: int) -> RichTable:
+    rich = RichTable(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1 if _natural_width(table) <= width else 0),
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for column in table.columns:
+        rich.add_column(
+            column.title, justify="right" if column.numeric else "left", overflow="fold"
+        )
+    for row in table.rows:
+        rich.add_row(*(_styled(cell) for cell in row))
+    return rich
+
+
+def _natural_width(table: Table) -> int:
+    """The width with two spaces around every column, as the wider padding sets it."""
+    lines = (tuple(column.title for column in table.columns), *table.rows)
+    return sum(max(len(cell) for cell in cells) + 2 for cells in zip(*lines, strict=True))
+
+
+def _styled(text: str) -> Text:
+    styled = Text(text)
+    for word, style in _STYLES.items():
+        styled.highlight_words([word], style)
+    return styled
+
+
+def _table(document: Document) -> str:
+    stream = io.StringIO()
+    print_table(document, Console(file=stream, width=WIDTH, no_color=True, force_terminal=False))
+    # Rich pads every line to the full width.
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+def _json(document: Document) -> str:
+    return json.dumps(_finite(document.data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity; a number that is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _csv(document: Document) -> str:
+    rows = [dict(_flat(row)) for row in document.data["results"]]
+    stream = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys joined by dots, as in quadratic_form.residual."""
+    pairs: list[tuple[str, Any]] = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            pairs.extend(_flat(inner, f"{prefix}{key}."))
+        elif isinstance(inner, list | tuple):
+            pairs.append((f"{prefix}{key}", " ".join(str(item) for item in inner)))
+        else:
+            pairs.append((f"{prefix}{key}", inner))
+    return pairs
+
+
+def _markdown(document: Document) -> str:
+    lines = [document.heading]
+    for table in document.tables:
+        lines += ["", f"### {table.title}", ""]
+        lines.append(_markdown_row(column.title for column in table.columns))
+        lines.append(_markdown_row("---:" if column.numeric else "---" for column in table.columns))
+        lines += [_markdown_row(row) for row in table.rows]
+        for note in table.notes:
+            lines += ["", note]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Any) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _junit(document: Document) -> str:
+    command = str(document.data["schema"]).split("/")[1]
+    root = ET.Element("testsuites", name=f"hesscli {command}")
+    suites: dict[str, ET.Element] = {}
+    for case in document.cases:
+        if case.suite not in suites:
+            suites[case.suite] = ET.SubElement(root, "testsuite", name=case.suite)
+        element = ET.SubElement(
+            suites[case.suite], "testcase", classname=f"hesscli.{command}.{case.suite}"
+        )
+        element.set("name", case.name)
+        if case.failure is not None:
+            ET.SubElement(element, "failure", message=case.failure).text = case.failure
+    for element in (root, *suites.values()):
+        element.set("tests", str(len(list(element.iter("testcase")))))
+        element.set("failures", str(len(list(element.iter("failure")))))
+        element.set("errors", "0")
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, "unicode")}\n'
+
+
+FORMATS: Mapping[str, Callable[[Document], str]] = MappingProxyType(
+    {"table": _table, "json": _json, "csv": _csv, "markdown": _markdown, "junit": _junit}
+)
+_SUFFIXES = {
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".xml": "junit",
+    ".txt": "table",
+}
