@@ -1,0 +1,5 @@
+"""``python -m hesscli``."""
+
+from hesscli.cli.main import main
+
+main()

@@ -1,0 +1,50 @@
+"""``hesscli compare``."""
+
+from __future__ import annotations
+
+import click
+
+from hesscli.cli.options import (
+    OutputOptions,
+    ProblemOptions,
+    WitnessOptions,
+    output_options,
+    problem_options,
+    witness_options,
+)
+from hesscli.cli.progress import progress_bar
+
+
+@click.command(
+    epilog="""
+    \b
+    Examples:
+      hesscli compare --activation tanh
+      hesscli compare --activation relu --activation tanh --activation gelu
+      hesscli compare --activation all --check form --format markdown
+    """
+)
+@problem_options
+@witness_options
+@output_options
+def compare(problem: ProblemOptions, witness: WitnessOptions, output: OutputOptions) -> int:
+    """Split the Hessians into Gauss-Newton and curvature term.
+
+    For each activation and layer: the quadratic forms of the Hessian H, its Gauss-Newton term G
+    and its curvature term C at the kernel, by both witnesses; the share of G; and two verdicts:
+    is G alone the Hessian, and does the whole chain rule G + C hold? Exits with 1 only where the
+    chain rule fails.
+    """
+    config = problem.config()
+    check = witness.check(config)
+    problems = problem.problems(config)
+    witness.save(problems[0])
+
+    from hesscli.report.comparison import comparison_document
+    from hesscli.report.output import write_document
+    from hesscli.studies import comparison
+
+    with progress_bar() as progress:
+        result = comparison.compare(problems, check, progress)
+    write_document(comparison_document(result), output.format_name, output.path)
+    return 0 if result.passed else 1

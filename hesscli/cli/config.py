@@ -1,0 +1,38 @@
+"""``hesscli config``."""
+
+from __future__ import annotations
+
+import click
+
+from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.problem.errors import InputError
+
+
+@click.command(
+    epilog="""
+    \b
+    Examples:
+      hesscli config > mine.yaml
+      hesscli config --config mine.yaml --activation gelu --set data.offset=100
+    """
+)
+@problem_options
+def config(problem: ProblemOptions) -> int:
+    """Print the effective configuration as YAML.
+
+    It is what the other commands would use with the same options, every key spelled out, and
+    can be given back with --config.
+    """
+    effective = problem.config()
+    names = problem.activation_names()
+    if len(names) > 1:
+        raise InputError(f"--activation: {', '.join(names)}; a configuration holds one")
+
+    from hesscli.config.build import with_hidden_activation
+    from hesscli.config.load import to_yaml
+    from hesscli.problem.network import Activation
+
+    if names:
+        effective = with_hidden_activation(effective, Activation(names[0]))
+    click.echo(to_yaml(effective), nl=False)
+    return 0

@@ -1,0 +1,237 @@
+"""Options that several commands share, defined once.
+
+Only names are imported here: ``--help`` and wrong usage must not wait for NumPy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hesscli.problem.errors import InputError
+from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, CHECK_METHODS, DTYPES
+
+if TYPE_CHECKING:
+    from hesscli.config.load import Override
+    from hesscli.config.schema import Config
+    from hesscli.problem.network import Problem
+    from hesscli.studies.witnesses import CheckOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+ALL = "all"
+_CHOICES = (*ACTIVATIONS, *ACTIVATION_ALIASES, ALL)
+
+
+def _activation_names(
+    context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    for name in names:
+        if name not in _CHOICES:
+            near = get_close_matches(name, _CHOICES, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(_CHOICES)}"
+            raise click.BadParameter(f"{name!r} is unknown; {hint}", context, parameter)
+    return tuple(ACTIVATION_ALIASES.get(name, name) for name in names)
+
+
+def _complete_activation(*arguments: Any) -> list[str]:
+    return [name for name in _CHOICES if name.startswith(arguments[-1])]
+
+
+@dataclass(frozen=True)
+class ProblemOptions:
+    """What the command line says about the problem."""
+
+    config_path: str | None
+    activations: tuple[str, ...]
+    batch_size: str | None
+    seed: int | None
+    dtype: str | None
+    assignments: tuple[str, ...]
+
+    def config(self) -> Config:
+        """The configuration with everything but ``--activation`` applied."""
+        from hesscli.config.load import load_config, parse_override
+
+        overrides = [parse_override(text) for text in self.assignments]
+        return load_config(self.config_path, [*overrides, *self._named_overrides()])
+
+    def problems(self, config: Config) -> tuple[Problem, ...]:
+        """The problem of ``config``, once for each activation asked for."""
+        from hesscli.config.build import build_problem
+        from hesscli.problem.network import Activation
+
+        with self._naming_the_file():
+            problem = build_problem(config)
+        names = self.activation_names()
+        return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
+
+    def activation_names(self) -> tuple[str, ...]:
+        """The activations asked for, each once; none where the configuration's own stand."""
+        if ALL in self.activations:
+            return ACTIVATIONS
+        return tuple(dict.fromkeys(self.activations))
+
+    def _named_overrides(self) -> Iterator[Override]:
+        from hesscli.config.load import Override
+
+        if self.batch_size is not None:
+            size = int(self.batch_size) if self.batch_size.isdecimal() else self.batch_size
+            yield Override(("data", "batch_size"), size, "--batch-size")
+        if self.seed is not None:
+            yield Override(("seed",), self.seed, "--seed")
+        if self.dtype is not None:
+            yield Override(("dtype",), self.dtype, "--dtype")
+
+    @contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            if self.config_path is None:
+                raise
+            raise InputError(f"{self.config_path}: {error}") from error
+
+
+def problem_options(function: Command) -> Command:
+    """Adds the options that choose the problem; the command gets them as ``problem``."""
+
+    @click.option("--config", "-c", "config_path", metavar="FILE", help="A YAML configuration.")
+    @click.option(
+        "--activation",
+        "-a",
+        "activations",
+        metavar="NAME",
+        multiple=True,
+        callback=_activation_names,
+        shell_complete=_complete_activation,
+        help="Replace every hidden activation; repeatable. One of "
+        f"{', '.join(ACTIVATIONS)}, or all.",
+    )
+    @click.option(
+        "--batch-size", "-n", metavar="N", help="Number of examples, or all.", default=None
+    )
+    @click.option("--seed", metavar="N", type=int, help="Seed of the parameters and the shuffle.")
+    @click.option("--dtype", type=click.Choice(DTYPES), help="Floating-point type of it all.")
+    @click.option(
+        "--set",
+        "assignments",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any key of the configuration, as in data.offset=10; repeatable.",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *,
+        config_path: str | None,
+        activations: tuple[str, ...],
+        batch_size: str | None,
+        seed: int | None,
+        dtype: str | None,
+        assignments: tuple[str, ...],
+        **others: Any,
+    ) -> Any:
+        problem = ProblemOptions(config_path, activations, batch_size, seed, dtype, assignments)
+        return function(problem=problem, **others)
+
+    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where the result goes, and in which format."""
+
+    format_name: str
+    path: str | None
+
+
+def output_options(function: Command) -> Command:
+    """Adds ``--format`` and ``--output``; the command gets them as ``output``."""
+
+    @click.option(
+        "--format",
+        "-f",
+        "format_name",
+        type=click.Choice(("table", "json", "csv", "markdown", "junit")),
+        help="Format of the result; table unless --output says otherwise.",
+    )
+    @click.option(
+        "--output",
+        "-o",
+        "path",
+        metavar="FILE",
+        help="Write the result to a file; its suffix (.json .csv .md .xml .txt) is the format.",
+    )
+    @functools.wraps(function)
+    def wrapper(*, format_name: str | None, path: str | None, **others: Any) -> Any:
+        if format_name is None and path is not None:
+            from hesscli.report.formats import format_of
+
+            format_name = format_of(path)
+        return function(output=OutputOptions(format_name or "table", path), **others)
+
+    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+
+
+@dataclass(frozen=True)
+class WitnessOptions:
+    """What is compared, and whether the problem is saved."""
+
+    method: str | None
+    layers: tuple[str, ...]
+    save_path: str | None
+
+    def check(self, config: Config) -> CheckOptions:
+        """The check that ``config`` and the command line ask for."""
+        from hesscli.studies.witnesses import CheckOptions
+
+        known = [layer.name for layer in config.model.layers]
+        for name in self.layers:
+            if name not in known:
+                raise InputError(f"--layer: {name!r} is unknown; choose {', '.join(known)}")
+        return CheckOptions(self.method or config.check.method, config.check.rtol, self.layers)
+
+    def save(self, problem: Problem) -> None:
+        """Writes the problem where ``--save-problem`` says, if it does."""
+        if self.save_path is not None:
+            from hesscli.problem.problemfile import save_problem
+
+            save_problem(problem, self.save_path)
+
+
+def witness_options(function: Command) -> Command:
+    """Adds what the commands with two witnesses share; the command gets it as ``witness``."""
+
+    @click.option(
+        "--check",
+        "method",
+        type=click.Choice(CHECK_METHODS),
+        help="What is compared: the quadratic form, or every entry (default).",
+    )
+    @click.option(
+        "--layer",
+        "-l",
+        "layers",
+        metavar="NAME",
+        multiple=True,
+        help="Look at this layer only; repeatable.",
+    )
+    @click.option(
+        "--save-problem",
+        "save_path",
+        metavar="FILE",
+        help="Write parameters and batch as a problem file (.npz).",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *, method: str | None, layers: tuple[str, ...], save_path: str | None, **others: Any
+    ) -> Any:
+        return function(witness=WitnessOptions(method, layers, save_path), **others)
+
+    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
