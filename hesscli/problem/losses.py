@@ -33,14 +33,17 @@ def _sparse_categorical_crossentropy() -> LossDerivatives:
         return np.asarray(logsumexp(f, axis=-1) - f[np.arange(len(f)), targets])
 
     def gradient(f: Array, targets: Labels) -> Array:
-        p = softmax(f, axis=-1)
-        p[np.arange(len(f)), targets] -= 1
-        return np.asarray(p)
+        g = np.asarray(softmax(f, axis=-1))
+        # p_y − 1 through the other classes: it has no digits where p_y is nearly 1.
+        rows = np.arange(len(f))
+        g[rows, targets] = 0
+        g[rows, targets] = -g.sum(axis=-1)
+        return g
 
     def hessian(f: Array, _: Labels) -> Array:
         p = softmax(f, axis=-1)
         h = -p[:, :, None] * p[:, None, :]
-        # p_h (1 − p_h) through the other classes: 1 − p_h has no digits where p_h is nearly 1.
+        # p_h (1 − p_h) through the other classes, for the same reason.
         diagonal = np.arange(p.shape[-1])
         h[:, diagonal, diagonal] = 0
         h[:, diagonal, diagonal] = -h.sum(axis=-1)

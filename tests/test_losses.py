@@ -1,0 +1,146 @@
+"""Losses: value, gradient and Hessian are those of mpmath, also where the softmax is saturated.
+
+Expected values are ℓ = log Σ exp f − f_y, p − e_y and diag(p) − p pᵀ at 60 digits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mpmath import mp
+
+from hesscli.problem.errors import InputError
+from hesscli.problem.losses import NAMES, LossDerivatives, loss_derivatives
+from hesscli.problem.network import Array, Labels, Loss
+
+TYPES = (np.float64, np.float32)
+Type = type[np.float64] | type[np.float32]
+
+
+def crossentropy() -> LossDerivatives:
+    return loss_derivatives(Loss())
+
+
+MODERATE = np.random.default_rng(0).normal(0, 3, (8, 5))
+LOGITS: dict[str, list[list[float]]] = {
+    "moderate": MODERATE.tolist(),
+    "huge": [[1e4, -1e4, 0], [-1e4, -1e4, 1e4], [1e4, 1e4, -1e4], [1e4, 9998, 9999]],
+    "equal": [[0, 0, 0, 0], [1e4, 1e4, 1e4, 1e4], [-7, -7, -7, -7]],
+    "nearly certain": [[50, 0, 0], [0, 30, -30], [-3, -1, 17]],
+    "one class": [[3], [0], [-1e4]],
+}
+
+
+def inputs(case: str, dtype: Type) -> tuple[Array, Labels]:
+    f: Array = np.array(LOGITS[case], dtype=dtype)
+    return f, np.arange(len(f)) % f.shape[1]
+
+
+def exact(f: Array, targets: Labels) -> tuple[Array, Array, Array, Array]:
+    """ℓ, ∂ℓ/∂f, ∂²ℓ/∂f² and p by 60 digits, rounded to float64 at the end."""
+    classes = range(f.shape[1])
+    values, gradients, probabilities = np.empty(len(f)), np.empty(f.shape), np.empty(f.shape)
+    hessians = np.empty((*f.shape, len(classes)))
+    with mp.workdps(60):
+        for n, y in enumerate(targets.tolist()):
+            terms = [mp.exp(mp.mpf(x)) for x in f[n].tolist()]
+            total = mp.fsum(terms)
+            p = [term / total for term in terms]
+            values[n] = mp.log(total) - float(f[n, y])
+            for h in classes:
+                probabilities[n, h] = p[h]
+                # 60 digits leave more than float64's of 1 − p, which is above 1e-22 or 1e-4342.
+                gradients[n, h] = p[h] - (h == y)
+                for j in classes:
+                    hessians[n, h, j] = p[h] * ((h == j) - p[j])
+    return values, gradients, hessians, probabilities
+
+
+def softmax_rounding(f: Array) -> Array:
+    """The relative error of each p_h, from rounding f_h − max f before the exponential."""
+    spread = np.abs(f - f.max(axis=1, keepdims=True)).astype(np.float64)
+    return np.asarray(np.finfo(f.dtype).eps * (4 + spread))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", LOGITS)
+def test_value_is_right_to_the_rounding_of_the_logits(case: str, dtype: Type) -> None:
+    f, targets = inputs(case, dtype)
+    value = crossentropy().value(f, targets)
+    assert value.dtype == dtype
+    assert value.shape == targets.shape
+    allowed = 4 * np.finfo(dtype).eps * (1 + np.abs(f).max(axis=1).astype(np.float64))
+    assert (np.abs(value - exact(f, targets)[0]) <= allowed).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", LOGITS)
+def test_gradient_is_right_and_sums_to_zero(case: str, dtype: Type) -> None:
+    f, targets = inputs(case, dtype)
+    gradient = crossentropy().gradient(f, targets)
+    assert gradient.dtype == dtype
+    assert gradient.shape == f.shape
+    _, expected, _, p = exact(f, targets)
+    limits = np.finfo(dtype)
+    # Relative to each entry, so also to p_y − 1 where p_y is nearly 1.
+    others = p.copy()
+    others[np.arange(len(f)), targets] = 0
+    others[np.arange(len(f)), targets] = others.sum(axis=1)
+    allowed = softmax_rounding(f) * others + limits.tiny
+    assert (np.abs(gradient - expected) <= allowed).all()
+    assert (np.abs(gradient.sum(axis=1)) <= 2 * f.shape[1] * limits.eps).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", LOGITS)
+def test_hessian_keeps_the_digits_of_every_entry(case: str, dtype: Type) -> None:
+    """Relative to each entry, so also of p_h (1 − p_h) where p_h is nearly 1."""
+    f, targets = inputs(case, dtype)
+    hessian = crossentropy().hessian(f, targets)
+    assert hessian.dtype == dtype
+    assert hessian.shape == (*f.shape, f.shape[1])
+    expected = exact(f, targets)[2]
+    # Each entry is of two probabilities, a diagonal one of all.
+    relative = 2 * softmax_rounding(f).max(axis=1)[:, None, None]
+    assert (np.abs(hessian - expected) <= relative * np.abs(expected) + np.finfo(dtype).tiny).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", LOGITS)
+def test_hessian_is_symmetric_and_its_rows_sum_to_zero(case: str, dtype: Type) -> None:
+    f, targets = inputs(case, dtype)
+    hessian = crossentropy().hessian(f, targets)
+    np.testing.assert_array_equal(hessian, hessian.transpose(0, 2, 1))
+    diagonal = np.diagonal(hessian, axis1=1, axis2=2)
+    # To the rounding of the row's own sum, however small that is.
+    allowed = f.shape[1] * np.finfo(dtype).eps * np.abs(diagonal)
+    assert (np.abs(hessian.sum(axis=2)) <= allowed).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_nearly_certain_class_keeps_its_curvature(dtype: Type) -> None:
+    """For logits (50, 0, 0): p_0 (1 − p_0) = 2e⁻⁵⁰ / (1 + 2e⁻⁵⁰)², where 1 − p_0 rounds to 0."""
+    f: Array = np.array([[50.0, 0.0, 0.0]], dtype=dtype)
+    hessian = crossentropy().hessian(f, np.array([0]))
+    others = 2 * float(mp.exp(-50))
+    rtol = 60 * float(np.finfo(dtype).eps)
+    assert hessian[0, 0, 0] == pytest.approx(others / (1 + others) ** 2, rel=rtol)
+    assert hessian[0, 0, 1] == pytest.approx(-others / 2 / (1 + others) ** 2, rel=rtol)
+
+
+def test_the_target_does_not_change_the_hessian() -> None:
+    first, second = (crossentropy().hessian(MODERATE, np.full(8, y)) for y in (0, 3))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_logits_are_left_as_they_were() -> None:
+    f, targets = inputs("moderate", np.float64)
+    f.setflags(write=False)
+    for function in (crossentropy().value, crossentropy().gradient, crossentropy().hessian):
+        function(f, targets)
+    np.testing.assert_array_equal(f, MODERATE)
+
+
+def test_an_unknown_name_is_refused_with_the_choices() -> None:
+    with pytest.raises(InputError, match=f"'hinge'; choose {', '.join(NAMES)}$"):
+        loss_derivatives(Loss(name="hinge"))
