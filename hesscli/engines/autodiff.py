@@ -217,11 +217,15 @@ class AutodiffHessian(_KernelBlock):
 
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
-        result = np.empty((stop - start, self.shape[0]), dtype=self.dtype)
-        for low, high in pieces(start, stop, self._values_each * self.dtype.itemsize):
-            piece = self._rows(self.engine._tf.range(low, high))
-            result[low - start : high - start] = piece.numpy().reshape(high - low, -1)
-        return result
+        # np.asarray takes TensorFlow's memory as it is.
+        parts = [
+            np.asarray(self._rows(self.engine._tf.range(low, high)))
+            for low, high in pieces(start, stop, self._values_each * self.dtype.itemsize)
+        ]
+        if len(parts) == 1:
+            return parts[0].reshape(stop - start, self.shape[0])
+        empty = np.empty((0, self.inputs, self.units), dtype=self.dtype)
+        return np.concatenate([empty, *parts]).reshape(-1, self.shape[0])
 
     @cached_property
     def _rows(self) -> Function:

@@ -164,7 +164,7 @@ class KernelBlock(HessianBlock):
             i, h = np.divmod(np.arange(low, high), self.units)
             weighted = self.a.T[i, :, None] * S[h]
             np.matmul(self.a.T, weighted, out=rows[low - start : high - start])
-        return rows.reshape(stop - start, -1)
+        return rows.reshape(stop - start, self.shape[0])
 
     def quadratic_form(self, v: Array) -> float:
         # Σ_n u_nᵀ S_n u_n,  u_n = Vᵀ a_n

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 _PIECE_BYTES = 32 * 2**20
 
 
-def pieces(start: int, stop: int, bytes_each: int) -> Iterator[tuple[int, int]]:
-    """(low, high) pairs that cover start … stop; each piece takes a bounded number of bytes."""
-    step = max(1, _PIECE_BYTES // max(1, bytes_each))
+def pieces(
+    start: int, stop: int, bytes_each: int, piece_bytes: int = _PIECE_BYTES
+) -> Iterator[tuple[int, int]]:
+    """(low, high) pairs that cover start … stop; each piece takes at most ``piece_bytes``."""
+    step = max(1, piece_bytes // max(1, bytes_each))
     for low in range(start, stop, step):
         yield low, min(low + step, stop)

@@ -19,6 +19,8 @@ from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 from hesscli.studies.context import Progress
 
+# What fits into a core's second-level cache together with its inputs.
+_CACHED_BYTES = 2**18
 # Relative tolerances, where the configuration gives none.
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
 
@@ -123,8 +125,11 @@ class _Tally:
         self._worst_at = (0, 0)
 
     def add(self, start: int, reference: Array, candidate: Array) -> None:
-        residual = np.subtract(reference, candidate, out=candidate)
-        np.abs(residual, out=residual)
+        # A few rows at a time, so that the three passes over them stay in the cache.
+        for low, high in pieces(0, len(reference), reference[0].nbytes, _CACHED_BYTES):
+            self._add_cached(start + low, np.abs(reference[low:high] - candidate[low:high]))
+
+    def _add_cached(self, start: int, residual: Array) -> None:
         seen = self.worst.max()
         by_unit = residual.reshape(len(residual), -1, self.units).max(axis=1)
         np.maximum.at(self.worst, np.arange(start, start + len(residual)) % self.units, by_unit)
