@@ -1,0 +1,51 @@
+"""Problems that several test files look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import make_problem
+
+from hesscli.problem.network import Activation, Layer, Problem
+from hesscli.problem.problemfile import read_batch, read_parameters
+
+REFERENCE = Path(__file__).parent / "reference"
+
+
+@pytest.fixture
+def small_problem() -> Problem:
+    return make_problem((3, 4, 2), "tanh")
+
+
+@pytest.fixture(scope="session")
+def reference_answers() -> Mapping[str, Any]:
+    """Answers of JAX 0.10.2 in float64, by activation and layer."""
+    answers: Mapping[str, Any] = json.loads(
+        (REFERENCE / "mnist_mlp_reference.json").read_text(encoding="utf-8")
+    )["activations"]
+    return answers
+
+
+@pytest.fixture(scope="session")
+def reference_problem() -> Problem:
+    """784-30-30-10 on eight MNIST images, as JAX was given it; hidden activations are linear."""
+    path = str(REFERENCE / "mnist_mlp_problem.npz")
+    parameters = read_parameters(path)
+    inputs, targets = read_batch(path)
+    return Problem(
+        layers=tuple(
+            Layer(
+                name=name,
+                kernel=parameters[f"{name}/kernel"],
+                bias=parameters[f"{name}/bias"],
+                activation=Activation("linear"),
+            )
+            for name in ("dense1", "dense2", "dense3")
+        ),
+        inputs=inputs,
+        targets=targets,
+    )

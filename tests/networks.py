@@ -1,0 +1,70 @@
+"""Small networks for tests: one as it is asked for, and random ones for properties."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import strategies as st
+
+from hesscli.problem.names import ACTIVATIONS
+from hesscli.problem.network import Activation, Layer, Loss, Problem
+
+# Tiny weights make every activation nearly linear, large ones saturate it or overflow float32.
+SCALES = (1e-20, 1e-3, 0.3, 1.0, 3.0, 30.0)
+
+
+def make_problem(
+    widths: tuple[int, ...],
+    activation: str,
+    *,
+    examples: int = 4,
+    scale: float = 1.0,
+    seed: int = 0,
+    dtype: str = "float64",
+) -> Problem:
+    """A network with biases and normal parameters of standard deviation scale / √inputs."""
+    generator = np.random.default_rng(seed)
+    layers = tuple(
+        Layer(
+            name=f"dense{index + 1}",
+            kernel=(scale / np.sqrt(n) * generator.standard_normal((n, m))).astype(dtype),
+            bias=(0.1 * scale * generator.standard_normal(m)).astype(dtype),
+            activation=Activation(activation if index < len(widths) - 2 else "linear"),
+        )
+        for index, (n, m) in enumerate(pairwise(widths))
+    )
+    return Problem(
+        layers=layers,
+        inputs=generator.standard_normal((examples, widths[0])).astype(dtype),
+        targets=generator.integers(0, widths[-1], examples),
+    )
+
+
+@st.composite
+def problems(draw: st.DrawFn, dtype: str = "float64") -> Problem:
+    """Networks of 1 to 4 layers and widths 1 to 7 on batches of 1 to 5, in ``dtype``."""
+    widths = draw(st.lists(st.integers(1, 7), min_size=2, max_size=5))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = draw(st.sampled_from(SCALES))
+    hidden = Activation(draw(st.sampled_from(ACTIVATIONS)))
+    bias = draw(st.booleans())
+    examples = draw(st.integers(1, 5))
+    layers = tuple(
+        Layer(
+            name=f"dense{index + 1}",
+            kernel=(scale * generator.standard_normal((inputs, units))).astype(dtype),
+            bias=(scale * generator.standard_normal(units)).astype(dtype) if bias else None,
+            activation=hidden if index < len(widths) - 2 else Activation("linear"),
+        )
+        for index, (inputs, units) in enumerate(pairwise(widths))
+    )
+    inputs = generator.standard_normal((examples, widths[0])).astype(dtype)
+    # MNIST's border pixels are exactly zero, and so are their derivatives.
+    inputs[generator.random(inputs.shape) < 0.2] = 0
+    return Problem(
+        layers=layers,
+        inputs=inputs,
+        targets=generator.integers(0, widths[-1], examples),
+        loss=Loss(reduction=draw(st.sampled_from(("mean", "sum")))),
+    )

@@ -1,0 +1,121 @@
+"""The tolerance's floor: saturated networks pass, wrong formulas on the same networks fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from networks import make_problem
+
+from hesscli.engines import chainrule
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.rounding import RoundingFloor
+from hesscli.problem.activations import Derivatives, derivatives
+from hesscli.problem.errors import NumericalError
+from hesscli.problem.network import Activation, Array, Problem
+from hesscli.studies.verification import Verification, verify
+from hesscli.studies.witnesses import CheckOptions
+
+# Standard deviations that put |z| of most units far beyond the point where TensorFlow's formula
+# for σ′ has no digits left (18 for tanh in float64, 8 in float32).
+SATURATED = {"float64": 60.0, "float32": 25.0}
+SATURATING = ("tanh", "sigmoid", "softplus", "silu", "gelu", "gelu_tanh", "mish", "elu", "selu")
+
+
+def saturated(activation: str, dtype: str, seed: int = 0) -> Problem:
+    return make_problem((4, 5, 5, 3), activation, scale=SATURATED[dtype], seed=seed, dtype=dtype)
+
+
+def checked(problem: Problem) -> Verification:
+    return verify([problem], CheckOptions())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("activation", SATURATING)
+def test_a_saturated_network_passes(activation: str, dtype: str) -> None:
+    assert checked(saturated(activation, dtype)).passed
+
+
+def test_without_the_floor_saturated_networks_would_fail() -> None:
+    problems = [saturated("tanh", "float64", seed) for seed in range(3)]
+    limited = [
+        row.check.limited_by_rounding
+        for problem in problems
+        for row in checked(problem).results
+        if row.layer == "dense1"
+    ]
+    assert any(limited)
+
+
+MUTANTS = {
+    "σ″ without its factor σ′": lambda sigma: replace(sigma, second=lambda z: -2 * np.tanh(z)),
+    "σ′ for σ": lambda sigma: replace(sigma, value=sigma.first),
+    "σ′ = 1": lambda sigma: replace(sigma, first=np.ones_like),
+    "σ′ = 1 − |σ|": lambda sigma: replace(sigma, first=lambda z: 1 - np.abs(np.tanh(z)) + 1e-3),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_wrong_formula_on_the_same_saturated_network_fails(
+    dtype: str, mutant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = MUTANTS[mutant]
+
+    def mutated(activation: Activation) -> Derivatives:
+        sigma = derivatives(activation)
+        return wrong(sigma) if activation.name == "tanh" else sigma
+
+    monkeypatch.setattr(chainrule, "derivatives", mutated)
+    assert not checked(saturated("tanh", dtype)).passed
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "softplus", "sigmoid"])
+def test_in_a_network_that_is_not_saturated_the_floor_adds_little_to_the_tolerance(
+    activation: str, scale: float
+) -> None:
+    for row in checked(make_problem((6, 7, 7, 4), activation, scale=scale, examples=8)).results:
+        assert row.check.floor < 0.1 * row.check.rtol * row.check.max_abs_entry
+        assert row.form_check.floor < 0.1 * row.form_check.rtol * row.form_check.max_abs_entry
+
+
+def test_the_floor_scales_with_the_roundoff_of_the_dtype() -> None:
+    single, double = (
+        RoundingFloor(ChainRule(make_problem((4, 5, 3), "tanh", dtype=dtype))).entries("dense1")
+        for dtype in ("float32", "float64")
+    )
+    ratio = np.median(single / double)
+    assert 0.25 < ratio / (np.finfo("float32").eps / np.finfo("float64").eps) < 4
+
+
+def test_a_kink_within_rounding_is_counted_with_its_whole_jump() -> None:
+    # z = 0.1 + 0.2 − 0.3 is 5.6e-17 or 0 by the order of the sum: relu's σ′ is 1 or 0.
+    problem = make_problem((3, 2, 2), "relu", examples=1)
+    kernel = np.array([[0.1, 1.0], [0.2, 1.0], [-0.3, 1.0]])
+    first = replace(problem.layers[0], kernel=kernel, bias=None)
+    problem = replace(problem, layers=(first, problem.layers[1]), inputs=np.ones((1, 3)))
+    chain_rule = ChainRule(problem)
+    floor = RoundingFloor(chain_rule).entries("dense1")
+    jump = np.abs(chain_rule.nodes[0].S_a[0, 0, 0])
+    assert floor[0, 0] >= jump
+    assert floor[1, 1] < 1e-12
+
+
+def test_errors_beyond_float64_are_said_not_passed() -> None:
+    problem = make_problem((3, 3, 3), "square", scale=1e100)
+    with pytest.raises(NumericalError, match="dense"):
+        verify([problem], CheckOptions())
+
+
+def wrong_value(z: Array) -> Array:
+    return np.full_like(z, np.nan)
+
+
+def test_not_a_number_is_never_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        chainrule, "derivatives", lambda of: replace(derivatives(of), second=wrong_value)
+    )
+    with pytest.raises(NumericalError, match="dense"):
+        checked(make_problem((3, 4, 2), "tanh"))
