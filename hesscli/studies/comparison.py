@@ -120,7 +120,7 @@ def _compared_layer(
             layer.units,
             floor.entries(layer.name),
             rtol,
-            progress,
+            witnesses.progress_in(progress),
         )
     return ComparedLayer(
         activation=witnesses.problem.hidden_activation,

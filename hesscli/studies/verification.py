@@ -119,7 +119,12 @@ def _verified_layer(
     check = form_check
     if options.method == "entries":
         (check,) = check_entries(
-            reference, [candidate], layer.units, floor.entries(layer.name), rtol, progress
+            reference,
+            [candidate],
+            layer.units,
+            floor.entries(layer.name),
+            rtol,
+            witnesses.progress_in(progress),
         )
     return VerifiedLayer(
         activation=witnesses.problem.hidden_activation,

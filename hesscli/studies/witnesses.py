@@ -10,6 +10,7 @@ from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.rounding import RoundingFloor
 from hesscli.problem.network import Layer, Problem
 from hesscli.studies.checks import DEFAULT_RTOL
+from hesscli.studies.context import Progress
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Witnesses:
     chain_rule: ChainRule
     autodiff: Autodiff
     floor: RoundingFloor
+
+    def progress_in(self, progress: Progress) -> Progress:
+        """``progress`` with the activation named before each task."""
+        activation = self.problem.hidden_activation
+        return lambda task, done, total: progress(f"{activation} {task}", done, total)
 
 
 def each_layer(
