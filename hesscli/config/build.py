@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from hesscli.config.schema import Config, ModelConfig
-from hesscli.problem.data import check_labels, load_dataset, select_batch, to_inputs
+from hesscli.problem.data import load_dataset, select_batch, to_inputs
 from hesscli.problem.errors import InputError
 from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Activation, Array, Layer, Problem
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
+from hesscli.problem.targets import fit_targets
 
 
 def with_hidden_activation(config: Config, activation: Activation) -> Config:
@@ -39,11 +40,11 @@ def build_problem(config: Config) -> Problem:
             f"{inputs.shape[1]} values, so it must be {inputs.shape[1]}"
         )
     last = config.model.layers[-1]
-    check_labels(targets, last.units, f"data.source: {dataset.name}: for {last.name}")
+    where = f"data.source: {dataset.name}: for {last.name} and loss {config.loss.name}"
     return Problem(
         layers=_layers(config.model, config.seed, dtype),
         inputs=inputs,
-        targets=targets,
+        targets=fit_targets(targets, config.loss.name, last.units, dtype, where),
         loss=config.loss,
         seed=config.seed,
     )

@@ -19,9 +19,9 @@ from hesscli.config.schema import (
     LayerConfig,
     ModelConfig,
 )
-from hesscli.problem import activations, data, initializers, losses
+from hesscli.problem import activations, data, initializers
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.names import ACTIVATION_ALIASES, CHECK_METHODS, DTYPES
+from hesscli.problem.names import ACTIVATION_ALIASES, CHECK_METHODS, DTYPES, LOSSES, REDUCTIONS
 from hesscli.problem.network import Activation, Loss
 
 T = TypeVar("T")
@@ -244,7 +244,7 @@ _model = _record(
         "weights": _optional(_text),
     },
 )
-_loss = _record(Loss, {"name": _choice(losses.NAMES), "reduction": _choice(losses.REDUCTIONS)})
+_loss = _record(Loss, {"name": _choice(LOSSES), "reduction": _choice(REDUCTIONS)})
 _data = _record(
     DataConfig,
     {

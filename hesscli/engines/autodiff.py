@@ -4,7 +4,7 @@ Nothing here knows a derivative. The network and the loss are written as TensorF
 their parameters, and every second derivative comes out of nested ``tf.GradientTape``: the Hessian
 itself, or the Gauss–Newton term as forward mode, the loss's Hessian and reverse mode.
 
-A product H·v is written as a mixed derivative, ∂/∂W ∂/∂ε L(W + εv) at ε = 0: the inner tape
+A product H·v is written as a mixed derivative, ∂/∂θ ∂/∂ε L(θ + εv) at ε = 0: the inner tape
 differentiates by the scalar ε alone, so only what is asked for is ever seeded. Several vectors
 are taken at once by giving the network a leading axis of copies.
 """
@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 
 from hesscli.engines.block import HessianBlock
+from hesscli.engines.layout import Segment, input_example, layer_of, layout_of
 from hesscli.engines.lazy_tensorflow import load_tensorflow
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Activation, Array, Problem
 
 Tensor = Any
+Tensors = Mapping[str, Tensor]
 Function = Callable[[Tensor], Tensor]
 
 
@@ -76,6 +78,36 @@ def _activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]
     }
 
 
+def _loss_function(tf: ModuleType, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Keras's loss per example (…, N) of outputs (…, N, c) and targets without leading axes."""
+
+    def sparse_categorical_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
+        labels = tf.broadcast_to(targets, tf.shape(f)[:-1])
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=f)
+
+    def categorical_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
+        labels = tf.broadcast_to(targets, tf.shape(f))
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=f)
+
+    def binary_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
+        labels = tf.broadcast_to(targets, tf.shape(f))
+        each = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=f)
+        return tf.reduce_mean(each, axis=-1)
+
+    losses: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
+        "categorical_crossentropy": categorical_crossentropy,
+        "binary_crossentropy": binary_crossentropy,
+        "mean_squared_error": lambda f, targets: tf.reduce_mean(tf.square(f - targets), axis=-1),
+        "sum_of_squares": lambda f, _: tf.reduce_sum(tf.square(f), axis=-1),
+        "sum": lambda f, _: tf.reduce_sum(f, axis=-1),
+    }
+    try:
+        return losses[name]
+    except KeyError:
+        raise InputError(f"autodiff has no loss {name!r}") from None
+
+
 class Autodiff:
     """The autodiff engine for one problem; imports TensorFlow when it is made."""
 
@@ -91,175 +123,207 @@ class Autodiff:
                 raise InputError(f"autodiff has no activation {of.name!r}") from None
             return lambda z: function(z, **dict(of.parameters))
 
-        self._tf = tf
+        self.tf = tf
         self._activations = [activation(layer.activation) for layer in problem.layers]
-        self._kernels = [tf.constant(layer.kernel) for layer in problem.layers]
-        self._biases = [
-            tf.constant(0 if layer.bias is None else layer.bias, dtype=problem.dtype.name)
-            for layer in problem.layers
-        ]
-        self._targets = tf.constant(problem.targets)
+        self._loss_function = _loss_function(tf, problem.loss.name)
+        self._scale = tf.constant(problem.loss.scale(problem.examples), problem.dtype.name)
+        self._parameters: dict[str, Tensor] = {}
+        for layer in problem.layers:
+            self._parameters[f"{layer.name}/kernel"] = tf.constant(layer.kernel)
+            if layer.bias is not None:
+                self._parameters[f"{layer.name}/bias"] = tf.constant(layer.bias[None, :])
 
     def hessian(self, parameter: str) -> AutodiffHessian:
-        return AutodiffHessian(parameter, self, self._kernel_index(parameter))
+        return AutodiffHessian(parameter, self)
 
     def gauss_newton(self, parameter: str) -> AutodiffGaussNewton:
-        return AutodiffGaussNewton(parameter, self, self._kernel_index(parameter))
+        return AutodiffGaussNewton(parameter, self)
 
     def curvature(self, parameter: str) -> AutodiffCurvature:
         return AutodiffCurvature(self.hessian(parameter), self.gauss_newton(parameter))
 
-    def _kernel_index(self, parameter: str) -> int:
-        layer, _, tensor = parameter.partition("/")
-        if tensor != "kernel":
-            raise KeyError(parameter)
-        return self.problem.layer_index(layer)
+    def batch(self, example: int | None) -> tuple[Tensor, Tensor]:
+        """Inputs (N, d) and targets of the batch, or of one of its examples."""
+        chosen = slice(None) if example is None else slice(example, example + 1)
+        tf = self.tf
+        return tf.constant(self.problem.inputs[chosen]), tf.constant(self.problem.targets[chosen])
 
-    @cached_property
-    def _layer_inputs(self) -> list[Tensor]:
-        """The input (N, inputs) of every layer."""
-        a = self._tf.constant(self.problem.inputs)
-        inputs = [a]
-        for W, b, activation in zip(
-            self._kernels[:-1], self._biases[:-1], self._activations[:-1], strict=True
-        ):
-            a = activation(self._tf.matmul(a, W) + b)
-            inputs.append(a)
-        return inputs
+    def value_of(self, name: str) -> Tensor:
+        """A kernel (inputs, units), a bias (1, units) or an example's input (1, d)."""
+        example = input_example(name)
+        return self._parameters[name] if example is None else self.batch(example)[0]
 
-    def _output(self, index: int, z: Tensor) -> Tensor:
-        """The network's output (…, N, c) from the pre-activation (…, N, units) of one layer."""
-        a = self._activations[index](z)
-        for W, b, activation in zip(
-            self._kernels[index + 1 :],
-            self._biases[index + 1 :],
-            self._activations[index + 1 :],
-            strict=True,
-        ):
-            a = activation(self._tf.matmul(a, W) + b)
+    def output(
+        self, x: Tensor, replaced: Tensors, shift: tuple[int, Function] | None = None
+    ) -> Tensor:
+        """The network's output (…, N, c) with some parameters replaced.
+
+        Parameters may have a leading axis of copies. ``shift`` (k, function) adds function(a) to
+        the pre-activation of layer k with input a.
+        """
+        tf, a = self.tf, x
+        parameters = {**self._parameters, **replaced}
+        for index, layer in enumerate(self.problem.layers):
+            z = tf.matmul(a, parameters[f"{layer.name}/kernel"])
+            if layer.bias is not None:
+                z = z + parameters[f"{layer.name}/bias"]
+            if shift is not None and shift[0] == index:
+                z = z + shift[1](a)
+            a = self._activations[index](z)
         return a
 
-    def _loss(self, f: Tensor) -> Tensor:
+    def loss(self, f: Tensor, targets: Tensor) -> Tensor:
         """The loss (…) of outputs (…, N, c), reduced over the examples."""
-        tf = self._tf
-        labels = tf.broadcast_to(self._targets, tf.shape(f)[:-1])
-        each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=f)
-        if self.problem.loss.reduction == "mean":
-            return tf.reduce_mean(each, axis=-1)
-        return tf.reduce_sum(each, axis=-1)
+        return self._scale * self.tf.reduce_sum(self._loss_function(f, targets), axis=-1)
 
-    def _loss_hessian_product(self, f: Tensor, v: Tensor) -> Tensor:
+    def loss_hessian_product(self, f: Tensor, targets: Tensor, v: Tensor) -> Tensor:
         """(∂²L/∂f²) v at outputs f, both (…, N, c)."""
-        tf = self._tf
+        tf = self.tf
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(f)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(f)
-                loss = self._loss(f)
-            gradient = inner.gradient(loss, f)
+                loss = self.loss(f, targets)
+            gradient = inner.gradient(loss, f, unconnected_gradients="zero")
         return outer.gradient(gradient, f, output_gradients=v, unconnected_gradients="zero")
 
 
-class _KernelBlock(HessianBlock):
-    """What the blocks of a kernel share: vectors in pieces that keep the memory flat."""
+class _Block(HessianBlock):
+    """What the blocks share: vectors in pieces that keep the memory flat."""
 
-    def __init__(self, parameter: str, engine: Autodiff, index: int) -> None:
-        layer = engine.problem.layers[index]
+    def __init__(self, parameter: str, engine: Autodiff) -> None:
+        problem = engine.problem
+        layout = layout_of(problem, parameter)
+        super().__init__(parameter, layout, problem.dtype)
         self.engine = engine
-        self.index = index
-        self.inputs, self.units = layer.inputs, layer.units
-        super().__init__(parameter, layer.kernel.size, engine.problem.dtype)
-        widest = max(other.units for other in engine.problem.layers[index:])
-        # What one vector costs: a copy of the kernel and of each activation.
-        self._values_each = max(self.shape[0], engine.problem.examples * widest)
+        self._example = input_example(parameter)
+        self._x, self._targets = engine.batch(self._example)
+        self._values = {
+            tensor.name: engine.value_of(tensor.name)
+            for segment in layout.segments
+            for tensor in segment.tensors
+        }
+        # What one vector costs: a copy of the parameters and of each activation.
+        values_each = max(self.shape[0], self._x.shape[0] * max(problem.widths[1:]))
+        self._bytes_each = values_each * self.dtype.itemsize
 
-    def _products(self, directions: Tensor) -> Tensor:
-        """Products with directions (k, inputs, units), in the same shape."""
+    def _products(self, directions: Tensors) -> list[Tensor]:
+        """Products with directions (k, rows, units) by tensor, in the same shapes."""
         raise NotImplementedError
 
     def _matmat(self, V: Array) -> Array:
-        columns = V.shape[1]
-        result = np.empty((self.shape[0], columns), dtype=self.dtype)
-        for start, stop in pieces(0, columns, self._values_each * self.dtype.itemsize):
-            directions = np.ascontiguousarray(V[:, start:stop].T, dtype=self.dtype)
-            products = self._products(
-                self.engine._tf.constant(directions.reshape(-1, self.inputs, self.units))
-            )
-            result[:, start:stop] = products.numpy().reshape(stop - start, -1).T
+        result = np.empty(V.shape, dtype=self.dtype)
+        for start, stop in pieces(0, V.shape[1], self._bytes_each):
+            columns = np.ascontiguousarray(V[:, start:stop].T, dtype=self.dtype)
+            products = self._products(self._by_tensor(columns))
+            flat = [np.reshape(product, (stop - start, -1)) for product in products]
+            result[:, start:stop] = np.concatenate(flat, axis=1).T
         return result
 
-    def _copies(self, count: int) -> Tensor:
-        """The kernel, ``count`` times: (count, inputs, units)."""
-        return self.engine._tf.tile(self.engine._kernels[self.index][None], [count, 1, 1])
+    def _by_tensor(self, vectors: Array) -> Tensors:
+        """Vectors (k, P) as a tensor (k, rows, units) for each parameter tensor."""
+        tensors, low = {}, 0
+        for name, value in self._values.items():
+            rows, units = value.shape
+            part = vectors[:, low : low + rows * units]
+            tensors[name] = self.engine.tf.constant(part.reshape(-1, rows, units))
+            low += rows * units
+        return tensors
 
-    def _pre_activation(self, W: Tensor) -> Tensor:
-        engine = self.engine
-        return engine._tf.matmul(engine._layer_inputs[self.index], W) + engine._biases[self.index]
+    def _copies(self, count: int) -> dict[str, Tensor]:
+        """Every parameter tensor ``count`` times, (count, rows, units)."""
+        tile = self.engine.tf.tile
+        return {name: tile(value[None], [count, 1, 1]) for name, value in self._values.items()}
+
+    def _output(self, parameters: Tensors) -> Tensor:
+        x = self._x if self._example is None else parameters[self.parameter]
+        return self.engine.output(x, parameters)
 
 
-class AutodiffHessian(_KernelBlock):
-    """The Hessian in one kernel, by reverse mode over reverse mode."""
+class AutodiffHessian(_Block):
+    """The Hessian, by reverse mode over reverse mode."""
 
-    def _products(self, directions: Tensor) -> Tensor:
-        engine, tf = self.engine, self.engine._tf
-        count = directions.shape[0]
-        W = self._copies(count)
-        moved = tf.matmul(engine._layer_inputs[self.index], directions)
-        step = tf.zeros((count, 1, 1), dtype=W.dtype)
+    def _products(self, directions: Tensors) -> list[Tensor]:
+        engine, tf = self.engine, self.engine.tf
+        count = next(iter(directions.values())).shape[0]
+        parameters = self._copies(count)
+        step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
         with tf.GradientTape(watch_accessed_variables=False) as outer:
-            outer.watch(W)
+            outer.watch(parameters)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(step)
-                z = self._pre_activation(W) + step * moved
-                loss = engine._loss(engine._output(self.index, z))
-            slopes = inner.gradient(loss, step)
-        return outer.gradient(slopes, W, unconnected_gradients="zero")
+                moved = {name: parameters[name] + step * directions[name] for name in parameters}
+                loss = engine.loss(self._output(moved), self._targets)
+            slopes = inner.gradient(loss, step, unconnected_gradients="zero")
+        products: dict[str, Tensor] = outer.gradient(
+            slopes, parameters, unconnected_gradients="zero"
+        )
+        return list(products.values())
 
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
         # np.asarray takes TensorFlow's memory as it is.
         parts = [
-            np.asarray(self._rows(self.engine._tf.range(low, high)))
-            for low, high in pieces(start, stop, self._values_each * self.dtype.itemsize)
+            np.asarray(self._segment_rows[index](self.engine.tf.range(low - first, high - first)))
+            for index, first in enumerate(self.layout.starts[:-1])
+            for low, high in pieces(
+                max(start, first), min(stop, self.layout.starts[index + 1]), self._bytes_each
+            )
         ]
-        if len(parts) == 1:
-            return parts[0].reshape(stop - start, self.shape[0])
-        empty = np.empty((0, self.inputs, self.units), dtype=self.dtype)
-        return np.concatenate([empty, *parts]).reshape(-1, self.shape[0])
+        empty = np.empty((0, self.shape[0]), dtype=self.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
 
     @cached_property
-    def _rows(self) -> Function:
-        """A traced function from row numbers (R,) to rows (R, inputs, units).
+    def _segment_rows(self) -> list[Function]:
+        return [self._traced_rows(index) for index in range(len(self.layout.segments))]
+
+    def _traced_rows(self, index: int) -> Function:
+        """A traced function from row numbers (R,) within one segment to rows (R, P).
 
         The loss gets one small variable for each wanted row's parameter; its gradient (R,) is
-        differentiated by the whole kernel, for all rows in one vectorized pass.
+        differentiated by all the block's parameters, for all rows in one vectorized pass.
         """
-        engine, tf = self.engine, self.engine._tf
-        W = engine._kernels[self.index]
-        a = engine._layer_inputs[self.index]
+        engine, tf = self.engine, self.engine.tf
+        segment = self.layout.segments[index]
 
         def rows(numbers: Tensor) -> Tensor:
-            moved_inputs = tf.gather(a, numbers // self.units, axis=1)
-            units = tf.one_hot(numbers % self.units, self.units, dtype=W.dtype)
-            steps = tf.zeros(tf.shape(numbers), dtype=W.dtype)
+            steps = tf.zeros(tf.shape(numbers), dtype=self.dtype.name)
             with tf.GradientTape(watch_accessed_variables=False) as outer:
-                outer.watch(W)
+                outer.watch(self._values)
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(steps)
-                    z = self._pre_activation(W) + tf.matmul(moved_inputs * steps, units)
-                    loss = engine._loss(engine._output(self.index, z))
-                slopes = inner.gradient(loss, steps)
-            return outer.jacobian(slopes, W, unconnected_gradients="zero")
+                    loss = engine.loss(self._moved_output(segment, numbers, steps), self._targets)
+                slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
+            jacobians = outer.jacobian(slopes, self._values, unconnected_gradients="zero")
+            count = tf.shape(numbers)[0]
+            flat = [tf.reshape(jacobian, [count, -1]) for jacobian in jacobians.values()]
+            return tf.concat(flat, axis=1) if len(flat) > 1 else flat[0]
 
         traced: Function = tf.function(
             rows, input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False
         )
         return traced
 
+    def _moved_output(self, segment: Segment, numbers: Tensor, steps: Tensor) -> Tensor:
+        """The output after steps (R,) in the parameters with these numbers in the segment."""
+        engine, tf = self.engine, self.engine.tf
+        units = tf.one_hot(numbers % segment.units, segment.units, dtype=self.dtype.name)
+        if self._example is not None:
+            return engine.output(self._values[self.parameter] + tf.matmul(steps[None], units), {})
 
-class AutodiffGaussNewton(_KernelBlock):
-    """The Gauss–Newton term Jᵀ (∂²ℓ/∂f²) J in one kernel: forward mode (J v), the loss's Hessian,
-    reverse mode.
+        def shift(a: Tensor) -> Tensor:
+            # Row i of a kernel is multiplied by a[:, i], the bias by 1.
+            ones = tf.ones_like(a[:, :1])
+            has_kernel = not segment.tensors[0].is_vector
+            factors = tf.concat([a, ones], axis=1) if has_kernel else ones
+            return tf.matmul(tf.gather(factors, numbers // segment.units, axis=1) * steps, units)
+
+        layer = engine.problem.layer_index(layer_of(segment.tensors[0].name))
+        return engine.output(self._x, self._values, (layer, shift))
+
+
+class AutodiffGaussNewton(_Block):
+    """The Gauss–Newton term Jᵀ (∂²ℓ/∂f²) J: forward mode (J v), the loss's Hessian, reverse mode.
 
     J v is reverse mode transposed by a second reverse pass (Townsend 2017, "A new trick for
     calculating Jacobian vector products"): Jᵀw is linear in w, and its derivative by w along v is
@@ -267,32 +331,38 @@ class AutodiffGaussNewton(_KernelBlock):
     operation and shape it meets, which takes up to a second for each new network.
     """
 
-    def _products(self, directions: Tensor) -> Tensor:
-        engine, tf = self.engine, self.engine._tf
-        count = directions.shape[0]
-        W = self._copies(count)
-        moved = tf.matmul(engine._layer_inputs[self.index], directions)
-        step = tf.zeros((count, 1, 1), dtype=W.dtype)
-        with tf.GradientTape(watch_accessed_variables=False) as to_kernel:
-            to_kernel.watch(W)
+    def _products(self, directions: Tensors) -> list[Tensor]:
+        engine, tf = self.engine, self.engine.tf
+        count = next(iter(directions.values())).shape[0]
+        parameters = self._copies(count)
+        step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
+        with tf.GradientTape(watch_accessed_variables=False) as backward:
+            backward.watch(parameters)
             with tf.GradientTape(watch_accessed_variables=False) as to_w:
                 with tf.GradientTape(watch_accessed_variables=False) as to_step:
                     to_step.watch(step)
-                    z = self._pre_activation(W) + step * moved
-                    f = engine._output(self.index, z)
+                    moved = {
+                        name: parameters[name] + step * directions[name] for name in parameters
+                    }
+                    f = self._output(moved)
                 w = tf.zeros_like(f)
                 to_w.watch(w)
-                transposed = to_step.gradient(f, step, output_gradients=w)
+                transposed = to_step.gradient(
+                    f, step, output_gradients=w, unconnected_gradients="zero"
+                )
             Jv = to_w.gradient(transposed, w, unconnected_gradients="zero")
-        HJv = engine._loss_hessian_product(tf.stop_gradient(f), tf.stop_gradient(Jv))
-        return to_kernel.gradient(f, W, output_gradients=HJv, unconnected_gradients="zero")
+        HJv = engine.loss_hessian_product(tf.stop_gradient(f), self._targets, tf.stop_gradient(Jv))
+        products: dict[str, Tensor] = backward.gradient(
+            f, parameters, output_gradients=HJv, unconnected_gradients="zero"
+        )
+        return list(products.values())
 
 
 class AutodiffCurvature(HessianBlock):
     """The curvature term, as the difference of the two blocks that autodiff can form."""
 
     def __init__(self, hessian: AutodiffHessian, gauss_newton: AutodiffGaussNewton) -> None:
-        super().__init__(hessian.parameter, hessian.shape[0], hessian.dtype)
+        super().__init__(hessian.parameter, hessian.layout, hessian.dtype)
         self._hessian = hessian
         self._gauss_newton = gauss_newton
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from hesscli.engines.layout import Layout
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError
 from hesscli.problem.memory import available_memory, readable_size
@@ -18,16 +19,18 @@ _DENSE_SHARE = 0.8
 
 
 class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no types
-    """The symmetric (P, P) Hessian of the loss, or one of its terms, in one parameter tensor.
+    """The symmetric (P, P) Hessian of the loss, or one of its terms, in some of its parameters.
 
-    ``parameter`` names the tensor, as in ``dense1/kernel``. Parameters are flattened in C order
-    of the Keras shape. The operator is a SciPy ``LinearOperator``: ``H @ v``, ``H.matmat(V)``
-    and SciPy's eigensolvers take it as it is.
+    ``parameter`` names the block, as in ``dense1/kernel``, and ``layout`` its parameters: those
+    of a tensor in C order of the Keras shape, tensors and layers one after the other. The
+    operator is a SciPy ``LinearOperator``: ``H @ v``, ``H.matmat(V)`` and SciPy's eigensolvers
+    take it as it is.
     """
 
-    def __init__(self, parameter: str, size: int, dtype: np.dtype[np.floating]) -> None:
-        super().__init__(dtype=dtype, shape=(size, size))
+    def __init__(self, parameter: str, layout: Layout, dtype: np.dtype[np.floating]) -> None:
+        super().__init__(dtype=dtype, shape=(layout.size, layout.size))
         self.parameter = parameter
+        self.layout = layout
 
     @abstractmethod
     def _matmat(self, V: Array) -> Array:
@@ -74,7 +77,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
 class Engine(Protocol):
     """One witness: it turns a Problem into Hessian blocks.
 
-    ``parameter`` is a name such as ``dense1/kernel``; an unknown one raises KeyError.
+    ``parameter`` is the name of a block (hesscli.engines.layout); an unknown one raises KeyError.
     For every parameter, hessian = gauss_newton + curvature.
     """
 

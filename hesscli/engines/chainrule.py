@@ -25,7 +25,8 @@ from functools import cached_property
 import numpy as np
 
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.pieces import pieces
+from hesscli.engines.chainblocks import CrossTerm, InputBlock, LayerBlock, NetworkBlock
+from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
 from hesscli.problem.activations import derivatives
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.losses import loss_derivatives
@@ -57,23 +58,54 @@ class ChainRule:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
-    def hessian(self, parameter: str) -> KernelBlock:
-        node = self._node(parameter)
-        return KernelBlock(parameter, node.a, node.G + node.C)
+    def hessian(self, parameter: str) -> HessianBlock:
+        return self._block(parameter, [node.G + node.C for node in self.nodes], 1)
 
-    def gauss_newton(self, parameter: str) -> KernelBlock:
-        node = self._node(parameter)
-        return KernelBlock(parameter, node.a, node.G)
+    def gauss_newton(self, parameter: str) -> HessianBlock:
+        return self._block(parameter, [node.G for node in self.nodes], 0)
 
-    def curvature(self, parameter: str) -> KernelBlock:
-        node = self._node(parameter)
-        return KernelBlock(parameter, node.a, node.C)
+    def curvature(self, parameter: str) -> HessianBlock:
+        return self._block(parameter, [node.C for node in self.nodes], 1)
 
-    def _node(self, parameter: str) -> Node:
-        layer, _, tensor = parameter.partition("/")
-        if tensor != "kernel":
-            raise KeyError(parameter)
-        return self.nodes[self.problem.layer_index(layer)]
+    def _block(self, parameter: str, S: list[Array], share_of_g: int) -> HessianBlock:
+        """The block of one term: ``S`` at every pre-activation, and whether g is in it (1 or 0)."""
+        layout = layout_of(self.problem, parameter)
+        example = input_example(parameter)
+        if example is not None:
+            return InputBlock(parameter, layout, self.problem.layers[0].kernel, S[0][example])
+        if parameter == NETWORK:
+            names = self.problem.layer_names
+            layers = tuple(self._layer_block(name, S[k]) for k, name in enumerate(names))
+            g = tuple(share_of_g * node.g_z for node in self.nodes)
+            return NetworkBlock(parameter, layout, layers, g, self._cross_terms(layers))
+        return self._layer_block(parameter, S[self.problem.layer_index(layer_of(parameter))])
+
+    def _layer_block(self, parameter: str, S: Array) -> LayerBlock:
+        layout = layout_of(self.problem, parameter)
+        a = self.nodes[self.problem.layer_index(layer_of(parameter))].a
+        ones = np.ones((len(a), 1), dtype=a.dtype)
+        (segment,) = layout.segments
+        factors = [ones if tensor.is_vector else a for tensor in segment.tensors]
+        return LayerBlock(parameter, layout, np.concatenate(factors, axis=1), S)
+
+    def _cross_terms(self, layers: tuple[LayerBlock, ...]) -> dict[tuple[int, int], CrossTerm]:
+        """M = ∂a_{l-1}/∂z_k and B = S_l W_lᵀ M for every k < l.
+
+        M grows layer by layer: it is diag(σ′_k) for l = k + 1, and diag(σ′_l) W_lᵀ M beyond l.
+        """
+        cross: dict[tuple[int, int], CrossTerm] = {}
+        for k in range(len(layers)):
+            M = _diagonal(self._slope(k))
+            for upper in range(k + 1, len(layers)):
+                through = self.problem.layers[upper].kernel.T @ M
+                constant = layers[upper].inputs - M.shape[1]
+                padded = np.pad(M, ((0, 0), (0, constant), (0, 0)))
+                cross[k, upper] = CrossTerm(padded, layers[upper].S @ through)
+                M = self._slope(upper)[:, :, None] * through
+        return cross
+
+    def _slope(self, index: int) -> Array:
+        return derivatives(self.problem.layers[index].activation).first(self.nodes[index].z)
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
@@ -126,6 +158,11 @@ class ChainRule:
         return inputs, pre_activations, a
 
 
+def _diagonal(values: Array) -> Array:
+    """(N, d) as N diagonal matrices."""
+    return values[:, :, None] * np.eye(values.shape[1], dtype=values.dtype)
+
+
 def _require_finite(layer: str, where: str, arrays: Iterable[Array]) -> None:
     for array in arrays:
         if not np.isfinite(array).all():
@@ -133,40 +170,3 @@ def _require_finite(layer: str, where: str, arrays: Iterable[Array]) -> None:
                 f"{layer}: the chain rule's {where} leaves the range of {array.dtype}; "
                 "use smaller weights or dtype float64"
             )
-
-
-class KernelBlock(HessianBlock):
-    """The block of one kernel: H[(i,h),(j,l)] = Σ_n a_n[i] a_n[j] S_n[h,l].
-
-    ``a`` is (N, inputs), ``S`` (N, units, units). Nothing of size (P, P) is ever formed.
-    """
-
-    def __init__(self, parameter: str, a: Array, S: Array) -> None:
-        self.a = a
-        self.S = S
-        self.inputs, self.units = a.shape[1], S.shape[1]
-        super().__init__(parameter, self.inputs * self.units, a.dtype)
-
-    def _matmat(self, V: Array) -> Array:
-        # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n
-        examples, columns = len(self.a), V.shape[1]
-        U = self.a @ V.reshape(self.inputs, -1)
-        SU = self.S @ U.reshape(examples, self.units, columns)
-        product: Array = self.a.T @ SU.reshape(examples, -1)
-        return product.reshape(-1, columns)
-
-    def rows(self, start: int, stop: int) -> Array:
-        # Row (i,h) as an (inputs, units) array:  aᵀ · (a[:, i] ⊙ S[:, h, :])
-        stop = min(stop, self.shape[0])
-        rows = np.empty((stop - start, self.inputs, self.units), dtype=self.dtype)
-        S = self.S.transpose(1, 0, 2)
-        for low, high in pieces(start, stop, self.S[:, 0].nbytes):
-            i, h = np.divmod(np.arange(low, high), self.units)
-            weighted = self.a.T[i, :, None] * S[h]
-            np.matmul(self.a.T, weighted, out=rows[low - start : high - start])
-        return rows.reshape(stop - start, self.shape[0])
-
-    def quadratic_form(self, v: Array) -> float:
-        # Σ_n u_nᵀ S_n u_n,  u_n = Vᵀ a_n
-        u = self.a @ np.asarray(v, dtype=self.dtype).reshape(self.inputs, self.units)
-        return float(np.einsum("nh,nhl,nl->", u, self.S, u, optimize=True))

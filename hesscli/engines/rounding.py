@@ -6,7 +6,7 @@ what it was subtracted from, however small it is itself. So the floor follows th
 every step through the same sweep, to first order in the unit roundoff u:
 
 1.  Each elementary result is wrong by about u times the largest term that it was summed from.
-    For σ, σ′ and σ″ those are the terms of TensorFlow's formulas (``_TERMS`` below: for tanh,
+    For σ, σ′ and σ″ those are the terms of TensorFlow's formulas (rounding_terms.py: for tanh,
     1 + y² for σ′ and 2|y| (1 + y²) for σ″); for a sum of n products √n times their root sum of
     squares; for the loss's p (δ − p) the size of p.
 2.  These errors travel as the quantities do. Independent ones add as squares through a matrix
@@ -33,110 +33,20 @@ not by u times them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
-from scipy.special import expit, softmax
 
 from hesscli.engines.chainrule import ChainRule, Node
-from hesscli.problem.activations import Derivatives, Elementwise, derivatives
+from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
+from hesscli.engines.rounding_terms import ELEMENTARY, loss_errors, subtracted_terms
+from hesscli.problem.activations import Elementwise, derivatives
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Activation, Array, Layer
 
 # The errors above are typical sizes; the largest of many, with the correlations that step 2
-# leaves out, stays below this many times them (tests/test_rounding.py measures how far below).
+# leaves out, stays below this many times them (in 3,000 random networks below 0.7 times).
 SAFETY = 4.0
-
-Terms = Callable[[Array, Derivatives], tuple[Array, Array, Array]]
-
-
-def _own_size(z: Array, sigma: Derivatives) -> tuple[Array, Array, Array]:
-    # Nothing is subtracted: each value is right up to u of itself.
-    return np.abs(sigma.value(z)), np.abs(sigma.first(z)), np.abs(sigma.second(z))
-
-
-def _sigmoid_terms(z: Array, sigma: Derivatives) -> tuple[Array, Array, Array]:
-    # σ′ = y (1 − y),   σ″ = σ′ (1 − 2y)
-    y = sigma.value(z)
-    return y, y * (1 + y), y * (1 + y) * (1 + 2 * y)
-
-
-def _tanh_terms(z: Array, sigma: Derivatives) -> tuple[Array, Array, Array]:
-    # σ′ = 1 − y²,   σ″ = −2y (1 − y²)
-    y = np.abs(sigma.value(z))
-    return y, 1 + y * y, 2 * y * (1 + y * y)
-
-
-def _softplus_terms(z: Array, sigma: Derivatives) -> tuple[Array, Array, Array]:
-    # σ′ = s,   σ″ = s (1 − s), 1 − s subtracted
-    s = sigma.first(z)
-    return np.abs(sigma.value(z)), s, s * (1 + s)
-
-
-def _softsign_terms(z: Array, sigma: Derivatives) -> tuple[Array, Array, Array]:
-    # With q = 1/(1 + |z|):   σ′ = q − |z| q²,   σ″ = ∓(q² + q² − 2|z| q³)
-    q = 1 / (1 + np.abs(z))
-    return np.abs(sigma.value(z)), 2 * q, 4 * q * q * (z != 0)
-
-
-def _silu_terms(z: Array, sigma: Derivatives) -> tuple[Array, Array, Array]:
-    # With s = s(z):   σ′ = s (1 + z (1 − s)),   σ″ = s (1 − s) (2 + z (1 − 2s)), 1 − s subtracted
-    s, size = expit(z), np.abs(z)
-    return np.abs(sigma.value(z)), s * (1 + size), s * (2 + 3 * size)
-
-
-def _gelu_terms(z: Array, _: Derivatives) -> tuple[Array, Array, Array]:
-    # Φ = (1 + erf)/2 has an absolute error of u; φ one of u (1 + z²) φ:
-    # σ = zΦ,   σ′ = Φ + zφ,   σ″ = 2φ − z²φ
-    size, phi = np.abs(z), 0.4 * np.exp(-z * z / 2)
-    return size, 1 + size * (1 + z * z) * phi, (2 + z * z) * (1 + z * z) * phi
-
-
-def _gelu_tanh_terms(z: Array, _: Derivatives) -> tuple[Array, Array, Array]:
-    # t = tanh(q), q = √(2/π) (z + 0.044715 z³); 1 + t and 1 − t² have absolute errors of u, and
-    # t″ = −2t (1 − t²):   σ = z (1 + t)/2,   σ′ = (1 + t)/2 + z (1 − t²) q′/2,
-    # σ″ = (1 − t²) (q′ + z q″/2) − z t (1 − t²) q′²
-    size = np.abs(z)
-    # Beyond |z| = 8 tanh is ±1 to the last digit, and what it multiplies counts no more.
-    near = np.minimum(size, 8)
-    q1 = 0.8 * (1 + 0.135 * near * near)
-    q2 = 0.22 * near
-    return size, 1 + near * q1, 2 * (q1 + near * q2 + near * q1 * q1)
-
-
-def _mish_terms(z: Array, _: Derivatives) -> tuple[Array, Array, Array]:
-    # t = tanh(softplus(z)), s = s(z):   σ′ = t + z s (1 − t²),
-    # σ″ = s (1 − t²) (2 + z (1 − s − 2ts)), 1 − t² subtracted
-    size, s = np.abs(z), expit(z)
-    t = np.minimum(1, 2 * s)
-    return size * t, t + 2 * size * s, s * (4 + 8 * size)
-
-
-_TERMS: Mapping[str, Terms] = MappingProxyType(
-    {
-        "gelu": _gelu_terms,
-        "gelu_tanh": _gelu_tanh_terms,
-        "silu": _silu_terms,
-        "mish": _mish_terms,
-        "sigmoid": _sigmoid_terms,
-        "tanh": _tanh_terms,
-        "softplus": _softplus_terms,
-        "softsign": _softsign_terms,
-    }
-)
-
-
-def subtracted_terms(activation: Activation, z: Array) -> tuple[Array, Array, Array]:
-    """The size of the largest terms in TensorFlow's formulas for σ, σ′ and σ″, each like ``z``."""
-    terms = _TERMS.get(activation.name, _own_size)
-    return terms(z, derivatives(activation))
-
-
-# TensorFlow's and NumPy's elementary functions are right to a few u of the terms above
-# (tests/test_rounding.py holds them to it).
-_ELEMENTARY = 4.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +56,7 @@ class _Node:
     a: Array
     z: Array
     W: Array
-    b: Array
+    b: Array | None
     g_a: Array
     g_z: Array
     S_a: Array
@@ -157,16 +67,30 @@ class _Node:
 class _Errors:
     """Typical errors at one dense layer, shaped like the quantities they belong to.
 
-    ``a`` (N, inputs) is the error of the layer's input, ``S`` (N, units, units) that of the
-    Hessian at its pre-activation.
+    ``a`` (N, inputs) is the error of the layer's input, ``first`` and ``second`` (N, units)
+    those of σ′ and σ″, ``g`` (N, units) and ``S`` (N, units, units) those of the gradient and
+    the Hessian at its pre-activation.
     """
 
     a: Array
+    first: Array
+    second: Array
+    g: Array
     S: Array
 
 
+@dataclass(frozen=True)
+class _Cross:
+    """What connects two layers (hesscli.engines.chainblocks.CrossTerm), with its errors."""
+
+    M: Array
+    B: Array
+    e_M: Array
+    e_B: Array
+
+
 class RoundingFloor:
-    """The floors of every kernel block of one problem, from the chain rule's own quantities.
+    """The floors of every block of one problem, from the chain rule's own quantities.
 
     Raises NumericalError where the errors themselves leave the range of float64.
     """
@@ -183,43 +107,167 @@ class RoundingFloor:
         with np.errstate(over="ignore", invalid="ignore"):
             self._errors = self._sweep()
 
-    def entries(self, layer: str) -> Array:
-        """The floor of the kernel block's entries for each pair of units, (units, units)."""
-        index = self._problem.layer_index(layer)
-        node, error = self._nodes[index], self._errors[index]
-        a = np.abs(node.a).max(axis=1)[:, None, None]
-        e = error.a.max(axis=1)[:, None, None]
-        S = np.abs(node.S_z)
+    def entries(self, parameter: str) -> Array:
+        """The floor of the block's entries for each pair of groups, (groups, groups)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            of_examples = a * a * error.S + (2 * a + e) * e * (S + error.S)
-            of_sum = self._u * np.sqrt(len(a) * np.square(a * a * S).sum(axis=0))
-            floor = SAFETY * (of_examples.sum(axis=0) + of_sum + len(a) * self._tiny)
-        return _finite(floor, layer)
+            if parameter == NETWORK:
+                floor = self._network_entries()
+            elif (example := input_example(parameter)) is not None:
+                floor = self._through_dense(self._nodes[0], self._errors[0].S, [example])[0]
+            else:
+                floor = self._layer_entries(parameter)
+            return _finite(SAFETY * floor, parameter)
 
-    def quadratic_form(self, layer: str, v: Array) -> float:
-        """The floor of vᵀ H v for v of the kernel's shape."""
-        index = self._problem.layer_index(layer)
-        node, error = self._nodes[index], self._errors[index]
-        v = v.astype(np.float64)
-        U, e_U = node.a @ v, self._product_error(node.a, error.a, v)
-        S, size = node.S_z, np.abs(node.a @ v)
+    def quadratic_form(self, parameter: str, v: Array) -> float:
+        """The floor of vᵀ H v for v of the block's size."""
+        v = v.astype(np.float64).reshape(-1)
         with np.errstate(over="ignore", invalid="ignore"):
-            e_S = error.S + np.sqrt(S.shape[1]) * self._u * np.abs(S)
-            of_S = np.einsum("nh,nhl,nl->", size, e_S, size)
-            of_U = 2 * (np.abs(np.einsum("nhl,nl->nh", S, U)) * e_U).sum()
-            of_both = np.einsum("nh,nhl,nl->", e_U, np.abs(S) + e_S, e_U)
-            floor = SAFETY * (of_S + of_U + of_both + len(U) * self._tiny)
-        return float(_finite(floor, layer))
+            if (example := input_example(parameter)) is not None:
+                floor = self._input_form(v, example)
+            else:
+                floor = self._parameter_form(parameter, v)
+            return float(_finite(np.asarray(SAFETY * floor), parameter))
+
+    def _layer_entries(self, parameter: str) -> Array:
+        index = self._problem.layer_index(layer_of(parameter))
+        node, error = self._nodes[index], self._errors[index]
+        a, e_a = (value[:, :, None].max(axis=1, keepdims=True) for value in self._inputs(parameter))
+        return self._summed(a * a, (2 * a + e_a) * e_a, np.abs(node.S_z), error.S)
+
+    def _network_entries(self) -> Array:
+        names = self._problem.layer_names
+        blocks: list[list[Array]] = [[np.empty(0)] * len(names) for _ in names]
+        for k, name in enumerate(names):
+            blocks[k][k] = self._layer_entries(name)
+        for (k, upper), cross in self._cross_terms().items():
+            a_k, e_k = (value.max(axis=1)[:, None, None] for value in self._inputs(names[k]))
+            a_l, e_l = (value.max(axis=1)[:, None, None] for value in self._inputs(names[upper]))
+            g, e_g = np.abs(self._nodes[upper].g_z)[:, :, None], self._errors[upper].g[:, :, None]
+            M, e_M = (x.max(axis=1)[:, None, :] for x in (np.abs(cross.M), cross.e_M))
+            B, e_B = np.abs(cross.B), cross.e_B
+            value = M * g + a_l * B
+            error = e_M * (g + e_g) + M * e_g + (a_l + e_l) * e_B + e_l * B
+            floor = self._summed(a_k, e_k, value, error)
+            blocks[upper][k], blocks[k][upper] = floor, floor.T
+        return np.block(blocks)
+
+    def _summed(self, factor: Array, e_factor: Array, value: Array, error: Array) -> Array:
+        """The error of Σ_n factor · value, whose factors (N, 1, 1) and values have errors."""
+        of_examples = factor * error + e_factor * (value + error)
+        of_sum = self._u * np.sqrt(len(value) * np.square(factor * value).sum(axis=0))
+        return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._tiny)
+
+    def _inputs(self, parameter: str) -> tuple[Array, Array]:
+        """What the layer's parameters multiply, in size, and its error: a, 1, or a with a 1."""
+        index = self._problem.layer_index(layer_of(parameter))
+        a, e_a = np.abs(self._nodes[index].a), self._errors[index].a
+        ones = np.ones((len(a), 1))
+        (segment,) = layout_of(self._problem, parameter).segments
+        parts = [(ones, 0 * ones) if t.is_vector else (a, e_a) for t in segment.tensors]
+        return (
+            np.concatenate([value for value, _ in parts], axis=1),
+            np.concatenate([error for _, error in parts], axis=1),
+        )
+
+    def _input_form(self, v: Array, example: int) -> Array:
+        # (Wᵀv)ᵀ S (Wᵀv)
+        node, error = self._nodes[0], self._errors[0]
+        U = v[None, :] @ node.W
+        e_U = self._product_error(v[None, :], np.zeros_like(v)[None, :], node.W)
+        chosen = slice(example, example + 1)
+        return self._form(U, e_U, node.S_z[chosen], error.S[chosen])
+
+    def _parameter_form(self, parameter: str, v: Array) -> Array:
+        layout = layout_of(self._problem, parameter)
+        floor = np.zeros(())
+        pushed: list[tuple[Array, Array]] = []
+        names = self._problem.layer_names if parameter == NETWORK else (parameter,)
+        shaped = [
+            v[low : low + segment.size].reshape(segment.rows, segment.units)
+            for segment, low in zip(layout.segments, layout.starts, strict=False)
+        ]
+        for name, V in zip(names, shaped, strict=True):
+            index = self._problem.layer_index(layer_of(name))
+            a, e_a = self._inputs(name)
+            signed = self._signed_inputs(name)
+            U, e_U = signed @ V, self._product_error(a, e_a, V)
+            pushed.append((U, e_U))
+            floor = floor + self._form(U, e_U, self._nodes[index].S_z, self._errors[index].S)
+        if parameter == NETWORK:
+            for (k, upper), cross in self._cross_terms().items():
+                floor = floor + 2 * self._cross_form(cross, upper, pushed, k, shaped[upper])
+        return floor
+
+    def _signed_inputs(self, parameter: str) -> Array:
+        a = self._nodes[self._problem.layer_index(layer_of(parameter))].a
+        ones = np.ones((len(a), 1))
+        (segment,) = layout_of(self._problem, parameter).segments
+        return np.concatenate([ones if t.is_vector else a for t in segment.tensors], axis=1)
+
+    def _form(self, U: Array, e_U: Array, S: Array, E: Array) -> Array:
+        """The error of Σ_n u_nᵀ S_n u_n."""
+        size = np.abs(U)
+        e_S = E + np.sqrt(S.shape[1]) * self._u * np.abs(S)
+        of_S = np.einsum("nh,nhl,nl->", size, e_S, size)
+        of_U = 2 * (np.abs(np.einsum("nhl,nl->nh", S, U)) * e_U).sum()
+        of_both = np.einsum("nh,nhl,nl->", e_U, np.abs(S) + e_S, e_U)
+        return np.asarray(of_S + of_U + of_both + len(U) * self._tiny)
+
+    def _cross_form(
+        self, cross: _Cross, upper: int, pushed: list[tuple[Array, Array]], k: int, V: Array
+    ) -> Array:
+        """The error of Σ_n (V_l g_l)ᵀ M u_k + u_lᵀ B u_k."""
+        node, error = self._nodes[upper], self._errors[upper]
+        Q = np.abs(node.g_z @ V.T)[:, : cross.M.shape[1]]
+        e_Q = self._product_error(node.g_z, error.g, V.T)[:, : cross.M.shape[1]]
+        (U_k, e_k), (U_l, e_l) = pushed[k], pushed[upper]
+        floor = np.zeros(())
+        for left, e_left, middle, e_middle in (
+            (Q, e_Q, np.abs(cross.M), cross.e_M),
+            (np.abs(U_l), e_l, np.abs(cross.B), cross.e_B),
+        ):
+            e_middle = e_middle + np.sqrt(middle.shape[1]) * self._u * middle
+            right, e_right = np.abs(U_k), e_k
+            whole = np.einsum("nj,njp,np->", left + e_left, middle + e_middle, right + e_right)
+            floor = floor + whole - np.einsum("nj,njp,np->", left, middle, right)
+        return np.asarray(floor + len(U_k) * self._tiny)
+
+    def _cross_terms(self) -> dict[tuple[int, int], _Cross]:
+        """M = ∂a_{l-1}/∂z_k and B = S_l W_lᵀ M with their errors, for every k < l."""
+        cross: dict[tuple[int, int], _Cross] = {}
+        for k in range(len(self._nodes)):
+            identity = np.eye(self._nodes[k].z.shape[1])
+            M = self._slope(k)[:, :, None] * identity
+            e_M = self._errors[k].first[:, :, None] * identity
+            for upper in range(k + 1, len(self._nodes)):
+                node, error = self._nodes[upper], self._errors[upper]
+                through = node.W.T @ M
+                e_through = np.swapaxes(
+                    self._product_error(np.swapaxes(M, 1, 2), np.swapaxes(e_M, 1, 2), node.W), 1, 2
+                )
+                B = node.S_z @ through
+                e_B = self._both_errors(node.S_z, error.S, through, e_through)
+                cross[k, upper] = _Cross(M, B, e_M, e_B)
+                e_1 = error.first[:, :, None]
+                slope = self._slope(upper)[:, :, None]
+                M = slope * through
+                e_M = e_1 * np.abs(through) + (np.abs(slope) + e_1) * e_through
+        return cross
+
+    def _slope(self, index: int) -> Array:
+        return derivatives(self._problem.layers[index].activation).first(self._nodes[index].z)
 
     def _sweep(self) -> tuple[_Errors, ...]:
         inputs, first, second, e_f = self._forward()
         last = self._problem.layers[-1]
         f = derivatives(last.activation).value(self._nodes[-1].z)
-        e_g, E = self._loss_errors(f, e_f)
+        problem, c = self._problem, self._problem.loss.scale(self._problem.examples)
+        targets = problem.targets
+        e_g, E = (c * error for error in loss_errors(problem.loss.name, f, e_f, targets, self._u))
         errors: list[_Errors] = []
         for index in reversed(range(len(self._nodes))):
             node, e_1, e_2 = self._nodes[index], first[index], second[index]
-            sigma = derivatives(self._problem.layers[index].activation)
+            sigma = derivatives(problem.layers[index].activation)
             slope, bend = np.abs(sigma.first(node.z)), np.abs(sigma.second(node.z))
             g_a, S_a = np.abs(node.g_a), np.abs(node.S_a)
             wide = slope + e_1
@@ -230,19 +278,23 @@ class RoundingFloor:
             E[:, diagonal, diagonal] += e_2 * g_a + (bend + e_2) * e_g
             E += self._tiny
             e_g = e_1 * g_a + wide * e_g + self._tiny
-            errors.append(_Errors(a=inputs[index], S=E))
+            errors.append(_Errors(a=inputs[index], first=e_1, second=e_2, g=e_g, S=E))
             if index > 0:
                 e_g = self._product_error(node.g_z, e_g, node.W.T)
-                E = self._through_dense(node, E)
+                E = self._through_dense(node, E, slice(None))
         return tuple(reversed(errors))
 
     def _forward(self) -> tuple[list[Array], list[Array], list[Array], Array]:
         """The errors of every layer's input, of its σ′ and σ″, and of the network's output."""
-        inputs, first, second = [], [], []
+        inputs: list[Array] = []
+        first: list[Array] = []
+        second: list[Array] = []
         e_a = np.zeros_like(self._nodes[0].a)
         for node, layer in zip(self._nodes, self._problem.layers, strict=True):
             inputs.append(e_a)
-            e_z = self._product_error(node.a, e_a, node.W) + self._u * np.abs(node.b)
+            e_z = self._product_error(node.a, e_a, node.W)
+            if node.b is not None:
+                e_z = e_z + self._u * np.abs(node.b)
             e_a, e_1, e_2 = self._activation_errors(layer.activation, node.z, e_z)
             first.append(e_1)
             second.append(e_2)
@@ -261,7 +313,7 @@ class RoundingFloor:
             value = function(z)
             up, down = np.abs(function(z + reach) - value), np.abs(function(z - reach) - value)
             spread = np.asarray(np.maximum(up, down)) / SAFETY
-            return spread + _ELEMENTARY * self._u * terms + underflow
+            return spread + ELEMENTARY * self._u * terms + underflow
 
         functions = (sigma.value, sigma.first, sigma.second)
         return tuple(
@@ -269,47 +321,40 @@ class RoundingFloor:
             for function, terms in zip(functions, subtracted_terms(of, z), strict=True)
         )
 
-    def _loss_errors(self, f: Array, e_f: Array) -> tuple[Array, Array]:
-        """The errors of g = c (p − y) and S = c (diag(p) − p pᵀ), from those of the logits."""
-        p = softmax(f, axis=-1)
-        y = np.zeros_like(p)
-        y[np.arange(len(f)), self._problem.targets] = 1
-        c = self._problem.loss.scale(len(f))
-        of_exponent = _ELEMENTARY + np.abs(f - f.max(axis=-1, keepdims=True))
-        of_sum = np.sqrt(np.square(p * e_f).sum(axis=-1, keepdims=True))
-        e_p = p * (e_f + of_sum + self._u * of_exponent)
-        e_g = c * (e_p + self._u * (p + y))
-        E = c * (e_p[:, :, None] * p[:, None, :] + p[:, :, None] * e_p[:, None, :])
-        diagonal = np.arange(p.shape[1])
-        E[:, diagonal, diagonal] += c * (e_p + _ELEMENTARY * self._u * p)
-        return e_g, E
-
-    def _through_dense(self, node: _Node, E: Array) -> Array:
-        """The error of W S Wᵀ, (N, inputs, inputs), as two products."""
-        half = node.S_z @ node.W.T
-        e_half = self._product_error(node.S_z, E, node.W.T)
-        error = self._product_error(half.transpose(0, 2, 1), e_half.transpose(0, 2, 1), node.W.T)
+    def _through_dense(self, node: _Node, E: Array, chosen: slice | list[int]) -> Array:
+        """The error of W S Wᵀ, (…, inputs, inputs), of the chosen examples, as two products."""
+        S = node.S_z[chosen]
+        half = S @ node.W.T
+        e_half = self._product_error(S, E[chosen], node.W.T)
+        error = self._product_error(np.swapaxes(half, 1, 2), np.swapaxes(e_half, 1, 2), node.W.T)
         return np.swapaxes(error, 1, 2)
 
     def _product_error(self, x: Array, e: Array, W: Array) -> Array:
         """The error of x W, when x (…, n) has errors e: its square is e² W² + n u² x² W²."""
+        return self._both_errors(x, e, W, np.zeros_like(W))
+
+    def _both_errors(self, x: Array, e_x: Array, y: Array, e_y: Array) -> Array:
+        """The error of x y, (…, n) times (…, n, m): e_x² y² + (x² + e_x²) e_y² + n u² x² y²."""
         n = x.shape[-1]
-        terms = np.hypot(e, np.sqrt(n) * self._u * x)
         # Scaled to one, so that squares neither overflow nor vanish.
-        scale, W_scale = _largest(terms), _largest(W)
-        squares = np.square(terms / scale) @ np.square(W / W_scale)
-        return np.asarray(np.sqrt(squares) * scale * W_scale + n * self._tiny)
+        x_scale, y_scale = _largest(x, e_x), _largest(y, e_y)
+        x, e_x, y, e_y = x / x_scale, e_x / x_scale, y / y_scale, e_y / y_scale
+        squares = (np.square(e_x) + n * np.square(self._u * x)) @ np.square(y)
+        if e_y.any():
+            squares = squares + (np.square(x) + np.square(e_x)) @ np.square(e_y)
+        return np.asarray(np.sqrt(squares) * x_scale * y_scale + n * self._tiny)
 
 
-def _largest(values: Array) -> float:
-    return float(np.abs(values).max()) or 1.0
+def _largest(values: Array, errors: Array) -> float:
+    return float(max(np.abs(values).max(), errors.max())) or 1.0
 
 
 def _in_float64(node: Node, layer: Layer) -> _Node:
-    W, z = layer.kernel, node.z
-    b = np.zeros(layer.units) if layer.bias is None else layer.bias
-    values = (node.a, z, W, b, node.g_a, node.g_z, node.S_a, node.G + node.C)
-    return _Node(*(value.astype(np.float64) for value in values))
+    W = layer.kernel.astype(np.float64)
+    b = None if layer.bias is None else layer.bias.astype(np.float64)
+    a, g_a, g_z = (value.astype(np.float64) for value in (node.a, node.g_a, node.g_z))
+    S_a, S_z = node.S_a.astype(np.float64), (node.G + node.C).astype(np.float64)
+    return _Node(a, node.z.astype(np.float64), W, b, g_a, g_z, S_a, S_z)
 
 
 def _finite(floor: Array, layer: str) -> Array:

@@ -10,14 +10,13 @@ import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from hesscli.problem.errors import InputError
 from hesscli.problem.idx import find_idx_files, read_idx
-from hesscli.problem.network import Array, Labels
+from hesscli.problem.network import Array, Targets
 from hesscli.problem.npz import RawArray, read_arrays, reason, require_finite
 from hesscli.problem.problemfile import is_problem_file, read_batch
 from hesscli.problem.quiet import silenced
@@ -43,12 +42,12 @@ _WITHOUT_KERAS = "use data.source: embedded, or the path of a copy of MNIST"
 class Dataset:
     """An image set. Its arrays are made read-only.
 
-    ``inputs`` is (M, d), uint8 pixels or floating-point numbers; ``targets`` is (M,) integer
-    class labels; ``name`` is what messages and results call it.
+    ``inputs`` is (M, d), uint8 pixels or floating-point numbers; ``targets`` is (M,) class
+    labels, or (M, c) numbers in a problem file; ``name`` is what messages and results call it.
     """
 
     inputs: RawArray
-    targets: Labels
+    targets: Targets
     name: str
 
     def __post_init__(self) -> None:
@@ -87,8 +86,8 @@ def load_dataset(source: str, split: str) -> Dataset:
 
 def select_batch(
     dataset: Dataset, batch_size: int | None, offset: int, shuffle: bool, seed: int
-) -> tuple[RawArray, Labels]:
-    """``batch_size`` examples from ``offset`` on, as stored: inputs (N, d) and targets (N,).
+) -> tuple[RawArray, Targets]:
+    """``batch_size`` examples from ``offset`` on, as stored: inputs (N, d) and their targets.
 
     A batch size of None takes every example from ``offset`` on. With ``shuffle`` the whole set
     is permuted by ``np.random.default_rng(seed)`` first. Raises InputError where the batch does
@@ -128,17 +127,6 @@ def to_inputs(selected: RawArray, dtype: DTypeLike) -> Array:
     else:
         require_finite(inputs, f"data.source: in {precision} the selected inputs")
     return inputs
-
-
-def check_labels(targets: NDArray[Any], classes: int, source: str) -> None:
-    """Raises InputError unless ``targets`` (N,) are integers in 0 to ``classes`` - 1."""
-    allowed = f"{classes} classes have the labels 0 to {classes - 1}"
-    if targets.dtype.kind not in "iu":
-        raise InputError(f"{source}: labels are of type {targets.dtype}, not integers; {allowed}")
-    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
-    if wrong.size:
-        index = int(wrong[0])
-        raise InputError(f"{source}: label {targets[index]} at index {index}; {allowed}")
 
 
 def _load_embedded(split: str) -> Dataset:

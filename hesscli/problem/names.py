@@ -19,5 +19,14 @@ ACTIVATIONS = (
     "sin",
 )
 ACTIVATION_ALIASES = {"swish": "silu"}
+LOSSES = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+    "binary_crossentropy",
+    "mean_squared_error",
+    "sum_of_squares",
+    "sum",
+)
+REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
 CHECK_METHODS = ("form", "entries")

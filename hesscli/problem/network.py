@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.integer]
+# Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
+Targets = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,13 @@ class Layer:
 class Problem:
     """A network, its parameters and one batch, in one floating-point type.
 
-    ``inputs`` is (N, d_0), ``targets`` (N,) class labels. The arrays are made read-only:
-    every witness sees the same ones.
+    ``inputs`` is (N, d_0), ``targets`` (N,) class labels or (N, c) numbers. The arrays are made
+    read-only: every witness sees the same ones.
     """
 
     layers: tuple[Layer, ...]
     inputs: Array
-    targets: Labels
+    targets: Targets
     loss: Loss = field(default_factory=Loss)
     seed: int | None = None
 

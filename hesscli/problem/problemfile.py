@@ -1,7 +1,7 @@
 """Problem files: one batch and one network's parameters in an ``.npz`` file.
 
-It holds ``inputs`` (N, d), ``targets`` (N,) and, for each layer in order, ``<layer>/kernel``
-(inputs, units) and ``<layer>/bias`` (units,).
+It holds ``inputs`` (N, d), ``targets`` (N,) or (N, c) and, for each layer in order,
+``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import numpy as np
 
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import replacing
-from hesscli.problem.network import Array, Labels, Problem
+from hesscli.problem.network import Array, Problem, Targets
 from hesscli.problem.npz import RawArray, array_names, read_arrays
 
 _LAYOUT = (
     "a problem file holds inputs, targets and, for each layer, <layer>/kernel and <layer>/bias"
 )
-_TARGETS = "targets must be (N,) integer class labels, or (N, c) one-hot"
+_TARGETS = "targets must be (N,) class labels or numbers, or (N, c) numbers"
 
 
 def is_problem_file(path: str) -> bool:
@@ -51,12 +51,11 @@ def read_parameters(path: str) -> dict[str, Array]:
     return parameters
 
 
-def read_batch(path: str) -> tuple[Array, Labels]:
-    """The batch of a problem file: ``inputs`` (N, d) as stored and ``targets`` (N,) class labels.
+def read_batch(path: str) -> tuple[Array, Targets]:
+    """The batch of a problem file as stored: ``inputs`` (N, d), ``targets`` (N,) or (N, c).
 
-    Integer inputs become float64 without being scaled. Targets that are stored one-hot, (N, c),
-    are turned into labels. Raises InputError where the file is unreadable or where a shape, a
-    type or a number is wrong.
+    Integer inputs become float64 without being scaled; (N,) integers are class labels.
+    Raises InputError where the file is unreadable or where a shape, a type or a number is wrong.
     """
     arrays = read_arrays(path, ("inputs", "targets"), _LAYOUT)
     inputs, targets = arrays["inputs"], arrays["targets"]
@@ -64,13 +63,16 @@ def read_batch(path: str) -> tuple[Array, Labels]:
         raise InputError(
             f"{path}: inputs has shape {inputs.shape}; it must be (N, d), with one example or more"
         )
-    labels = _labels(targets, path)
-    if len(labels) != len(inputs):
+    if targets.ndim not in (1, 2):
+        raise InputError(f"{path}: targets has shape {targets.shape}; {_TARGETS}")
+    if len(targets) != len(inputs):
         raise InputError(
-            f"{path}: inputs holds {len(inputs)} examples but targets {len(labels)}; "
+            f"{path}: inputs holds {len(inputs)} examples but targets {len(targets)}; "
             "there must be one target for each example"
         )
-    return _floating(inputs), labels
+    if targets.ndim == 1 and targets.dtype.kind in "iu":
+        return _floating(inputs), targets.astype(np.int64)
+    return _floating(inputs), _floating(targets)
 
 
 def save_problem(problem: Problem, path: str) -> None:
@@ -102,21 +104,6 @@ def _check_parameter(parameters: dict[str, Array], name: str, path: str) -> None
             f"{path}: {name} has shape {shape} and {layer}/kernel "
             f"{parameters[f'{layer}/kernel'].shape}; they must be (units,) and (inputs, units)"
         )
-
-
-def _labels(targets: RawArray, path: str) -> Labels:
-    where = f"{path}: targets"
-    if targets.ndim == 2:
-        hot = np.equal(targets, 1)
-        if not (np.equal(hot.sum(axis=1), 1).all() and np.equal(targets[~hot], 0).all()):
-            raise InputError(f"{where} of shape {targets.shape} is not one-hot; {_TARGETS}")
-        labels: Labels = hot.argmax(axis=1)
-        return labels
-    if targets.ndim != 1:
-        raise InputError(f"{where} has shape {targets.shape}; {_TARGETS}")
-    if targets.dtype.kind not in "iu":
-        raise InputError(f"{where} is of type {targets.dtype}; {_TARGETS}")
-    return targets.astype(np.int64)
 
 
 def _floating(array: RawArray) -> Array:

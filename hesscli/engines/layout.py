@@ -1,0 +1,134 @@
+"""How a block's parameters are laid out: which index is which parameter of which unit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesscli.problem.network import Array, Problem
+
+INPUT, NETWORK = "input", "network"
+_INPUT_NAME = re.compile(rf"{INPUT}\[(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a segment: ``rows`` rows of its units; a vector has one."""
+
+    name: str
+    rows: int
+    is_vector: bool
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of parameters in rows of ``units``: a kernel, a bias, both, or an example's input."""
+
+    units: int
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(tensor.rows for tensor in self.tensors)
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.units
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The segments of a block, in the order of its parameters.
+
+    Parameters of one unit form a group; groups are numbered through all segments.
+    """
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(segment.size for segment in self.segments)
+
+    @property
+    def groups(self) -> int:
+        return sum(segment.units for segment in self.segments)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The index of each segment's first parameter, and the size at the end."""
+        sizes = [segment.size for segment in self.segments]
+        return tuple(int(start) for start in np.cumsum([0, *sizes]))
+
+    def groups_of(self, start: int, stop: int) -> NDArray[np.intp]:
+        """The group of each parameter from ``start`` to ``stop``."""
+        groups: list[NDArray[np.intp]] = []
+        first = 0
+        for segment, low in zip(self.segments, self.starts, strict=False):
+            inside = np.arange(max(start, low), min(stop, low + segment.size)) - low
+            groups.append(first + inside % segment.units)
+            first += segment.units
+        return np.concatenate(groups)
+
+    def group_maxima(self, rows: Array) -> Array:
+        """The largest entry of each of the rows (R, size) in each group, (R, groups)."""
+        parts = [
+            rows[:, low : low + segment.size].reshape(len(rows), -1, segment.units).max(axis=1)
+            for segment, low in zip(self.segments, self.starts, strict=False)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def name_of(self, index: int) -> str:
+        """The parameter at ``index``, as in ``dense1/kernel[300,4]`` or ``dense1/bias[4]``."""
+        for segment, low in zip(self.segments, self.starts, strict=False):
+            if index < low + segment.size:
+                row, unit = divmod(index - low, segment.units)
+                for tensor in segment.tensors:
+                    if row < tensor.rows:
+                        place = f"{unit}" if tensor.is_vector else f"{row},{unit}"
+                        return f"{tensor.name}[{place}]"
+                    row -= tensor.rows
+        raise IndexError(index)
+
+
+def layout_of(problem: Problem, parameter: str) -> Layout:
+    """The layout of the block ``parameter``; raises KeyError for a name that is none.
+
+    A block is a tensor (``dense1/kernel``, ``dense1/bias``), a layer (``dense1``: its kernel,
+    then its bias), an example's input (``input[0]``) or the ``network``, layer by layer.
+    """
+    if parameter == NETWORK:
+        return Layout(tuple(_layer_segment(problem, name) for name in problem.layer_names))
+    example = input_example(parameter)
+    if example is not None and example < problem.examples:
+        width = problem.layers[0].inputs
+        return Layout((Segment(width, (Tensor(parameter, 1, is_vector=True),)),))
+    if parameter in problem.layer_names:
+        return Layout((_layer_segment(problem, parameter),))
+    segment = _layer_segment(problem, layer_of(parameter))
+    for tensor in segment.tensors:
+        if tensor.name == parameter:
+            return Layout((Segment(segment.units, (tensor,)),))
+    raise KeyError(parameter)
+
+
+def input_example(parameter: str) -> int | None:
+    """The example n of a block called ``input[n]``; None for other names."""
+    match = _INPUT_NAME.fullmatch(parameter)
+    return int(match[1]) if match else None
+
+
+def layer_of(parameter: str) -> str:
+    """The layer that a tensor's or a layer's block belongs to."""
+    return parameter.partition("/")[0]
+
+
+def _layer_segment(problem: Problem, name: str) -> Segment:
+    layer = problem.layers[problem.layer_index(name)]
+    tensors = [Tensor(f"{name}/kernel", layer.inputs, is_vector=False)]
+    if layer.bias is not None:
+        tensors.append(Tensor(f"{name}/bias", 1, is_vector=True))
+    return Segment(layer.units, tuple(tensors))

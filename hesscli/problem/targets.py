@@ -1,0 +1,111 @@
+"""Targets as each loss needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from hesscli.problem.errors import InputError
+from hesscli.problem.network import Targets
+
+# How far class probabilities may be from summing to one; they are then divided by their sum.
+_SUM_SLACK = 1e-5
+
+Dtype = np.dtype[np.floating]
+Fit = Callable[[Targets, int, Dtype, str], Targets]
+
+
+def fit_targets(targets: Targets, loss: str, units: int, dtype: Dtype, where: str) -> Targets:
+    """``targets``, (N,) labels or (N, c) numbers, as ``loss`` compares them with the outputs.
+
+    Sparse categorical cross-entropy gets (N,) labels, the other losses (N, units) numbers of
+    ``dtype``: labels become one-hot rows there, or one number each where there is one unit.
+    ``where`` begins the messages. Raises InputError where they do not fit.
+    """
+    return _FITS[loss](targets, units, dtype, where)
+
+
+def check_labels(targets: Targets, classes: int, where: str) -> None:
+    """Raises InputError unless ``targets`` (N,) are integers in 0 to ``classes`` - 1."""
+    allowed = f"{classes} classes have the labels 0 to {classes - 1}"
+    if targets.dtype.kind not in "iu":
+        raise InputError(f"{where}: labels are of type {targets.dtype}, not integers; {allowed}")
+    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
+    if wrong.size:
+        index = int(wrong[0])
+        raise InputError(f"{where}: label {targets[index]} at index {index}; {allowed}")
+
+
+def _labels(targets: Targets, units: int, _: Dtype, where: str) -> Targets:
+    if targets.ndim == 2:
+        _check_width(targets, units, where)
+        hot = np.equal(targets, 1)
+        if not (np.equal(hot.sum(axis=1), 1).all() and np.equal(targets[~hot], 0).all()):
+            raise InputError(
+                f"{where}: targets of shape {targets.shape} are not one-hot; "
+                "use loss categorical_crossentropy, or integer labels"
+            )
+        return np.asarray(hot.argmax(axis=1))
+    check_labels(targets, units, where)
+    return targets
+
+
+def _numbers(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
+    if targets.ndim == 1 and units == 1:
+        return targets[:, None].astype(dtype)
+    if targets.ndim == 1:
+        return _one_hot(targets, units, dtype, where)
+    _check_width(targets, units, where)
+    return targets.astype(dtype)
+
+
+def _one_hot(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
+    check_labels(targets, units, where)
+    return np.eye(units, dtype=dtype)[targets]
+
+
+def _probabilities(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
+    numbers = _numbers(targets, units, dtype, where)
+    outside = np.argwhere((numbers < 0) | (numbers > 1))
+    if outside.size:
+        n, h = (int(index) for index in outside[0])
+        raise InputError(f"{where}: target {numbers[n, h]} at [{n}, {h}]; it must be 0 to 1")
+    return numbers
+
+
+def _distributions(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
+    if targets.ndim == 1:
+        return _one_hot(targets, units, dtype, where)
+    numbers = _probabilities(targets, units, dtype, where)
+    sums = numbers.sum(axis=1, keepdims=True)
+    wrong = np.flatnonzero(np.abs(sums - 1) > _SUM_SLACK)
+    if wrong.size:
+        n = int(wrong[0])
+        raise InputError(f"{where}: targets[{n}] sum to {sums[n, 0]:g}; they must sum to 1")
+    return np.asarray(numbers / sums, dtype=dtype)
+
+
+def _check_width(targets: Targets, units: int, where: str) -> None:
+    if targets.shape[1] != units:
+        raise InputError(
+            f"{where}: targets of shape {targets.shape}; the last layer has {units} units, so they "
+            f"must be (N, {units})"
+        )
+
+
+def _as_they_are(targets: Targets, _units: int, _dtype: Dtype, _where: str) -> Targets:
+    return targets
+
+
+_FITS: Mapping[str, Fit] = MappingProxyType(
+    {
+        "sparse_categorical_crossentropy": _labels,
+        "categorical_crossentropy": _distributions,
+        "binary_crossentropy": _probabilities,
+        "mean_squared_error": _numbers,
+        "sum_of_squares": _as_they_are,
+        "sum": _as_they_are,
+    }
+)
