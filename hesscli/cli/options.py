@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hesscli.problem.errors import InputError
-from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, CHECK_METHODS, DTYPES
+from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, BLOCKS, CHECK_METHODS, DTYPES
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
@@ -184,6 +184,7 @@ class WitnessOptions:
     """What is compared, and whether the problem is saved."""
 
     method: str | None
+    block: str
     layers: tuple[str, ...]
     save_path: str | None
 
@@ -195,7 +196,8 @@ class WitnessOptions:
         for name in self.layers:
             if name not in known:
                 raise InputError(f"--layer: {name!r} is unknown; choose {', '.join(known)}")
-        return CheckOptions(self.method or config.check.method, config.check.rtol, self.layers)
+        method = self.method or config.check.method
+        return CheckOptions(method, config.check.rtol, self.layers, self.block)
 
     def save(self, problem: Problem) -> None:
         """Writes the problem where ``--save-problem`` says, if it does."""
@@ -215,6 +217,14 @@ def witness_options(function: Command) -> Command:
         help="What is compared: the quadratic form, or every entry (default).",
     )
     @click.option(
+        "--block",
+        "-b",
+        type=click.Choice(BLOCKS),
+        default="kernel",
+        help="The Hessian in each kernel (default), each bias, each layer (kernel and bias), each "
+        "example's input, or all parameters at once.",
+    )
+    @click.option(
         "--layer",
         "-l",
         "layers",
@@ -230,8 +240,13 @@ def witness_options(function: Command) -> Command:
     )
     @functools.wraps(function)
     def wrapper(
-        *, method: str | None, layers: tuple[str, ...], save_path: str | None, **others: Any
+        *,
+        method: str | None,
+        block: str,
+        layers: tuple[str, ...],
+        save_path: str | None,
+        **others: Any,
     ) -> Any:
-        return function(witness=WitnessOptions(method, layers, save_path), **others)
+        return function(witness=WitnessOptions(method, block, layers, save_path), **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.layout import Segment, input_example, layer_of, layout_of
+from hesscli.engines.layout import INPUT, Segment, input_example, layer_of, layout_of
 from hesscli.engines.lazy_tensorflow import load_tensorflow
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError
@@ -124,6 +123,8 @@ class Autodiff:
             return lambda z: function(z, **dict(of.parameters))
 
         self.tf = tf
+        # Traced functions by block and segment; tracing takes as long as thousands of rows.
+        self.traced: dict[tuple[str, int], Callable[..., Tensor]] = {}
         self._activations = [activation(layer.activation) for layer in problem.layers]
         self._loss_function = _loss_function(tf, problem.loss.name)
         self._scale = tf.constant(problem.loss.scale(problem.examples), problem.dtype.name)
@@ -263,8 +264,11 @@ class AutodiffHessian(_Block):
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
         # np.asarray takes TensorFlow's memory as it is.
+        batch = self._x, self._targets
         parts = [
-            np.asarray(self._segment_rows[index](self.engine.tf.range(low - first, high - first)))
+            np.asarray(
+                self._traced_rows(index)(self.engine.tf.range(low - first, high - first), *batch)
+            )
             for index, first in enumerate(self.layout.starts[:-1])
             for low, high in pieces(
                 max(start, first), min(stop, self.layout.starts[index + 1]), self._bytes_each
@@ -273,11 +277,15 @@ class AutodiffHessian(_Block):
         empty = np.empty((0, self.shape[0]), dtype=self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
 
-    @cached_property
-    def _segment_rows(self) -> list[Function]:
-        return [self._traced_rows(index) for index in range(len(self.layout.segments))]
+    def _traced_rows(self, index: int) -> Callable[..., Tensor]:
+        """The function of ``_row_function``, traced once in the engine for all examples."""
+        block = INPUT if self._example is not None else self.parameter
+        traced = self.engine.traced
+        if (block, index) not in traced:
+            traced[block, index] = self._row_function(index)
+        return traced[block, index]
 
-    def _traced_rows(self, index: int) -> Function:
+    def _row_function(self, index: int) -> Callable[..., Tensor]:
         """A traced function from row numbers (R,) within one segment to rows (R, P).
 
         The loss gets one small variable for each wanted row's parameter; its gradient (R,) is
@@ -286,30 +294,32 @@ class AutodiffHessian(_Block):
         engine, tf = self.engine, self.engine.tf
         segment = self.layout.segments[index]
 
-        def rows(numbers: Tensor) -> Tensor:
+        def rows(numbers: Tensor, x: Tensor, targets: Tensor) -> Tensor:
+            values = self._values if self._example is None else {INPUT: x}
             steps = tf.zeros(tf.shape(numbers), dtype=self.dtype.name)
             with tf.GradientTape(watch_accessed_variables=False) as outer:
-                outer.watch(self._values)
+                outer.watch(values)
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(steps)
-                    loss = engine.loss(self._moved_output(segment, numbers, steps), self._targets)
+                    f = self._moved_output(segment, numbers, steps, x)
+                    loss = engine.loss(f, targets)
                 slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
-            jacobians = outer.jacobian(slopes, self._values, unconnected_gradients="zero")
+            jacobians = outer.jacobian(slopes, values, unconnected_gradients="zero")
             count = tf.shape(numbers)[0]
             flat = [tf.reshape(jacobian, [count, -1]) for jacobian in jacobians.values()]
             return tf.concat(flat, axis=1) if len(flat) > 1 else flat[0]
 
-        traced: Function = tf.function(
-            rows, input_signature=[tf.TensorSpec([None], tf.int32)], autograph=False
-        )
+        specs = [tf.TensorSpec([None], tf.int32)]
+        specs += [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (self._x, self._targets)]
+        traced: Callable[..., Tensor] = tf.function(rows, input_signature=specs, autograph=False)
         return traced
 
-    def _moved_output(self, segment: Segment, numbers: Tensor, steps: Tensor) -> Tensor:
+    def _moved_output(self, segment: Segment, numbers: Tensor, steps: Tensor, x: Tensor) -> Tensor:
         """The output after steps (R,) in the parameters with these numbers in the segment."""
         engine, tf = self.engine, self.engine.tf
         units = tf.one_hot(numbers % segment.units, segment.units, dtype=self.dtype.name)
         if self._example is not None:
-            return engine.output(self._values[self.parameter] + tf.matmul(steps[None], units), {})
+            return engine.output(x + tf.matmul(steps[None], units), {})
 
         def shift(a: Tensor) -> Tensor:
             # Row i of a kernel is multiplied by a[:, i], the bias by 1.
@@ -319,7 +329,7 @@ class AutodiffHessian(_Block):
             return tf.matmul(tf.gather(factors, numbers // segment.units, axis=1) * steps, units)
 
         layer = engine.problem.layer_index(layer_of(segment.tensors[0].name))
-        return engine.output(self._x, self._values, (layer, shift))
+        return engine.output(x, self._values, (layer, shift))
 
 
 class AutodiffGaussNewton(_Block):

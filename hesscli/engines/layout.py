@@ -121,6 +121,21 @@ def input_example(parameter: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def value_of(problem: Problem, parameter: str) -> Array:
+    """The value of the parameters of a block, (P,)."""
+    example = input_example(parameter)
+    if example is not None:
+        return problem.inputs[example]
+    tensors: dict[str, Array] = {}
+    for layer in problem.layers:
+        tensors[f"{layer.name}/kernel"] = layer.kernel.reshape(-1)
+        if layer.bias is not None:
+            tensors[f"{layer.name}/bias"] = layer.bias
+    segments = layout_of(problem, parameter).segments
+    parts = [tensors[tensor.name] for segment in segments for tensor in segment.tensors]
+    return np.concatenate(parts)
+
+
 def layer_of(parameter: str) -> str:
     """The layer that a tensor's or a layer's block belongs to."""
     return parameter.partition("/")[0]

@@ -29,4 +29,5 @@ LOSSES = (
 )
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
+BLOCKS = ("kernel", "bias", "layer", "input", "network")
 CHECK_METHODS = ("form", "entries")

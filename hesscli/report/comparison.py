@@ -16,7 +16,7 @@ from hesscli.report.common import (
     what_failed,
 )
 from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict
-from hesscli.studies.comparison import ComparedLayer, Comparison
+from hesscli.studies.comparison import ComparedBlock, Comparison
 
 
 def comparison_document(result: Comparison) -> Document:
@@ -24,7 +24,8 @@ def comparison_document(result: Comparison) -> Document:
     return Document(
         heading=heading(result.problem, result.environment),
         tables=tuple(
-            _table(activation, rows) for activation, rows in by_activation(result.results)
+            _table(result.block, activation, rows)
+            for activation, rows in by_activation(result.results)
         ),
         data={
             **preamble("hesscli/compare/1", result.passed, result.environment, result.problem),
@@ -37,9 +38,9 @@ def comparison_document(result: Comparison) -> Document:
     )
 
 
-def _table(activation: str, rows: tuple[ComparedLayer, ...]) -> Table:
+def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Table:
     return Table(
-        title=f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the kernel",
+        title=f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {block}",
         columns=(
             Column("layer", numeric=False),
             Column("by", numeric=False),
@@ -62,7 +63,7 @@ def _table(activation: str, rows: tuple[ComparedLayer, ...]) -> Table:
     )
 
 
-def _lines(row: ComparedLayer) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:
     share = row.gauss_newton_share
     first, second = (
         (by, *(brief_form_text(value) for value in astuple(split)))
@@ -77,7 +78,7 @@ def _lines(row: ComparedLayer) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (row.layer, *first, *verdicts), ("", *second, "", "", "")
 
 
-def _summary(activation: str, rows: tuple[ComparedLayer, ...]) -> str:
+def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
     missed = [row.layer for row in rows if not row.gauss_newton_alone]
     broken = [row for row in rows if not row.passed]
     if missed:
@@ -95,14 +96,14 @@ def _summary(activation: str, rows: tuple[ComparedLayer, ...]) -> str:
     return f"{activation}: {alone}; {whole}."
 
 
-def _failure(row: ComparedLayer) -> str | None:
+def _failure(row: ComparedBlock) -> str | None:
     if row.passed:
         return None
     checks = (row.chain_rule_check, *row.form_checks)
     return what_failed(next(check for check in checks if not check.passed))
 
 
-def _row_data(row: ComparedLayer) -> dict[str, Any]:
+def _row_data(row: ComparedBlock) -> dict[str, Any]:
     return {
         "activation": row.activation,
         "layer": row.layer,

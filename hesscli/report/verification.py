@@ -24,7 +24,7 @@ from hesscli.report.document import (
     verdict,
 )
 from hesscli.studies.checks import Check
-from hesscli.studies.verification import Terms, Verification, VerifiedLayer
+from hesscli.studies.verification import Terms, Verification, VerifiedBlock
 
 _CANDIDATES: dict[Terms, str] = {
     "hessian": "the chain rule",
@@ -51,11 +51,12 @@ def verification_document(result: Verification) -> Document:
     )
 
 
-def _table(result: Verification, activation: str, rows: tuple[VerifiedLayer, ...]) -> Table:
+def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> Table:
     method = {"entries": "every entry", "form": "quadratic forms only"}[result.method]
+    where = "" if result.block == "kernel" else f", block {result.block}"
     candidate = "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule"
     return Table(
-        title=f"{activation}: {_CANDIDATES[result.terms]} against autodiff, {method}",
+        title=f"{activation}: {_CANDIDATES[result.terms]} against autodiff, {method}{where}",
         columns=(
             Column("layer", numeric=False),
             Column("block"),
@@ -84,14 +85,14 @@ def _table(result: Verification, activation: str, rows: tuple[VerifiedLayer, ...
     )
 
 
-def _limited(row: VerifiedLayer) -> Check | None:
+def _limited(row: VerifiedBlock) -> Check | None:
     """The check that passed by its rounding floor only, if one did."""
     if not row.passed:
         return None
     return next((check for check in (row.check, row.form_check) if check.limited_by_rounding), None)
 
 
-def _summary(result: Verification, activation: str, rows: tuple[VerifiedLayer, ...]) -> str:
+def _summary(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> str:
     what = _CANDIDATES[result.terms]
     failed = [row for row in rows if not row.passed]
     if failed:
@@ -111,13 +112,13 @@ def _summary(result: Verification, activation: str, rows: tuple[VerifiedLayer, .
     )
 
 
-def _failure(row: VerifiedLayer) -> str | None:
+def _failure(row: VerifiedBlock) -> str | None:
     if row.passed:
         return None
     return what_failed(row.check if not row.check.passed else row.form_check)
 
 
-def _row_data(row: VerifiedLayer) -> dict[str, Any]:
+def _row_data(row: VerifiedBlock) -> dict[str, Any]:
     form = row.quadratic_form
     return {
         "activation": row.activation,

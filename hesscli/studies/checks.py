@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hesscli.engines.block import HessianBlock
+from hesscli.engines.layout import Layout
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
@@ -75,19 +76,18 @@ def check_form(parameter: str, residual: float, scale: float, floor: float, rtol
 def check_entries(
     reference: HessianBlock,
     candidates: Sequence[HessianBlock],
-    units: int,
     floor: Array,
     rtol: float,
     progress: Progress,
 ) -> tuple[Check, ...]:
     """Compares every entry of each candidate with the reference, in pieces of rows.
 
-    ``floor`` (units, units) belongs to the pairs of units of a kernel of that many units. The
+    ``floor`` (groups, groups) belongs to the pairs of groups of the block's layout. The
     reference's rows are computed once for all candidates. Raises NumericalError where an entry
     is not finite.
     """
     size = reference.shape[0]
-    tallies = [_Tally(units) for _ in candidates]
+    tallies = [_Tally(reference.layout) for _ in candidates]
     largest = 0.0
     for start, stop in pieces(0, size, size * reference.dtype.itemsize):
         progress(reference.parameter, start, size)
@@ -109,19 +109,29 @@ def check_entries(
             max_abs_entry=largest,
             rtol=rtol,
             floor=float(floor.max()),
-            worst=tally.worst_entry(reference.parameter),
+            worst=tally.worst_entry(),
             passed=bool((tally.worst <= rtol * largest + floor).all()),
         )
         for tally in tallies
     )
 
 
-class _Tally:
-    """The largest residual seen so far, for each pair of units and in all."""
+def merged(checks: Sequence[Check]) -> Check:
+    """Checks of several blocks as one: the worst of them, on everything that was compared."""
+    worst = max(checks, key=lambda check: (not check.passed, check.relative_residual))
+    return replace(
+        worst,
+        compared=sum(check.compared for check in checks),
+        passed=all(check.passed for check in checks),
+    )
 
-    def __init__(self, units: int) -> None:
-        self.units = units
-        self.worst = np.zeros((units, units))
+
+class _Tally:
+    """The largest residual seen so far, for each pair of groups and in all."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.worst = np.zeros((layout.groups, layout.groups))
         self._worst_at = (0, 0)
 
     def add(self, start: int, reference: Array, candidate: Array) -> None:
@@ -131,14 +141,13 @@ class _Tally:
 
     def _add_cached(self, start: int, residual: Array) -> None:
         seen = self.worst.max()
-        by_unit = residual.reshape(len(residual), -1, self.units).max(axis=1)
-        np.maximum.at(self.worst, np.arange(start, start + len(residual)) % self.units, by_unit)
-        if by_unit.max() > seen:
+        maxima = self.layout.group_maxima(residual)
+        groups = self.layout.groups_of(start, start + len(residual))
+        np.maximum.at(self.worst, groups, maxima)
+        if maxima.max() > seen:
             row, column = np.unravel_index(int(residual.argmax()), residual.shape)
             self._worst_at = (start + int(row), int(column))
 
-    def worst_entry(self, parameter: str) -> tuple[str, str]:
-        row, column = (
-            f"{parameter}[{index // self.units},{index % self.units}]" for index in self._worst_at
-        )
-        return row, column
+    def worst_entry(self) -> tuple[str, str]:
+        row, column = self._worst_at
+        return self.layout.name_of(row), self.layout.name_of(column)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hesscli.engines.block import Engine
-from hesscli.problem.network import Layer, Problem
-from hesscli.studies.checks import Check, check_entries, check_form
+from hesscli.problem.network import Problem
+from hesscli.studies.checks import Check, check_form
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -16,12 +16,12 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.witnesses import CheckOptions, Witnesses, each_layer
+from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 
 
 @dataclass(frozen=True)
 class SplitForm:
-    """The quadratic form at the kernel of the Hessian and of its two terms, by one witness."""
+    """The quadratic forms of the Hessian and of its two terms at the parameter itself."""
 
     hessian: float
     gauss_newton: float
@@ -29,8 +29,8 @@ class SplitForm:
 
 
 @dataclass(frozen=True)
-class ComparedLayer:
-    """One layer's split by both witnesses, and the two verdicts.
+class ComparedBlock:
+    """One block's split by both witnesses, and the two verdicts.
 
     ``form_checks`` judge the forms of the Hessian, the Gauss–Newton and the curvature term by
     the chain rule against autodiff's, in this order. ``chain_rule_check`` and
@@ -67,12 +67,13 @@ class ComparedLayer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``hesscli compare`` found, a row for each activation and layer."""
+    """What ``hesscli compare`` found, a row for each activation and block."""
 
     environment: Environment
     problem: ProblemSummary
+    block: str
     method: str
-    results: tuple[ComparedLayer, ...]
+    results: tuple[ComparedBlock, ...]
 
     @property
     def passed(self) -> bool:
@@ -82,30 +83,34 @@ class Comparison:
 def compare(
     problems: Sequence[Problem], options: CheckOptions, progress: Progress = no_progress
 ) -> Comparison:
-    """Splits the kernel blocks of ``problems``, which differ in their activations only.
+    """Splits blocks of ``problems``, which differ in their activations only.
 
-    Raises NumericalError where a Hessian leaves the range of the dtype.
+    Raises NumericalError where a Hessian leaves the range of the dtype, InputError where the
+    options name no block.
     """
     rows = [
-        _compared_layer(witnesses, layer, options, progress)
-        for witnesses, layer in each_layer(problems, options)
+        _compared_block(witnesses, subject, options, progress)
+        for witnesses, subject in each_subject(problems, options)
     ]
     first = problems[0]
-    return Comparison(environment(first), summary(first), options.method, tuple(rows))
+    return Comparison(
+        environment(first), summary(first), options.block, options.method, tuple(rows)
+    )
 
 
-def _compared_layer(
-    witnesses: Witnesses, layer: Layer, options: CheckOptions, progress: Progress
-) -> ComparedLayer:
-    parameter = f"{layer.name}/kernel"
-    chain_rule, autodiff, floor = witnesses.chain_rule, witnesses.autodiff, witnesses.floor
-    mine, reference = _split(chain_rule, parameter, layer), _split(autodiff, parameter, layer)
+def _compared_block(
+    witnesses: Witnesses, subject: Subject, options: CheckOptions, progress: Progress
+) -> ComparedBlock:
+    chain_rule = witnesses.chain_rule
+    mine = _split(witnesses, chain_rule, subject)
+    reference = _split(witnesses, witnesses.autodiff, subject)
     scale = abs(mine.gauss_newton) + abs(mine.curvature)
-    form_floor = floor.quadratic_form(layer.name, layer.kernel)
+    form_floor = witnesses.form_floor(subject)
     rtol = options.rtol_for(witnesses.problem)
 
     def form_check(reference: float, candidate: float) -> Check:
-        return check_form(parameter, reference - candidate, scale, form_floor, rtol)
+        residual = reference - candidate
+        return check_form(subject.parameters[0], residual, scale, form_floor, rtol)
 
     form_checks = (
         form_check(reference.hessian, mine.hessian),
@@ -114,19 +119,14 @@ def _compared_layer(
     )
     whole, alone = form_checks[0], form_check(reference.hessian, mine.gauss_newton)
     if options.method == "entries":
-        whole, alone = check_entries(
-            autodiff.hessian(parameter),
-            [chain_rule.hessian(parameter), chain_rule.gauss_newton(parameter)],
-            layer.units,
-            floor.entries(layer.name),
-            rtol,
-            witnesses.progress_in(progress),
+        whole, alone = witnesses.check_entries(
+            subject, [chain_rule.hessian, chain_rule.gauss_newton], rtol, progress
         )
-    return ComparedLayer(
+    return ComparedBlock(
         activation=witnesses.problem.hidden_activation,
-        layer=layer.name,
-        block="kernel",
-        size=layer.kernel.size,
+        layer=subject.layer,
+        block=subject.block,
+        size=subject.size,
         autodiff=reference,
         chain_rule=mine,
         form_checks=form_checks,
@@ -135,9 +135,9 @@ def _compared_layer(
     )
 
 
-def _split(engine: Engine, parameter: str, layer: Layer) -> SplitForm:
+def _split(witnesses: Witnesses, engine: Engine, subject: Subject) -> SplitForm:
     return SplitForm(
-        hessian=engine.hessian(parameter).quadratic_form(layer.kernel),
-        gauss_newton=engine.gauss_newton(parameter).quadratic_form(layer.kernel),
-        curvature=engine.curvature(parameter).quadratic_form(layer.kernel),
+        hessian=witnesses.form(engine.hessian, subject),
+        gauss_newton=witnesses.form(engine.gauss_newton, subject),
+        curvature=witnesses.form(engine.curvature, subject),
     )

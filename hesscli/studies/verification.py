@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hesscli.problem.network import Layer, Problem
-from hesscli.studies.checks import Check, check_entries, check_form, relative
+from hesscli.problem.network import Problem
+from hesscli.studies.checks import Check, check_form, relative
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -16,7 +16,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.witnesses import CheckOptions, Witnesses, each_layer
+from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 
 # What is held against autodiff's Hessian: the whole chain rule, or its Gauss–Newton term alone.
 Terms = Literal["hessian", "gauss-newton"]
@@ -24,7 +24,7 @@ Terms = Literal["hessian", "gauss-newton"]
 
 @dataclass(frozen=True)
 class VerifiedForm:
-    """vᵀ H v at the kernel itself. ``chain_rule`` is the term that is verified."""
+    """vᵀ H v at the parameter itself. ``chain_rule`` is the term that is verified."""
 
     autodiff: float
     chain_rule: float
@@ -46,8 +46,8 @@ class VerifiedForm:
 
 
 @dataclass(frozen=True)
-class VerifiedLayer:
-    """One layer's block: its quadratic form by both witnesses and what was compared.
+class VerifiedBlock:
+    """One block: its quadratic form by both witnesses and what was compared.
 
     ``form_check`` judges the quadratic form; ``check`` what the check's method compares, which
     is the same for the method ``form``.
@@ -68,13 +68,14 @@ class VerifiedLayer:
 
 @dataclass(frozen=True)
 class Verification:
-    """What ``hesscli verify`` found, a row for each activation and layer."""
+    """What ``hesscli verify`` found, a row for each activation and block."""
 
     environment: Environment
     problem: ProblemSummary
     terms: Terms
+    block: str
     method: str
-    results: tuple[VerifiedLayer, ...]
+    results: tuple[VerifiedBlock, ...]
 
     @property
     def passed(self) -> bool:
@@ -87,50 +88,43 @@ def verify(
     terms: Terms = "hessian",
     progress: Progress = no_progress,
 ) -> Verification:
-    """Compares the kernel blocks of ``problems``, which differ in their activations only.
+    """Compares blocks of ``problems``, which differ in their activations only.
 
-    Raises NumericalError where a Hessian leaves the range of the dtype.
+    Raises NumericalError where a Hessian leaves the range of the dtype, InputError where the
+    options name no block.
     """
     rows = [
-        _verified_layer(witnesses, layer, options, terms, progress)
-        for witnesses, layer in each_layer(problems, options)
+        _verified_block(witnesses, subject, options, terms, progress)
+        for witnesses, subject in each_subject(problems, options)
     ]
     first = problems[0]
-    return Verification(environment(first), summary(first), terms, options.method, tuple(rows))
+    return Verification(
+        environment(first), summary(first), terms, options.block, options.method, tuple(rows)
+    )
 
 
-def _verified_layer(
-    witnesses: Witnesses, layer: Layer, options: CheckOptions, terms: Terms, progress: Progress
-) -> VerifiedLayer:
-    parameter = f"{layer.name}/kernel"
-    chain_rule, floor = witnesses.chain_rule, witnesses.floor
-    reference = witnesses.autodiff.hessian(parameter)
-    gauss_newton = chain_rule.gauss_newton(parameter)
-    candidate = chain_rule.hessian(parameter) if terms == "hessian" else gauss_newton
+def _verified_block(
+    witnesses: Witnesses, subject: Subject, options: CheckOptions, terms: Terms, progress: Progress
+) -> VerifiedBlock:
+    chain_rule = witnesses.chain_rule
+    candidate = chain_rule.hessian if terms == "hessian" else chain_rule.gauss_newton
     form = VerifiedForm(
-        autodiff=reference.quadratic_form(layer.kernel),
-        chain_rule=candidate.quadratic_form(layer.kernel),
-        gauss_newton=gauss_newton.quadratic_form(layer.kernel),
-        curvature=chain_rule.curvature(parameter).quadratic_form(layer.kernel),
+        autodiff=witnesses.form(witnesses.autodiff.hessian, subject),
+        chain_rule=witnesses.form(candidate, subject),
+        gauss_newton=witnesses.form(chain_rule.gauss_newton, subject),
+        curvature=witnesses.form(chain_rule.curvature, subject),
     )
     rtol = options.rtol_for(witnesses.problem)
-    form_floor = floor.quadratic_form(layer.name, layer.kernel)
-    form_check = check_form(parameter, form.residual, form.scale, form_floor, rtol)
+    form_floor = witnesses.form_floor(subject)
+    form_check = check_form(subject.parameters[0], form.residual, form.scale, form_floor, rtol)
     check = form_check
     if options.method == "entries":
-        (check,) = check_entries(
-            reference,
-            [candidate],
-            layer.units,
-            floor.entries(layer.name),
-            rtol,
-            witnesses.progress_in(progress),
-        )
-    return VerifiedLayer(
+        (check,) = witnesses.check_entries(subject, [candidate], rtol, progress)
+    return VerifiedBlock(
         activation=witnesses.problem.hidden_activation,
-        layer=layer.name,
-        block="kernel",
-        size=reference.shape[0],
+        layer=subject.layer,
+        block=subject.block,
+        size=subject.size,
         quadratic_form=form,
         form_check=form_check,
         check=check,

@@ -1,21 +1,26 @@
-"""The two witnesses of one problem, and what a study asks of them."""
+"""The two witnesses of one problem, and the blocks that a study asks them for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hesscli.engines.autodiff import Autodiff
+from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.layout import INPUT, NETWORK, layout_of, value_of
 from hesscli.engines.rounding import RoundingFloor
-from hesscli.problem.network import Layer, Problem
-from hesscli.studies.checks import DEFAULT_RTOL
+from hesscli.problem.errors import InputError
+from hesscli.problem.network import Array, Problem
+from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
 from hesscli.studies.context import Progress
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How much is compared (``form`` or ``entries``), how closely, and of which layers.
+    """What is compared: how much (``form`` or ``entries``), how closely, and of which blocks.
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them.
     """
@@ -23,9 +28,24 @@ class CheckOptions:
     method: str = "entries"
     rtol: float | None = None
     layers: tuple[str, ...] = ()
+    block: str = "kernel"
 
     def rtol_for(self, problem: Problem) -> float:
         return DEFAULT_RTOL[problem.dtype.name] if self.rtol is None else self.rtol
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What one row of a result is about: a layer's block, the inputs, or the network.
+
+    ``parameters`` names its blocks: one, or one for each example for the inputs. ``size`` is
+    that of each.
+    """
+
+    layer: str
+    block: str
+    parameters: tuple[str, ...]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -37,23 +57,89 @@ class Witnesses:
     autodiff: Autodiff
     floor: RoundingFloor
 
-    def progress_in(self, progress: Progress) -> Progress:
-        """``progress`` with the activation named before each task."""
+    def form(self, of: Callable[[str], HessianBlock], subject: Subject) -> float:
+        """vᵀHv at the parameter itself, summed over the subject's blocks."""
+        return sum(of(name).quadratic_form(self.direction(name)) for name in subject.parameters)
+
+    def form_floor(self, subject: Subject) -> float:
+        """How much of ``form`` rounding leaves uncertain."""
+        return sum(
+            self.floor.quadratic_form(name, self.direction(name)) for name in subject.parameters
+        )
+
+    def direction(self, parameter: str) -> Array:
+        """The parameter itself, or 1/P, 2/P … 1 where it is zero and every form would vanish.
+
+        (Not ones: a softmax does not see a constant added to all logits.)
+        """
+        value = value_of(self.problem, parameter)
+        if value.any():
+            return value
+        return np.arange(1, value.size + 1, dtype=value.dtype) / value.size
+
+    def check_entries(
+        self,
+        subject: Subject,
+        candidates: Sequence[Callable[[str], HessianBlock]],
+        rtol: float,
+        progress: Progress,
+    ) -> list[Check]:
+        """Every entry of autodiff's Hessian against each candidate's, all blocks in one check."""
         activation = self.problem.hidden_activation
-        return lambda task, done, total: progress(f"{activation} {task}", done, total)
+
+        def show(task: str, done: int, total: int) -> None:
+            progress(f"{activation} {task}", done, total)
+
+        checks = [
+            check_entries(
+                self.autodiff.hessian(name),
+                [candidate(name) for candidate in candidates],
+                self.floor.entries(name),
+                rtol,
+                show,
+            )
+            for name in subject.parameters
+        ]
+        return [merged(of_candidate) for of_candidate in zip(*checks, strict=True)]
 
 
-def each_layer(
+def each_subject(
     problems: Sequence[Problem], options: CheckOptions
-) -> Iterator[tuple[Witnesses, Layer]]:
-    """The witnesses of every problem with each of its layers that the options name.
+) -> Iterator[tuple[Witnesses, Subject]]:
+    """The witnesses of every problem with each of the subjects that the options name.
 
-    Raises NumericalError where the chain rule leaves the range of the dtype.
+    Raises NumericalError where the chain rule leaves the range of the dtype, InputError where
+    the options name no block.
     """
     for problem in problems:
+        subjects = _subjects(problem, options)
         chain_rule = ChainRule(problem)
         floor = RoundingFloor(chain_rule)
         witnesses = Witnesses(problem, chain_rule, Autodiff(problem), floor)
-        for layer in problem.layers:
-            if not options.layers or layer.name in options.layers:
-                yield witnesses, layer
+        for subject in subjects:
+            yield witnesses, subject
+
+
+def _subjects(problem: Problem, options: CheckOptions) -> list[Subject]:
+    if options.block in (INPUT, NETWORK):
+        if options.layers:
+            raise InputError(f"--layer: the block {options.block} has no layers to choose from")
+        names = (
+            (NETWORK,)
+            if options.block == NETWORK
+            else tuple(f"{INPUT}[{example}]" for example in range(problem.examples))
+        )
+        size = layout_of(problem, names[0]).size
+        return [Subject(options.block, options.block, names, size)]
+    subjects: list[Subject] = []
+    for layer in problem.layers:
+        if options.layers and layer.name not in options.layers:
+            continue
+        if options.block == "bias" and layer.bias is None:
+            continue
+        name = layer.name if options.block == "layer" else f"{layer.name}/{options.block}"
+        size = layout_of(problem, name).size
+        subjects.append(Subject(layer.name, options.block, (name,), size))
+    if not subjects:
+        raise InputError("--block bias: the network has none; choose another block")
+    return subjects
