@@ -21,7 +21,14 @@ from hesscli.config.schema import (
 )
 from hesscli.problem import activations, data, initializers
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.names import ACTIVATION_ALIASES, CHECK_METHODS, DTYPES, LOSSES, REDUCTIONS
+from hesscli.problem.names import (
+    ACTIVATION_ALIASES,
+    CHECK_METHODS,
+    DTYPES,
+    LOSSES,
+    REDUCTIONS,
+    RESERVED_NAMES,
+)
 from hesscli.problem.network import Activation, Loss
 
 T = TypeVar("T")
@@ -209,6 +216,8 @@ def _layer_name(value: Any, path: Path) -> str:
     name = _text(value, path)
     if not _LAYER_NAME.fullmatch(name):
         raise ConfigKeyError(path, f"{shown(name)}; it must be made of letters, digits, _ . and -")
+    if name in RESERVED_NAMES:
+        raise ConfigKeyError(path, f"{shown(name)} names a block; choose another name")
     return name
 
 

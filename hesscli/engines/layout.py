@@ -125,7 +125,8 @@ def value_of(problem: Problem, parameter: str) -> Array:
     """The value of the parameters of a block, (P,)."""
     example = input_example(parameter)
     if example is not None:
-        return problem.inputs[example]
+        chosen: Array = problem.inputs[example]
+        return chosen
     tensors: dict[str, Array] = {}
     for layer in problem.layers:
         tensors[f"{layer.name}/kernel"] = layer.kernel.reshape(-1)

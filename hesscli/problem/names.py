@@ -30,4 +30,6 @@ LOSSES = (
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
 BLOCKS = ("kernel", "bias", "layer", "input", "network")
+# Blocks that are no layer's, so that no layer may have their names.
+RESERVED_NAMES = ("input", "network")
 CHECK_METHODS = ("form", "entries")
