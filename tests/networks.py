@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
-from hesscli.problem.names import ACTIVATIONS
-from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.problem.names import ACTIVATIONS, LOSSES
+from hesscli.problem.network import Activation, Layer, Loss, Problem, Targets
+from hesscli.problem.targets import fit_targets
 
 # Tiny weights make every activation nearly linear, large ones saturate it or overflow float32.
 SCALES = (1e-20, 1e-3, 0.3, 1.0, 3.0, 30.0)
@@ -43,11 +44,16 @@ def make_problem(
 
 @st.composite
 def problems(draw: st.DrawFn, dtype: str = "float64") -> Problem:
-    """Networks of 1 to 4 layers and widths 1 to 7 on batches of 1 to 5, in ``dtype``."""
+    """Networks of 1 to 4 layers and widths 1 to 7 on batches of 1 to 5, in ``dtype``.
+
+    Every loss, hidden activation and output activation, with and without biases, both reductions.
+    """
     widths = draw(st.lists(st.integers(1, 7), min_size=2, max_size=5))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scale = draw(st.sampled_from(SCALES))
     hidden = Activation(draw(st.sampled_from(ACTIVATIONS)))
+    output = Activation(draw(st.sampled_from(("linear", *ACTIVATIONS))))
+    loss = Loss(draw(st.sampled_from(LOSSES)), draw(st.sampled_from(("mean", "sum"))))
     bias = draw(st.booleans())
     examples = draw(st.integers(1, 5))
     layers = tuple(
@@ -55,16 +61,28 @@ def problems(draw: st.DrawFn, dtype: str = "float64") -> Problem:
             name=f"dense{index + 1}",
             kernel=(scale * generator.standard_normal((inputs, units))).astype(dtype),
             bias=(scale * generator.standard_normal(units)).astype(dtype) if bias else None,
-            activation=hidden if index < len(widths) - 2 else Activation("linear"),
+            activation=hidden if index < len(widths) - 2 else output,
         )
         for index, (inputs, units) in enumerate(pairwise(widths))
     )
     inputs = generator.standard_normal((examples, widths[0])).astype(dtype)
     # MNIST's border pixels are exactly zero, and so are their derivatives.
     inputs[generator.random(inputs.shape) < 0.2] = 0
+    targets = random_targets(loss.name, examples, widths[-1], generator)
     return Problem(
         layers=layers,
         inputs=inputs,
-        targets=generator.integers(0, widths[-1], examples),
-        loss=Loss(reduction=draw(st.sampled_from(("mean", "sum")))),
+        targets=fit_targets(targets, loss.name, widths[-1], np.dtype(dtype), "drawn"),
+        loss=loss,
     )
+
+
+def random_targets(loss: str, examples: int, units: int, generator: np.random.Generator) -> Targets:
+    """Targets of the kind that ``loss`` is most general for."""
+    if loss == "categorical_crossentropy":
+        return generator.dirichlet(np.ones(units), examples)
+    if loss == "binary_crossentropy":
+        return generator.random((examples, units))
+    if loss == "mean_squared_error":
+        return generator.standard_normal((examples, units))
+    return generator.integers(0, units, examples)

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hesscli.problem.data import Dataset, check_labels, load_dataset, select_batch, to_inputs
+from hesscli.problem.data import Dataset, load_dataset, select_batch, to_inputs
 from hesscli.problem.errors import InputError
 from hesscli.problem.quiet import silenced
+from hesscli.problem.targets import check_labels
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
 LABELS = np.array([3, 1, 4, 1, 5, 9])

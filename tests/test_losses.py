@@ -10,7 +10,8 @@ import pytest
 from mpmath import mp
 
 from hesscli.problem.errors import InputError
-from hesscli.problem.losses import NAMES, LossDerivatives, loss_derivatives
+from hesscli.problem.losses import LossDerivatives, loss_derivatives
+from hesscli.problem.names import LOSSES
 from hesscli.problem.network import Array, Labels, Loss
 
 TYPES = (np.float64, np.float32)
@@ -142,5 +143,5 @@ def test_the_logits_are_left_as_they_were() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_choices() -> None:
-    with pytest.raises(InputError, match=f"'hinge'; choose {', '.join(NAMES)}$"):
+    with pytest.raises(InputError, match=f"'hinge'; choose {', '.join(LOSSES)}$"):
         loss_derivatives(Loss(name="hinge"))

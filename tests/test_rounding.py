@@ -90,7 +90,9 @@ def test_in_a_network_that_is_not_saturated_the_floor_adds_little_to_the_toleran
 
 def test_the_floor_scales_with_the_roundoff_of_the_dtype() -> None:
     single, double = (
-        RoundingFloor(ChainRule(make_problem((4, 5, 3), "tanh", dtype=dtype))).entries("dense1")
+        RoundingFloor(ChainRule(make_problem((4, 5, 3), "tanh", dtype=dtype))).entries(
+            "dense1/kernel"
+        )
         for dtype in ("float32", "float64")
     )
     ratio = np.median(single / double)
@@ -104,7 +106,7 @@ def test_a_kink_within_rounding_is_counted_with_its_whole_jump() -> None:
     first = replace(problem.layers[0], kernel=kernel, bias=None)
     problem = replace(problem, layers=(first, problem.layers[1]), inputs=np.ones((1, 3)))
     chain_rule = ChainRule(problem)
-    floor = RoundingFloor(chain_rule).entries("dense1")
+    floor = RoundingFloor(chain_rule).entries("dense1/kernel")
     jump = np.abs(chain_rule.nodes[0].S_a[0, 0, 0])
     assert floor[0, 0] >= jump
     assert floor[1, 1] < 1e-12

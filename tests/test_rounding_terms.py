@@ -13,7 +13,7 @@ import pytest
 
 from hesscli.engines.autodiff import _activation_functions
 from hesscli.engines.lazy_tensorflow import load_tensorflow
-from hesscli.engines.rounding import _ELEMENTARY, subtracted_terms
+from hesscli.engines.rounding_terms import ELEMENTARY, subtracted_terms
 from hesscli.problem.activations import NAMES, derivatives
 from hesscli.problem.network import Activation, Array
 
@@ -88,7 +88,7 @@ def allowed(name: str, dtype: Type, factor: float) -> Three:
 @pytest.mark.parametrize("name", NAMES)
 def test_tensorflow_rounds_by_less_than_the_terms(name: str, dtype: Type) -> None:
     # Twice: TensorFlow's rounding and ours.
-    bounds = allowed(name, dtype, factor=2 * _ELEMENTARY)
+    bounds = allowed(name, dtype, factor=2 * ELEMENTARY)
     for difference, bound in zip(differences(name, dtype), bounds, strict=True):
         beyond = ~(difference <= bound)
         assert not beyond.any(), grid(name, dtype)[beyond]

@@ -31,8 +31,9 @@ def config(problem: ProblemOptions) -> int:
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.load import to_yaml
     from hesscli.problem.network import Activation
+    from hesscli.report.output import write_text
 
     if names:
         effective = with_hidden_activation(effective, Activation(names[0]))
-    click.echo(to_yaml(effective), nl=False)
+    write_text(to_yaml(effective))
     return 0

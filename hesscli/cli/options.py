@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hesscli.problem.errors import InputError
+from hesscli.problem.files import check_writable
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, BLOCKS, CHECK_METHODS, DTYPES
 
 if TYPE_CHECKING:
@@ -79,10 +80,10 @@ class ProblemOptions:
         return tuple(dict.fromkeys(self.activations))
 
     def _named_overrides(self) -> Iterator[Override]:
-        from hesscli.config.load import Override
+        from hesscli.config.load import Override, whole_number
 
         if self.batch_size is not None:
-            size = int(self.batch_size) if self.batch_size.isdecimal() else self.batch_size
+            size = whole_number(self.batch_size)
             yield Override(("data", "batch_size"), size, "--batch-size")
         if self.seed is not None:
             yield Override(("seed",), self.seed, "--seed")
@@ -174,6 +175,9 @@ def output_options(function: Command) -> Command:
             from hesscli.report.formats import format_of
 
             format_name = format_of(path)
+        if path is not None:
+            # Before anything is computed that could not be written.
+            check_writable(path)
         return function(output=OutputOptions(format_name or "table", path), **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
@@ -247,6 +251,8 @@ def witness_options(function: Command) -> Command:
         save_path: str | None,
         **others: Any,
     ) -> Any:
+        if save_path is not None:
+            check_writable(save_path)
         return function(witness=WitnessOptions(method, block, layers, save_path), **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature

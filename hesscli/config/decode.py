@@ -40,6 +40,8 @@ _NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 # The slash separates layer and tensor in a parameter's name.
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _SHOWN_LENGTH = 40
+# What NumPy's integers hold; more digits than it has are no size or seed of anything.
+LARGEST_INTEGER = 2**63 - 1
 
 
 class ConfigKeyError(Exception):
@@ -61,7 +63,11 @@ def shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python refuses to print integers of more than some thousand digits.
+        return "a number of thousands of digits"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 
@@ -76,13 +82,17 @@ def decode(document: Any) -> Config:
     return _config(document, ())
 
 
+def _is_whole(value: Any, minimum: int) -> bool:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    return is_integer and minimum <= value <= LARGEST_INTEGER
+
+
 def _integer(minimum: int) -> Decoder[int]:
     def decode(value: Any, path: Path) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ConfigKeyError(
-                path, f"{shown(value)}; it must be a whole number, {minimum} or more"
-            )
-        return value
+        if not _is_whole(value, minimum):
+            wanted = f"it must be a whole number, {minimum} or more"
+            raise ConfigKeyError(path, f"{shown(value)}; {wanted}")
+        return int(value)
 
     return decode
 
@@ -90,7 +100,7 @@ def _integer(minimum: int) -> Decoder[int]:
 def _batch_size(value: Any, path: Path) -> Any:
     if value == "all":
         return value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_whole(value, 1):
         raise ConfigKeyError(path, f"{shown(value)}; it must be a whole number, 1 or more, or all")
     return value
 
@@ -125,7 +135,7 @@ def _boolean(value: Any, path: Path) -> bool:
 
 def _text(value: Any, path: Path) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigKeyError(path, f"{shown(value)}; it must be text")
+        raise ConfigKeyError(path, f"{shown(value)}; it must be text, and not empty")
     return value
 
 
@@ -200,7 +210,12 @@ def activation(value: Any, path: Path) -> Activation:
 
 
 def _initializer(value: Any, path: Path) -> Initializer:
-    return Initializer(*_named_initializer(value, path))
+    initializer = Initializer(*_named_initializer(value, path))
+    values = {**initializers.parameter_defaults(initializer.name), **dict(initializer.parameters)}
+    if "minval" in values and not 0 <= values["maxval"] - values["minval"] < math.inf:
+        text = f"minval {values['minval']:g} and maxval {values['maxval']:g}"
+        raise ConfigKeyError(path, f"{text}; maxval must be above minval, by a finite amount")
+    return initializer
 
 
 def _bias_initializer(value: Any, path: Path) -> Initializer:

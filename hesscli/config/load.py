@@ -9,12 +9,11 @@ from typing import Any
 
 import yaml
 
-from hesscli.config.decode import ConfigKeyError, Path, decode
+from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode
 from hesscli.config.schema import Config
-from hesscli.problem.errors import InputError
+from hesscli.problem.errors import InputError, reason
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
-from hesscli.problem.npz import reason
 from hesscli.problem.problemfile import is_problem_file
 
 # Far beyond any configuration; a larger file is another kind of file.
@@ -39,8 +38,13 @@ def parse_override(text: str) -> Override:
         parsed = yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"--set {key}: {value!r} is not YAML ({_syntax(error)})") from error
-    path = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
+    path = tuple(whole_number(part) for part in key.strip().split("."))
     return Override(path, parsed, "--set")
+
+
+def whole_number(text: str) -> int | str:
+    """``text`` as a number where it is one of a size that something could have."""
+    return int(text) if text.isdecimal() and len(text) <= len(str(LARGEST_INTEGER)) else text
 
 
 def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
@@ -57,7 +61,7 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
         raise InputError(f"{where}: {_dotted(problem.path)}{problem.text}") from None
     sized = "batch_size" in document.get("data", {})
     for override in overrides:
-        sized = sized or override.path == ("data", "batch_size")
+        sized = sized or _sets_batch_size(override)
         config = _apply(config, override)
     if not sized and is_problem_file(config.data.source):
         # A problem file is a batch already.
@@ -67,9 +71,13 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that ``load_config`` reads back as an equal Config."""
-    return yaml.safe_dump(
-        _plain(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
-    )
+    return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None, width=100)
+
+
+def _sets_batch_size(override: Override) -> bool:
+    if override.path == ("data",):
+        return "batch_size" in override.value
+    return override.path == ("data", "batch_size")
 
 
 def _apply(config: Config, override: Override) -> Config:
@@ -115,6 +123,8 @@ def _plain(value: Any) -> Any:
 
 
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    if not path:
+        raise InputError("--config '': the name of a YAML file is needed")
     expanded = os.path.expanduser(path)
     if os.path.exists(expanded) and not os.path.isfile(expanded):
         raise InputError(f"{path}: not a regular file; a YAML file is needed")
@@ -128,26 +138,24 @@ def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
     if len(content) > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; not a configuration")
     try:
-        text = content.decode("utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_duplicates(root, path)
-        document = yaml.safe_load(text)
+        root, document = _safe_load(content.decode("utf-8"), path)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(f"{where}: not valid YAML ({_syntax(error)})") from error
+        raise InputError(f"{where}: not valid YAML ({_syntax(error)}); {_NEEDED}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); YAML is needed") from error
-    # safe_load raises ValueError on values such as the date 2026-13-01.
+    # Values such as the date 2026-13-01 raise a ValueError.
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not valid YAML ({_syntax(error)})") from error
+        raise InputError(f"{path}: not valid YAML ({_syntax(error)}); {_NEEDED}") from error
     if document is None:
         return {}, root
     if not isinstance(document, Mapping):
-        raise InputError(f"{path}:1: the file must be a mapping with {', '.join(_SECTIONS)}")
+        raise InputError(f"{path}:1: not a mapping; it must be one with {', '.join(_SECTIONS)}")
     return dict(document), root
 
 
+_NEEDED = "valid YAML is needed"
 _SECTIONS = tuple(Config.__dataclass_fields__)
 
 
@@ -159,28 +167,45 @@ def _syntax(error: Exception) -> str:
     return reason(error)
 
 
-def _refuse_duplicates(root: yaml.Node | None, path: str) -> None:
-    # PyYAML keeps the last of two equal keys without a word. Aliases repeat a node: each is
-    # looked at once.
-    waiting, seen = [root], set[int]()
+def _safe_load(text: str, path: str) -> tuple[yaml.Node | None, Any]:
+    """What yaml.safe_load does, with a look at the keys in between."""
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        _check_keys(root, path)
+        return root, loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _check_keys(root: yaml.Node, path: str) -> None:
+    """Makes every key text, as 1 and yes are not in YAML 1.1; refuses repeated and merged ones."""
+    # Aliases repeat a node: each is looked at once.
+    waiting: list[tuple[yaml.Node, Path]] = [(root, ())]
+    seen: set[int] = set()
     while waiting:
-        node = waiting.pop()
-        if node is None or id(node) in seen:
+        node, where = waiting.pop()
+        if id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
-            waiting.extend(node.value)
+            waiting.extend((item, (*where, index)) for index, item in enumerate(node.value))
         elif isinstance(node, yaml.MappingNode):
             keys: set[str] = set()
             for key, value in node.value:
-                waiting.append(value)
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in keys:
-                        line = key.start_mark.line + 1
-                        raise InputError(
-                            f"{path}:{line}: {key.value}: this key stands here twice; once is right"
-                        )
-                    keys.add(key.value)
+                waiting.append((value, (*where, str(key.value))))
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                at = f"{path}:{key.start_mark.line + 1}: {_dotted((*where, key.value))}"
+                if key.value == "<<":
+                    # PyYAML copies what is merged: a few lines of it can fill the memory.
+                    raise InputError(f"{at}keys are not merged here; write them out")
+                if key.value in keys:
+                    raise InputError(f"{at}this key stands here twice; once is right")
+                keys.add(key.value)
+                key.tag = "tag:yaml.org,2002:str"
 
 
 def _line_of(root: yaml.Node | None, path: Path) -> int | None:
@@ -203,4 +228,9 @@ def _line_of(root: yaml.Node | None, path: Path) -> int | None:
 
 
 def _dotted(path: Path) -> str:
-    return f"{'.'.join(str(part) for part in path)}: " if path else ""
+    parts = [str(part) for part in path]
+    return (
+        f"{'.'.join(part if part.isprintable() else repr(part) for part in parts)}: "
+        if path
+        else ""
+    )

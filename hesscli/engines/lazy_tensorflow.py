@@ -7,8 +7,7 @@ import os
 import sys
 from types import ModuleType
 
-from hesscli.problem.errors import InputError
-from hesscli.problem.npz import reason
+from hesscli.problem.errors import InputError, reason
 from hesscli.problem.quiet import silenced
 
 

@@ -303,17 +303,16 @@ class RoundingFloor:
     def _activation_errors(self, of: Activation, z: Array, e_z: Array) -> tuple[Array, ...]:
         """e_k = |σ^(k)(z ± e_z) − σ^(k)(z)| + u · terms of σ^(k), for k = 0, 1, 2."""
         sigma = derivatives(of)
-        # At the whole reach of the floor, so that a kink within it counts with its whole jump.
-        reach = SAFETY * e_z
         # Below the smallest normal number the digits end at once, and z² may multiply what is
         # left of them.
         underflow = self._tiny * (1 + z * z)
 
         def error(function: Elementwise, terms: Array) -> Array:
-            value = function(z)
-            up, down = np.abs(function(z + reach) - value), np.abs(function(z - reach) - value)
-            spread = np.asarray(np.maximum(up, down)) / SAFETY
-            return spread + ELEMENTARY * self._u * terms + underflow
+            # Also at the whole reach of the floor: a kink there counts with its whole jump.
+            spread = np.maximum(
+                _spread(function, z, e_z), _spread(function, z, SAFETY * e_z) / SAFETY
+            )
+            return np.asarray(spread + ELEMENTARY * self._u * terms + underflow)
 
         functions = (sigma.value, sigma.first, sigma.second)
         return tuple(
@@ -343,6 +342,12 @@ class RoundingFloor:
         if e_y.any():
             squares = squares + (np.square(x) + np.square(e_x)) @ np.square(e_y)
         return np.asarray(np.sqrt(squares) * x_scale * y_scale + n * self._tiny)
+
+
+def _spread(function: Elementwise, z: Array, reach: Array) -> Array:
+    value = function(z)
+    up, down = np.abs(function(z + reach) - value), np.abs(function(z - reach) - value)
+    return np.asarray(np.maximum(up, down))
 
 
 def _largest(values: Array, errors: Array) -> float:

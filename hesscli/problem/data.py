@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hesscli.problem.errors import InputError
+from hesscli.problem.errors import InputError, reason
 from hesscli.problem.idx import find_idx_files, read_idx
 from hesscli.problem.network import Array, Targets
-from hesscli.problem.npz import RawArray, read_arrays, reason, require_finite
+from hesscli.problem.npz import RawArray, read_arrays, require_finite
 from hesscli.problem.problemfile import is_problem_file, read_batch
 from hesscli.problem.quiet import silenced
 

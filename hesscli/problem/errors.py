@@ -13,3 +13,9 @@ class InputError(HesscliError):
 
 class NumericalError(HesscliError):
     """A computation that left the range of its floating-point type."""
+
+
+def reason(error: BaseException) -> str:
+    """What ``error`` says, on one line: for an OSError the system's text, without the path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -8,10 +8,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from hesscli.problem.errors import InputError
-from hesscli.problem.npz import reason
+from hesscli.problem.errors import InputError, reason
 
 _NEEDED = "a file name in a writable folder is needed"
+
+
+def check_writable(path: str) -> str:
+    """The file that ``path`` leads to; raises InputError where it cannot be written."""
+    target = os.path.realpath(os.path.expanduser(path))
+    folder = os.path.dirname(target)
+    # os.replace would put a file in the place of a device such as /dev/null.
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise InputError(f"{path}: not a regular file; {_NEEDED}")
+    try:
+        os.scandir(folder).close()
+        if not os.access(folder, os.W_OK):
+            raise PermissionError("Permission denied")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
+    return target
 
 
 @contextmanager
@@ -20,10 +35,7 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 
     Raises InputError where the file cannot be written.
     """
-    target = os.path.realpath(os.path.expanduser(path))
-    # os.replace would put a file in the place of a device such as /dev/null.
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise InputError(f"{path}: not a regular file; {_NEEDED}")
+    target = check_writable(path)
     # Not tempfile: its files are readable by their owner only, whatever the umask.
     temporary = os.path.join(os.path.dirname(target), f".hesscli-{secrets.token_hex(8)}.tmp")
     try:

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError
-from hesscli.problem.npz import MAX_ARRAY_BYTES, reason
+from hesscli.problem.errors import InputError, reason
+from hesscli.problem.npz import MAX_ARRAY_BYTES
 
 Pixels = NDArray[np.uint8]
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError
+from hesscli.problem.errors import InputError, reason
 
 RawArray = NDArray[Any]
 
@@ -44,12 +44,6 @@ _DAMAGE = (
     ValueError,
 )
 _NAMES_SHOWN = 8
-
-
-def reason(error: BaseException) -> str:
-    """What ``error`` says, on one line: for an OSError the system's text, without the path."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
 
 
 def array_names(path: str) -> tuple[str, ...]:

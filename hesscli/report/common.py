@@ -67,10 +67,11 @@ def what_failed(check: Check) -> str:
 
 def rounding_note(name: str, check: Check) -> str:
     """Why a residual beyond the relative tolerance passes."""
+    scale = "|G| + |C|" if check.worst is None else "a largest entry"
     return (
         f"† {name}: the residual {residual_text(check.max_abs_residual)} is rounding: "
         f"what was subtracted in this layer leaves {residual_text(check.floor)} uncertain, "
-        f"beside a largest entry of {residual_text(check.max_abs_entry)}."
+        f"beside {scale} of {residual_text(check.max_abs_entry)}."
     )
 
 

@@ -69,7 +69,11 @@ def _rich_table(table: Table, width: int) -> RichTable:
     )
     for column in table.columns:
         rich.add_column(
-            column.title, justify="right" if column.numeric else "left", overflow="fold"
+            column.title,
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+            # A number that is broken is another number.
+            no_wrap=column.numeric,
         )
     for row in table.rows:
         rich.add_row(*(_styled(cell) for cell in row))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
 
+from hesscli.problem.errors import InputError, reason
 from hesscli.problem.files import replacing
 from hesscli.report.document import Document
 from hesscli.report.formats import print_table, render
@@ -21,7 +23,22 @@ def write_document(document: Document, format_name: str, path: str | None) -> No
             stream.write(render(document, format_name).encode("utf-8"))
         return
     console = Console(file=sys.stdout)
-    if format_name == "table" and console.is_terminal:
+    if format_name == "table" and console.is_terminal and not console.no_color:
         print_table(document, console)
     else:
-        sys.stdout.write(render(document, format_name))
+        write_text(render(document, format_name))
+
+
+def write_text(text: str) -> None:
+    """Writes ``text`` to standard output; raises InputError where that is full.
+
+    A reader that has seen enough, as ``head`` has, is no error: the verdict stands.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain again when it flushes the stream at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise InputError(f"standard output cannot be written ({reason(error)})") from error

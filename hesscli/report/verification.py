@@ -133,6 +133,7 @@ def _row_data(row: VerifiedBlock) -> dict[str, Any]:
             "residual": form.residual,
             "relative_residual": form.relative_residual,
         },
+        "form_check": check_data(row.form_check),
         "check": check_data(row.check),
         "status": status(row.passed),
     }
