@@ -58,6 +58,8 @@ def assert_every_entry_agrees(problem: Problem, some_block: int) -> None:
     # The network's block holds all the layers'; one of the others takes its own way as well.
     for name in ("network", names[some_block % len(names)]):
         theirs = {term: entries(getattr(autodiff, term)(name)) for term in TERMS[:2]}
+        # Where autodiff leaves the range of float32 the tool says so; there is nothing to compare.
+        assume(all(np.isfinite(matrix).all() for matrix in theirs.values()))
         theirs["curvature"] = theirs["hessian"] - theirs["gauss_newton"]
         largest = max(float(np.abs(matrix).max()) for matrix in theirs.values())
         allowed = tolerance(floor, autodiff.hessian(name), largest)
