@@ -92,6 +92,8 @@ class _Cross:
 class RoundingFloor:
     """The floors of every block of one problem, from the chain rule's own quantities.
 
+    (All but the block of all inputs at once: between two examples it is 0 without rounding.)
+
     Raises NumericalError where the errors themselves leave the range of float64.
     """
 
