@@ -37,6 +37,8 @@ def entry(first: str, second: str | None, problem: ProblemOptions, output: Outpu
     from hesscli.studies import entry as study
 
     with progress_bar() as progress:
-        result = study.entry(problems, first, second or first, config.check.rtol, progress)
+        result = study.entry(
+            problems, first, first if second is None else second, config.check.rtol, progress
+        )
     write_document(entry_document(result), output.format_name, output.path)
     return 0 if result.passed else 1
