@@ -134,7 +134,7 @@ def test_the_worked_example_has_its_closed_form(engine: int) -> None:
     assert witness.gradient("dense/kernel").tolist() == [10, 2, 20, 4]
 
 
-def test_plain_reverse_mode_of_a_vector_gives_the_sum_over_outputs() -> None:
+def test_tensorflow_sums_the_derivatives_of_a_vector_over_its_outputs() -> None:
     # The documentation's claim about TensorFlow itself.
     autodiff = Autodiff(linear_then_square())
     tf = autodiff.tf
@@ -143,6 +143,8 @@ def test_plain_reverse_mode_of_a_vector_gives_the_sum_over_outputs() -> None:
         tape.watch(x)
         f = autodiff.output(x, {})
     assert np.asarray(tape.gradient(f, x)).tolist() == [[16, 18]]
+    hessians = tf.function(lambda x: tf.hessians(autodiff.output(x, {}), x), autograph=False)(x)
+    assert np.reshape(hessians[0], (2, 2)).tolist() == [[20, -2], [-2, 10]]
 
 
 def test_the_documentation_says_what_is_computed() -> None:
