@@ -60,7 +60,8 @@ class _AutodiffJacobian(JacobianBlock):
                 start, min(stop, self.shape[0]), values_each * self.dtype.itemsize
             )
         ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        empty = np.empty((0, self.shape[1]), dtype=self.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
 
     def _rows(self, start: int, stop: int) -> Array:
         engine, tf = self.engine, self.engine.tf

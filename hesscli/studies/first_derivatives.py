@@ -98,9 +98,10 @@ def verify_first(
     for witnesses, subject in each_subject(problems, options):
         problem = witnesses.problem
         activation = problem.hidden_activation
-        progress(f"{activation} {subject.layer}", 0, 1)
+        shape = _shape(problem, of, subject)
         tally = _Tally()
         for piece in _PIECES[of](witnesses, subject):
+            progress(f"{activation} {subject.layer}", tally.compared, math.prod(shape))
             tally.add(piece)
         rows.append(
             VerifiedFirst(
@@ -108,7 +109,7 @@ def verify_first(
                 layer=subject.layer,
                 block=subject.block,
                 size=subject.size,
-                shape=_shape(problem, of, subject),
+                shape=shape,
                 autodiff_norm=tally.autodiff_norm,
                 chain_rule_norm=tally.chain_rule_norm,
                 check=tally.check(options.rtol_for(problem)),
