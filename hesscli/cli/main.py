@@ -12,6 +12,7 @@ import click
 from hesscli import __version__
 from hesscli.cli.compare import compare
 from hesscli.cli.config import config
+from hesscli.cli.entry import entry
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
 
@@ -29,6 +30,7 @@ _INTERRUPTED = 130
     Examples:
       hesscli verify --activation relu
       hesscli compare --activation tanh
+      hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
       hesscli config > mine.yaml
     """,
 )
@@ -42,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, config):
+for command in (verify, compare, entry, config):
     cli.add_command(command)
 
 

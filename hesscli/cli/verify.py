@@ -24,6 +24,7 @@ from hesscli.cli.progress import progress_bar
       hesscli verify --activation relu
       hesscli verify --activation all --check form
       hesscli verify --activation tanh --terms gauss-newton
+      hesscli verify --of jacobian --block layer
       hesscli verify --config mine.yaml --format junit --output report.xml
     """
 )
@@ -35,29 +36,63 @@ from hesscli.cli.progress import progress_bar
     default="hessian",
     help="Hold the whole chain rule (default) or its Gauss-Newton term alone against autodiff.",
 )
+@click.option(
+    "--of",
+    type=click.Choice(("gradient", "jacobian", "hessian")),
+    default="hessian",
+    help="The derivative: the loss's gradient, the Jacobian of the network's outputs, or the "
+    "loss's Hessian (default).",
+)
 @output_options
 def verify(
     problem: ProblemOptions,
     witness: WitnessOptions,
     terms: Literal["hessian", "gauss-newton"],
+    of: Literal["gradient", "jacobian", "hessian"],
     output: OutputOptions,
 ) -> int:
-    """Hold the chain rule's Hessians against autodiff's.
+    """Hold the chain rule's Hessians or first derivatives against autodiff's.
 
     For each activation and layer: the quadratic form of the kernel's Hessian at the kernel
     itself by both witnesses, their residual, the largest residual of what was compared relative
     to the largest entry, and PASS or FAIL. Exits with 1 where anything fails.
+
+    First derivatives, with --of gradient or jacobian, are compared in every entry; shown are
+    their norms.
     """
+    if of != "hessian":
+        _require_hessian_options_unused(of, witness, terms)
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)
     witness.save(problems[0])
 
     from hesscli.report.output import write_document
-    from hesscli.report.verification import verification_document
-    from hesscli.studies import verification
 
     with progress_bar() as progress:
-        result = verification.verify(problems, check, terms, progress)
-    write_document(verification_document(result), output.format_name, output.path)
-    return 0 if result.passed else 1
+        if of == "hessian":
+            from hesscli.report.verification import verification_document
+            from hesscli.studies.verification import verify as verify_hessian
+
+            hessian = verify_hessian(problems, check, terms, progress)
+            passed, document = hessian.passed, verification_document(hessian)
+        else:
+            from hesscli.report.first_derivatives import first_document
+            from hesscli.studies.first_derivatives import verify_first
+
+            first = verify_first(problems, of, check, progress)
+            passed, document = first.passed, first_document(first)
+    write_document(document, output.format_name, output.path)
+    return 0 if passed else 1
+
+
+def _require_hessian_options_unused(of: str, witness: WitnessOptions, terms: str) -> None:
+    if terms != "hessian":
+        raise click.UsageError(
+            f"--of {of} --terms {terms}: only the Hessian has a Gauss-Newton term; "
+            "use one of the two options"
+        )
+    if witness.method == "form":
+        raise click.UsageError(
+            f"--of {of} --check form: only the Hessian has a quadratic form; use --check entries"
+        )

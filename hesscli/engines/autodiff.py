@@ -150,9 +150,8 @@ class Autodiff:
         return tf.constant(self.problem.inputs[chosen]), tf.constant(self.problem.targets[chosen])
 
     def value_of(self, name: str) -> Tensor:
-        """A kernel (inputs, units), a bias (1, units) or an example's input (1, d)."""
-        example = input_example(name)
-        return self._parameters[name] if example is None else self.batch(example)[0]
+        """A kernel (inputs, units) or a bias (1, units)."""
+        return self._parameters[name]
 
     def output(
         self, x: Tensor, replaced: Tensors, shift: tuple[int, Function] | None = None
@@ -199,11 +198,15 @@ class _Block(HessianBlock):
         self.engine = engine
         self._example = input_example(parameter)
         self._x, self._targets = engine.batch(self._example)
-        self._values = {
-            tensor.name: engine.value_of(tensor.name)
-            for segment in layout.segments
-            for tensor in segment.tensors
-        }
+        self._in_input = parameter == INPUT or self._example is not None
+        if self._in_input:
+            self._values = {parameter: self._x}
+        else:
+            self._values = {
+                tensor.name: engine.value_of(tensor.name)
+                for segment in layout.segments
+                for tensor in segment.tensors
+            }
         # What one vector costs: a copy of the parameters and of each activation.
         values_each = max(self.shape[0], self._x.shape[0] * max(problem.widths[1:]))
         self._bytes_each = values_each * self.dtype.itemsize
@@ -237,7 +240,7 @@ class _Block(HessianBlock):
         return {name: tile(value[None], [count, 1, 1]) for name, value in self._values.items()}
 
     def _output(self, parameters: Tensors) -> Tensor:
-        x = self._x if self._example is None else parameters[self.parameter]
+        x = parameters[self.parameter] if self._in_input else self._x
         return self.engine.output(x, parameters)
 
 
@@ -262,6 +265,8 @@ class AutodiffHessian(_Block):
         return list(products.values())
 
     def rows(self, start: int, stop: int) -> Array:
+        if self.parameter == INPUT:
+            return super().rows(start, stop)
         stop = min(stop, self.shape[0])
         # np.asarray takes TensorFlow's memory as it is.
         batch = self._x, self._targets

@@ -72,6 +72,24 @@ class InputBlock(HessianBlock):
         return rows
 
 
+class InputsBlock(HessianBlock):
+    """All inputs of the batch: W S_n Wᵀ for each example, and 0 between two of them.
+
+    The loss is a sum over examples, each of which sees its own input only. ``W`` is (inputs,
+    units), ``S`` (N, units, units).
+    """
+
+    def __init__(self, parameter: str, layout: Layout, W: Array, S: Array) -> None:
+        self.W = W
+        self.S = S
+        super().__init__(parameter, layout, W.dtype)
+
+    def _matmat(self, V: Array) -> Array:
+        by_example = V.reshape(len(self.S), self.W.shape[0], V.shape[1])
+        product: Array = self.W @ (self.S @ (self.W.T @ by_example))
+        return product.reshape(V.shape)
+
+
 @dataclass(frozen=True)
 class CrossTerm:
     """What connects layers k < l: H[(j,q),(i,p)] = Σ_n a_k[i] (M[j,p] g_l[q] + a_l[j] B[q,p]).

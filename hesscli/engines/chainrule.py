@@ -25,8 +25,14 @@ from functools import cached_property
 import numpy as np
 
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainblocks import CrossTerm, InputBlock, LayerBlock, NetworkBlock
-from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
+from hesscli.engines.chainblocks import (
+    CrossTerm,
+    InputBlock,
+    InputsBlock,
+    LayerBlock,
+    NetworkBlock,
+)
+from hesscli.engines.layout import INPUT, NETWORK, input_example, layer_of, layout_of
 from hesscli.problem.activations import derivatives
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.losses import loss_derivatives
@@ -73,6 +79,8 @@ class ChainRule:
         example = input_example(parameter)
         if example is not None:
             return InputBlock(parameter, layout, self.problem.layers[0].kernel, S[0][example])
+        if parameter == INPUT:
+            return InputsBlock(parameter, layout, self.problem.layers[0].kernel, S[0])
         if parameter == NETWORK:
             names = self.problem.layer_names
             layers = tuple(self._layer_block(name, S[k]) for k, name in enumerate(names))

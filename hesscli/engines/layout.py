@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.problem.errors import InputError
 from hesscli.problem.network import Array, Problem
 
 INPUT, NETWORK = "input", "network"
 _INPUT_NAME = re.compile(rf"{INPUT}\[(\d+)\]")
+# A tensor and a place in it; indices below zero are read, to be refused with the shape.
+_ENTRY_NAME = re.compile(r"(.+)\[\s*(-?\d+(?:\s*,\s*-?\d+)*)\s*\]")
 
 
 @dataclass(frozen=True)
@@ -93,15 +97,38 @@ class Layout:
                     row -= tensor.rows
         raise IndexError(index)
 
+    def index_of(self, name: str) -> int:
+        """The index of the parameter called ``name``: the inverse of ``name_of``.
+
+        Raises InputError, with the shape, for a place that the tensor does not have, and
+        KeyError for a tensor that is not in the layout.
+        """
+        wanted, place = _parsed(name)
+        for segment, low in zip(self.segments, self.starts, strict=False):
+            first = 0
+            for tensor in segment.tensors:
+                if tensor.name == wanted:
+                    shape = (segment.units,) if tensor.is_vector else (tensor.rows, segment.units)
+                    _require_inside(name, wanted, place, shape)
+                    row = 0 if tensor.is_vector else place[0]
+                    return low + (first + row) * segment.units + place[-1]
+                first += tensor.rows
+        raise KeyError(wanted)
+
 
 def layout_of(problem: Problem, parameter: str) -> Layout:
     """The layout of the block ``parameter``; raises KeyError for a name that is none.
 
     A block is a tensor (``dense1/kernel``, ``dense1/bias``), a layer (``dense1``: its kernel,
-    then its bias), an example's input (``input[0]``) or the ``network``, layer by layer.
+    then its bias), an example's input (``input[0]``), all inputs of the batch (``input``) or the
+    ``network``, layer by layer.
     """
     if parameter == NETWORK:
         return Layout(tuple(_layer_segment(problem, name) for name in problem.layer_names))
+    if parameter == INPUT:
+        names = [f"{INPUT}[{n}]" for n in range(problem.examples)]
+        tensors = tuple(Tensor(name, 1, is_vector=True) for name in names)
+        return Layout((Segment(problem.layers[0].inputs, tensors),))
     example = input_example(parameter)
     if example is not None and example < problem.examples:
         width = problem.layers[0].inputs
@@ -121,8 +148,34 @@ def input_example(parameter: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def tensor_of(problem: Problem, name: str) -> str:
+    """The tensor that the parameter ``name`` is in, as in ``dense1/kernel`` for
+    ``dense1/kernel[300,4]``.
+
+    Raises InputError for a name that is not of this form, or of a tensor that is not there.
+    """
+    tensor, _ = _parsed(name)
+    example = input_example(tensor)
+    if example is not None:
+        if example >= problem.examples:
+            raise InputError(
+                f"{name}: there is no example {example}; the batch has {problem.examples}, "
+                f"{INPUT}[0] to {INPUT}[{problem.examples - 1}]"
+            )
+        return tensor
+    segments = layout_of(problem, NETWORK).segments
+    known = [known.name for segment in segments for known in segment.tensors]
+    if tensor not in known:
+        near = get_close_matches(tensor, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(known)}"
+        raise InputError(f"{name}: {tensor!r} is unknown; {hint}")
+    return tensor
+
+
 def value_of(problem: Problem, parameter: str) -> Array:
     """The value of the parameters of a block, (P,)."""
+    if parameter == INPUT:
+        return problem.inputs.reshape(-1)
     example = input_example(parameter)
     if example is not None:
         chosen: Array = problem.inputs[example]
@@ -140,6 +193,28 @@ def value_of(problem: Problem, parameter: str) -> Array:
 def layer_of(parameter: str) -> str:
     """The layer that a tensor's or a layer's block belongs to."""
     return parameter.partition("/")[0]
+
+
+def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
+    """The tensor and the place in it that ``name`` says."""
+    match = _ENTRY_NAME.fullmatch(name.strip())
+    if match is None:
+        raise InputError(
+            f"{name!r} names no single parameter; write <layer>/kernel[i,h], <layer>/bias[h] or "
+            f"{INPUT}[n][i]"
+        )
+    return match[1], tuple(int(index) for index in match[2].split(","))
+
+
+def _require_inside(name: str, tensor: str, place: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if len(place) != len(shape) or not all(
+        0 <= index < size for index, size in zip(place, shape, strict=True)
+    ):
+        last = ",".join(str(size - 1) for size in shape)
+        sizes = f"({shape[0]},)" if len(shape) == 1 else str(shape)
+        raise InputError(
+            f"{name}: {tensor} has the shape {sizes}; its last entry is {tensor}[{last}]"
+        )
 
 
 def _layer_segment(problem: Problem, name: str) -> Segment:

@@ -23,7 +23,8 @@ every step through the same sweep, to first order in the unit roundoff u:
     (squares, sizes and σ^(k) elementwise).
 3.  The floor of an entry of the kernel block is SAFETY · Σ_n of the errors of a_n a_nᵀ ⊗ S_n at
     the largest input, for each pair (h, l) of units; of a quadratic form, SAFETY · Σ_n of the
-    errors of u_nᵀ S_n u_n.
+    errors of u_nᵀ S_n u_n. The floors of first derivatives come from the same errors e_g, and
+    from a sweep like that of g for each row of the Jacobian.
 
 A residual passes when it is at most rtol · (the largest entry) + floor. In a network that is not
 saturated the floor is some hundred u of the largest entry and decides nothing; in a saturated one
@@ -34,11 +35,14 @@ not by u times them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hesscli.engines.chainrule import ChainRule, Node
+from hesscli.engines.jacobian import JacobianBlock
 from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
+from hesscli.engines.rounding_first import InputFloor, ParameterFloor, Uncertain
 from hesscli.engines.rounding_terms import ELEMENTARY, loss_errors, subtracted_terms
 from hesscli.problem.activations import Elementwise, derivatives
 from hesscli.problem.errors import NumericalError
@@ -92,6 +96,8 @@ class _Cross:
 class RoundingFloor:
     """The floors of every block of one problem, from the chain rule's own quantities.
 
+    (All but the block of all inputs at once: between two examples it is 0 without rounding.)
+
     Raises NumericalError where the errors themselves leave the range of float64.
     """
 
@@ -127,6 +133,62 @@ class RoundingFloor:
             else:
                 floor = self._parameter_form(parameter, v)
             return float(_finite(np.asarray(SAFETY * floor), parameter))
+
+    def gradient(self, parameter: str) -> Array:
+        """The floor of ∂L/∂θ, (P,) for the block's parameters."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if (example := input_example(parameter)) is not None:
+                node, chosen = self._nodes[0], slice(example, example + 1)
+                e_g = self._errors[0].g[chosen]
+                floor = self._product_error(node.g_z[chosen], e_g, node.W.T)[0]
+            else:
+                names = self._problem.layer_names if parameter == NETWORK else (parameter,)
+                floor = np.concatenate([self._layer_gradient(name) for name in names])
+            return _finite(SAFETY * floor, parameter)
+
+    def _layer_gradient(self, parameter: str) -> Array:
+        # Σ_n a_n g_nᵀ, whose examples' errors may have the same sign.
+        index = self._problem.layer_index(layer_of(parameter))
+        g, e_g = np.abs(self._nodes[index].g_z), self._errors[index].g
+        a, e_a = (value.T for value in self._inputs(parameter))
+        of_sum = self._product_error(a, np.zeros_like(a), g)
+        return np.asarray(a @ e_g + e_a @ (g + e_g) + of_sum).reshape(-1)
+
+    def jacobian(self, parameter: str) -> JacobianBlock:
+        """The floor of ∂f/∂θ, whose rows are asked for like those of the Jacobian."""
+        problem = self._problem
+        if (example := input_example(parameter)) is not None:
+            J = self._jacobians[0]
+            floor = self._product_error(J.size[example], J.error[example], self._nodes[0].W.T)
+            return InputFloor(problem, parameter, _finite(SAFETY * floor, parameter))
+        names = problem.layer_names if parameter == NETWORK else (parameter,)
+        factors = tuple(
+            (Uncertain(*self._inputs(name)), self._jacobians[problem.layer_index(layer_of(name))])
+            for name in names
+        )
+        return ParameterFloor(problem, parameter, factors, self._u, self._tiny, SAFETY)
+
+    @cached_property
+    def _jacobians(self) -> tuple[Uncertain, ...]:
+        """J = ∂f/∂z (N, c, units) at every layer, with the error of its own sweep.
+
+        e_J = e_1 |J_a| + (|σ′| + e_1) e_Ja,   J_a = J Wᵀ of the layer above
+        """
+        e_1 = self._errors[-1].first[:, :, None]
+        identity = np.eye(e_1.shape[1])
+        J, e_J = self._slope(len(self._nodes) - 1)[:, :, None] * identity, e_1 * identity
+        sweep = [Uncertain(np.abs(J), e_J)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k in reversed(range(len(self._nodes) - 1)):
+                W = self._nodes[k + 1].W
+                J_a, e_Ja = J @ W.T, self._product_error(J, e_J, W.T)
+                slope, e_1 = self._slope(k)[:, None, :], self._errors[k].first[:, None, :]
+                J = slope * J_a
+                e_J = e_1 * np.abs(J_a) + (np.abs(slope) + e_1) * e_Ja + self._tiny
+                sweep.append(Uncertain(np.abs(J), e_J))
+        for uncertain, name in zip(reversed(sweep), self._problem.layer_names, strict=True):
+            _finite(uncertain.error, name)
+        return tuple(reversed(sweep))
 
     def _layer_entries(self, parameter: str) -> Array:
         index = self._problem.layer_index(layer_of(parameter))
@@ -365,7 +427,7 @@ def _in_float64(node: Node, layer: Layer) -> _Node:
 def _finite(floor: Array, layer: str) -> Array:
     if not np.isfinite(floor).all():
         raise NumericalError(
-            f"{layer}: the rounding error of its Hessian leaves the range of float64; "
+            f"{layer}: the rounding error of its derivatives leaves the range of float64; "
             "use smaller weights"
         )
     return floor

@@ -1,0 +1,44 @@
+"""``hesscli entry``."""
+
+from __future__ import annotations
+
+import click
+
+from hesscli.cli.options import OutputOptions, ProblemOptions, output_options, problem_options
+from hesscli.cli.progress import progress_bar
+
+
+@click.command(
+    epilog="""
+    \b
+    Examples:
+      hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
+      hesscli entry 'dense1/kernel[300,4]' --activation tanh
+      hesscli entry 'input[0][300]' 'input[0][301]' --format json
+    """
+)
+@click.argument("first", metavar="NAME")
+@click.argument("second", metavar="[NAME]", required=False)
+@problem_options
+@output_options
+def entry(first: str, second: str | None, problem: ProblemOptions, output: OutputOptions) -> int:
+    """One second-order partial derivative of the loss.
+
+    NAME is a single parameter, <layer>/kernel[i,h] or <layer>/bias[h], or a single value of an
+    example's input, input[n][i]. With one name it is the pure second derivative. Shown are the
+    Hessian's entry and its Gauss-Newton and curvature terms by both witnesses, with the
+    residuals. Exits with 1 where one is too large.
+    """
+    config = problem.config()
+    problems = problem.problems(config)
+
+    from hesscli.report.entry import entry_document
+    from hesscli.report.output import write_document
+    from hesscli.studies import entry as study
+
+    with progress_bar() as progress:
+        result = study.entry(
+            problems, first, first if second is None else second, config.check.rtol, progress
+        )
+    write_document(entry_document(result), output.format_name, output.path)
+    return 0 if result.passed else 1

@@ -1,0 +1,109 @@
+"""``hesscli entry``: an Entry as a Document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hesscli.report.common import (
+    check_data,
+    heading,
+    preamble,
+    rounding_note,
+    status,
+    what_failed,
+)
+from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict
+from hesscli.studies.entry import Entry, EntryOf, EntryTerm
+
+_TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
+
+
+def entry_document(result: Entry) -> Document:
+    """Tables, data and test cases of an entry; the CSV form has a row for each term."""
+    return Document(
+        heading=heading(result.problem, result.environment),
+        tables=tuple(_table(result, row) for row in result.results),
+        data={
+            **preamble("hesscli/entry/1", result.passed, result.environment, result.problem),
+            "first": result.first,
+            "second": result.second,
+            "zero_by_structure": result.separate_examples,
+            "results": [_term_data(row, term) for row in result.results for term in row.terms],
+        },
+        cases=tuple(
+            Case(row.activation, f"{_derivative(result)} {term.term}", _failure(term))
+            for row in result.results
+            for term in row.terms
+        ),
+    )
+
+
+def _derivative(result: Entry) -> str:
+    if result.first == result.second:
+        return f"∂²L/∂{result.first}²"
+    return f"∂²L/∂{result.first} ∂{result.second}"
+
+
+def _table(result: Entry, row: EntryOf) -> Table:
+    return Table(
+        title=f"{row.activation}: {_derivative(result)}",
+        columns=(
+            Column("term", numeric=False),
+            Column("autodiff"),
+            Column("chain rule"),
+            Column("residual"),
+            Column("relative"),
+            Column("verdict", numeric=False),
+        ),
+        rows=tuple(
+            (
+                _TERMS[term.term],
+                _entry_text(term.autodiff),
+                _entry_text(term.chain_rule),
+                residual_text(term.residual),
+                residual_text(term.check.relative_residual),
+                verdict(term.check.passed) + ("†" if term.check.limited_by_rounding else ""),
+            )
+            for term in row.terms
+        ),
+        notes=tuple(_notes(result, row)),
+    )
+
+
+def _entry_text(value: float) -> str:
+    """One entry alone has room for the digits that float64 is good for."""
+    return "0" if value == 0 else f"{value:.12e}"
+
+
+def _notes(result: Entry, row: EntryOf) -> list[str]:
+    largest = row.terms[0].check.max_abs_entry
+    notes = [
+        f"relative: to {residual_text(largest)}, the largest entry in the row of {result.first}."
+    ]
+    if result.separate_examples:
+        notes.append(
+            "Zero by structure: each example's loss depends on its own input only, so no entry "
+            "connects two examples."
+        )
+    notes += [f"FAIL: {_TERMS[t.term]}: {_failure(t)}." for t in row.terms if not t.check.passed]
+    limited = next((term for term in row.terms if term.check.limited_by_rounding), None)
+    if limited is not None:
+        notes.append(rounding_note(_TERMS[limited.term], limited.check))
+    return notes
+
+
+def _failure(term: EntryTerm) -> str | None:
+    return None if term.check.passed else what_failed(term.check)
+
+
+def _term_data(row: EntryOf, term: EntryTerm) -> dict[str, Any]:
+    return {
+        "activation": row.activation,
+        "block": row.block,
+        "term": term.term,
+        "autodiff": term.autodiff,
+        "chain_rule": term.chain_rule,
+        "residual": term.residual,
+        "check": check_data(term.check),
+        "status": status(term.check.passed),
+    }

@@ -1,0 +1,206 @@
+"""One second-order partial derivative, or one pure second derivative, by all witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hesscli.engines.autodiff import Autodiff
+from hesscli.engines.block import Engine
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.layout import (
+    INPUT,
+    NETWORK,
+    Layout,
+    input_example,
+    layer_of,
+    layout_of,
+    tensor_of,
+)
+from hesscli.engines.rounding import RoundingFloor
+from hesscli.problem.errors import InputError, NumericalError
+from hesscli.problem.network import Array, Problem
+from hesscli.studies.checks import DEFAULT_RTOL, Check
+from hesscli.studies.context import (
+    Environment,
+    ProblemSummary,
+    Progress,
+    environment,
+    no_progress,
+    summary,
+)
+
+
+@dataclass(frozen=True)
+class EntryTerm:
+    """The entry of one term of the Hessian by both witnesses.
+
+    ``term`` is ``hessian``, ``gauss_newton`` or ``curvature``; ``check`` judges the residual by
+    the largest entry that autodiff has in the row of the first name, in any of the terms.
+    """
+
+    term: str
+    autodiff: float
+    chain_rule: float
+    check: Check
+
+    @property
+    def residual(self) -> float:
+        return self.autodiff - self.chain_rule
+
+
+@dataclass(frozen=True)
+class EntryOf:
+    """The entry for one activation. ``block`` is the block whose row was computed."""
+
+    activation: str
+    block: str
+    terms: tuple[EntryTerm, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(term.check.passed for term in self.terms)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What ``hesscli entry`` found: ∂²L/∂first ∂second for each activation.
+
+    ``first`` and ``second`` are parameters or input values as the layout names them;
+    ``separate_examples`` says that they are inputs of two different examples.
+    """
+
+    environment: Environment
+    problem: ProblemSummary
+    first: str
+    second: str
+    separate_examples: bool
+    results: tuple[EntryOf, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.results)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The entry's block, and its row and column there."""
+
+    block: str
+    layout: Layout
+    row: int
+    column: int
+    separate_examples: bool
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.layout.name_of(self.row), self.layout.name_of(self.column)
+
+
+def entry(
+    problems: Sequence[Problem],
+    first: str,
+    second: str,
+    rtol: float | None = None,
+    progress: Progress = no_progress,
+) -> Entry:
+    """∂²L/∂first ∂second of ``problems``, which differ in their activations only.
+
+    The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``. ``rtol``
+    None takes the default of the dtype. Raises InputError for a name that is none, and for one
+    input with one parameter; NumericalError where an entry leaves the range of the dtype.
+    """
+    place = _place(problems[0], first, second)
+    rows = []
+    for done, problem in enumerate(problems):
+        progress(problem.hidden_activation, done, len(problems))
+        rows.append(_entry_of(problem, place, rtol))
+    return Entry(
+        environment(problems[0]),
+        summary(problems[0]),
+        *place.names,
+        place.separate_examples,
+        tuple(rows),
+    )
+
+
+def _place(problem: Problem, first: str, second: str) -> _Place:
+    """The smallest block that both names are in, and where they are in it."""
+    one, other = tensor_of(problem, first), tensor_of(problem, second)
+    examples = input_example(one), input_example(other)
+    if examples.count(None) == 1:
+        raise InputError(
+            f"{first} and {second}: one is an input and one a parameter; give two parameters or "
+            "two inputs"
+        )
+    if one == other:
+        block = one
+    elif None not in examples:
+        block = INPUT
+    else:
+        block = layer_of(one) if layer_of(one) == layer_of(other) else NETWORK
+    layout = layout_of(problem, block)
+    return _Place(block, layout, layout.index_of(first), layout.index_of(second), block == INPUT)
+
+
+def _entry_of(problem: Problem, place: _Place, rtol: float | None) -> EntryOf:
+    chain_rule, autodiff = ChainRule(problem), Autodiff(problem)
+    floor = _floor(chain_rule, place)
+    rtol = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
+
+    # H is symmetric: the row is a product, which for one is quicker than rows().
+    unit = np.zeros(place.layout.size, dtype=problem.dtype)
+    unit[place.row] = 1
+
+    def row(engine: Engine, term: str) -> Array:
+        values: Array = getattr(engine, term)(place.block) @ unit
+        return values
+
+    terms = ("hessian", "gauss_newton", "curvature")
+    theirs = {term: row(autodiff, term) for term in terms}
+    scale = float(max(np.abs(values).max() for values in theirs.values()))
+    found = [
+        _term(
+            term,
+            float(theirs[term][place.column]),
+            float(row(chain_rule, term)[place.column]),
+            scale,
+            rtol,
+            floor,
+            place.names,
+        )
+        for term in terms
+    ]
+    return EntryOf(problem.hidden_activation, place.block, tuple(found))
+
+
+def _term(
+    term: str,
+    autodiff: float,
+    chain_rule: float,
+    scale: float,
+    rtol: float,
+    floor: float,
+    names: tuple[str, str],
+) -> EntryTerm:
+    size = abs(autodiff - chain_rule)
+    if not np.isfinite([size, scale]).all():
+        raise NumericalError(
+            f"{names[0]}, {names[1]}: the entry is not finite; use smaller weights or dtype float64"
+        )
+    passed = size <= rtol * scale + floor
+    check = Check("entry", 1, size, scale, rtol, floor, names, passed)
+    return EntryTerm(term, autodiff, chain_rule, check)
+
+
+def _floor(chain_rule: ChainRule, place: _Place) -> float:
+    """What rounding leaves uncertain; nothing between two examples, where nothing is rounded."""
+    if place.separate_examples:
+        return 0.0
+    floors = RoundingFloor(chain_rule).entries(place.block)
+    groups = [
+        int(place.layout.groups_of(index, index + 1)[0]) for index in (place.row, place.column)
+    ]
+    return float(floors[groups[0], groups[1]])

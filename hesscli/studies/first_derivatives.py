@@ -1,0 +1,232 @@
+"""Do the chain rule's first derivatives equal autodiff's: the gradient, and the Jacobian of f?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from hesscli.engines.autodiff_first import AutodiffFirst
+from hesscli.engines.chainfirst import ChainFirst
+from hesscli.engines.jacobian import FirstOrderEngine, JacobianBlock
+from hesscli.engines.layout import INPUT, Layout, layout_of
+from hesscli.engines.pieces import pieces
+from hesscli.problem.errors import NumericalError
+from hesscli.problem.network import Array, Problem
+from hesscli.studies.checks import Check
+from hesscli.studies.context import (
+    Environment,
+    ProblemSummary,
+    Progress,
+    environment,
+    no_progress,
+    summary,
+)
+from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
+
+FirstDerivative = Literal["gradient", "jacobian"]
+
+
+@dataclass(frozen=True)
+class VerifiedFirst:
+    """The gradient or the Jacobian in one block by both witnesses.
+
+    ``shape`` is (P,) or (N·c, P), and (N, d) or (N, c, d) for the inputs. The norms are the
+    Frobenius norms; ``check`` compares every entry.
+    """
+
+    activation: str
+    layer: str
+    block: str
+    size: int
+    shape: tuple[int, ...]
+    autodiff_norm: float
+    chain_rule_norm: float
+    check: Check
+
+    @property
+    def passed(self) -> bool:
+        return self.check.passed
+
+
+@dataclass(frozen=True)
+class FirstVerification:
+    """What ``hesscli verify --of gradient`` or ``jacobian`` found."""
+
+    environment: Environment
+    problem: ProblemSummary
+    of: FirstDerivative
+    block: str
+    results: tuple[VerifiedFirst, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.results)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows (R, P) from ``start`` of a derivative by both witnesses, with their floor.
+
+    ``names_of`` says what a row and a column of the whole derivative are.
+    """
+
+    start: int
+    autodiff: Array
+    chain_rule: Array
+    floor: Array
+    names_of: Callable[[int, int], tuple[str, str]]
+
+
+def verify_first(
+    problems: Sequence[Problem],
+    of: FirstDerivative,
+    options: CheckOptions,
+    progress: Progress = no_progress,
+) -> FirstVerification:
+    """Compares every entry of the first derivatives in the blocks that ``options`` name.
+
+    ``problems`` differ in their activations only. Raises NumericalError where a derivative
+    leaves the range of the dtype, InputError where the options name no block.
+    """
+    rows = []
+    for witnesses, subject in each_subject(problems, options):
+        problem = witnesses.problem
+        activation = problem.hidden_activation
+        shape = _shape(problem, of, subject)
+        tally = _Tally()
+        for piece in _PIECES[of](witnesses, subject):
+            progress(f"{activation} {subject.layer}", tally.compared, math.prod(shape))
+            tally.add(piece)
+        rows.append(
+            VerifiedFirst(
+                activation=activation,
+                layer=subject.layer,
+                block=subject.block,
+                size=subject.size,
+                shape=shape,
+                autodiff_norm=tally.autodiff_norm,
+                chain_rule_norm=tally.chain_rule_norm,
+                check=tally.check(options.rtol_for(problem)),
+            )
+        )
+    first = problems[0]
+    return FirstVerification(environment(first), summary(first), of, options.block, tuple(rows))
+
+
+def _shape(problem: Problem, of: FirstDerivative, subject: Subject) -> tuple[int, ...]:
+    outputs = () if of == "gradient" else (problem.layers[-1].units,)
+    if subject.block == INPUT:
+        return (problem.examples, *outputs, subject.size)
+    return (*(problem.examples * c for c in outputs), subject.size)
+
+
+def _engines(witnesses: Witnesses) -> tuple[FirstOrderEngine, FirstOrderEngine]:
+    return ChainFirst(witnesses.chain_rule), AutodiffFirst(witnesses.autodiff)
+
+
+def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
+    ours, theirs = _engines(witnesses)
+    for name in subject.parameters:
+        layout = layout_of(witnesses.problem, name)
+        yield _Piece(
+            0,
+            theirs.gradient(name)[None, :],
+            ours.gradient(name)[None, :],
+            witnesses.floor.gradient(name)[None, :],
+            partial(_gradient_names, layout),
+        )
+
+
+def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
+    ours, theirs = _engines(witnesses)
+    for name in subject.parameters:
+        J, reference = ours.jacobian(name), theirs.jacobian(name)
+        floor = witnesses.floor.jacobian(name)
+        for start, stop in pieces(0, J.shape[0], J.shape[1] * J.dtype.itemsize):
+            yield _Piece(
+                start,
+                reference.rows(start, stop),
+                J.rows(start, stop),
+                floor.rows(start, stop),
+                partial(_jacobian_names, J),
+            )
+
+
+def _gradient_names(layout: Layout, _: int, column: int) -> tuple[str, str]:
+    return "L", layout.name_of(column)
+
+
+def _jacobian_names(J: JacobianBlock, row: int, column: int) -> tuple[str, str]:
+    return J.row_name(row), J.layout.name_of(column)
+
+
+_PIECES: Mapping[FirstDerivative, Callable[[Witnesses, Subject], Iterator[_Piece]]] = (
+    MappingProxyType({"gradient": _gradient_pieces, "jacobian": _jacobian_pieces})
+)
+
+
+class _Tally:
+    """What the pieces of one subject add up to.
+
+    An entry passes when its residual is at most rtol · (the largest entry) + its own floor. The
+    largest entry is known at the end only; until then what is kept is how far each piece's
+    residuals are beyond their floors.
+    """
+
+    def __init__(self) -> None:
+        self.compared = 0
+        self.largest = 0.0
+        self.residual = 0.0
+        self.autodiff_norm = 0.0
+        self.chain_rule_norm = 0.0
+        self._floor = 0.0
+        self._beyond_floor = 0.0
+        self._worst = ("", "")
+
+    def add(self, piece: _Piece) -> None:
+        residual = np.abs(piece.autodiff - piece.chain_rule)
+        largest = float(residual.max())
+        doubtful = ~np.isfinite(residual) | ~np.isfinite(piece.floor)
+        if doubtful.any():
+            row, column = (int(index) for index in np.argwhere(doubtful)[0])
+            output, parameter = piece.names_of(piece.start + row, column)
+            raise NumericalError(
+                f"∂{output}/∂{parameter}, or its rounding error, is not finite in "
+                f"{piece.autodiff.dtype}; use smaller weights or dtype float64"
+            )
+        if largest > self.residual or not self.compared:
+            row, column = divmod(int(residual.argmax()), residual.shape[1])
+            self._worst = piece.names_of(piece.start + row, column)
+        self.compared += residual.size
+        self.residual = max(self.residual, largest)
+        self.largest = max(self.largest, float(np.abs(piece.autodiff).max()))
+        self._floor = max(self._floor, float(piece.floor.max()))
+        self._beyond_floor = max(self._beyond_floor, float((residual - piece.floor).max()))
+        self.autodiff_norm = math.hypot(self.autodiff_norm, _norm(piece.autodiff))
+        self.chain_rule_norm = math.hypot(self.chain_rule_norm, _norm(piece.chain_rule))
+
+    def check(self, rtol: float) -> Check:
+        return Check(
+            method="entries",
+            compared=self.compared,
+            max_abs_residual=self.residual,
+            max_abs_entry=self.largest,
+            rtol=rtol,
+            floor=self._floor,
+            worst=self._worst,
+            passed=self._beyond_floor <= rtol * self.largest,
+        )
+
+
+def _norm(values: Array) -> float:
+    """The Frobenius norm, of which no square overflows or vanishes."""
+    largest = float(np.abs(values).max())
+    if largest == 0:
+        return 0.0
+    return largest * float(np.linalg.norm(values.astype(np.float64) / largest))
