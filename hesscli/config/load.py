@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError, Path, decode
-from hesscli.config.schema import Config
+from hesscli.config.schema import Config, DataConfig, LayerConfig
 from hesscli.problem.errors import InputError
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
@@ -52,15 +53,22 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
     try:
         config = decode(document)
     except ConfigKeyError as problem:
-        line = _line_of(root, problem.path)
-        where = f"{path}:{line}" if line else str(path)
-        raise InputError(f"{where}: {_dotted(problem.path)}{problem.text}") from None
+        raise InputError(f"{_place(path, root, problem.path)}{problem}") from None
+    overrides = tuple(overrides)
     sized = "batch_size" in document.get("data", {})
     for override in overrides:
-        sized = sized or override.path == ("data", "batch_size")
+        sized = sized or _gives_batch_size(override)
         config = _apply(config, override)
-    if not sized and is_problem_file(config.data.source):
-        # A problem file is a batch already.
+    try:
+        require_consistent(config)
+    except ConfigKeyError as problem:
+        place = _place(path, root, problem.path)
+        for override in overrides:
+            if override.path == problem.path[: len(override.path)]:
+                place = f"{override.origin}: "
+        raise InputError(f"{place}{problem}") from None
+    if not sized and (config.data.inputs is not None or is_problem_file(config.data.source)):
+        # Inputs in the configuration, like a problem file, are a batch already.
         config = replace(config, data=replace(config.data, batch_size="all"))
     return config
 
@@ -72,13 +80,36 @@ def to_yaml(config: Config) -> str:
     )
 
 
+def _place(path: str | None, root: yaml.Node | None, key: Path) -> str:
+    """``file:line: `` of a key; nothing where there is no file."""
+    if path is None:
+        return ""
+    line = _line_of(root, key)
+    return f"{path}:{line}: " if line else f"{path}: "
+
+
+def _gives_batch_size(override: Override) -> bool:
+    if override.path == ("data",):
+        return isinstance(override.value, Mapping) and "batch_size" in override.value
+    return override.path == ("data", "batch_size")
+
+
+# The batch comes from one of the two: naming one takes the place of the other.
+_TAKES_THE_PLACE_OF: Mapping[Path, tuple[str, ...]] = {
+    ("data", "inputs"): ("source", "split"),
+    ("data", "source"): ("inputs", "targets"),
+}
+
+
 def _apply(config: Config, override: Override) -> Config:
     document = _plain(config)
+    for key in _TAKES_THE_PLACE_OF.get(override.path, ()):
+        document["data"].pop(key, None)
     try:
         _assign(document, override.path, override.value)
         return decode(document)
     except ConfigKeyError as problem:
-        raise InputError(f"{override.origin}: {_dotted(problem.path)}{problem.text}") from None
+        raise InputError(f"{override.origin}: {problem}") from None
 
 
 def _assign(document: Any, path: Path, value: Any) -> None:
@@ -108,10 +139,21 @@ def _plain(value: Any) -> Any:
         # A name alone stands for {name: …}.
         return {"name": value.name, **dict(value.parameters)} if value.parameters else value.name
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        unused = _unused_keys(value)
+        names = [field.name for field in fields(value) if field.name not in unused]
+        return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _unused_keys(value: Any) -> tuple[str, ...]:
+    """Keys that say nothing beside the others."""
+    if isinstance(value, LayerConfig):
+        return tuple(key for key in ("kernel", "bias") if getattr(value, key) is None)
+    if isinstance(value, DataConfig):
+        return ("inputs", "targets") if value.inputs is None else ("source", "split")
+    return ()
 
 
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
@@ -200,7 +242,3 @@ def _line_of(root: yaml.Node | None, path: Path) -> int | None:
             break
         node = found
     return line
-
-
-def _dotted(path: Path) -> str:
-    return f"{'.'.join(str(part) for part in path)}: " if path else ""
