@@ -12,6 +12,7 @@ import click
 from hesscli import __version__
 from hesscli.cli.compare import compare
 from hesscli.cli.config import config
+from hesscli.cli.sweep import sweep
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
 
@@ -29,6 +30,7 @@ _INTERRUPTED = 130
     Examples:
       hesscli verify --activation relu
       hesscli compare --activation tanh
+      hesscli sweep --activation tanh
       hesscli config > mine.yaml
     """,
 )
@@ -42,7 +44,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, config):
+for command in (verify, compare, sweep, config):
     cli.add_command(command)
 
 

@@ -188,7 +188,7 @@ class Autodiff:
         value = self._between(x, 0, quantity.position)
         g = np.empty((examples, d), dtype=self.problem.dtype)
         S = np.empty((examples, d, d), dtype=self.problem.dtype)
-        widest = max(self.problem.widths)
+        widest = max(self.problem.widths[(quantity.position + 1) // 2 :])
         for low, high in pieces(0, d, examples * widest * self.problem.dtype.itemsize):
             copies = tf.tile(value[None], [high - low, 1, 1])
             with tf.GradientTape(watch_accessed_variables=False) as outer:

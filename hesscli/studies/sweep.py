@@ -29,9 +29,11 @@ from hesscli.studies.context import (
 # The Hessian of a wider input is no longer read number by number, nor that of many examples.
 SHOWN_INPUTS = 8
 SHOWN_EXAMPLES = 4
-# Matrices of a quantity's width squared that are alive at once for one example: three terms, two
-# witnesses, their difference and the floor with its intermediate steps.
-_MATRICES = 10
+# Matrices of a quantity's width squared that are alive at once for one example: the terms, two
+# witnesses with their intermediate steps, the difference, and the floor with its own.
+_MATRICES = 20
+# With so many arrays of a piece's size, a piece is smaller than elsewhere.
+_PIECE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class _Sweeper:
         norms = dict.fromkeys("gIOS", 0.0)
         tallies = _Tally(quantity.name, self.rtol), _Tally(quantity.name, self.rtol)
         each = quantity.width**2 * problem.dtype.itemsize
-        for start, stop in pieces(0, problem.examples, each):
+        for start, stop in pieces(0, problem.examples, each, _PIECE_BYTES):
             progress(f"{problem.hidden_activation} {label}", start, problem.examples)
             terms = self.chain_rule.node_terms(quantity, start, stop)
             theirs = self.autodiff.gradient_and_hessian(quantity, start, stop)
@@ -223,7 +225,7 @@ class _Tally:
         self._rtol = rtol
         self._compared = 0
         self._largest = self._residual = self._floor = 0.0
-        # The largest residual beyond its own floor.
+        # The largest residual beyond its own floor, and the entry of S that has it.
         self._excess = -math.inf
         self._worst: tuple[str, str] | None = None
 
@@ -241,9 +243,10 @@ class _Tally:
         self._residual = max(self._residual, float(residual.max()))
         if excess.max() > self._excess:
             self._excess = float(excess.max())
-            example, *units = np.unravel_index(int(excess.argmax()), excess.shape)
-            names = [f"{self._quantity}[{start + example},{unit}]" for unit in units]
-            self._worst = (names[0], names[-1])
+            if excess.ndim == 3:
+                example, row, column = np.unravel_index(int(excess.argmax()), excess.shape)
+                name = f"{self._quantity}[{start + int(example)}"
+                self._worst = (f"{name},{row}]", f"{name},{column}]")
 
     def check(self) -> Check:
         # residual ≤ rtol · largest + floor for every entry, once the largest is known
