@@ -149,10 +149,11 @@ def _plain(value: Any) -> Any:
 
 def _unused_keys(value: Any) -> tuple[str, ...]:
     """Keys that say nothing beside the others."""
-    if isinstance(value, LayerConfig):
-        return tuple(key for key in ("kernel", "bias") if getattr(value, key) is None)
-    if isinstance(value, DataConfig):
-        return ("inputs", "targets") if value.inputs is None else ("source", "split")
+    if isinstance(value, DataConfig) and value.inputs is not None:
+        return ("source", "split")
+    if isinstance(value, LayerConfig | DataConfig):
+        keys = ("kernel", "bias", "inputs", "targets")
+        return tuple(key for key in keys if getattr(value, key, None) is None)
     return ()
 
 
