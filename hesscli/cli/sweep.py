@@ -33,8 +33,8 @@ def sweep(problem: ProblemOptions, block: str | None, output: OutputOptions) -> 
     gradient g, of the linear part I = J'SJ that the node hands on, of the curvature part O that
     the node adds itself, and of the Hessian S = I + O, over all examples; the larger of the
     residuals of g and S against autodiff at that node, relative to the largest entry; and PASS
-    or FAIL. For relu every O is 0; for tanh the table shows where curvature enters. The first
-    node that fails is the one whose formula is wrong. Exits with 1 where anything fails.
+    or FAIL. For relu every O is 0; for tanh the table shows where curvature enters. A wrong
+    derivative makes its node the first that fails. Exits with 1 where anything fails.
     """
     config = problem.config()
     problems = problem.problems(config)

@@ -161,6 +161,7 @@ def _input_tables(row: SweptInput) -> Iterator[Table]:
                 ("g", *(format(g[j], g_style) for j in columns)),
                 *((f"S x[{i}]", *(format(H[i][j], H_style) for j in columns)) for i in places),
             ),
+            notes=("By the chain rule; --format json holds autodiff's as well, in full.",),
         )
 
 
