@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from hesscli.config.schema import Config, ModelConfig
-from hesscli.problem.data import load_dataset, select_batch, to_inputs
+from hesscli.config.consistency import require_consistent
+from hesscli.config.decode import ConfigKeyError
+from hesscli.config.schema import Config, DataConfig, ModelConfig
+from hesscli.problem.data import Dataset, load_dataset, select_batch, to_inputs
 from hesscli.problem.errors import InputError
 from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Activation, Array, Layer, Problem
@@ -28,9 +30,10 @@ def build_problem(config: Config) -> Problem:
     dtype = np.dtype(config.dtype)
     data = config.data
     try:
-        dataset = load_dataset(data.source, data.split)
-    except InputError as error:
-        raise InputError(_with_key("data.source", str(error))) from error
+        require_consistent(config)
+    except ConfigKeyError as error:
+        raise InputError(str(error)) from None
+    dataset = _dataset(data)
     size = None if data.batch_size == "all" else data.batch_size
     selected, targets = select_batch(dataset, size, data.offset, data.shuffle, config.seed)
     inputs = to_inputs(selected, dtype)
@@ -40,7 +43,8 @@ def build_problem(config: Config) -> Problem:
             f"{inputs.shape[1]} values, so it must be {inputs.shape[1]}"
         )
     last = config.model.layers[-1]
-    where = f"data.source: {dataset.name}: for {last.name} and loss {config.loss.name}"
+    origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
+    where = f"{origin}: for {last.name} and loss {config.loss.name}"
     return Problem(
         layers=_layers(config.model, config.seed, dtype),
         inputs=inputs,
@@ -48,6 +52,20 @@ def build_problem(config: Config) -> Problem:
         loss=config.loss,
         seed=config.seed,
     )
+
+
+def _dataset(data: DataConfig) -> Dataset:
+    if data.inputs is not None:
+        inputs = np.array(data.inputs)
+        # A loss that looks at no targets takes any.
+        targets = np.zeros(len(inputs), dtype=np.int64)
+        if data.targets is not None:
+            targets = np.array(data.targets)
+        return Dataset(inputs, targets, "data.inputs")
+    try:
+        return load_dataset(data.source, data.split)
+    except InputError as error:
+        raise InputError(_with_key("data.source", str(error))) from error
 
 
 def _with_key(key: str, text: str) -> str:
@@ -101,12 +119,19 @@ def _drawn_parameters(
             (("kernel", model.initializer), ("bias", model.bias_initializer))
         ):
             name = f"{layer.name}/{tensor}"
-            if name in shapes:
-                generator = np.random.default_rng(streams[2 * index + offset])
-                with np.errstate(over="ignore"):
+            if name not in shapes:
+                continue
+            given = layer.kernel if tensor == "kernel" else layer.bias
+            with np.errstate(over="ignore"):
+                if given is None:
+                    origin = "model.initializer"
+                    generator = np.random.default_rng(streams[2 * index + offset])
                     values = initializer.draw(shapes[name], generator).astype(dtype)
-                require_finite(values, f"model.initializer: {name} in {dtype}")
-                parameters[name] = values
+                else:
+                    origin = f"model.layers.{index}.{tensor}"
+                    values = np.array(given).astype(dtype)
+            require_finite(values, f"{origin}: {name} in {dtype}")
+            parameters[name] = values
     return parameters
 
 

@@ -18,6 +18,7 @@ from hesscli.config.schema import (
     DataConfig,
     LayerConfig,
     ModelConfig,
+    Row,
 )
 from hesscli.problem import activations, data, initializers
 from hesscli.problem.initializers import Initializer
@@ -45,12 +46,18 @@ LARGEST_INTEGER = 2**63 - 1
 
 
 class ConfigKeyError(Exception):
-    """A key whose value cannot be used: ``path`` and one line of text about it."""
+    """A key whose value cannot be used: ``path``, and a line of text that begins with it."""
 
     def __init__(self, path: Path, text: str) -> None:
-        super().__init__(text)
+        super().__init__(f"{dotted(path)}{text}")
         self.path = path
-        self.text = text
+
+
+def dotted(path: Path) -> str:
+    """A key as messages name it, ``data.offset: ``; nothing for the document itself."""
+    parts = [str(part) for part in path]
+    shown_parts = [part if part.isprintable() else repr(part) for part in parts]
+    return f"{'.'.join(shown_parts)}: " if path else ""
 
 
 def shown(value: Any) -> str:
@@ -58,7 +65,7 @@ def shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, list):
-        return "a list"
+        return "a list" if value else "an empty list"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -118,6 +125,36 @@ def number(value: Any, path: Path) -> float:
     if not math.isfinite(converted):
         raise ConfigKeyError(path, f"{shown(value)}; it must be a finite number")
     return converted
+
+
+def _row(value: Any, path: Path) -> Row:
+    if not isinstance(value, list) or not value:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a list of numbers")
+    return tuple(number(item, (*path, index)) for index, item in enumerate(value))
+
+
+def _matrix(value: Any, path: Path) -> tuple[Row, ...]:
+    if not isinstance(value, list) or not value:
+        raise ConfigKeyError(
+            path, f"{shown(value)}; it must be a list of rows, each a list of numbers"
+        )
+    rows = tuple(_row(item, (*path, index)) for index, item in enumerate(value))
+    for index, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ConfigKeyError(
+                (*path, index), f"{len(row)} numbers; the first row has {len(rows[0])}"
+            )
+    return rows
+
+
+def _targets(value: Any, path: Path) -> tuple[int, ...] | Row | tuple[Row, ...]:
+    if isinstance(value, list) and any(isinstance(item, list) for item in value):
+        return _matrix(value, path)
+    numbers = _row(value, path)
+    # Whole numbers may be labels.
+    if all(type(item) is int and abs(item) < 2**63 for item in value):
+        return tuple(value)
+    return numbers
 
 
 def _tolerance(value: Any, path: Path) -> float:
@@ -254,7 +291,13 @@ def _layers(value: Any, path: Path) -> tuple[LayerConfig, ...]:
 
 _layer = _record(
     LayerConfig,
-    {"name": _layer_name, "units": _integer(1), "activation": activation},
+    {
+        "name": _layer_name,
+        "units": _integer(1),
+        "activation": activation,
+        "kernel": _optional(_matrix),
+        "bias": _optional(_row),
+    },
     required=("units",),
 )
 _model = _record(
@@ -269,16 +312,30 @@ _model = _record(
     },
 )
 _loss = _record(Loss, {"name": _choice(LOSSES), "reduction": _choice(REDUCTIONS)})
-_data = _record(
+_data_record = _record(
     DataConfig,
     {
         "source": _text,
         "split": _choice(data.SPLITS),
+        "inputs": _optional(_matrix),
+        "targets": _optional(_targets),
         "batch_size": _batch_size,
         "offset": _integer(0),
         "shuffle": _boolean,
     },
 )
+
+
+def _data(value: Any, path: Path) -> DataConfig:
+    decoded = _data_record(value, path)
+    for key in ("source", "split"):
+        if decoded.inputs is not None and key in value:
+            raise ConfigKeyError(
+                (*path, key), f"{shown(value[key])}; data.inputs is given as well, give one of them"
+            )
+    return decoded
+
+
 _check = _record(CheckConfig, {"method": _choice(CHECK_METHODS), "rtol": _optional(_tolerance)})
 _config = _record(
     Config,

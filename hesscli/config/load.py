@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode
-from hesscli.config.schema import Config
+from hesscli.config.consistency import require_consistent
+from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
+from hesscli.config.schema import Config, DataConfig, LayerConfig
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
@@ -56,15 +57,22 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
     try:
         config = decode(document)
     except ConfigKeyError as problem:
-        line = _line_of(root, problem.path)
-        where = f"{path}:{line}" if line else str(path)
-        raise InputError(f"{where}: {_dotted(problem.path)}{problem.text}") from None
+        raise InputError(f"{_place(path, root, problem.path)}{problem}") from None
+    overrides = tuple(overrides)
     sized = "batch_size" in document.get("data", {})
     for override in overrides:
-        sized = sized or _sets_batch_size(override)
+        sized = sized or _gives_batch_size(override)
         config = _apply(config, override)
-    if not sized and is_problem_file(config.data.source):
-        # A problem file is a batch already.
+    try:
+        require_consistent(config)
+    except ConfigKeyError as problem:
+        place = _place(path, root, problem.path)
+        for override in overrides:
+            if override.path == problem.path[: len(override.path)]:
+                place = f"{override.origin}: "
+        raise InputError(f"{place}{problem}") from None
+    if not sized and (config.data.inputs is not None or is_problem_file(config.data.source)):
+        # Inputs in the configuration, like a problem file, are a batch already.
         config = replace(config, data=replace(config.data, batch_size="all"))
     return config
 
@@ -74,19 +82,36 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None, width=100)
 
 
-def _sets_batch_size(override: Override) -> bool:
+def _place(path: str | None, root: yaml.Node | None, key: Path) -> str:
+    """``file:line: `` of a key; nothing where there is no file."""
+    if path is None:
+        return ""
+    line = _line_of(root, key)
+    return f"{path}:{line}: " if line else f"{path}: "
+
+
+def _gives_batch_size(override: Override) -> bool:
     if override.path == ("data",):
-        return "batch_size" in override.value
+        return isinstance(override.value, Mapping) and "batch_size" in override.value
     return override.path == ("data", "batch_size")
+
+
+# The batch comes from one of the two: naming one takes the place of the other.
+_TAKES_THE_PLACE_OF: Mapping[Path, tuple[str, ...]] = {
+    ("data", "inputs"): ("source", "split"),
+    ("data", "source"): ("inputs", "targets"),
+}
 
 
 def _apply(config: Config, override: Override) -> Config:
     document = _plain(config)
+    for key in _TAKES_THE_PLACE_OF.get(override.path, ()):
+        document["data"].pop(key, None)
     try:
         _assign(document, override.path, override.value)
         return decode(document)
     except ConfigKeyError as problem:
-        raise InputError(f"{override.origin}: {_dotted(problem.path)}{problem.text}") from None
+        raise InputError(f"{override.origin}: {problem}") from None
 
 
 def _assign(document: Any, path: Path, value: Any) -> None:
@@ -116,10 +141,22 @@ def _plain(value: Any) -> Any:
         # A name alone stands for {name: …}.
         return {"name": value.name, **dict(value.parameters)} if value.parameters else value.name
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        unused = _unused_keys(value)
+        names = [field.name for field in fields(value) if field.name not in unused]
+        return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _unused_keys(value: Any) -> tuple[str, ...]:
+    """Keys that say nothing beside the others."""
+    if isinstance(value, DataConfig) and value.inputs is not None:
+        return ("source", "split")
+    if isinstance(value, LayerConfig | DataConfig):
+        keys = ("kernel", "bias", "inputs", "targets")
+        return tuple(key for key in keys if getattr(value, key, None) is None)
+    return ()
 
 
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
@@ -198,7 +235,7 @@ def _check_keys(root: yaml.Node, path: str) -> None:
                 waiting.append((value, (*where, str(key.value))))
                 if not isinstance(key, yaml.ScalarNode):
                     continue
-                at = f"{path}:{key.start_mark.line + 1}: {_dotted((*where, key.value))}"
+                at = f"{path}:{key.start_mark.line + 1}: {dotted((*where, key.value))}"
                 if key.value == "<<":
                     # PyYAML copies what is merged: a few lines of it can fill the memory.
                     raise InputError(f"{at}keys are not merged here; write them out")
@@ -225,12 +262,3 @@ def _line_of(root: yaml.Node | None, path: Path) -> int | None:
             break
         node = found
     return line
-
-
-def _dotted(path: Path) -> str:
-    parts = [str(part) for part in path]
-    return (
-        f"{'.'.join(part if part.isprintable() else repr(part) for part in parts)}: "
-        if path
-        else ""
-    )

@@ -9,15 +9,22 @@ from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation, Loss
 
 BatchSize = int | Literal["all"]
+Row = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One dense layer; ``activation`` is applied to its output."""
+    """One dense layer; ``activation`` is applied to its output.
+
+    ``kernel``, rows of (inputs, units), and ``bias`` (units,) stand in place of the
+    initializers' values; None draws them.
+    """
 
     name: str
     units: int
     activation: Activation = Activation("linear")
+    kernel: tuple[Row, ...] | None = None
+    bias: Row | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the batch comes from, and which examples it takes."""
+    """Where the batch comes from, and which examples it takes.
+
+    ``inputs``, rows of (N, d), stand in place of ``source`` and ``split``; then ``targets`` are
+    N labels or rows of numbers, or None for a loss that looks at none.
+    """
 
     source: str = "embedded"
     split: str = "train"
+    inputs: tuple[Row, ...] | None = None
+    targets: tuple[int, ...] | Row | tuple[Row, ...] | None = None
     batch_size: BatchSize = 32
     offset: int = 0
     shuffle: bool = False

@@ -22,6 +22,7 @@ from hesscli.engines.block import HessianBlock
 from hesscli.engines.layout import INPUT, Segment, input_example, layer_of, layout_of
 from hesscli.engines.lazy_tensorflow import load_tensorflow
 from hesscli.engines.pieces import pieces
+from hesscli.engines.quantities import Quantity
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Activation, Array, Problem
 
@@ -171,6 +172,53 @@ class Autodiff:
                 z = z + shift[1](a)
             a = self._activations[index](z)
         return a
+
+    def gradient_and_hessian(
+        self, quantity: Quantity, start: int, stop: int
+    ) -> tuple[Array, Array]:
+        """∂L/∂q (n, d) and each example's ∂²L/∂q² (n, d, d) in an intermediate quantity q (N, d).
+
+        By reverse mode over reverse mode, for the examples from ``start`` to ``stop``: each row
+        of the Hessian is the gradient of one entry of the gradient, each in its own copy of q.
+        """
+        tf, examples, d = self.tf, stop - start, quantity.width
+        targets = tf.constant(self.problem.targets[start:stop])
+        x = tf.constant(self.problem.inputs[start:stop])
+        value = self._between(x, 0, quantity.position)
+        g = np.empty((examples, d), dtype=self.problem.dtype)
+        S = np.empty((examples, d, d), dtype=self.problem.dtype)
+        widest = max(self.problem.widths[(quantity.position + 1) // 2 :])
+        for low, high in pieces(0, d, examples * widest * self.problem.dtype.itemsize):
+            copies = tf.tile(value[None], [high - low, 1, 1])
+            with tf.GradientTape(watch_accessed_variables=False) as outer:
+                outer.watch(copies)
+                with tf.GradientTape(watch_accessed_variables=False) as inner:
+                    inner.watch(copies)
+                    f = self._between(copies, quantity.position, 2 * len(self._activations))
+                    loss = self.loss(f, targets)
+                gradients = inner.gradient(loss, copies, unconnected_gradients="zero")
+            chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)[:, None, :]
+            rows = outer.gradient(
+                gradients,
+                copies,
+                output_gradients=tf.broadcast_to(chosen, gradients.shape),
+                unconnected_gradients="zero",
+            )
+            g[:] = gradients[0]
+            S[:, low:high] = np.swapaxes(rows, 0, 1)
+        return g, S
+
+    def _between(self, value: Tensor, start: int, stop: int) -> Tensor:
+        """The quantity at the position ``stop`` as a function of the one at ``start``."""
+        for position in range(start, stop):
+            layer = self.problem.layers[position // 2]
+            if position % 2:
+                value = self._activations[position // 2](value)
+            else:
+                value = self.tf.matmul(value, self._parameters[f"{layer.name}/kernel"])
+                if layer.bias is not None:
+                    value = value + self._parameters[f"{layer.name}/bias"]
+        return value
 
     def loss(self, f: Tensor, targets: Tensor) -> Tensor:
         """The loss (…) of outputs (…, N, c), reduced over the examples."""

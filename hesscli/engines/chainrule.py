@@ -33,6 +33,7 @@ from hesscli.engines.chainblocks import (
     NetworkBlock,
 )
 from hesscli.engines.layout import INPUT, NETWORK, input_example, layer_of, layout_of
+from hesscli.engines.quantities import Quantity
 from hesscli.problem.activations import derivatives
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.losses import loss_derivatives
@@ -58,6 +59,21 @@ class Node:
     C: Array
 
 
+@dataclass(frozen=True)
+class NodeTerms:
+    """What one node does to the sweep, for n examples: S = I + O at the node's input.
+
+    ``g`` (n, d) is the gradient there; ``I`` and ``O`` (n, d, d) are the linear part Jᵀ S J, out
+    of the whole Hessian S above the node, and the node's own curvature part; ``S`` (n, d, d) is
+    the Hessian that the sweep goes on with.
+    """
+
+    g: Array
+    I: Array  # noqa: E741  # the letter of the mathematics
+    O: Array  # noqa: E741
+    S: Array
+
+
 class ChainRule:
     """The chain-rule engine for one problem; the sweep runs once, when it is first needed."""
 
@@ -72,6 +88,32 @@ class ChainRule:
 
     def curvature(self, parameter: str) -> HessianBlock:
         return self._block(parameter, [node.C for node in self.nodes], 1)
+
+    def node_terms(self, quantity: Quantity, start: int, stop: int) -> NodeTerms:
+        """The node whose input is ``quantity``, for the examples from ``start`` to ``stop``."""
+        chosen, index = slice(start, stop), quantity.layer
+        # Overflow is for who judges the numbers, as in ``nodes``.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if quantity.kind == "loss":
+                last = self.nodes[-1]
+                S = last.S_a[chosen]
+                return NodeTerms(g=last.g_a[chosen], I=S, O=np.zeros_like(S), S=S)
+            node = self.nodes[index]
+            S_z = node.G[chosen] + node.C[chosen]
+            if quantity.kind == "activation":
+                # I = diag(σ′) S_a diag(σ′),   O = diag(σ″ ⊙ g_a)
+                sigma, z = derivatives(self.problem.layers[index].activation), node.z[chosen]
+                slope = sigma.first(z)
+                linear = slope[:, :, None] * node.S_a[chosen] * slope[:, None, :]
+                curvature = _diagonal(sigma.second(z) * node.g_a[chosen])
+                return NodeTerms(g=node.g_z[chosen], I=linear, O=curvature, S=S_z)
+            # g_x = g_z Wᵀ,   I = W S_z Wᵀ,   O = 0
+            W = self.problem.layers[index].kernel
+            linear = W @ S_z @ W.T
+            g, S = node.g_z[chosen] @ W.T, linear
+            if index > 0:
+                g, S = self.nodes[index - 1].g_a[chosen], self.nodes[index - 1].S_a[chosen]
+            return NodeTerms(g=g, I=linear, O=np.zeros_like(linear), S=S)
 
     def _block(self, parameter: str, S: list[Array], share_of_g: int) -> HessianBlock:
         """The block of one term: ``S`` at every pre-activation, and whether g is in it (1 or 0)."""

@@ -21,10 +21,11 @@ every step through the same sweep, to first order in the unit roundoff u:
         S_x = W S_z Wᵀ   the same, twice
 
     (squares, sizes and σ^(k) elementwise).
-3.  The floor of an entry of the kernel block is SAFETY · Σ_n of the errors of a_n a_nᵀ ⊗ S_n at
-    the largest input, for each pair (h, l) of units; of a quadratic form, SAFETY · Σ_n of the
-    errors of u_nᵀ S_n u_n. The floors of first derivatives come from the same errors e_g, and
-    from a sweep like that of g for each row of the Jacobian.
+3.  The floor of g and S at a node is SAFETY · their errors there. That of an entry of the kernel
+    block is SAFETY · Σ_n of the errors of a_n a_nᵀ ⊗ S_n at the largest input, for each pair
+    (h, l) of units; of a quadratic form, SAFETY · Σ_n of the errors of u_nᵀ S_n u_n. The
+    floors of first derivatives come from the same errors e_g, and from a sweep like that of g
+    for each row of the Jacobian.
 
 A residual passes when it is at most rtol · (the largest entry) + floor. In a network that is not
 saturated the floor is some hundred u of the largest entry and decides nothing; in a saturated one
@@ -42,6 +43,7 @@ import numpy as np
 from hesscli.engines.chainrule import ChainRule, Node
 from hesscli.engines.jacobian import JacobianBlock
 from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
+from hesscli.engines.quantities import Quantity
 from hesscli.engines.rounding_first import InputFloor, ParameterFloor, Uncertain
 from hesscli.engines.rounding_terms import ELEMENTARY, loss_errors, subtracted_terms
 from hesscli.problem.activations import Elementwise, derivatives
@@ -111,7 +113,21 @@ class RoundingFloor:
             for node, layer in zip(engine.nodes, engine.problem.layers, strict=True)
         )
         with np.errstate(over="ignore", invalid="ignore"):
-            self._errors = self._sweep()
+            self._errors_at_f, self._errors = self._sweep()
+
+    def node(self, quantity: Quantity, start: int, stop: int) -> tuple[Array, Array]:
+        """The floors of g (n, d) and S (n, d, d) at one quantity, for some of the examples."""
+        chosen, index = slice(start, stop), quantity.layer
+        with np.errstate(over="ignore", invalid="ignore"):
+            if quantity.kind == "loss":
+                e_g, E = (error[chosen] for error in self._errors_at_f)
+            elif quantity.kind == "activation":
+                e_g, E = self._errors[index].g[chosen], self._errors[index].S[chosen]
+            else:
+                node, error = self._nodes[index], self._errors[index]
+                e_g = self._product_error(node.g_z[chosen], error.g[chosen], node.W.T)
+                E = self._through_dense(node, error.S, chosen)
+            return _finite(SAFETY * e_g, quantity.name), _finite(SAFETY * E, quantity.name)
 
     def entries(self, parameter: str) -> Array:
         """The floor of the block's entries for each pair of groups, (groups, groups)."""
@@ -319,13 +335,15 @@ class RoundingFloor:
     def _slope(self, index: int) -> Array:
         return derivatives(self._problem.layers[index].activation).first(self._nodes[index].z)
 
-    def _sweep(self) -> tuple[_Errors, ...]:
+    def _sweep(self) -> tuple[tuple[Array, Array], tuple[_Errors, ...]]:
+        """The errors of g and S at the network's output, and those at each dense layer."""
         inputs, first, second, e_f = self._forward()
         last = self._problem.layers[-1]
         f = derivatives(last.activation).value(self._nodes[-1].z)
         problem, c = self._problem, self._problem.loss.scale(self._problem.examples)
         targets = problem.targets
         e_g, E = (c * error for error in loss_errors(problem.loss.name, f, e_f, targets, self._u))
+        at_f = e_g, E
         errors: list[_Errors] = []
         for index in reversed(range(len(self._nodes))):
             node, e_1, e_2 = self._nodes[index], first[index], second[index]
@@ -344,7 +362,7 @@ class RoundingFloor:
             if index > 0:
                 e_g = self._product_error(node.g_z, e_g, node.W.T)
                 E = self._through_dense(node, E, slice(None))
-        return tuple(reversed(errors))
+        return at_f, tuple(reversed(errors))
 
     def _forward(self) -> tuple[list[Array], list[Array], list[Array], Array]:
         """The errors of every layer's input, of its σ′ and σ″, and of the network's output."""

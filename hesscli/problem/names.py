@@ -27,6 +27,7 @@ LOSSES = (
     "sum_of_squares",
     "sum",
 )
+LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum")
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
 BLOCKS = ("kernel", "bias", "layer", "input", "network")

@@ -1,0 +1,64 @@
+"""Whether the values of a configuration, each right by itself, fit one another."""
+
+from __future__ import annotations
+
+from hesscli.config.decode import ConfigKeyError, Path
+from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.problem.names import LOSSES_WITHOUT_TARGETS
+
+
+def require_consistent(config: Config) -> None:
+    """Raises ConfigKeyError where parameters or a batch in the configuration do not fit."""
+    inputs = config.model.inputs
+    for index, layer in enumerate(config.model.layers):
+        _check_layer(layer, inputs, config.model, ("model", "layers", index))
+        inputs = layer.units
+    _check_batch(config.data, config.model.inputs, config.loss.name)
+
+
+def _check_layer(layer: LayerConfig, inputs: int, model: ModelConfig, path: Path) -> None:
+    if layer.kernel is not None:
+        found, needed = (len(layer.kernel), len(layer.kernel[0])), (inputs, layer.units)
+        if found != needed:
+            raise ConfigKeyError(
+                (*path, "kernel"), f"of shape {found}; it must be (inputs, units), here {needed}"
+            )
+    if layer.bias is not None:
+        if not model.bias:
+            raise ConfigKeyError(
+                (*path, "bias"), "given, but model.bias is false; leave it out, or make that true"
+            )
+        if len(layer.bias) != layer.units:
+            raise ConfigKeyError(
+                (*path, "bias"), f"{len(layer.bias)} numbers; {layer.units} units need as many"
+            )
+    for key in ("kernel", "bias"):
+        if model.weights is not None and getattr(layer, key) is not None:
+            raise ConfigKeyError((*path, key), "model.weights is given as well; give one of them")
+
+
+def _check_batch(data: DataConfig, width: int, loss: str) -> None:
+    if data.inputs is None:
+        if data.targets is not None:
+            raise ConfigKeyError(
+                ("data", "targets"), "there are no data.inputs that they belong to; give both"
+            )
+        return
+    if len(data.inputs[0]) != width:
+        raise ConfigKeyError(
+            ("data", "inputs"),
+            f"rows of {len(data.inputs[0])} numbers; model.inputs is {width}, and both must be "
+            "the same",
+        )
+    if data.targets is None:
+        if loss not in LOSSES_WITHOUT_TARGETS:
+            raise ConfigKeyError(
+                ("data", "targets"),
+                f"missing; the loss {loss} needs one for each row of data.inputs",
+            )
+    elif len(data.targets) != len(data.inputs):
+        raise ConfigKeyError(
+            ("data", "targets"),
+            f"{len(data.targets)} targets; data.inputs has {len(data.inputs)} rows, and each "
+            "needs one",
+        )

@@ -1,0 +1,190 @@
+"""``hesscli sweep``: a Sweep as a Document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hesscli.report.common import (
+    by_activation,
+    check_data,
+    heading,
+    listed,
+    preamble,
+    status,
+    what_failed,
+)
+from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict
+from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
+
+# Columns of an input Hessian that fit beside each other.
+_COLUMNS = 4
+# Numbers of this size are read with decimals, as NumPy prints them; others with an exponent.
+_DECIMAL_SIZES = (1.0, 1e6)
+
+
+def sweep_document(result: Sweep) -> Document:
+    """Tables, data and test cases of a sweep."""
+    return Document(
+        heading=heading(result.problem, result.environment),
+        tables=tuple(_tables(result)),
+        data={
+            **preamble("hesscli/sweep/1", result.passed, result.environment, result.problem),
+            "results": [_row_data(row) for row in result.results],
+            "inputs": None if result.inputs is None else [asdict(row) for row in result.inputs],
+        },
+        cases=tuple(Case(row.activation, row.label, _failure(row)) for row in result.results),
+    )
+
+
+def _tables(result: Sweep) -> Iterator[Table]:
+    for activation, rows in by_activation(result.results):
+        yield _node_table(result, activation, rows)
+        for row in result.inputs or ():
+            if row.activation == activation:
+                yield from _input_tables(row)
+
+
+def _node_table(result: Sweep, activation: str, rows: tuple[SweptNode, ...]) -> Table:
+    return Table(
+        title=f"{activation}: gradient g and Hessian S = I + O, from the loss back to the input",
+        columns=(
+            Column("node", numeric=False),
+            Column("at", numeric=False),
+            Column("shape"),
+            Column("‖g‖"),
+            Column("‖I‖"),
+            Column("‖O‖"),
+            Column("‖S‖"),
+            Column("residual"),
+            Column("verdict", numeric=False),
+        ),
+        rows=tuple(
+            (
+                row.label,
+                row.quantity,
+                "×".join(str(size) for size in row.shape),
+                *(_norm_text(norm) for norm in (row.g_norm, row.I_norm, row.O_norm, row.S_norm)),
+                residual_text(row.worst_check.relative_residual),
+                verdict(row.passed) + ("†" if row.passed and _limited(row) else ""),
+            )
+            for row in rows
+        ),
+        notes=(
+            _summary(activation, rows),
+            _where_curvature_enters(activation, rows),
+            *(_rounding_note(row) for row in rows if row.passed and _limited(row)),
+            *_what_is_not_shown(result),
+        ),
+    )
+
+
+def _norm_text(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2e}"
+
+
+def _limited(row: SweptNode) -> bool:
+    return row.S_check.limited_by_rounding or row.g_check.limited_by_rounding
+
+
+def _summary(activation: str, rows: Sequence[SweptNode]) -> str:
+    failed = [row for row in rows if not row.passed]
+    if failed:
+        first = failed[0]
+        return (
+            f"{activation}: FAIL at {listed(row.label for row in failed)}. On the way back the "
+            f"first is {first.label}: {_failure(first)}."
+        )
+    largest = max(row.worst_check.relative_residual for row in rows)
+    return (
+        f"{activation}: PASS at all {len(rows)} nodes: g and S are autodiff's, to "
+        f"{residual_text(largest)} of their largest entry."
+    )
+
+
+def _where_curvature_enters(activation: str, rows: Sequence[SweptNode]) -> str:
+    curved = [row.label for row in rows if row.O_norm > 0]
+    if not curved:
+        return f"{activation}: every O is 0: no curvature enters below the loss."
+    return f"{activation}: curvature enters at {listed(curved)}."
+
+
+def _failure(row: SweptNode) -> str | None:
+    if row.passed:
+        return None
+    if not row.S_check.passed:
+        return what_failed(row.S_check)
+    return (
+        f"g: residual {residual_text(row.g_check.max_abs_residual)}, "
+        f"{residual_text(row.g_check.relative_residual)} of the largest entry; allowed is "
+        f"{row.g_check.rtol:.0e}"
+    )
+
+
+def _rounding_note(row: SweptNode) -> str:
+    check = row.S_check if row.S_check.limited_by_rounding else row.g_check
+    return (
+        f"† {row.label}: the residual {residual_text(check.max_abs_residual)} is rounding: what "
+        f"was subtracted on the way leaves {residual_text(check.floor)} uncertain, beside a "
+        f"largest entry of {residual_text(check.max_abs_entry)}."
+    )
+
+
+def _what_is_not_shown(result: Sweep) -> Iterator[str]:
+    if result.inputs is None:
+        return
+    width = result.problem.widths[0]
+    if width > SHOWN_INPUTS:
+        yield (
+            f"The input has {width} values, more than the {SHOWN_INPUTS} of which a Hessian is "
+            "printed; in Python ChainRule(problem).hessian('input[0]').to_dense() gives it."
+        )
+    elif result.problem.examples > SHOWN_EXAMPLES:
+        yield (
+            f"Of {result.problem.examples} examples the first {SHOWN_EXAMPLES} are printed; "
+            "--set data.offset=N moves on."
+        )
+
+
+def _input_tables(row: SweptInput) -> Iterator[Table]:
+    g, H = row.chain_rule.gradient, row.chain_rule.hessian
+    places = range(len(g))
+    g_style, H_style = _style(g), _style([entry for line in H for entry in line])
+    for low in range(0, len(g), _COLUMNS):
+        columns = places[low : low + _COLUMNS]
+        what = "" if len(g) <= _COLUMNS else f", columns {columns[0]} to {columns[-1]}"
+        yield Table(
+            title=f"{row.activation}: gradient and Hessian in input[{row.example}]{what}",
+            columns=(Column("", numeric=False), *(Column(f"x[{j}]") for j in columns)),
+            rows=(
+                ("g", *(format(g[j], g_style) for j in columns)),
+                *((f"S x[{i}]", *(format(H[i][j], H_style) for j in columns)) for i in places),
+            ),
+            notes=("By the chain rule; --format json holds autodiff's as well, in full.",),
+        )
+
+
+def _style(values: Sequence[float]) -> str:
+    low, high = _DECIMAL_SIZES
+    largest = max(abs(value) for value in values)
+    return ".8f" if largest == 0 or low <= largest < high else ".8e"
+
+
+def _row_data(row: SweptNode) -> dict[str, Any]:
+    return {
+        "activation": row.activation,
+        "node": row.label,
+        "kind": row.kind,
+        "quantity": row.quantity,
+        "shape": list(row.shape),
+        "norms": {
+            "gradient": row.g_norm,
+            "linear_part": row.I_norm,
+            "curvature_part": row.O_norm,
+            "hessian": row.S_norm,
+        },
+        "gradient_check": check_data(row.g_check),
+        "hessian_check": check_data(row.S_check),
+        "status": status(row.passed),
+    }

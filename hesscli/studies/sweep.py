@@ -1,0 +1,262 @@
+"""Where does curvature enter? Gradient and Hessian followed backwards through every node."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hesscli.engines.autodiff import Autodiff
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.pieces import pieces
+from hesscli.engines.quantities import NodeKind, Quantity, quantities
+from hesscli.engines.rounding import RoundingFloor
+from hesscli.problem.errors import InputError, NumericalError
+from hesscli.problem.memory import available_memory, readable_size
+from hesscli.problem.network import Array, Problem
+from hesscli.studies.checks import DEFAULT_RTOL, Check
+from hesscli.studies.context import (
+    Environment,
+    ProblemSummary,
+    Progress,
+    environment,
+    no_progress,
+    summary,
+)
+
+# The Hessian of a wider input is no longer read number by number, nor that of many examples.
+SHOWN_INPUTS = 8
+SHOWN_EXAMPLES = 4
+# Matrices of a quantity's width squared that are alive at once for one example: the terms, two
+# witnesses with their intermediate steps, the difference, and the floor with its own.
+_MATRICES = 20
+# With so many arrays of a piece's size, a piece is smaller than elsewhere.
+_PIECE_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class SweptNode:
+    """One node of the backward sweep, with what arrives at its input ``quantity``.
+
+    ``label`` says what the node does, as in ``dense2 tanh``. ``shape`` is the quantity's (N, d).
+    The norms are Frobenius norms over the whole batch of g (N, d), and of I, O and S (N, d, d),
+    by the chain rule: S = I + O, with I the linear part and O the node's own curvature part.
+    The checks hold g and S against autodiff's.
+    """
+
+    activation: str
+    label: str
+    kind: NodeKind
+    quantity: str
+    shape: tuple[int, int]
+    g_norm: float
+    I_norm: float
+    O_norm: float
+    S_norm: float
+    g_check: Check
+    S_check: Check
+
+    @property
+    def passed(self) -> bool:
+        return self.g_check.passed and self.S_check.passed
+
+    @property
+    def worst_check(self) -> Check:
+        """The check of g or S that failed, or has the larger relative residual."""
+        return max(
+            (self.S_check, self.g_check),
+            key=lambda check: (not check.passed, check.relative_residual),
+        )
+
+
+@dataclass(frozen=True)
+class InputDerivatives:
+    """The gradient (d,) and the Hessian (d, d) of the loss in one example's input."""
+
+    gradient: tuple[float, ...]
+    hessian: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class SweptInput:
+    """What the sweep ends in for one example, by both witnesses."""
+
+    activation: str
+    example: int
+    autodiff: InputDerivatives
+    chain_rule: InputDerivatives
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What ``hesscli sweep`` found, a row for each activation and node, backwards.
+
+    ``inputs`` holds the first SHOWN_EXAMPLES examples for each activation where they were asked
+    for and the input has no more than SHOWN_INPUTS values; None where they were not asked for.
+    """
+
+    environment: Environment
+    problem: ProblemSummary
+    results: tuple[SweptNode, ...]
+    inputs: tuple[SweptInput, ...] | None
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.results)
+
+
+def sweep(
+    problems: Sequence[Problem],
+    rtol: float | None = None,
+    with_inputs: bool = False,
+    progress: Progress = no_progress,
+) -> Sweep:
+    """Follows the sweep through ``problems``, which differ in their activations only.
+
+    ``rtol`` None takes the default of the dtype. Raises NumericalError where a gradient or a
+    Hessian leaves the range of the dtype, InputError where one example's does not fit the memory.
+    """
+    rows: list[SweptNode] = []
+    inputs: list[SweptInput] = []
+    for problem in problems:
+        sweeper = _Sweeper(problem, rtol)
+        rows += [sweeper.swept(quantity, progress) for quantity in quantities(problem)]
+        if with_inputs and problem.widths[0] <= SHOWN_INPUTS:
+            examples = min(problem.examples, SHOWN_EXAMPLES)
+            inputs += [sweeper.swept_input(example) for example in range(examples)]
+    first = problems[0]
+    return Sweep(
+        environment(first), summary(first), tuple(rows), tuple(inputs) if with_inputs else None
+    )
+
+
+class _Sweeper:
+    """Both witnesses of one problem."""
+
+    def __init__(self, problem: Problem, rtol: float | None) -> None:
+        _require_memory(problem)
+        self.problem = problem
+        self.rtol = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
+        self.chain_rule = ChainRule(problem)
+        self.floor = RoundingFloor(self.chain_rule)
+        self.autodiff = Autodiff(problem)
+
+    def swept(self, quantity: Quantity, progress: Progress) -> SweptNode:
+        problem, label = self.problem, _label(self.problem, quantity)
+        norms = dict.fromkeys("gIOS", 0.0)
+        tallies = _Tally(quantity.name, self.rtol), _Tally(quantity.name, self.rtol)
+        each = quantity.width**2 * problem.dtype.itemsize
+        for start, stop in pieces(0, problem.examples, each, _PIECE_BYTES):
+            progress(f"{problem.hidden_activation} {label}", start, problem.examples)
+            terms = self.chain_rule.node_terms(quantity, start, stop)
+            theirs = self.autodiff.gradient_and_hessian(quantity, start, stop)
+            floors = self.floor.node(quantity, start, stop)
+            for tally, reference, candidate, floor in zip(
+                tallies, theirs, (terms.g, terms.S), floors, strict=True
+            ):
+                tally.add(start, reference, candidate, floor)
+            for name in norms:
+                norms[name] = math.hypot(norms[name], _norm(getattr(terms, name)))
+        return SweptNode(
+            activation=problem.hidden_activation,
+            label=label,
+            kind=quantity.kind,
+            quantity=quantity.name,
+            shape=(problem.examples, quantity.width),
+            g_norm=norms["g"],
+            I_norm=norms["I"],
+            O_norm=norms["O"],
+            S_norm=norms["S"],
+            g_check=tallies[0].check(),
+            S_check=tallies[1].check(),
+        )
+
+    def swept_input(self, example: int) -> SweptInput:
+        x = quantities(self.problem)[-1]
+        theirs = self.autodiff.gradient_and_hessian(x, example, example + 1)
+        ours = self.chain_rule.node_terms(x, example, example + 1)
+        return SweptInput(
+            activation=self.problem.hidden_activation,
+            example=example,
+            autodiff=_input_derivatives(*theirs),
+            chain_rule=_input_derivatives(ours.g, ours.S),
+        )
+
+
+def _input_derivatives(g: Array, S: Array) -> InputDerivatives:
+    return InputDerivatives(
+        gradient=tuple(g[0].tolist()), hessian=tuple(tuple(row) for row in S[0].tolist())
+    )
+
+
+def _label(problem: Problem, quantity: Quantity) -> str:
+    if quantity.kind == "loss":
+        return "loss"
+    layer = problem.layers[quantity.layer]
+    return f"{layer.name} {layer.activation if quantity.kind == 'activation' else 'dense'}"
+
+
+def _norm(values: Array) -> float:
+    """The Frobenius norm, of squares that neither overflow nor vanish."""
+    largest = float(np.abs(values).max())
+    if largest == 0:
+        return 0.0
+    return largest * float(np.linalg.norm((values / largest).astype(np.float64)))
+
+
+def _require_memory(problem: Problem) -> None:
+    width = max(problem.widths)
+    needed = _MATRICES * width**2 * problem.dtype.itemsize
+    available = available_memory()
+    if available is not None and needed > available:
+        raise InputError(
+            f"sweep: the Hessian in {width:,} values needs {readable_size(needed)} for one example "
+            f"and {readable_size(available)} are free; use fewer units or inputs"
+        )
+
+
+class _Tally:
+    """What was seen of one comparison, piece by piece."""
+
+    def __init__(self, quantity: str, rtol: float) -> None:
+        self._quantity = quantity
+        self._rtol = rtol
+        self._compared = 0
+        self._largest = self._residual = self._floor = 0.0
+        # The largest residual beyond its own floor, and the entry of S that has it.
+        self._excess = -math.inf
+        self._worst: tuple[str, str] | None = None
+
+    def add(self, start: int, reference: Array, candidate: Array, floor: Array) -> None:
+        residual = np.abs(reference - candidate)
+        excess = residual - floor
+        if not np.isfinite(excess).all():
+            raise NumericalError(
+                f"the gradient or Hessian at {self._quantity} is not finite in {reference.dtype}; "
+                "use smaller weights or dtype float64"
+            )
+        self._compared += residual.size
+        self._largest = max(self._largest, float(np.abs(reference).max()))
+        self._floor = max(self._floor, float(floor.max()))
+        self._residual = max(self._residual, float(residual.max()))
+        if excess.max() > self._excess:
+            self._excess = float(excess.max())
+            if excess.ndim == 3:
+                example, row, column = np.unravel_index(int(excess.argmax()), excess.shape)
+                name = f"{self._quantity}[{start + int(example)}"
+                self._worst = (f"{name},{row}]", f"{name},{column}]")
+
+    def check(self) -> Check:
+        # residual ≤ rtol · largest + floor for every entry, once the largest is known
+        return Check(
+            method="entries",
+            compared=self._compared,
+            max_abs_residual=self._residual,
+            max_abs_entry=self._largest,
+            rtol=self._rtol,
+            floor=self._floor,
+            worst=self._worst,
+            passed=self._excess <= self._rtol * self._largest,
+        )
