@@ -49,6 +49,7 @@ class ProblemOptions:
     """What the command line says about the problem."""
 
     config_path: str | None
+    model_path: str | None
     activations: tuple[str, ...]
     batch_size: str | None
     seed: int | None
@@ -81,6 +82,8 @@ class ProblemOptions:
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override
 
+        if self.model_path is not None:
+            yield Override(("model", "keras"), self.model_path, "--model")
         if self.batch_size is not None:
             size = int(self.batch_size) if self.batch_size.isdecimal() else self.batch_size
             yield Override(("data", "batch_size"), size, "--batch-size")
@@ -103,6 +106,13 @@ def problem_options(function: Command) -> Command:
     """Adds the options that choose the problem; the command gets them as ``problem``."""
 
     @click.option("--config", "-c", "config_path", metavar="FILE", help="A YAML configuration.")
+    @click.option(
+        "--model",
+        "model_path",
+        metavar="FILE",
+        help="A trained Keras model (.keras): Flatten, Rescaling, Dense, activations, Dropout. "
+        "With a Rescaling it gets pixels 0 to 255, otherwise 0 to 1.",
+    )
     @click.option(
         "--activation",
         "-a",
@@ -130,6 +140,7 @@ def problem_options(function: Command) -> Command:
     def wrapper(
         *,
         config_path: str | None,
+        model_path: str | None,
         activations: tuple[str, ...],
         batch_size: str | None,
         seed: int | None,
@@ -137,7 +148,9 @@ def problem_options(function: Command) -> Command:
         assignments: tuple[str, ...],
         **others: Any,
     ) -> Any:
-        problem = ProblemOptions(config_path, activations, batch_size, seed, dtype, assignments)
+        problem = ProblemOptions(
+            config_path, model_path, activations, batch_size, seed, dtype, assignments
+        )
         return function(problem=problem, **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature

@@ -251,6 +251,7 @@ _model = _record(
         "bias_initializer": _bias_initializer,
         "layers": _layers,
         "weights": _optional(_text),
+        "keras": _optional(_text),
     },
 )
 _loss = _record(Loss, {"name": _choice(LOSSES), "reduction": _choice(REDUCTIONS)})

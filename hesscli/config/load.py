@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import yaml
 
 from hesscli.config.decode import ConfigKeyError, Path, decode
+from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config
 from hesscli.problem.errors import InputError
 from hesscli.problem.initializers import Initializer
@@ -17,6 +19,8 @@ from hesscli.problem.network import Activation
 from hesscli.problem.npz import reason
 from hesscli.problem.problemfile import is_problem_file
 
+# The model is read first: the other keys are about its layers.
+_KERAS: Path = ("model", "keras")
 # Far beyond any configuration; a larger file is another kind of file.
 _MAX_BYTES = 2**20
 
@@ -56,9 +60,18 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
         where = f"{path}:{line}" if line else str(path)
         raise InputError(f"{where}: {_dotted(problem.path)}{problem.text}") from None
     sized = "batch_size" in document.get("data", {})
-    for override in overrides:
+    overrides = sorted(overrides, key=lambda override: override.path != _KERAS)
+    of_model = [override for override in overrides if override.path == _KERAS]
+    for override in of_model:
+        config = _apply(config, override)
+    origin = of_model[-1].origin if of_model else f"{path}:{_line_of(root, _KERAS)}"
+    with _prefixed(origin):
+        config = with_keras_layers(config, document.get("model", {}))
+    for override in overrides[len(of_model) :]:
         sized = sized or override.path == ("data", "batch_size")
         config = _apply(config, override)
+    with _prefixed(origin):
+        check_keras_layers(config.model)
     if not sized and is_problem_file(config.data.source):
         # A problem file is a batch already.
         config = replace(config, data=replace(config.data, batch_size="all"))
@@ -70,6 +83,14 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(
         _plain(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
     )
+
+
+@contextmanager
+def _prefixed(origin: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
 
 
 def _apply(config: Config, override: Override) -> Config:
