@@ -122,13 +122,21 @@ def _record(path: str, name: Any, record: Any) -> tuple[Derivatives, Callable[[A
         key: _guarded(record[key], path, f"activation {name!r}, {key}") for key in _DERIVATIVES
     }
     for key, function in functions.items():
-        for dtype in DTYPES:
-            z: Array = np.array(_TRIAL, dtype=dtype)
-            values = function(z)
-            if not np.isfinite(values).all():
-                at = float(z[~np.isfinite(values)][0])
-                raise InputError(f"{where}, {key}: not finite at z = {at:g} in {dtype}")
+        _try(function, f"{where}, {key}")
     return Derivatives(**functions), tensorflow and _guarded_tensor(tensorflow, path, name)
+
+
+def _try(function: Elementwise, where: str) -> None:
+    for dtype in DTYPES:
+        z: Array = np.array(_TRIAL, dtype=dtype)
+        values = function(z)
+        if not np.isfinite(values).all():
+            at = float(z[~np.isfinite(values)][0])
+            raise InputError(f"{where}: not finite at z = {at:g} in {dtype}")
+        if not np.allclose(function(z[:1, :1]), values[:1, :1], rtol=1e-3):
+            raise InputError(
+                f"{where}: its value at one z depends on the others; it must be elementwise"
+            )
 
 
 def _guarded(function: Callable[[Any], Any], path: str, what: str) -> Elementwise:
@@ -145,13 +153,13 @@ def _guarded(function: Callable[[Any], Any], path: str, what: str) -> Elementwis
             raise InputError(f"{_where(path, error)}: {what}: {_what(error)}") from error
         if not isinstance(values, np.ndarray):
             raise InputError(
-                f"{path}: {what}: returns a {type(values).__name__}; it must return an array like z, such "
-                "as np.full_like(z, 1)"
+                f"{path}: {what}: returns a {type(values).__name__}; it must return an array like "
+                "z, such as np.full_like(z, 1)"
             )
         if values.shape != z.shape or values.dtype != z.dtype:
             raise InputError(
-                f"{path}: {what}: returns {values.dtype} of shape {values.shape} for z of {z.dtype} and "
-                f"shape {z.shape}; the two must be the same"
+                f"{path}: {what}: returns {values.dtype} of shape {values.shape} for z of "
+                f"{z.dtype} and shape {z.shape}; the two must be the same"
             )
         return values
 
@@ -184,7 +192,7 @@ def _guarded_tensor(function: Callable[[Any], Any], path: str, name: str) -> Cal
 def _where(path: str, error: BaseException) -> str:
     """The file and, where it is known, the line in it that ``error`` was raised from."""
     file = os.path.abspath(os.path.expanduser(path))
-    if isinstance(error, SyntaxError) and error.filename == file:
+    if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
         return f"{path}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == file]
