@@ -329,6 +329,23 @@ def test_the_configuration_holds_the_models_layers_and_reads_back(
     assert "sin: PASS on network_1" in out
 
 
+def test_overrides_reach_the_models_layers_in_any_order(trained: tuple[str, Any]) -> None:
+    path, _ = trained
+    first = "model.layers.0.activation=sin"
+    for assignments in (
+        (first, f"model.keras={path}"),
+        (f"model={{keras: {path}}}", first),
+        (f"model.keras={path}", "model={bias: true}", first),
+    ):
+        config = load_config(None, [parse_override(text) for text in assignments])
+        assert config.model.keras == path
+        assert [(layer.units, layer.activation.name) for layer in config.model.layers] == [
+            (6, "sin"),
+            (5, "gelu"),
+            (10, "linear"),
+        ]
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [

@@ -19,7 +19,7 @@ from hesscli.problem.network import Activation
 from hesscli.problem.npz import reason
 from hesscli.problem.problemfile import is_problem_file
 
-# The model is read first: the other keys are about its layers.
+_MODEL: Path = ("model",)
 _KERAS: Path = ("model", "keras")
 # Far beyond any configuration; a larger file is another kind of file.
 _MAX_BYTES = 2**20
@@ -60,14 +60,16 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
         where = f"{path}:{line}" if line else str(path)
         raise InputError(f"{where}: {_dotted(problem.path)}{problem.text}") from None
     sized = "batch_size" in document.get("data", {})
-    overrides = sorted(overrides, key=lambda override: override.path != _KERAS)
-    of_model = [override for override in overrides if override.path == _KERAS]
-    for override in of_model:
-        config = _apply(config, override)
-    origin = of_model[-1].origin if of_model else f"{path}:{_line_of(root, _KERAS)}"
+    overrides = sorted(overrides, key=_order)
+    origin = f"{path}:{_line_of(root, _KERAS)}"
+    given = document.get("model", {})
+    early = [override for override in overrides if override.path in (_MODEL, _KERAS)]
+    for override in early:
+        config, origin = _apply(config, override), override.origin
+        given = override.value if override.path == _MODEL else given
     with _prefixed(origin):
-        config = with_keras_layers(config, document.get("model", {}))
-    for override in overrides[len(of_model) :]:
+        config = with_keras_layers(config, given)
+    for override in overrides[len(early) :]:
         sized = sized or override.path == ("data", "batch_size")
         config = _apply(config, override)
     with _prefixed(origin):
@@ -83,6 +85,11 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(
         _plain(config), sort_keys=False, default_flow_style=None, allow_unicode=True, width=100
     )
+
+
+def _order(override: Override) -> int:
+    """A whole model comes before its Keras file, and both before keys about their layers."""
+    return 0 if override.path == _MODEL else 1 if override.path == _KERAS else 2
 
 
 @contextmanager
