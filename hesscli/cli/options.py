@@ -17,6 +17,7 @@ import click
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, BLOCKS, CHECK_METHODS, DTYPES
+from hesscli.problem.registry import plugin_names
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
@@ -27,22 +28,43 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ALL = "all"
-_CHOICES = (*ACTIVATIONS, *ACTIVATION_ALIASES, ALL)
+
+
+def _choices() -> tuple[str, ...]:
+    return (*ACTIVATIONS, *ACTIVATION_ALIASES, *plugin_names(), ALL)
+
+
+def _load_plugins(
+    context: click.Context, _: click.Parameter, paths: tuple[str, ...]
+) -> tuple[str, ...]:
+    # Completing a command line must not run a file.
+    if not paths or context.resilient_parsing:
+        return paths
+    from hesscli.problem.plugins import forget, load_plugin
+
+    for path in paths:
+        try:
+            names = load_plugin(path)
+        except InputError as error:
+            raise InputError(f"--plugin: {error}") from error
+        # The root is closed even where the rest of the command line is wrong.
+        context.find_root().call_on_close(functools.partial(forget, names))
+    return paths
 
 
 def _activation_names(
     context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
 ) -> tuple[str, ...]:
     for name in names:
-        if name not in _CHOICES:
-            near = get_close_matches(name, _CHOICES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(_CHOICES)}"
+        if name not in _choices():
+            near = get_close_matches(name, _choices(), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(_choices())}"
             raise click.BadParameter(f"{name!r} is unknown; {hint}", context, parameter)
     return tuple(ACTIVATION_ALIASES.get(name, name) for name in names)
 
 
 def _complete_activation(*arguments: Any) -> list[str]:
-    return [name for name in _CHOICES if name.startswith(arguments[-1])]
+    return [name for name in _choices() if name.startswith(arguments[-1])]
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,7 @@ class ProblemOptions:
     """What the command line says about the problem."""
 
     config_path: str | None
+    model_path: str | None
     activations: tuple[str, ...]
     batch_size: str | None
     seed: int | None
@@ -76,12 +99,14 @@ class ProblemOptions:
     def activation_names(self) -> tuple[str, ...]:
         """The activations asked for, each once; none where the configuration's own stand."""
         if ALL in self.activations:
-            return ACTIVATIONS
+            return (*ACTIVATIONS, *plugin_names())
         return tuple(dict.fromkeys(self.activations))
 
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number
 
+        if self.model_path is not None:
+            yield Override(("model", "keras"), self.model_path, "--model")
         if self.batch_size is not None:
             size = whole_number(self.batch_size)
             yield Override(("data", "batch_size"), size, "--batch-size")
@@ -104,6 +129,22 @@ def problem_options(function: Command) -> Command:
     """Adds the options that choose the problem; the command gets them as ``problem``."""
 
     @click.option("--config", "-c", "config_path", metavar="FILE", help="A YAML configuration.")
+    @click.option(
+        "--model",
+        "model_path",
+        metavar="FILE",
+        help="A trained Keras model (.keras): Flatten, Rescaling, Dense, activations, Dropout. "
+        "With a Rescaling it gets pixels 0 to 255, otherwise 0 to 1.",
+    )
+    @click.option(
+        "--plugin",
+        metavar="FILE",
+        multiple=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_load_plugins,
+        help="Run this Python file and take the activations that it defines; repeatable.",
+    )
     @click.option(
         "--activation",
         "-a",
@@ -131,6 +172,7 @@ def problem_options(function: Command) -> Command:
     def wrapper(
         *,
         config_path: str | None,
+        model_path: str | None,
         activations: tuple[str, ...],
         batch_size: str | None,
         seed: int | None,
@@ -138,7 +180,9 @@ def problem_options(function: Command) -> Command:
         assignments: tuple[str, ...],
         **others: Any,
     ) -> Any:
-        problem = ProblemOptions(config_path, activations, batch_size, seed, dtype, assignments)
+        problem = ProblemOptions(
+            config_path, model_path, activations, batch_size, seed, dtype, assignments
+        )
         return function(problem=problem, **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature

@@ -8,11 +8,13 @@ import numpy as np
 
 from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError
+from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.problem.data import Dataset, load_dataset, select_batch, to_inputs
 from hesscli.problem.errors import InputError
+from hesscli.problem.keras_model import SIGMOID, SOFTMAX, KerasNetwork, read_numbers
 from hesscli.problem.memory import available_memory, readable_size
-from hesscli.problem.network import Activation, Array, Layer, Problem
+from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.targets import fit_targets
@@ -36,21 +38,31 @@ def build_problem(config: Config) -> Problem:
     dataset = _dataset(data)
     size = None if data.batch_size == "all" else data.batch_size
     selected, targets = select_batch(dataset, size, data.offset, data.shuffle, config.seed)
-    inputs = to_inputs(selected, dtype)
+    keras = None if config.model.keras is None else network_of(config.model.keras)
+    if keras is None or dataset.is_batch:
+        inputs = to_inputs(selected, dtype)
+    else:
+        inputs = keras.network_inputs(selected, dtype)
     if inputs.shape[1] != config.model.inputs:
         raise InputError(
             f"model.inputs: {config.model.inputs}; {dataset.name} has examples of "
             f"{inputs.shape[1]} values, so it must be {inputs.shape[1]}"
         )
-    last = config.model.layers[-1]
+    layers = _layers(config.model, keras, config.seed, dtype)
+    notes: tuple[str, ...] = ()
+    if keras is not None:
+        layers, taken_off = _logits(layers, keras, config.loss)
+        notes = _keras_notes(keras, taken_off, config.loss, dataset)
+    last = layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
     return Problem(
-        layers=_layers(config.model, config.seed, dtype),
+        layers=layers,
         inputs=inputs,
         targets=fit_targets(targets, config.loss.name, last.units, dtype, where),
         loss=config.loss,
         seed=config.seed,
+        notes=notes,
     )
 
 
@@ -61,7 +73,7 @@ def _dataset(data: DataConfig) -> Dataset:
         targets = np.zeros(len(inputs), dtype=np.int64)
         if data.targets is not None:
             targets = np.array(data.targets)
-        return Dataset(inputs, targets, "data.inputs")
+        return Dataset(inputs, targets, "data.inputs", is_batch=True)
     try:
         return load_dataset(data.source, data.split)
     except InputError as error:
@@ -72,8 +84,12 @@ def _with_key(key: str, text: str) -> str:
     return text if text.startswith("data.") else f"{key}: {text}"
 
 
-def _layers(model: ModelConfig, seed: int, dtype: np.dtype[np.floating]) -> tuple[Layer, ...]:
-    if model.weights is None:
+def _layers(
+    model: ModelConfig, keras: KerasNetwork | None, seed: int, dtype: np.dtype[np.floating]
+) -> tuple[Layer, ...]:
+    if keras is not None:
+        parameters = _keras_parameters(keras, dtype)
+    elif model.weights is None:
         parameters = _drawn_parameters(model, seed, dtype)
     else:
         parameters = _stored_parameters(model, model.weights, dtype)
@@ -86,6 +102,54 @@ def _layers(model: ModelConfig, seed: int, dtype: np.dtype[np.floating]) -> tupl
         )
         for layer in model.layers
     )
+
+
+def _keras_parameters(keras: KerasNetwork, dtype: np.dtype[np.floating]) -> dict[str, Array]:
+    try:
+        return {
+            name: _converted(values, dtype, f"{keras.path}: {name}")
+            for name, values in read_numbers(keras).items()
+        }
+    except InputError as error:
+        raise InputError(f"model.keras: {error}") from error
+
+
+def _converted(values: Array, dtype: np.dtype[np.floating], where: str) -> Array:
+    with np.errstate(over="ignore"):
+        converted = values.astype(dtype)
+    require_finite(converted, f"{where} in {dtype}")
+    return converted
+
+
+def _logits(
+    layers: tuple[Layer, ...], keras: KerasNetwork, loss: Loss
+) -> tuple[tuple[Layer, ...], str | None]:
+    """``layers`` up to the logits that ``loss`` takes, and what was taken off behind them."""
+    last = layers[-1]
+    sigmoid = last.activation.name == keras.layers[-1].activation.name == SIGMOID
+    if sigmoid and loss.name == "binary_crossentropy":
+        return (*layers[:-1], replace(last, activation=Activation("linear"))), SIGMOID
+    return layers, SOFTMAX if keras.softmax else None
+
+
+def _keras_notes(
+    keras: KerasNetwork, taken_off: str | None, loss: Loss, dataset: Dataset
+) -> tuple[str, ...]:
+    notes: list[str] = []
+    if keras.rescaling is not None:
+        scale, offset = keras.rescaling
+        shift = f" {'-' if offset < 0 else '+'} {abs(offset):g}" if offset else ""
+        formula = f"its Rescaling ({scale:g}·x{shift})"
+        if dataset.is_batch:
+            notes.append(f"{formula} is not applied: {dataset.name} holds a network's own inputs")
+        else:
+            notes.append(f"{formula} is applied to the data, pixels being 0 to 255")
+    if taken_off is not None:
+        notes.append(
+            f"the {taken_off} at its output was taken off; the loss {loss.name} is applied to the "
+            "logits"
+        )
+    return tuple(f"{keras.path}: {note}" for note in notes)
 
 
 def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -162,7 +226,5 @@ def _stored_parameters(
         )
     parameters: dict[str, Array] = {}
     for name in shapes:
-        with np.errstate(over="ignore"):
-            parameters[name] = stored[name].astype(dtype)
-        require_finite(parameters[name], f"model.weights: {path}: {name} in {dtype}")
+        parameters[name] = _converted(stored[name], dtype, f"model.weights: {path}: {name}")
     return parameters

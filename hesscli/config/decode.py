@@ -214,7 +214,7 @@ def _record(
 
 
 def _named(
-    names: Sequence[str],
+    names: Callable[[], Sequence[str]],
     aliases: Mapping[str, str],
     defaults: Callable[[str], Mapping[str, float]],
 ) -> Decoder[tuple[str, tuple[tuple[str, float], ...]]]:
@@ -227,7 +227,7 @@ def _named(
         else:
             name_path = (*path, "name")
         given = value.get("name")
-        name = _choice([*names, *aliases])(given, name_path)
+        name = _choice([*names(), *aliases])(given, name_path)
         name = aliases.get(name, name)
         parameters = _mapping(value, path, ["name", *defaults(name)])
         return name, tuple(
@@ -237,8 +237,8 @@ def _named(
     return decode
 
 
-_named_activation = _named(activations.NAMES, ACTIVATION_ALIASES, activations.parameter_defaults)
-_named_initializer = _named(initializers.NAMES, {}, initializers.parameter_defaults)
+_named_activation = _named(activations.names, ACTIVATION_ALIASES, activations.parameter_defaults)
+_named_initializer = _named(lambda: initializers.NAMES, {}, initializers.parameter_defaults)
 
 
 def activation(value: Any, path: Path) -> Activation:
@@ -309,6 +309,7 @@ _model = _record(
         "bias_initializer": _bias_initializer,
         "layers": _layers,
         "weights": _optional(_text),
+        "keras": _optional(_text),
     },
 )
 _loss = _record(Loss, {"name": _choice(LOSSES), "reduction": _choice(REDUCTIONS)})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -11,12 +12,15 @@ import yaml
 
 from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
+from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config, DataConfig, LayerConfig
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
 from hesscli.problem.problemfile import is_problem_file
 
+_MODEL: Path = ("model",)
+_KERAS: Path = ("model", "keras")
 # Far beyond any configuration; a larger file is another kind of file.
 _MAX_BYTES = 2**20
 
@@ -58,11 +62,21 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
         config = decode(document)
     except ConfigKeyError as problem:
         raise InputError(f"{_place(path, root, problem.path)}{problem}") from None
-    overrides = tuple(overrides)
     sized = "batch_size" in document.get("data", {})
-    for override in overrides:
+    overrides = sorted(overrides, key=_order)
+    origin = f"{path}:{_line_of(root, _KERAS)}"
+    given = document.get("model", {})
+    early = [override for override in overrides if override.path in (_MODEL, _KERAS)]
+    for override in early:
+        config, origin = _apply(config, override), override.origin
+        given = override.value if override.path == _MODEL else given
+    with _prefixed(origin):
+        config = with_keras_layers(config, given)
+    for override in overrides[len(early) :]:
         sized = sized or _gives_batch_size(override)
         config = _apply(config, override)
+    with _prefixed(origin):
+        check_keras_layers(config.model)
     try:
         require_consistent(config)
     except ConfigKeyError as problem:
@@ -101,6 +115,19 @@ _TAKES_THE_PLACE_OF: Mapping[Path, tuple[str, ...]] = {
     ("data", "inputs"): ("source", "split"),
     ("data", "source"): ("inputs", "targets"),
 }
+
+
+def _order(override: Override) -> int:
+    """A whole model comes before its Keras file, and both before keys about their layers."""
+    return 0 if override.path == _MODEL else 1 if override.path == _KERAS else 2
+
+
+@contextmanager
+def _prefixed(origin: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{origin}: {error}") from error
 
 
 def _apply(config: Config, override: Override) -> Config:

@@ -31,7 +31,8 @@ class LayerConfig:
 class ModelConfig:
     """The network: ``inputs`` values an example, dense layers, and where the parameters are from.
 
-    ``weights`` is the path of a problem file; None draws them from the initializers.
+    ``weights`` is the path of a problem file; None draws them from the initializers. ``keras`` is
+    the path of a Keras model, from which inputs, layers and parameters are then taken.
     """
 
     inputs: int = 784
@@ -44,6 +45,7 @@ class ModelConfig:
         LayerConfig("dense3", 10, Activation("linear")),
     )
     weights: str | None = None
+    keras: str | None = None
 
 
 @dataclass(frozen=True)

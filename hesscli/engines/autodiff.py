@@ -25,6 +25,7 @@ from hesscli.engines.pieces import pieces
 from hesscli.engines.quantities import Quantity
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Activation, Array, Problem
+from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
 
 Tensor = Any
 Tensors = Mapping[str, Tensor]
@@ -117,10 +118,14 @@ class Autodiff:
         functions = _activation_functions(tf)
 
         def activation(of: Activation) -> Function:
-            try:
-                function = functions[of.name]
-            except KeyError:
-                raise InputError(f"autodiff has no activation {of.name!r}") from None
+            function = functions.get(of.name) or tensorflow_function(of.name)
+            if function is None and lacks_tensorflow(of.name):
+                raise InputError(
+                    f"activation {of.name!r} has no TensorFlow function, so autodiff cannot "
+                    "differentiate it; give its plugin one under the key tensorflow"
+                )
+            if function is None:
+                raise InputError(f"autodiff has no activation {of.name!r}")
             return lambda z: function(z, **dict(of.parameters))
 
         self.tf = tf

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
+from functools import cache
 from types import ModuleType
 
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.quiet import silenced
 
 
+@cache
 def load_tensorflow() -> ModuleType:
     """The tensorflow module; raises InputError where it is not installed."""
-    if "tensorflow" in sys.modules:
-        return sys.modules["tensorflow"]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with silenced():

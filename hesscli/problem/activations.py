@@ -263,16 +263,35 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
 )
 
 NAMES: tuple[str, ...] = ACTIVATIONS
+# Activations from plugins, which take no parameters.
+_registered: dict[str, Derivatives] = {}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all activations: our own, then those from plugins."""
+    return (*NAMES, *_registered)
+
+
+def register(name: str, sigma: Derivatives) -> None:
+    """Adds an activation that has no parameters, under a name that is not taken."""
+    _registered[name] = sigma
+
+
+def forget(name: str) -> None:
+    """Takes an activation that was registered out again."""
+    _registered.pop(name, None)
 
 
 def parameter_defaults(name: str) -> Mapping[str, float]:
     """The parameters of the activation called ``name`` with Keras's default values."""
-    return _FAMILIES[name].defaults
+    return {} if name in _registered else _FAMILIES[name].defaults
 
 
 def derivatives(activation: Activation) -> Derivatives:
-    """σ, σ′, σ″ of ``activation``; raises InputError for a name that is not in NAMES."""
+    """σ, σ′, σ″ of ``activation``; raises InputError for a name that is not in ``names()``."""
+    if activation.name in _registered:
+        return _registered[activation.name]
     family = _FAMILIES.get(activation.name)
     if family is None:
-        raise InputError(f"unknown activation {activation.name!r}; choose {', '.join(NAMES)}")
+        raise InputError(f"unknown activation {activation.name!r}; choose {', '.join(names())}")
     return family.make(**{**family.defaults, **dict(activation.parameters)})

@@ -44,11 +44,13 @@ class Dataset:
 
     ``inputs`` is (M, d), uint8 pixels or floating-point numbers; ``targets`` is (M,) class
     labels, or (M, c) numbers in a problem file; ``name`` is what messages and results call it.
+    ``is_batch`` says that the inputs are a problem file's: a network's own, not images.
     """
 
     inputs: RawArray
     targets: Targets
     name: str
+    is_batch: bool = False
 
     def __post_init__(self) -> None:
         self.inputs.setflags(write=False)
@@ -80,7 +82,7 @@ def load_dataset(source: str, split: str) -> Dataset:
         raise InputError(f"{source}: no such file or folder; {_SOURCES}")
     if is_problem_file(source):
         inputs, targets = read_batch(source)
-        return Dataset(inputs, targets, source)
+        return Dataset(inputs, targets, source, is_batch=True)
     return _load_npz(source, split, source)
 
 

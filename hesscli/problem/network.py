@@ -73,7 +73,8 @@ class Problem:
     """A network, its parameters and one batch, in one floating-point type.
 
     ``inputs`` is (N, d_0), ``targets`` (N,) class labels or (N, c) numbers. The arrays are made
-    read-only: every witness sees the same ones.
+    read-only: every witness sees the same ones. ``notes`` are sentences that every result
+    repeats, on what was done to make the problem.
     """
 
     layers: tuple[Layer, ...]
@@ -81,6 +82,7 @@ class Problem:
     targets: Targets
     loss: Loss = field(default_factory=Loss)
     seed: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for array in self._arrays():

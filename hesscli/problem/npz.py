@@ -29,7 +29,7 @@ RawArray = NDArray[Any]
 MAX_ARRAY_BYTES = 8 * 2**30
 
 # What zipfile, its decompressors and NumPy's header parser raise on bytes that are not theirs.
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -98,7 +98,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
         raise InputError(
             f"{path}: cannot be read ({reason(error)}); a readable .npz file is needed"
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(
             f"{path}: damaged or not an .npz file ({reason(error)}); "
             "an .npz file as numpy.savez writes it is needed"

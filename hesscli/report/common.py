@@ -13,13 +13,14 @@ from hesscli.studies.context import Environment, ProblemSummary
 
 
 def heading(problem: ProblemSummary, environment: Environment) -> str:
-    """One line on what was analysed."""
+    """One line on what was analysed, and one for each of the problem's notes."""
     widths = "-".join(str(width) for width in problem.widths)
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
-    return (
+    size = (
         f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype} · "
         f"seed {problem.seed}"
     )
+    return "\n".join((size, *problem.notes))
 
 
 def preamble(

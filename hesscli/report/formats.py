@@ -139,7 +139,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _markdown(document: Document) -> str:
-    lines = [document.heading]
+    # Two spaces at its end keep a line apart from the next.
+    lines = ["  \n".join(document.heading.splitlines())]
     for table in document.tables:
         lines += ["", f"### {table.title}", ""]
         lines.append(_markdown_row(column.title for column in table.columns))

@@ -39,6 +39,7 @@ class ProblemSummary:
     loss: str
     reduction: str
     seed: int | None
+    notes: tuple[str, ...]
 
 
 def environment(problem: Problem) -> Environment:
@@ -62,6 +63,7 @@ def summary(problem: Problem) -> ProblemSummary:
         loss=problem.loss.name,
         reduction=problem.loss.reduction,
         seed=problem.seed,
+        notes=problem.notes,
     )
 
 

@@ -115,9 +115,14 @@ def each_subject(
         subjects = _subjects(problem, options)
         chain_rule = ChainRule(problem)
         floor = RoundingFloor(chain_rule)
-        witnesses = Witnesses(problem, chain_rule, Autodiff(problem), floor)
+        witnesses = Witnesses(problem, chain_rule, _second_witness(problem), floor)
         for subject in subjects:
             yield witnesses, subject
+
+
+def _second_witness(problem: Problem) -> Autodiff:
+    # An activation without a TensorFlow function (registry.lacks_tensorflow) is refused here.
+    return Autodiff(problem)
 
 
 def _subjects(problem: Problem, options: CheckOptions) -> list[Subject]:

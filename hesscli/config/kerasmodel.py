@@ -1,0 +1,69 @@
+"""``model.keras``: a Keras model's layers in the place of the configuration's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from hesscli.config.schema import Config, LayerConfig, ModelConfig
+from hesscli.problem.errors import InputError
+from hesscli.problem.keras_model import KerasNetwork, read_network
+
+
+def network_of(path: str) -> KerasNetwork:
+    """The layers of the model ``path``; raises InputError, which names the key."""
+    try:
+        return read_network(path)
+    except InputError as error:
+        raise InputError(f"model.keras: {error}") from error
+
+
+def with_keras_layers(config: Config, given: Collection[str]) -> Config:
+    """``config`` with the Keras model's inputs and layers, but for the keys ``given`` by the user.
+
+    Without a Keras model, ``config`` itself.
+    """
+    if config.model.keras is None:
+        return config
+    network = network_of(config.model.keras)
+    model = config.model
+    if "inputs" not in given:
+        model = replace(model, inputs=network.inputs)
+    if "bias" not in given:
+        model = replace(model, bias=network.has_bias)
+    if "layers" not in given:
+        model = replace(model, layers=_layers(network))
+    return replace(config, model=model)
+
+
+def check_keras_layers(model: ModelConfig) -> None:
+    """Raises InputError where ``model`` says something else than its Keras model.
+
+    Activations may differ: they are the user's to replace.
+    """
+    if model.keras is None:
+        return
+    if model.weights is not None:
+        raise InputError(
+            f"model.keras: {model.keras}: the parameters come from the model, so model.weights "
+            "must be null"
+        )
+    network = network_of(model.keras)
+    for key, configured, own in (
+        ("inputs", str(model.inputs), str(network.inputs)),
+        ("bias", str(model.bias).lower(), str(network.has_bias).lower()),
+        ("layers", _listing(model.layers), _listing(_layers(network))),
+    ):
+        if configured != own:
+            raise InputError(
+                f"model.{key}: {configured}; model.keras: {model.keras} has {own}; leave "
+                f"model.{key} out, or make it the same"
+            )
+
+
+def _layers(network: KerasNetwork) -> tuple[LayerConfig, ...]:
+    return tuple(LayerConfig(layer.name, layer.units, layer.activation) for layer in network.layers)
+
+
+def _listing(layers: Sequence[LayerConfig]) -> str:
+    return ", ".join(f"{layer.name} ({layer.units} units)" for layer in layers)

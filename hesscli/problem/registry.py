@@ -1,0 +1,38 @@
+"""The names of activations from plugins, and their TensorFlow functions.
+
+No formula stands here, because autodiff reads it: their NumPy derivatives are registered with
+``hesscli.problem.activations``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+# A TensorFlow function by name; None for an activation that came without one.
+_tensorflow: dict[str, Callable[[Any], Any] | None] = {}
+
+
+def plugin_names() -> tuple[str, ...]:
+    """The names of the activations that plugins have registered, in their order."""
+    return tuple(_tensorflow)
+
+
+def tensorflow_function(name: str) -> Callable[[Any], Any] | None:
+    """The TensorFlow function of a plugin's activation; None where there is none."""
+    return _tensorflow.get(name)
+
+
+def lacks_tensorflow(name: str) -> bool:
+    """Whether ``name`` is a plugin's activation that came without a TensorFlow function."""
+    return name in _tensorflow and _tensorflow[name] is None
+
+
+def register(name: str, tensorflow: Callable[[Any], Any] | None) -> None:
+    """Makes the name of an activation known."""
+    _tensorflow[name] = tensorflow
+
+
+def forget(name: str) -> None:
+    """Takes an activation out again."""
+    _tensorflow.pop(name, None)
