@@ -20,7 +20,7 @@ from hesscli.problem.plugins import forget, load_plugin
 from hesscli.problem.problemfile import save_problem
 
 ROOT = Path(__file__).parent.parent
-CUBE = ROOT / "examples" / "cube.py"
+CUBE = ROOT / "docs" / "examples" / "cube.py"
 WITH_TENSORFLOW = ", 'tensorflow': lambda z: z**3"
 SMALL = "model: {layers: [{units: 5}, {units: 4}, {units: 10}]}\ndata: {batch_size: 3}\n"
 
