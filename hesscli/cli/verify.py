@@ -74,11 +74,11 @@ def verify(
     """Hold the chain rule's Hessians against autodiff's.
 
     For each activation and layer: the quadratic form of the kernel's Hessian at the kernel
-    itself by both witnesses, their residual, the largest residual of what was compared relative
+    itself by each witness, their residual, the largest residual of what was compared relative
     to the largest entry, and PASS or FAIL. Exits with 1 where anything fails.
 
-    Finite differences come with error bars. Where these leave most of a block open, the verdict is
-    UNDECIDED, which is no PASS: it exits with 1 as well.
+    A third witness, finite differences, comes with error bars. Where these leave most of a block
+    open, the verdict is UNDECIDED, which is no PASS: it exits with 1 as well.
     """
     config = problem.config()
     check = witness.check(config)

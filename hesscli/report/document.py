@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PASS, FAIL, UNDECIDED = "PASS", "FAIL", "UNDECIDED"
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hesscli.report.common import listed, what_failed
-from hesscli.report.document import residual_text
+from hesscli.report.document import UNKNOWN, residual_text
 from hesscli.studies.checks import Check, relative
 from hesscli.studies.finitechecks import DECISIVE, ENTRIES_LIMIT, RANDOM_DIRECTIONS
 from hesscli.studies.verification import VerifiedBlock, WitnessPair
@@ -20,7 +20,7 @@ _SCOPES = {
 def error_bar_text(row: VerifiedBlock) -> str:
     """The largest error bar of what finite differences compared, relative to the largest."""
     check = _pair(row).check
-    return residual_text(_resolution(check)) if check.decided else "–"
+    return residual_text(_resolution(check)) if check.decided else UNKNOWN
 
 
 def undecided_text(check: Check) -> str:

@@ -15,6 +15,7 @@ from hesscli.report.common import (
     what_failed,
 )
 from hesscli.report.document import (
+    UNKNOWN,
     Case,
     Column,
     Document,
@@ -120,7 +121,7 @@ def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlo
                 f"{row.size:,}²",
                 *(text(value) for value in _forms(row)),
                 *(() if three else (residual_text(row.quadratic_form.residual),)),
-                residual_text(max(pair.check.relative_residual for pair in row.pairs)),
+                _largest_residual(row),
                 error_bar_text(row),
                 verdict_of(row.passed, row.decided) + ("†" if _limited(row) else ""),
             )
@@ -132,6 +133,11 @@ def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlo
             *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
         ),
     )
+
+
+def _largest_residual(row: VerifiedBlock) -> str:
+    decided = [pair.check.relative_residual for pair in row.pairs if pair.check.decided]
+    return residual_text(max(decided)) if decided else UNKNOWN
 
 
 def _forms(row: VerifiedBlock) -> list[float]:

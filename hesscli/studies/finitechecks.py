@@ -3,7 +3,8 @@
 A residual passes when it is at most rtol · scale + floor + error bar and fails beyond. Where the
 error bar alone is more than DECISIVE of the scale, finite differences have decided nothing: such
 a number is not counted as compared, and a check is undecided where most of its numbers are.
-(Where the exact witness says that everything is zero, only a difference of exactly zero agrees.)
+(Where the other witness says that everything is zero, only a difference of exactly zero agrees:
+nothing moved within the stencil.)
 
 The scale, the largest number that was compared or |G| + |C| of a form, is the other witness's: it
 is the one that has no error bar.
@@ -23,7 +24,7 @@ from hesscli.engines.finite import FiniteHessian
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
-from hesscli.studies.checks import Check
+from hesscli.studies.checks import Check, relative
 from hesscli.studies.context import Progress
 
 # An error bar below this share of the scale decides: a missing term or a wrong sign shows.
@@ -102,7 +103,9 @@ def check_finite_products(
 def merged_finite(checks: Sequence[Check]) -> Check:
     """Checks of several blocks as one: the worst of them, on everything that was looked at."""
     failed = [check for check in checks if check.decided and not check.passed]
-    worst = max(failed or checks, key=lambda check: check.relative_residual)
+    worst = max(failed or checks, key=lambda check: (check.relative_residual, check.max_abs_entry))
+    # Blocks differ in scale: the bar that is widest for its own block, in the worst one's units.
+    widest = max(relative(check.error_bar, check.max_abs_entry) for check in checks)
     compared = sum(check.compared for check in checks)
     undecided = sum(check.undecided for check in checks)
     decided = bool(failed) or _decided(compared, undecided)
@@ -110,7 +113,7 @@ def merged_finite(checks: Sequence[Check]) -> Check:
         worst,
         compared=compared,
         undecided=undecided,
-        error_bar=max(check.error_bar for check in checks),
+        error_bar=widest * worst.max_abs_entry,
         decided=decided,
         passed=decided and not failed,
     )
@@ -146,7 +149,8 @@ class _Tally:
         decided = beyond | self._decisive(residuals, bars)
         self.compared += int(decided.sum())
         self.undecided += int(decided.size - decided.sum())
-        self.largest_bar = max(self.largest_bar, float(np.max(bars, where=decided, initial=0)))
+        if self.scale > 0:
+            self.largest_bar = max(self.largest_bar, float(np.max(bars, where=decided, initial=0)))
         # Once something is beyond its bar, the worst of these is what is shown.
         shown = beyond if beyond.any() else decided
         if beyond.any() and not self.failed:
