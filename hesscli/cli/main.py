@@ -24,8 +24,8 @@ _INTERRUPTED = 130
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog="""
-    Exit codes: 0 all checks pass, 1 a check fails, 2 wrong usage, configuration or data,
-    130 interrupted.
+    Exit codes: 0 all checks pass, 1 a check fails or is undecided, 2 wrong usage, configuration
+    or data, 130 interrupted.
 
     \b
     Examples:

@@ -34,3 +34,5 @@ BLOCKS = ("kernel", "bias", "layer", "input", "network")
 # Blocks that are no layer's, so that no layer may have their names.
 RESERVED_NAMES = ("input", "network")
 CHECK_METHODS = ("form", "entries")
+WITNESSES = ("chain_rule", "autodiff", "finite")
+DEFAULT_WITNESSES = ("chain_rule", "autodiff")

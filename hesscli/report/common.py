@@ -35,6 +35,11 @@ def preamble(
     }
 
 
+def open_status(passed: bool, decided: bool) -> str:
+    """As ``status``, where finite differences may have left it open."""
+    return status(passed) if decided else "undecided"
+
+
 def status(passed: bool) -> str:
     return "pass" if passed else "fail"
 
@@ -56,13 +61,17 @@ def check_data(check: Check) -> dict[str, Any]:
 
 def what_failed(check: Check) -> str:
     """Where a check that failed is worst and by how much."""
-    where = (
-        "the quadratic form" if check.worst is None else f"∂²L/∂{check.worst[0]} ∂{check.worst[1]}"
-    )
+    if check.worst is not None:
+        where, of_what = f"∂²L/∂{check.worst[0]} ∂{check.worst[1]}", "largest entry"
+    elif check.method == "products":
+        where, of_what = "a product H·v", "largest number in it"
+    else:
+        where, of_what = "the quadratic form", "form"
+    bar = f" beyond the error bar of {residual_text(check.error_bar)}" if check.error_bar else ""
     return (
         f"{where}: residual {residual_text(check.max_abs_residual)}, "
-        f"{residual_text(check.relative_residual)} of the "
-        f"{'form' if check.worst is None else 'largest entry'}; allowed is {check.rtol:.0e}"
+        f"{residual_text(check.relative_residual)} of the {of_what}; "
+        f"allowed is {check.rtol:.0e}{bar}"
     )
 
 

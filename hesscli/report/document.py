@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-PASS, FAIL = "PASS", "FAIL"
+PASS, FAIL, UNDECIDED = "PASS", "FAIL", "UNDECIDED"
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def verdict(passed: bool) -> str:
     return PASS if passed else FAIL
 
 
+def verdict_of(passed: bool, decided: bool) -> str:
+    """As ``verdict``, where finite differences may have left it open."""
+    return verdict(passed) if decided else UNDECIDED
+
+
 def form_text(value: float) -> str:
     """A quadratic form, to seven digits."""
     return f"{value:.6e}"
@@ -61,6 +67,11 @@ def form_text(value: float) -> str:
 def brief_form_text(value: float) -> str:
     """A quadratic form where several must stand beside each other, to six digits."""
     return "0" if value == 0 else f"{value:.5e}"
+
+
+def short_form_text(value: float) -> str:
+    """A quadratic form where three witnesses' must stand beside each other, to five digits."""
+    return "0" if value == 0 else f"{value:.4e}"
 
 
 def residual_text(value: float) -> str:

@@ -19,9 +19,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from hesscli.problem.errors import InputError
-from hesscli.report.document import FAIL, PASS, Document, Table
+from hesscli.report.document import FAIL, PASS, UNDECIDED, Document, Table
 
-_STYLES = {PASS: "bold green", FAIL: "bold red"}
+_STYLES = {PASS: "bold green", FAIL: "bold red", UNDECIDED: "bold yellow"}
 
 
 # What a table must fit into where there is no terminal to ask.

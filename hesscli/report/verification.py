@@ -9,20 +9,25 @@ from hesscli.report.common import (
     check_data,
     heading,
     listed,
+    open_status,
     preamble,
     rounding_note,
-    status,
     what_failed,
 )
 from hesscli.report.document import (
+    UNKNOWN,
     Case,
     Column,
     Document,
     Table,
+    brief_form_text,
     form_text,
     residual_text,
+    short_form_text,
     verdict,
+    verdict_of,
 )
+from hesscli.report.finite import error_bar_text, finite_notes, undecided_text
 from hesscli.studies.checks import Check
 from hesscli.studies.verification import Terms, Verification, VerifiedBlock
 
@@ -34,14 +39,17 @@ _CANDIDATES: dict[Terms, str] = {
 
 def verification_document(result: Verification) -> Document:
     """Tables, data and test cases of a verification."""
+    table = _finite_table if "finite" in result.witnesses else _table
     return Document(
         heading=heading(result.problem, result.environment),
         tables=tuple(
-            _table(result, activation, rows) for activation, rows in by_activation(result.results)
+            table(result, activation, rows) for activation, rows in by_activation(result.results)
         ),
         data={
             **preamble("hesscli/verify/1", result.passed, result.environment, result.problem),
+            "status": open_status(result.passed, result.decided),
             "terms": result.terms,
+            "witnesses": list(result.witnesses),
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
@@ -52,9 +60,9 @@ def verification_document(result: Verification) -> Document:
 
 
 def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> Table:
+    candidate = "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule"
     method = {"entries": "every entry", "form": "quadratic forms only"}[result.method]
     where = "" if result.block == "kernel" else f", block {result.block}"
-    candidate = "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule"
     return Table(
         title=f"{activation}: {_CANDIDATES[result.terms]} against autodiff, {method}{where}",
         columns=(
@@ -70,8 +78,7 @@ def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...
             (
                 row.layer,
                 f"{row.size:,}²",
-                form_text(row.quadratic_form.autodiff),
-                form_text(row.quadratic_form.chain_rule),
+                *(form_text(value) for value in _forms(row)),
                 residual_text(row.quadratic_form.residual),
                 residual_text(row.check.relative_residual),
                 verdict(row.passed) + ("†" if _limited(row) else ""),
@@ -85,19 +92,75 @@ def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...
     )
 
 
+def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> Table:
+    """The table with a third witness: a column each, and what it can decide."""
+    names = {
+        "autodiff": "autodiff",
+        "chain_rule": "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule",
+        "finite": "finite",
+    }
+    present = [title for name, title in names.items() if name in result.witnesses]
+    where = "" if result.block == "kernel" else f", block {result.block}"
+    # Three forms leave no room for the residual beside them.
+    three = len(present) == 3
+    text = short_form_text if three else brief_form_text
+    return Table(
+        title=f"{activation}: vᵀHv by {listed(present)} differences{where}",
+        columns=(
+            Column("layer", numeric=False),
+            Column("block"),
+            *(Column(title) for title in present),
+            *(() if three else (Column("residual"),)),
+            Column("relative"),
+            Column("± finite"),
+            Column("verdict", numeric=False),
+        ),
+        rows=tuple(
+            (
+                row.layer,
+                f"{row.size:,}²",
+                *(text(value) for value in _forms(row)),
+                *(() if three else (residual_text(row.quadratic_form.residual),)),
+                _largest_residual(row),
+                error_bar_text(row),
+                verdict_of(row.passed, row.decided) + ("†" if _limited(row) else ""),
+            )
+            for row in rows
+        ),
+        notes=(
+            *((_summary(result, activation, rows),) if three else ()),
+            *finite_notes(activation, rows, _CANDIDATES[result.terms]),
+            *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
+        ),
+    )
+
+
+def _largest_residual(row: VerifiedBlock) -> str:
+    decided = [pair.check.relative_residual for pair in row.pairs if pair.check.decided]
+    return residual_text(max(decided)) if decided else UNKNOWN
+
+
+def _forms(row: VerifiedBlock) -> list[float]:
+    form = row.quadratic_form
+    by_witness = (form.autodiff, form.chain_rule, form.finite)
+    return [value for value in by_witness if value is not None]
+
+
 def _limited(row: VerifiedBlock) -> Check | None:
     """The check that passed by its rounding floor only, if one did."""
     if not row.passed:
         return None
-    return next((check for check in (row.check, row.form_check) if check.limited_by_rounding), None)
+    checks = (check for pair in row.pairs for check in (pair.check, pair.form_check))
+    return next((check for check in checks if check.limited_by_rounding), None)
 
 
 def _summary(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> str:
+    """What came of the chain rule against autodiff."""
     what = _CANDIDATES[result.terms]
-    failed = [row for row in rows if not row.passed]
+    failed = [row for row in rows if not row.pairs[0].passed]
     if failed:
         worst = max(failed, key=lambda row: row.check.relative_residual)
-        passed = [row.layer for row in rows if row.passed]
+        passed = [row.layer for row in rows if row.pairs[0].passed]
         also = f", PASS on {listed(passed)}" if passed else ""
         return (
             f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {what} is not "
@@ -113,13 +176,17 @@ def _summary(result: Verification, activation: str, rows: tuple[VerifiedBlock, .
 
 
 def _failure(row: VerifiedBlock) -> str | None:
-    if row.passed:
-        return None
-    return what_failed(row.check if not row.check.passed else row.form_check)
+    """What failed first, or was left open where nothing failed."""
+    checks = [check for pair in row.pairs for check in (pair.check, pair.form_check)]
+    failed = [check for check in checks if check.decided and not check.passed]
+    if failed:
+        return what_failed(failed[0])
+    return next((undecided_text(check) for check in checks if not check.decided), None)
 
 
 def _row_data(row: VerifiedBlock) -> dict[str, Any]:
     form = row.quadratic_form
+    finite = row.finite_pair
     return {
         "activation": row.activation,
         "layer": row.layer,
@@ -128,6 +195,8 @@ def _row_data(row: VerifiedBlock) -> dict[str, Any]:
         "quadratic_form": {
             "autodiff": form.autodiff,
             "chain_rule": form.chain_rule,
+            "finite": form.finite,
+            "finite_error": form.finite_error,
             "gauss_newton": form.gauss_newton,
             "curvature": form.curvature,
             "residual": form.residual,
@@ -135,5 +204,15 @@ def _row_data(row: VerifiedBlock) -> dict[str, Any]:
         },
         "form_check": check_data(row.form_check),
         "check": check_data(row.check),
-        "status": status(row.passed),
+        "finite_check": None
+        if finite is None
+        else {
+            **check_data(finite.check),
+            "candidate": finite.candidate,
+            "reference": finite.reference,
+            "error_bar": finite.check.error_bar,
+            "undecided": finite.check.undecided,
+            "status": open_status(finite.passed, finite.decided),
+        },
+        "status": open_status(row.passed, row.decided),
     }

@@ -34,6 +34,10 @@ class Check:
     ``max_abs_entry`` the scale it is judged by (the largest entry of the autodiff block, or
     |G| + |C| for a form), ``floor`` the largest difference that rounding explains.
     ``worst`` names the two parameters of the entry with the largest residual; None for a form.
+
+    Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is their
+    largest one among the numbers that were compared, ``undecided`` how many more numbers their
+    error bars left open, and ``decided`` whether there was enough to pass or to fail.
     """
 
     method: str
@@ -44,6 +48,9 @@ class Check:
     floor: float
     worst: tuple[str, str] | None
     passed: bool
+    error_bar: float = 0.0
+    undecided: int = 0
+    decided: bool = True
 
     @property
     def relative_residual(self) -> float:
@@ -53,7 +60,8 @@ class Check:
     @property
     def limited_by_rounding(self) -> bool:
         """Whether it passed only because of the floor."""
-        return self.passed and self.max_abs_residual > self.rtol * self.max_abs_entry
+        allowed = self.rtol * self.max_abs_entry + self.error_bar
+        return self.passed and self.max_abs_residual > allowed
 
 
 def relative(residual: float, scale: float) -> float:

@@ -39,7 +39,7 @@ class ProblemSummary:
     loss: str
     reduction: str
     seed: int | None
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def environment(problem: Problem) -> Environment:

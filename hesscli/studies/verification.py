@@ -1,12 +1,16 @@
-"""Does the chain rule's Hessian equal autodiff's, layer by layer?"""
+"""Do the witnesses give the same Hessian, layer by layer?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from hesscli.engines.block import HessianBlock
+from hesscli.problem.errors import InputError
+from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
+from hesscli.problem.registry import lacks_tensorflow
 from hesscli.studies.checks import Check, check_form, relative
 from hesscli.studies.context import (
     Environment,
@@ -16,24 +20,30 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 
-# What is held against autodiff's Hessian: the whole chain rule, or its Gauss–Newton term alone.
+# What the chain rule says that the Hessian is: all of it, or its Gauss–Newton term alone.
 Terms = Literal["hessian", "gauss-newton"]
+Blocks = Callable[[str], HessianBlock]
 
 
 @dataclass(frozen=True)
 class VerifiedForm:
-    """vᵀ H v at the parameter itself. ``chain_rule`` is the term that is verified."""
+    """vᵀ H v at the parameter itself by each witness; None for those that do not take part.
 
-    autodiff: float
-    chain_rule: float
+    ``chain_rule`` is the term that is verified. ``gauss_newton`` and ``curvature`` are the chain
+    rule's terms, or autodiff's where the chain rule does not take part. ``residual`` is that of
+    the first comparison.
+    """
+
+    autodiff: float | None
+    chain_rule: float | None
+    finite: float | None
+    finite_error: float | None
     gauss_newton: float
     curvature: float
-
-    @property
-    def residual(self) -> float:
-        return self.autodiff - self.chain_rule
+    residual: float
 
     @property
     def scale(self) -> float:
@@ -46,24 +56,67 @@ class VerifiedForm:
 
 
 @dataclass(frozen=True)
-class VerifiedBlock:
-    """One block: its quadratic form by both witnesses and what was compared.
+class WitnessPair:
+    """One witness held against another: autodiff where it takes part, else finite differences.
 
     ``form_check`` judges the quadratic form; ``check`` what the check's method compares, which
     is the same for the method ``form``.
     """
 
-    activation: str
-    layer: str
-    block: str
-    size: int
-    quadratic_form: VerifiedForm
+    candidate: str
+    reference: str
     form_check: Check
     check: Check
 
     @property
     def passed(self) -> bool:
         return self.form_check.passed and self.check.passed
+
+    @property
+    def decided(self) -> bool:
+        """Whether it passed, or failed for more than want of an answer."""
+        failed = any(check.decided and not check.passed for check in (self.form_check, self.check))
+        return failed or (self.form_check.decided and self.check.decided)
+
+    @property
+    def has_finite(self) -> bool:
+        return "finite" in (self.candidate, self.reference)
+
+
+@dataclass(frozen=True)
+class VerifiedBlock:
+    """One block: its quadratic form by each witness, and what was compared of each pair."""
+
+    activation: str
+    layer: str
+    block: str
+    size: int
+    quadratic_form: VerifiedForm
+    pairs: tuple[WitnessPair, ...]
+
+    @property
+    def form_check(self) -> Check:
+        """The first pair's check of the quadratic form."""
+        return self.pairs[0].form_check
+
+    @property
+    def check(self) -> Check:
+        """The first pair's check."""
+        return self.pairs[0].check
+
+    @property
+    def finite_pair(self) -> WitnessPair | None:
+        """The pair with finite differences, where they take part."""
+        return next((pair for pair in self.pairs if pair.has_finite), None)
+
+    @property
+    def passed(self) -> bool:
+        return all(pair.passed for pair in self.pairs)
+
+    @property
+    def decided(self) -> bool:
+        """Whether it passed, or some pair failed; else finite differences left it open."""
+        return self.passed or any(pair.decided and not pair.passed for pair in self.pairs)
 
 
 @dataclass(frozen=True)
@@ -75,11 +128,17 @@ class Verification:
     terms: Terms
     block: str
     method: str
+    witnesses: tuple[str, ...]
     results: tuple[VerifiedBlock, ...]
 
     @property
     def passed(self) -> bool:
         return all(row.passed for row in self.results)
+
+    @property
+    def decided(self) -> bool:
+        """Whether it passed, or some row failed."""
+        return self.passed or any(row.decided and not row.passed for row in self.results)
 
 
 def verify(
@@ -87,45 +146,125 @@ def verify(
     options: CheckOptions,
     terms: Terms = "hessian",
     progress: Progress = no_progress,
+    witnesses: Sequence[str] = DEFAULT_WITNESSES,
 ) -> Verification:
     """Compares blocks of ``problems``, which differ in their activations only.
 
-    Raises NumericalError where a Hessian leaves the range of the dtype, InputError where the
-    options name no block.
+    ``witnesses`` are two or three of WITNESSES, in any order; finite differences take the place
+    of autodiff where an activation has no TensorFlow function. Raises NumericalError where a
+    Hessian leaves the range of the dtype, InputError where the options name no block, or terms
+    that no witness has.
     """
+    chosen = tuple(name for name in WITNESSES if name in witnesses)
+    without_tensorflow = sorted(
+        {
+            layer.activation.name
+            for problem in problems
+            for layer in problem.layers
+            if lacks_tensorflow(layer.activation.name)
+        }
+    )
+    problem_summary = summary(problems[0])
+    if without_tensorflow and "autodiff" in chosen:
+        chosen = tuple(name for name in WITNESSES if name in {*chosen, "finite"} - {"autodiff"})
+        note = (
+            f"{', '.join(without_tensorflow)} has no TensorFlow function: finite differences take "
+            "the place of autodiff"
+        )
+        problem_summary = replace(problem_summary, notes=(*problem_summary.notes, note))
+    if terms != "hessian" and "chain_rule" not in chosen:
+        raise InputError("--terms gauss-newton: only chain_rule has them; add it to --witnesses")
     rows = [
-        _verified_block(witnesses, subject, options, terms, progress)
-        for witnesses, subject in each_subject(problems, options)
+        _verified_block(engines, subject, options, terms, progress, chosen)
+        for engines, subject in each_subject(problems, options)
     ]
     first = problems[0]
     return Verification(
-        environment(first), summary(first), terms, options.block, options.method, tuple(rows)
+        environment(first),
+        problem_summary,
+        terms,
+        options.block,
+        options.method,
+        chosen,
+        tuple(rows),
     )
+
+
+@dataclass(frozen=True)
+class _Inquiry:
+    """One row's question: which block of which problem is compared, how much and how closely."""
+
+    engines: Witnesses
+    subject: Subject
+    options: CheckOptions
+    scale: float
+    floor: float
+    progress: Progress
+
+    @property
+    def rtol(self) -> float:
+        return self.options.rtol_for(self.engines.problem)
+
+    def exact(self, candidate: Blocks, chain_rule: float, autodiff: float) -> WitnessPair:
+        """The chain rule's candidate against autodiff."""
+        name = self.subject.parameters[0]
+        form_check = check_form(name, autodiff - chain_rule, self.scale, self.floor, self.rtol)
+        check = form_check
+        if self.options.method == "entries":
+            (check,) = self.engines.check_entries(
+                self.subject, [candidate], self.rtol, self.progress
+            )
+        return WitnessPair("chain_rule", "autodiff", form_check, check)
+
+    def finite(
+        self, exact: Blocks, form: float, finite: tuple[float, float], names: tuple[str, str]
+    ) -> WitnessPair:
+        """An exact witness with finite differences, the candidate's name first."""
+        name = self.subject.parameters[0]
+        form_check = check_finite_form(name, form, finite, self.scale, self.floor, self.rtol)
+        check = form_check
+        if self.options.method == "entries":
+            check = self.engines.check_finite(self.subject, exact, self.rtol, self.progress)
+        return WitnessPair(*names, form_check, check)
 
 
 def _verified_block(
-    witnesses: Witnesses, subject: Subject, options: CheckOptions, terms: Terms, progress: Progress
+    engines: Witnesses,
+    subject: Subject,
+    options: CheckOptions,
+    terms: Terms,
+    progress: Progress,
+    witnesses: tuple[str, ...],
 ) -> VerifiedBlock:
-    chain_rule = witnesses.chain_rule
+    chain_rule = engines.chain_rule
     candidate = chain_rule.hessian if terms == "hessian" else chain_rule.gauss_newton
-    form = VerifiedForm(
-        autodiff=witnesses.form(witnesses.autodiff.hessian, subject),
-        chain_rule=witnesses.form(candidate, subject),
-        gauss_newton=witnesses.form(chain_rule.gauss_newton, subject),
-        curvature=witnesses.form(chain_rule.curvature, subject),
-    )
-    rtol = options.rtol_for(witnesses.problem)
-    form_floor = witnesses.form_floor(subject)
-    form_check = check_form(subject.parameters[0], form.residual, form.scale, form_floor, rtol)
-    check = form_check
-    if options.method == "entries":
-        (check,) = witnesses.check_entries(subject, [candidate], rtol, progress)
+    mine = engines.form(candidate, subject) if "chain_rule" in witnesses else None
+    theirs = engines.form(engines.autodiff.hessian, subject) if "autodiff" in witnesses else None
+    finite = engines.finite_form(subject) if "finite" in witnesses else None
+    split = engines.autodiff if mine is None else chain_rule
+    G, C = engines.form(split.gauss_newton, subject), engines.form(split.curvature, subject)
+
+    floor = engines.form_floor(subject)
+    inquiry = _Inquiry(engines, subject, options, abs(G) + abs(C), floor, progress)
+    pairs: list[WitnessPair] = []
+    residuals: list[float] = []
+    if mine is not None and theirs is not None:
+        pairs.append(inquiry.exact(candidate, mine, theirs))
+        residuals.append(theirs - mine)
+    if theirs is not None and finite is not None:
+        names = ("finite", "autodiff")
+        pairs.append(inquiry.finite(engines.autodiff.hessian, theirs, finite, names))
+        residuals.append(theirs - finite[0])
+    elif mine is not None and finite is not None:
+        names = ("chain_rule", "finite")
+        pairs.append(inquiry.finite(candidate, mine, finite, names))
+        residuals.append(finite[0] - mine)
+    value, error = finite or (None, None)
     return VerifiedBlock(
-        activation=witnesses.problem.hidden_activation,
+        activation=engines.problem.hidden_activation,
         layer=subject.layer,
         block=subject.block,
         size=subject.size,
-        quadratic_form=form,
-        form_check=form_check,
-        check=check,
+        quadratic_form=VerifiedForm(theirs, mine, value, error, G, C, residuals[0]),
+        pairs=tuple(pairs),
     )

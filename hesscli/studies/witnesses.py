@@ -1,21 +1,29 @@
-"""The two witnesses of one problem, and the blocks that a study asks them for."""
+"""The witnesses of one problem, and the blocks that a study asks them for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.finite import FiniteDifferences
 from hesscli.engines.layout import INPUT, NETWORK, layout_of, value_of
 from hesscli.engines.rounding import RoundingFloor
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
 from hesscli.studies.context import Progress
+from hesscli.studies.finitechecks import (
+    ENTRIES_LIMIT,
+    check_finite_entries,
+    check_finite_products,
+    merged_finite,
+)
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,23 @@ class Subject:
 
 @dataclass(frozen=True)
 class Witnesses:
-    """Both engines on one problem, and the rounding they may differ by."""
+    """The engines on one problem, and the rounding they may differ by.
+
+    The chain rule is always there, because the floor is made of its quantities; the others are
+    made when they are first asked for, so that TensorFlow comes only with autodiff.
+    """
 
     problem: Problem
     chain_rule: ChainRule
-    autodiff: Autodiff
     floor: RoundingFloor
+
+    @cached_property
+    def autodiff(self) -> Autodiff:
+        return Autodiff(self.problem)
+
+    @cached_property
+    def finite(self) -> FiniteDifferences:
+        return FiniteDifferences(self.problem)
 
     def form(self, of: Callable[[str], HessianBlock], subject: Subject) -> float:
         """vᵀHv at the parameter itself, summed over the subject's blocks."""
@@ -77,6 +96,37 @@ class Witnesses:
             return value
         return np.arange(1, value.size + 1, dtype=value.dtype) / value.size
 
+    def finite_form(self, subject: Subject) -> tuple[float, float]:
+        """``form`` by finite differences, and its error bar."""
+        found = [
+            self.finite.hessian(name).form_with_error(self.direction(name))
+            for name in subject.parameters
+        ]
+        return sum(value for value, _ in found), sum(error for _, error in found)
+
+    def check_finite(
+        self,
+        subject: Subject,
+        exact: Callable[[str], HessianBlock],
+        rtol: float,
+        progress: Progress,
+    ) -> Check:
+        """Finite differences against another witness: every entry, or random directions."""
+        small = subject.size <= ENTRIES_LIMIT
+        compare = check_finite_entries if small else check_finite_products
+        return merged_finite(
+            [
+                compare(
+                    exact(name),
+                    self.finite.hessian(name),
+                    self.floor.entries(name),
+                    rtol,
+                    self._naming_the_activation(progress),
+                )
+                for name in subject.parameters
+            ]
+        )
+
     def check_entries(
         self,
         subject: Subject,
@@ -85,22 +135,21 @@ class Witnesses:
         progress: Progress,
     ) -> list[Check]:
         """Every entry of autodiff's Hessian against each candidate's, all blocks in one check."""
-        activation = self.problem.hidden_activation
-
-        def show(task: str, done: int, total: int) -> None:
-            progress(f"{activation} {task}", done, total)
-
         checks = [
             check_entries(
                 self.autodiff.hessian(name),
                 [candidate(name) for candidate in candidates],
                 self.floor.entries(name),
                 rtol,
-                show,
+                self._naming_the_activation(progress),
             )
             for name in subject.parameters
         ]
         return [merged(of_candidate) for of_candidate in zip(*checks, strict=True)]
+
+    def _naming_the_activation(self, progress: Progress) -> Progress:
+        activation = self.problem.hidden_activation
+        return lambda task, done, total: progress(f"{activation} {task}", done, total)
 
 
 def each_subject(
@@ -115,14 +164,9 @@ def each_subject(
         subjects = _subjects(problem, options)
         chain_rule = ChainRule(problem)
         floor = RoundingFloor(chain_rule)
-        witnesses = Witnesses(problem, chain_rule, _second_witness(problem), floor)
+        witnesses = Witnesses(problem, chain_rule, floor)
         for subject in subjects:
             yield witnesses, subject
-
-
-def _second_witness(problem: Problem) -> Autodiff:
-    # An activation without a TensorFlow function (registry.lacks_tensorflow) is refused here.
-    return Autodiff(problem)
 
 
 def _subjects(problem: Problem, options: CheckOptions) -> list[Subject]:

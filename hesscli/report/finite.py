@@ -1,0 +1,101 @@
+"""What finite differences could decide, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hesscli.report.common import listed, what_failed
+from hesscli.report.document import UNKNOWN, residual_text
+from hesscli.studies.checks import Check, relative
+from hesscli.studies.finitechecks import DECISIVE, ENTRIES_LIMIT, RANDOM_DIRECTIONS
+from hesscli.studies.verification import VerifiedBlock, WitnessPair
+
+_SCOPES = {
+    "entries": "every entry",
+    "products": f"{RANDOM_DIRECTIONS} random directions (over {ENTRIES_LIMIT:,} parameters)",
+    "form": "the quadratic form",
+}
+
+
+def error_bar_text(row: VerifiedBlock) -> str:
+    """The largest error bar of what finite differences compared, relative to the largest."""
+    check = _pair(row).check
+    return residual_text(_resolution(check)) if check.decided else UNKNOWN
+
+
+def undecided_text(check: Check) -> str:
+    """That a check is open, and why."""
+    return f"undecided: {_why_open(check)}"
+
+
+def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str) -> list[str]:
+    """What came of each row's comparison with finite differences, and on how much of it."""
+    notes: list[str] = []
+    passed = [row for row in rows if _pair(row).passed]
+    failed = [row for row in rows if _pair(row).decided and not _pair(row).passed]
+    pair = _pair(rows[0])
+    witness = chain_rule if pair.candidate == "chain_rule" else "autodiff"
+    if failed:
+        worst = max(failed, key=lambda row: _failing(_pair(row)).relative_residual)
+        notes.append(
+            f"{activation}: FAIL on {_layers(failed)}: {witness} is beyond the error bars of "
+            f"finite differences. Worst is {worst.layer}, {what_failed(_failing(_pair(worst)))}."
+        )
+    if passed:
+        checks = [_pair(row).check for row in passed]
+        compared = sum(check.compared for check in checks)
+        resolution = max(_resolution(check) for check in checks)
+        undecided = sum(check.undecided for check in checks)
+        left = f"; {undecided:,} more are undecided" if undecided else ""
+        notes.append(
+            f"{activation}: PASS on {_layers(passed)}: finite differences agree with {witness} in "
+            f"{compared:,} numbers, where they decide to {residual_text(resolution)} of the "
+            f"largest{left}."
+        )
+        notes.append(f"Finite differences saw {_scopes(passed)}.")
+    for row in rows:
+        pair = _pair(row)
+        if not pair.decided:
+            check = next(c for c in (pair.check, pair.form_check) if not c.decided)
+            notes.append(f"{activation}: UNDECIDED on {row.layer}: {_why_open(check)}.")
+    return notes
+
+
+def _why_open(check: Check) -> str:
+    looked_at = check.undecided + check.compared
+    how_many = (
+        "of the quadratic form"
+        if check.method == "form"
+        else f"of {check.undecided:,} of {looked_at:,} numbers"
+    )
+    return (
+        f"the error bars {how_many} exceed {DECISIVE:.0%} of the scale "
+        f"{residual_text(check.max_abs_entry)}, by rounding or at a corner"
+    )
+
+
+def _pair(row: VerifiedBlock) -> WitnessPair:
+    pair = row.finite_pair
+    assert pair is not None
+    return pair
+
+
+def _failing(pair: WitnessPair) -> Check:
+    return next(c for c in (pair.check, pair.form_check) if c.decided and not c.passed)
+
+
+def _resolution(check: Check) -> float:
+    return relative(check.error_bar, check.max_abs_entry)
+
+
+def _layers(rows: Sequence[VerifiedBlock]) -> str:
+    return listed(row.layer for row in rows)
+
+
+def _scopes(rows: Sequence[VerifiedBlock]) -> str:
+    by_method: dict[str, list[str]] = {}
+    for row in rows:
+        by_method.setdefault(_pair(row).check.method, []).append(row.layer)
+    return "; ".join(
+        f"{_SCOPES[method]} of {listed(layers)}" for method, layers in by_method.items()
+    )
