@@ -49,8 +49,8 @@ def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str
         left = f"; {undecided:,} more are undecided" if undecided else ""
         notes.append(
             f"{activation}: PASS on {_layers(passed)}: finite differences agree with {witness} in "
-            f"{compared:,} numbers, where they decide to {residual_text(resolution)} of the "
-            f"largest{left}."
+            f"{compared:,} number{'' if compared == 1 else 's'}, where they decide to "
+            f"{residual_text(resolution)} of the largest{left}."
         )
         notes.append(f"Finite differences saw {_scopes(passed)}.")
     for row in rows:
