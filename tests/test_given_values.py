@@ -173,12 +173,12 @@ REFUSALS = {
     ),
     "kernel not nested": (
         ("[[1, 0], [0, 1], [1, 1]]", "[1, 0]"),
-        "c.yaml:4: model.layers.1.kernel.0: 1; it must be a list of numbers",
+        "c.yaml:4: model.layers.1.kernel.0: 1; it must be a list of one number or more",
     ),
     "kernel empty": (
         ("[[1, 0], [0, 1], [1, 1]]", "[]"),
-        "c.yaml:4: model.layers.1.kernel: an empty list; it must be a list of rows, each a list of "
-        "numbers",
+        "c.yaml:4: model.layers.1.kernel: a list; it must be a list of one row or more, each a "
+        "list of numbers",
     ),
     "kernel deeper": (
         ("[[1, 0], [0, 1], [1, 1]]", "[[[1]]]"),

@@ -65,7 +65,7 @@ def shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, list):
-        return "a list" if value else "an empty list"
+        return "a list"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -129,14 +129,14 @@ def number(value: Any, path: Path) -> float:
 
 def _row(value: Any, path: Path) -> Row:
     if not isinstance(value, list) or not value:
-        raise ConfigKeyError(path, f"{shown(value)}; it must be a list of numbers")
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a list of one number or more")
     return tuple(number(item, (*path, index)) for index, item in enumerate(value))
 
 
 def _matrix(value: Any, path: Path) -> tuple[Row, ...]:
     if not isinstance(value, list) or not value:
         raise ConfigKeyError(
-            path, f"{shown(value)}; it must be a list of rows, each a list of numbers"
+            path, f"{shown(value)}; it must be a list of one row or more, each a list of numbers"
         )
     rows = tuple(_row(item, (*path, index)) for index, item in enumerate(value))
     for index, row in enumerate(rows):
@@ -318,11 +318,11 @@ _data_record = _record(
     {
         "source": _text,
         "split": _choice(data.SPLITS),
-        "inputs": _optional(_matrix),
-        "targets": _optional(_targets),
         "batch_size": _batch_size,
         "offset": _integer(0),
         "shuffle": _boolean,
+        "inputs": _optional(_matrix),
+        "targets": _optional(_targets),
     },
 )
 

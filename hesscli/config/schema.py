@@ -58,11 +58,11 @@ class DataConfig:
 
     source: str = "embedded"
     split: str = "train"
-    inputs: tuple[Row, ...] | None = None
-    targets: tuple[int, ...] | Row | tuple[Row, ...] | None = None
     batch_size: BatchSize = 32
     offset: int = 0
     shuffle: bool = False
+    inputs: tuple[Row, ...] | None = None
+    targets: tuple[int, ...] | Row | tuple[Row, ...] | None = None
 
 
 @dataclass(frozen=True)
