@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from hesscli.problem.errors import InputError
+from hesscli.problem.names import DEFAULT_WITNESSES
 from hesscli.report.comparison import comparison_document
 from hesscli.report.document import Column, Document, Table
 from hesscli.report.formats import format_of, render
@@ -23,7 +24,13 @@ from hesscli.report.verification import verification_document
 from hesscli.studies.checks import Check
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
-from hesscli.studies.verification import Terms, Verification, VerifiedBlock, VerifiedForm
+from hesscli.studies.verification import (
+    Terms,
+    Verification,
+    VerifiedBlock,
+    VerifiedForm,
+    WitnessPair,
+)
 
 LAYERS = ("dense1", "dense2", "dense3")
 ENVIRONMENT = Environment("0.1", "2.20.0", "2.1.0", "1.15.0", "float64")
@@ -46,7 +53,15 @@ def form(residual: float) -> Check:
 
 GOOD, BAD, ROUNDED = entries(0.0), entries(0.5), entries(3e-9, floor=4e-9)
 NOT_FINITE = entries(0.5, largest=0.0)
-FORM = VerifiedForm(autodiff=3.0, chain_rule=2.5, gauss_newton=-1.5, curvature=1.0)
+FORM = VerifiedForm(
+    autodiff=3.0,
+    chain_rule=2.5,
+    finite=None,
+    finite_error=None,
+    gauss_newton=-1.5,
+    curvature=1.0,
+    residual=0.5,
+)
 SPLIT = SplitForm(hessian=-2.0, gauss_newton=1.0, curvature=-3.0)
 ROW = {"activation": "tanh", "layer": "dense1", "block": "kernel", "size": 900}
 
@@ -54,14 +69,21 @@ ROW = {"activation": "tanh", "layer": "dense1", "block": "kernel", "size": 900}
 def verified(*checks: Check, activation: str = "tanh") -> list[VerifiedBlock]:
     """Rows of as many layers as there are checks."""
     return [
-        VerifiedBlock(activation, name, "kernel", 900, FORM, form(0.0), check)
+        VerifiedBlock(
+            activation,
+            name,
+            "kernel",
+            900,
+            FORM,
+            (WitnessPair("chain_rule", "autodiff", form(0.0), check),),
+        )
         for name, check in zip(LAYERS, checks, strict=False)
     ]
 
 
 def verification(*rows: VerifiedBlock, terms: Terms = "hessian") -> Document:
     return verification_document(
-        Verification(ENVIRONMENT, PROBLEM, terms, "kernel", "entries", rows)
+        Verification(ENVIRONMENT, PROBLEM, terms, "kernel", "entries", DEFAULT_WITNESSES, rows)
     )
 
 
@@ -101,15 +123,29 @@ def test_verify_follows_the_published_schema() -> None:
         "schema": "hesscli/verify/1",
         "status": "fail",
         "terms": "hessian",
+        "witnesses": ["chain_rule", "autodiff"],
         "environment": {**versions, "dtype": "float64"},
-        "problem": {**size, "layers": list(LAYERS), "loss": "some_loss", "reduction": "mean"},
+        "problem": {
+            **size,
+            "layers": list(LAYERS),
+            "loss": "some_loss",
+            "reduction": "mean",
+            "notes": [],
+        },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}
     judged = {"max_abs_residual": 0.5, "max_abs_entry": 2.0, "relative_residual": 0.25}
     rounding = {"rounding_floor": 0.0, "limited_by_rounding": False, "worst_entry": list(WORST)}
     assert first == {
         **ROW,
-        "quadratic_form": {**terms, "residual": 0.5, "relative_residual": 0.2},
+        "quadratic_form": {
+            **terms,
+            "finite": None,
+            "finite_error": None,
+            "residual": 0.5,
+            "relative_residual": 0.2,
+        },
+        "finite_check": None,
         "check": {"method": "entries", "compared": 100, "rtol": 1e-10, **judged, **rounding},
         "status": "fail",
     }
