@@ -14,6 +14,7 @@ import pytest
 from hesscli.cli.main import main
 from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.finite import FiniteDifferences
 from hesscli.problem import activations, registry
 from hesscli.problem.network import Activation, Layer, Loss, Problem
 from hesscli.problem.plugins import forget, load_plugin
@@ -68,6 +69,11 @@ def scalar_problem() -> Problem:
         targets=np.array([0]),
         loss=Loss("sum"),
     )
+
+
+def test_finite_differences_find_12_within_their_error_bar(cube: None) -> None:
+    values, errors = FiniteDifferences(scalar_problem()).hessian("input[0]").rows_with_error(0, 1)
+    assert abs(values.item() - 12) <= errors.item() < 1e-6
 
 
 @pytest.mark.parametrize("engine", [ChainRule, Autodiff])
@@ -155,11 +161,24 @@ def test_a_configuration_runs_no_file(tmp_path: Path, capsys: pytest.CaptureFixt
         assert "plugin: unknown key" in err
 
 
-def test_without_a_tensorflow_function_autodiff_says_so(
+def test_without_a_tensorflow_function_finite_differences_take_autodiff_s_place(
     small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = cube_plugin(tmp_path, more="")
-    code, _, err = run(["verify", "--plugin", path, "-a", "cube", "-c", small], capsys)
+    arguments = ["verify", "--plugin", path, "-a", "cube", "-c", small, "--format", "json"]
+    code, out, _ = run(arguments, capsys)
+    report = json.loads(out)
+    assert (code, report["witnesses"]) == (0, ["chain_rule", "finite"])
+    assert "finite differences for autodiff" in report["problem"]["notes"][-1]
+    wrong = cube_plugin(tmp_path, second="5 * z", more="")
+    assert run([*arguments[:2], wrong, *arguments[3:]], capsys)[0] == 1
+
+
+def test_where_only_autodiff_can_answer_a_missing_tensorflow_function_is_one_line(
+    small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = cube_plugin(tmp_path, more="")
+    code, _, err = run(["compare", "--plugin", path, "-a", "cube", "-c", small], capsys)
     assert (code, err.count("\n")) == (2, 1)
     assert "activation 'cube' has no TensorFlow function" in err
 

@@ -27,7 +27,8 @@ def entry(first: str, second: str | None, problem: ProblemOptions, output: Outpu
     NAME is a single parameter, <layer>/kernel[i,h] or <layer>/bias[h], or a single value of an
     example's input, input[n][i]. With one name it is the pure second derivative. Shown are the
     Hessian's entry and its Gauss-Newton and curvature terms by both witnesses, with the
-    residuals. Exits with 1 where one is too large.
+    residuals, and the Hessian's entry by finite differences with its error bar. Exits with 1
+    where a residual is too large.
     """
     config = problem.config()
     problems = problem.problems(config)

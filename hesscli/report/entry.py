@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from hesscli.report.common import (
@@ -12,8 +14,16 @@ from hesscli.report.common import (
     status,
     what_failed,
 )
-from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict
-from hesscli.studies.entry import Entry, EntryOf, EntryTerm
+from hesscli.report.document import (
+    Case,
+    Column,
+    Document,
+    Table,
+    residual_text,
+    verdict,
+    verdict_of,
+)
+from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
 
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 
@@ -28,14 +38,22 @@ def entry_document(result: Entry) -> Document:
             "first": result.first,
             "second": result.second,
             "zero_by_structure": result.separate_examples,
+            "finite": [
+                {"activation": row.activation, "hessian": _finite_data(row.finite)}
+                for row in result.results
+            ],
             "results": [_term_data(row, term) for row in result.results for term in row.terms],
         },
-        cases=tuple(
-            Case(row.activation, f"{_derivative(result)} {term.term}", _failure(term))
-            for row in result.results
-            for term in row.terms
-        ),
+        cases=tuple(case for row in result.results for case in _cases(result, row)),
     )
+
+
+def _cases(result: Entry, row: EntryOf) -> Iterator[Case]:
+    for term in row.terms:
+        yield Case(row.activation, f"{_derivative(result)} {term.term}", _failure(term))
+    if row.finite is not None and row.finite.check.decided:
+        failure = None if row.finite.check.passed else _finite_note(row.finite)
+        yield Case(row.activation, f"{_derivative(result)} finite", failure)
 
 
 def _derivative(result: Entry) -> str:
@@ -80,6 +98,8 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
     notes = [
         f"relative: to {residual_text(largest)}, the largest entry in the row of {result.first}."
     ]
+    if row.finite is not None:
+        notes.append(_finite_note(row.finite))
     if result.separate_examples:
         notes.append(
             "Zero by structure: each example's loss depends on its own input only, so no entry "
@@ -90,6 +110,31 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
     if limited is not None:
         notes.append(rounding_note(_TERMS[limited.term], limited.check))
     return notes
+
+
+def _finite_note(finite: FiniteEntry) -> str:
+    if not math.isfinite(finite.error):
+        return (
+            "Finite differences cannot tell: a pre-activation stands on a corner of its "
+            "activation, or too near to one."
+        )
+    verdict_text = verdict_of(finite.check.passed, finite.check.decided)
+    return (
+        f"Finite differences: {finite.value:.9e} ± {residual_text(finite.error)}, residual "
+        f"{residual_text(finite.residual)}: {verdict_text}."
+    )
+
+
+def _finite_data(finite: FiniteEntry | None) -> dict[str, Any] | None:
+    if finite is None:
+        return None
+    return {
+        "value": finite.value,
+        "error": finite.error,
+        "residual": finite.residual,
+        "check": check_data(finite.check),
+        "status": verdict_of(finite.check.passed, finite.check.decided).lower(),
+    }
 
 
 def _failure(term: EntryTerm) -> str | None:

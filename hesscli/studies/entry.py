@@ -10,6 +10,7 @@ import numpy as np
 from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.block import Engine
 from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.finite import FiniteDifferences
 from hesscli.engines.layout import (
     INPUT,
     NETWORK,
@@ -31,6 +32,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.studies.finitechecks import check_finite_form
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,38 @@ class EntryTerm:
 
 
 @dataclass(frozen=True)
+class FiniteEntry:
+    """The Hessian's entry by finite differences: ``check`` holds it against autodiff's.
+
+    Where ``check`` is not decided the error bar, which may be infinite, is too wide to tell.
+    """
+
+    value: float
+    error: float
+    residual: float
+    check: Check
+
+
+@dataclass(frozen=True)
 class EntryOf:
-    """The entry for one activation. ``block`` is the block whose row was computed."""
+    """The entry for one activation. ``block`` is the block whose row was computed.
+
+    ``finite`` is None for inputs of two different examples, whose derivative is zero by
+    structure.
+    """
 
     activation: str
     block: str
     terms: tuple[EntryTerm, ...]
+    finite: FiniteEntry | None
 
     @property
     def passed(self) -> bool:
-        return all(term.check.passed for term in self.terms)
+        """Whether the exact witnesses agree, and finite differences do not contradict them."""
+        contradicted = self.finite is not None and (
+            self.finite.check.decided and not self.finite.check.passed
+        )
+        return all(term.check.passed for term in self.terms) and not contradicted
 
 
 @dataclass(frozen=True)
@@ -173,7 +197,27 @@ def _entry_of(problem: Problem, place: _Place, rtol: float | None) -> EntryOf:
         )
         for term in terms
     ]
-    return EntryOf(problem.hidden_activation, place.block, tuple(found))
+    finite = None
+    if not place.separate_examples:
+        finite = _finite(problem, place, unit, found[0].autodiff, scale, rtol, floor)
+    return EntryOf(problem.hidden_activation, place.block, tuple(found), finite)
+
+
+def _finite(
+    problem: Problem,
+    place: _Place,
+    unit: Array,
+    autodiff: float,
+    scale: float,
+    rtol: float,
+    floor: float,
+) -> FiniteEntry:
+    block = FiniteDifferences(problem).hessian(place.block)
+    values, errors = block.product_with_error(unit.astype(np.float64)[:, None])
+    value, error = float(values[place.column, 0]), float(errors[place.column, 0])
+    name = f"{place.names[0]}, {place.names[1]}"
+    check = check_finite_form(name, autodiff, (value, error), scale, floor, rtol)
+    return FiniteEntry(value, error, autodiff - value, check)
 
 
 def _term(

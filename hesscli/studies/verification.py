@@ -155,22 +155,12 @@ def verify(
     Hessian leaves the range of the dtype, InputError where the options name no block, or terms
     that no witness has.
     """
-    chosen = tuple(name for name in WITNESSES if name in witnesses)
-    without_tensorflow = sorted(
-        {
-            layer.activation.name
-            for problem in problems
-            for layer in problem.layers
-            if lacks_tensorflow(layer.activation.name)
-        }
-    )
     problem_summary = summary(problems[0])
-    if without_tensorflow and "autodiff" in chosen:
+    chosen = tuple(name for name in WITNESSES if name in witnesses)
+    untold = _without_tensorflow(problems)
+    if untold and "autodiff" in chosen:
         chosen = tuple(name for name in WITNESSES if name in {*chosen, "finite"} - {"autodiff"})
-        note = (
-            f"{', '.join(without_tensorflow)} has no TensorFlow function: finite differences take "
-            "the place of autodiff"
-        )
+        note = f"{', '.join(untold)} without TensorFlow function: finite differences for autodiff"
         problem_summary = replace(problem_summary, notes=(*problem_summary.notes, note))
     if terms != "hessian" and "chain_rule" not in chosen:
         raise InputError("--terms gauss-newton: only chain_rule has them; add it to --witnesses")
@@ -188,6 +178,12 @@ def verify(
         chosen,
         tuple(rows),
     )
+
+
+def _without_tensorflow(problems: Sequence[Problem]) -> list[str]:
+    """The activations that autodiff cannot witness."""
+    names = {layer.activation.name for problem in problems for layer in problem.layers}
+    return sorted(name for name in names if lacks_tensorflow(name))
 
 
 @dataclass(frozen=True)
