@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from mpmath import mp
 
-from hesscli.engines.autodiff import _activation_functions
 from hesscli.engines.lazy_tensorflow import load_tensorflow
+from hesscli.engines.tensorflow_functions import activation_functions
 from hesscli.problem.activations import NAMES, Elementwise, derivatives, parameter_defaults
 from hesscli.problem.errors import InputError
 from hesscli.problem.names import ACTIVATION_ALIASES
@@ -149,7 +149,7 @@ KINKS: Mapping[Activation, tuple[Callable[[Any], Any], int]] = {
 def test_at_the_kink_both_witnesses_follow_tensorflow(activation: Activation, dtype: Type) -> None:
     native, orders = KINKS[activation]
     z: Array = np.array([0.0, -0.0], dtype=dtype)
-    own = partial(_activation_functions(tf)[activation.name], **dict(activation.parameters))
+    own = partial(activation_functions(tf)[activation.name], **dict(activation.parameters))
     autodiff = nested(own, z)
     ours = tuple(function(z) for function in functions_of(activation))
     if orders == 3:
@@ -187,7 +187,7 @@ def test_both_witnesses_mean_keras_function_of_that_name(activation: Activation)
     A rounded constant is, at worst, a rounded argument: an error of |z σ′(z)| eps.
     """
     z, sigma = np.linspace(-20, 20, 401), derivatives(activation)
-    own = _activation_functions(tf)[activation.name](tf.constant(z), **dict(activation.parameters))
+    own = activation_functions(tf)[activation.name](tf.constant(z), **dict(activation.parameters))
     expected = KERAS[activation](tf.constant(z)).numpy()
     assert expected.dtype == z.dtype
     eps = np.finfo(np.float32).eps

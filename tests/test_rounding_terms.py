@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli.engines.autodiff import _activation_functions
 from hesscli.engines.lazy_tensorflow import load_tensorflow
 from hesscli.engines.rounding_terms import ELEMENTARY, subtracted_terms
+from hesscli.engines.tensorflow_functions import activation_functions
 from hesscli.problem.activations import NAMES, derivatives
 from hesscli.problem.network import Activation, Array
 
@@ -46,7 +46,7 @@ def grid(name: str, dtype: Type) -> Array:
 
 def differences(name: str, dtype: Type) -> Three:
     """|TensorFlow's σ^(k) − ours| on the grid, for k = 0, 1, 2."""
-    z, function = grid(name, dtype), _activation_functions(tf)[name]
+    z, function = grid(name, dtype), activation_functions(tf)[name]
     x = tf.constant(z)
     with tf.GradientTape() as outer:
         outer.watch(x)

@@ -11,9 +11,7 @@ are taken at once by giving the network a leading axis of copies.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from hesscli.engines.layout import INPUT, Segment, input_example, layer_of, layo
 from hesscli.engines.lazy_tensorflow import load_tensorflow
 from hesscli.engines.pieces import pieces
 from hesscli.engines.quantities import Quantity
+from hesscli.engines.tensorflow_functions import activation_functions, loss_function
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Activation, Array, Problem
 from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
@@ -32,90 +31,13 @@ Tensors = Mapping[str, Tensor]
 Function = Callable[[Tensor], Tensor]
 
 
-def _activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
-    """TensorFlow's own function for each Keras name, or Keras's definition out of TensorFlow's
-    operations where its own cannot serve in float64: ``tf.nn.leaky_relu`` and ``tf.nn.gelu``
-    round their constants to float32, ``tf.nn.elu`` and ``tf.nn.selu`` lose the digits of small
-    |z|, ``tf.nn.softsign`` has no second derivative. The values at a kink are those of
-    ``tf.nn``, which a test holds them to.
-    """
-
-    def leaky_relu(z: Tensor, negative_slope: float = 0.2) -> Tensor:
-        return tf.where(z > 0, z, negative_slope * z)
-
-    def below_zero(z: Tensor) -> Tensor:
-        return tf.where(z < 0, tf.math.expm1(tf.minimum(z, 0)), z)
-
-    def elu(z: Tensor, alpha: float = 1.0) -> Tensor:
-        return tf.where(z > 0, z, alpha * below_zero(z))
-
-    def selu(z: Tensor) -> Tensor:
-        # Klambauer et al. 2017, as in Keras.
-        return 1.0507009873554805 * tf.where(z < 0, 1.6732632423543772 * below_zero(z), z)
-
-    def gelu(z: Tensor) -> Tensor:
-        return 0.5 * z * (1 + tf.math.erf(z / math.sqrt(2)))
-
-    def gelu_tanh(z: Tensor) -> Tensor:
-        return 0.5 * z * (1 + tf.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)))
-
-    return {
-        "linear": tf.identity,
-        "relu": tf.nn.relu,
-        "leaky_relu": leaky_relu,
-        "elu": elu,
-        "selu": selu,
-        "gelu": gelu,
-        "gelu_tanh": gelu_tanh,
-        "silu": tf.nn.silu,
-        "mish": lambda z: z * tf.tanh(tf.nn.softplus(z)),
-        "sigmoid": tf.sigmoid,
-        "tanh": tf.tanh,
-        "softplus": tf.nn.softplus,
-        "softsign": lambda z: z / (1 + tf.abs(z)),
-        "exponential": tf.exp,
-        "square": tf.square,
-        "sin": tf.sin,
-    }
-
-
-def _loss_function(tf: ModuleType, name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Keras's loss per example (…, N) of outputs (…, N, c) and targets without leading axes."""
-
-    def sparse_categorical_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
-        labels = tf.broadcast_to(targets, tf.shape(f)[:-1])
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=f)
-
-    def categorical_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
-        labels = tf.broadcast_to(targets, tf.shape(f))
-        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=f)
-
-    def binary_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
-        labels = tf.broadcast_to(targets, tf.shape(f))
-        each = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=f)
-        return tf.reduce_mean(each, axis=-1)
-
-    losses: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
-        "categorical_crossentropy": categorical_crossentropy,
-        "binary_crossentropy": binary_crossentropy,
-        "mean_squared_error": lambda f, targets: tf.reduce_mean(tf.square(f - targets), axis=-1),
-        "sum_of_squares": lambda f, _: tf.reduce_sum(tf.square(f), axis=-1),
-        "sum": lambda f, _: tf.reduce_sum(f, axis=-1),
-    }
-    try:
-        return losses[name]
-    except KeyError:
-        raise InputError(f"autodiff has no loss {name!r}") from None
-
-
 class Autodiff:
     """The autodiff engine for one problem; imports TensorFlow when it is made."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         tf = load_tensorflow()
-        functions = _activation_functions(tf)
+        functions = activation_functions(tf)
 
         def activation(of: Activation) -> Function:
             function = functions.get(of.name) or tensorflow_function(of.name)
@@ -132,7 +54,7 @@ class Autodiff:
         # Traced functions by block and segment; tracing takes as long as thousands of rows.
         self.traced: dict[tuple[str, int], Callable[..., Tensor]] = {}
         self._activations = [activation(layer.activation) for layer in problem.layers]
-        self._loss_function = _loss_function(tf, problem.loss.name)
+        self._loss_function = loss_function(tf, problem.loss.name)
         self._scale = tf.constant(problem.loss.scale(problem.examples), problem.dtype.name)
         self._parameters: dict[str, Tensor] = {}
         for layer in problem.layers:

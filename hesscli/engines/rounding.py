@@ -35,64 +35,18 @@ not by u times them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from hesscli.engines.chainrule import ChainRule, Node
+from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.jacobian import JacobianBlock
 from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
 from hesscli.engines.quantities import Quantity
 from hesscli.engines.rounding_first import InputFloor, ParameterFloor, Uncertain
-from hesscli.engines.rounding_terms import ELEMENTARY, loss_errors, subtracted_terms
-from hesscli.problem.activations import Elementwise, derivatives
+from hesscli.engines.rounding_sweep import SAFETY, ErrorSweep, UncertainCross
 from hesscli.problem.errors import NumericalError
-from hesscli.problem.network import Activation, Array, Layer
-
-# The errors above are typical sizes; the largest of many, with the correlations that step 2
-# leaves out, stays below this many times them (in 3,000 random networks below 0.7 times).
-SAFETY = 4.0
-
-
-@dataclass(frozen=True)
-class _Node:
-    """The values at one dense layer that errors are made from and travel through, in float64."""
-
-    a: Array
-    z: Array
-    W: Array
-    b: Array | None
-    g_a: Array
-    g_z: Array
-    S_a: Array
-    S_z: Array
-
-
-@dataclass(frozen=True)
-class _Errors:
-    """Typical errors at one dense layer, shaped like the quantities they belong to.
-
-    ``a`` (N, inputs) is the error of the layer's input, ``first`` and ``second`` (N, units)
-    those of σ′ and σ″, ``g`` (N, units) and ``S`` (N, units, units) those of the gradient and
-    the Hessian at its pre-activation.
-    """
-
-    a: Array
-    first: Array
-    second: Array
-    g: Array
-    S: Array
-
-
-@dataclass(frozen=True)
-class _Cross:
-    """What connects two layers (hesscli.engines.chainblocks.CrossTerm), with its errors."""
-
-    M: Array
-    B: Array
-    e_M: Array
-    e_B: Array
+from hesscli.problem.network import Array
 
 
 class RoundingFloor:
@@ -105,28 +59,20 @@ class RoundingFloor:
 
     def __init__(self, engine: ChainRule) -> None:
         self._problem = engine.problem
-        self._u = float(np.finfo(engine.problem.dtype).eps) / 2
-        # Below the smallest normal number TensorFlow's values become zero.
-        self._tiny = float(np.finfo(engine.problem.dtype).tiny)
-        self._nodes = tuple(
-            _in_float64(node, layer)
-            for node, layer in zip(engine.nodes, engine.problem.layers, strict=True)
-        )
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._errors_at_f, self._errors = self._sweep()
+        self._swept = ErrorSweep(engine)
 
     def node(self, quantity: Quantity, start: int, stop: int) -> tuple[Array, Array]:
         """The floors of g (n, d) and S (n, d, d) at one quantity, for some of the examples."""
         chosen, index = slice(start, stop), quantity.layer
         with np.errstate(over="ignore", invalid="ignore"):
             if quantity.kind == "loss":
-                e_g, E = (error[chosen] for error in self._errors_at_f)
+                e_g, E = (error[chosen] for error in self._swept.errors_at_f)
             elif quantity.kind == "activation":
-                e_g, E = self._errors[index].g[chosen], self._errors[index].S[chosen]
+                e_g, E = self._swept.errors[index].g[chosen], self._swept.errors[index].S[chosen]
             else:
-                node, error = self._nodes[index], self._errors[index]
-                e_g = self._product_error(node.g_z[chosen], error.g[chosen], node.W.T)
-                E = self._through_dense(node, error.S, chosen)
+                node, error = self._swept.nodes[index], self._swept.errors[index]
+                e_g = self._swept.product_error(node.g_z[chosen], error.g[chosen], node.W.T)
+                E = self._swept.through_dense(node, error.S, chosen)
             return _finite(SAFETY * e_g, quantity.name), _finite(SAFETY * E, quantity.name)
 
     def entries(self, parameter: str) -> Array:
@@ -135,7 +81,9 @@ class RoundingFloor:
             if parameter == NETWORK:
                 floor = self._network_entries()
             elif (example := input_example(parameter)) is not None:
-                floor = self._through_dense(self._nodes[0], self._errors[0].S, [example])[0]
+                floor = self._swept.through_dense(
+                    self._swept.nodes[0], self._swept.errors[0].S, [example]
+                )[0]
             else:
                 floor = self._layer_entries(parameter)
             return _finite(SAFETY * floor, parameter)
@@ -154,9 +102,9 @@ class RoundingFloor:
         """The floor of ∂L/∂θ, (P,) for the block's parameters."""
         with np.errstate(over="ignore", invalid="ignore"):
             if (example := input_example(parameter)) is not None:
-                node, chosen = self._nodes[0], slice(example, example + 1)
-                e_g = self._errors[0].g[chosen]
-                floor = self._product_error(node.g_z[chosen], e_g, node.W.T)[0]
+                node, chosen = self._swept.nodes[0], slice(example, example + 1)
+                e_g = self._swept.errors[0].g[chosen]
+                floor = self._swept.product_error(node.g_z[chosen], e_g, node.W.T)[0]
             else:
                 names = self._problem.layer_names if parameter == NETWORK else (parameter,)
                 floor = np.concatenate([self._layer_gradient(name) for name in names])
@@ -165,9 +113,9 @@ class RoundingFloor:
     def _layer_gradient(self, parameter: str) -> Array:
         # Σ_n a_n g_nᵀ, whose examples' errors may have the same sign.
         index = self._problem.layer_index(layer_of(parameter))
-        g, e_g = np.abs(self._nodes[index].g_z), self._errors[index].g
+        g, e_g = np.abs(self._swept.nodes[index].g_z), self._swept.errors[index].g
         a, e_a = (value.T for value in self._inputs(parameter))
-        of_sum = self._product_error(a, np.zeros_like(a), g)
+        of_sum = self._swept.product_error(a, np.zeros_like(a), g)
         return np.asarray(a @ e_g + e_a @ (g + e_g) + of_sum).reshape(-1)
 
     def jacobian(self, parameter: str) -> JacobianBlock:
@@ -175,14 +123,16 @@ class RoundingFloor:
         problem = self._problem
         if (example := input_example(parameter)) is not None:
             J = self._jacobians[0]
-            floor = self._product_error(J.size[example], J.error[example], self._nodes[0].W.T)
+            floor = self._swept.product_error(
+                J.size[example], J.error[example], self._swept.nodes[0].W.T
+            )
             return InputFloor(problem, parameter, _finite(SAFETY * floor, parameter))
         names = problem.layer_names if parameter == NETWORK else (parameter,)
         factors = tuple(
             (Uncertain(*self._inputs(name)), self._jacobians[problem.layer_index(layer_of(name))])
             for name in names
         )
-        return ParameterFloor(problem, parameter, factors, self._u, self._tiny, SAFETY)
+        return ParameterFloor(problem, parameter, factors, self._swept.u, self._swept.tiny, SAFETY)
 
     @cached_property
     def _jacobians(self) -> tuple[Uncertain, ...]:
@@ -190,17 +140,23 @@ class RoundingFloor:
 
         e_J = e_1 |J_a| + (|σ′| + e_1) e_Ja,   J_a = J Wᵀ of the layer above
         """
-        e_1 = self._errors[-1].first[:, :, None]
+        e_1 = self._swept.errors[-1].first[:, :, None]
         identity = np.eye(e_1.shape[1])
-        J, e_J = self._slope(len(self._nodes) - 1)[:, :, None] * identity, e_1 * identity
+        J, e_J = (
+            self._swept.slope(len(self._swept.nodes) - 1)[:, :, None] * identity,
+            e_1 * identity,
+        )
         sweep = [Uncertain(np.abs(J), e_J)]
         with np.errstate(over="ignore", invalid="ignore"):
-            for k in reversed(range(len(self._nodes) - 1)):
-                W = self._nodes[k + 1].W
-                J_a, e_Ja = J @ W.T, self._product_error(J, e_J, W.T)
-                slope, e_1 = self._slope(k)[:, None, :], self._errors[k].first[:, None, :]
+            for k in reversed(range(len(self._swept.nodes) - 1)):
+                W = self._swept.nodes[k + 1].W
+                J_a, e_Ja = J @ W.T, self._swept.product_error(J, e_J, W.T)
+                slope, e_1 = (
+                    self._swept.slope(k)[:, None, :],
+                    self._swept.errors[k].first[:, None, :],
+                )
                 J = slope * J_a
-                e_J = e_1 * np.abs(J_a) + (np.abs(slope) + e_1) * e_Ja + self._tiny
+                e_J = e_1 * np.abs(J_a) + (np.abs(slope) + e_1) * e_Ja + self._swept.tiny
                 sweep.append(Uncertain(np.abs(J), e_J))
         for uncertain, name in zip(reversed(sweep), self._problem.layer_names, strict=True):
             _finite(uncertain.error, name)
@@ -208,7 +164,7 @@ class RoundingFloor:
 
     def _layer_entries(self, parameter: str) -> Array:
         index = self._problem.layer_index(layer_of(parameter))
-        node, error = self._nodes[index], self._errors[index]
+        node, error = self._swept.nodes[index], self._swept.errors[index]
         a, e_a = (value[:, :, None].max(axis=1, keepdims=True) for value in self._inputs(parameter))
         return self._summed(a * a, (2 * a + e_a) * e_a, np.abs(node.S_z), error.S)
 
@@ -217,10 +173,13 @@ class RoundingFloor:
         blocks: list[list[Array]] = [[np.empty(0)] * len(names) for _ in names]
         for k, name in enumerate(names):
             blocks[k][k] = self._layer_entries(name)
-        for (k, upper), cross in self._cross_terms().items():
+        for (k, upper), cross in self._swept.cross_terms().items():
             a_k, e_k = (value.max(axis=1)[:, None, None] for value in self._inputs(names[k]))
             a_l, e_l = (value.max(axis=1)[:, None, None] for value in self._inputs(names[upper]))
-            g, e_g = np.abs(self._nodes[upper].g_z)[:, :, None], self._errors[upper].g[:, :, None]
+            g, e_g = (
+                np.abs(self._swept.nodes[upper].g_z)[:, :, None],
+                self._swept.errors[upper].g[:, :, None],
+            )
             M, e_M = (x.max(axis=1)[:, None, :] for x in (np.abs(cross.M), cross.e_M))
             B, e_B = np.abs(cross.B), cross.e_B
             value = M * g + a_l * B
@@ -232,13 +191,13 @@ class RoundingFloor:
     def _summed(self, factor: Array, e_factor: Array, value: Array, error: Array) -> Array:
         """The error of Σ_n factor · value, whose factors (N, 1, 1) and values have errors."""
         of_examples = factor * error + e_factor * (value + error)
-        of_sum = self._u * np.sqrt(len(value) * np.square(factor * value).sum(axis=0))
-        return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._tiny)
+        of_sum = self._swept.u * np.sqrt(len(value) * np.square(factor * value).sum(axis=0))
+        return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._swept.tiny)
 
     def _inputs(self, parameter: str) -> tuple[Array, Array]:
         """What the layer's parameters multiply, in size, and its error: a, 1, or a with a 1."""
         index = self._problem.layer_index(layer_of(parameter))
-        a, e_a = np.abs(self._nodes[index].a), self._errors[index].a
+        a, e_a = np.abs(self._swept.nodes[index].a), self._swept.errors[index].a
         ones = np.ones((len(a), 1))
         (segment,) = layout_of(self._problem, parameter).segments
         parts = [(ones, 0 * ones) if t.is_vector else (a, e_a) for t in segment.tensors]
@@ -249,9 +208,9 @@ class RoundingFloor:
 
     def _input_form(self, v: Array, example: int) -> Array:
         # (Wᵀv)ᵀ S (Wᵀv)
-        node, error = self._nodes[0], self._errors[0]
+        node, error = self._swept.nodes[0], self._swept.errors[0]
         U = v[None, :] @ node.W
-        e_U = self._product_error(v[None, :], np.zeros_like(v)[None, :], node.W)
+        e_U = self._swept.product_error(v[None, :], np.zeros_like(v)[None, :], node.W)
         chosen = slice(example, example + 1)
         return self._form(U, e_U, node.S_z[chosen], error.S[chosen])
 
@@ -268,16 +227,18 @@ class RoundingFloor:
             index = self._problem.layer_index(layer_of(name))
             a, e_a = self._inputs(name)
             signed = self._signed_inputs(name)
-            U, e_U = signed @ V, self._product_error(a, e_a, V)
+            U, e_U = signed @ V, self._swept.product_error(a, e_a, V)
             pushed.append((U, e_U))
-            floor = floor + self._form(U, e_U, self._nodes[index].S_z, self._errors[index].S)
+            floor = floor + self._form(
+                U, e_U, self._swept.nodes[index].S_z, self._swept.errors[index].S
+            )
         if parameter == NETWORK:
-            for (k, upper), cross in self._cross_terms().items():
+            for (k, upper), cross in self._swept.cross_terms().items():
                 floor = floor + 2 * self._cross_form(cross, upper, pushed, k, shaped[upper])
         return floor
 
     def _signed_inputs(self, parameter: str) -> Array:
-        a = self._nodes[self._problem.layer_index(layer_of(parameter))].a
+        a = self._swept.nodes[self._problem.layer_index(layer_of(parameter))].a
         ones = np.ones((len(a), 1))
         (segment,) = layout_of(self._problem, parameter).segments
         return np.concatenate([ones if t.is_vector else a for t in segment.tensors], axis=1)
@@ -285,161 +246,30 @@ class RoundingFloor:
     def _form(self, U: Array, e_U: Array, S: Array, E: Array) -> Array:
         """The error of Σ_n u_nᵀ S_n u_n."""
         size = np.abs(U)
-        e_S = E + np.sqrt(S.shape[1]) * self._u * np.abs(S)
+        e_S = E + np.sqrt(S.shape[1]) * self._swept.u * np.abs(S)
         of_S = np.einsum("nh,nhl,nl->", size, e_S, size)
         of_U = 2 * (np.abs(np.einsum("nhl,nl->nh", S, U)) * e_U).sum()
         of_both = np.einsum("nh,nhl,nl->", e_U, np.abs(S) + e_S, e_U)
-        return np.asarray(of_S + of_U + of_both + len(U) * self._tiny)
+        return np.asarray(of_S + of_U + of_both + len(U) * self._swept.tiny)
 
     def _cross_form(
-        self, cross: _Cross, upper: int, pushed: list[tuple[Array, Array]], k: int, V: Array
+        self, cross: UncertainCross, upper: int, pushed: list[tuple[Array, Array]], k: int, V: Array
     ) -> Array:
         """The error of Σ_n (V_l g_l)ᵀ M u_k + u_lᵀ B u_k."""
-        node, error = self._nodes[upper], self._errors[upper]
+        node, error = self._swept.nodes[upper], self._swept.errors[upper]
         Q = np.abs(node.g_z @ V.T)[:, : cross.M.shape[1]]
-        e_Q = self._product_error(node.g_z, error.g, V.T)[:, : cross.M.shape[1]]
+        e_Q = self._swept.product_error(node.g_z, error.g, V.T)[:, : cross.M.shape[1]]
         (U_k, e_k), (U_l, e_l) = pushed[k], pushed[upper]
         floor = np.zeros(())
         for left, e_left, middle, e_middle in (
             (Q, e_Q, np.abs(cross.M), cross.e_M),
             (np.abs(U_l), e_l, np.abs(cross.B), cross.e_B),
         ):
-            e_middle = e_middle + np.sqrt(middle.shape[1]) * self._u * middle
+            e_middle = e_middle + np.sqrt(middle.shape[1]) * self._swept.u * middle
             right, e_right = np.abs(U_k), e_k
             whole = np.einsum("nj,njp,np->", left + e_left, middle + e_middle, right + e_right)
             floor = floor + whole - np.einsum("nj,njp,np->", left, middle, right)
-        return np.asarray(floor + len(U_k) * self._tiny)
-
-    def _cross_terms(self) -> dict[tuple[int, int], _Cross]:
-        """M = ∂a_{l-1}/∂z_k and B = S_l W_lᵀ M with their errors, for every k < l."""
-        cross: dict[tuple[int, int], _Cross] = {}
-        for k in range(len(self._nodes)):
-            identity = np.eye(self._nodes[k].z.shape[1])
-            M = self._slope(k)[:, :, None] * identity
-            e_M = self._errors[k].first[:, :, None] * identity
-            for upper in range(k + 1, len(self._nodes)):
-                node, error = self._nodes[upper], self._errors[upper]
-                through = node.W.T @ M
-                e_through = np.swapaxes(
-                    self._product_error(np.swapaxes(M, 1, 2), np.swapaxes(e_M, 1, 2), node.W), 1, 2
-                )
-                B = node.S_z @ through
-                e_B = self._both_errors(node.S_z, error.S, through, e_through)
-                cross[k, upper] = _Cross(M, B, e_M, e_B)
-                e_1 = error.first[:, :, None]
-                slope = self._slope(upper)[:, :, None]
-                M = slope * through
-                e_M = e_1 * np.abs(through) + (np.abs(slope) + e_1) * e_through
-        return cross
-
-    def _slope(self, index: int) -> Array:
-        return derivatives(self._problem.layers[index].activation).first(self._nodes[index].z)
-
-    def _sweep(self) -> tuple[tuple[Array, Array], tuple[_Errors, ...]]:
-        """The errors of g and S at the network's output, and those at each dense layer."""
-        inputs, first, second, e_f = self._forward()
-        last = self._problem.layers[-1]
-        f = derivatives(last.activation).value(self._nodes[-1].z)
-        problem, c = self._problem, self._problem.loss.scale(self._problem.examples)
-        targets = problem.targets
-        e_g, E = (c * error for error in loss_errors(problem.loss.name, f, e_f, targets, self._u))
-        at_f = e_g, E
-        errors: list[_Errors] = []
-        for index in reversed(range(len(self._nodes))):
-            node, e_1, e_2 = self._nodes[index], first[index], second[index]
-            sigma = derivatives(problem.layers[index].activation)
-            slope, bend = np.abs(sigma.first(node.z)), np.abs(sigma.second(node.z))
-            g_a, S_a = np.abs(node.g_a), np.abs(node.S_a)
-            wide = slope + e_1
-            E = wide[:, :, None] * (S_a + E) * wide[:, None, :] - (
-                slope[:, :, None] * S_a * slope[:, None, :]
-            )
-            diagonal = np.arange(node.z.shape[1])
-            E[:, diagonal, diagonal] += e_2 * g_a + (bend + e_2) * e_g
-            E += self._tiny
-            e_g = e_1 * g_a + wide * e_g + self._tiny
-            errors.append(_Errors(a=inputs[index], first=e_1, second=e_2, g=e_g, S=E))
-            if index > 0:
-                e_g = self._product_error(node.g_z, e_g, node.W.T)
-                E = self._through_dense(node, E, slice(None))
-        return at_f, tuple(reversed(errors))
-
-    def _forward(self) -> tuple[list[Array], list[Array], list[Array], Array]:
-        """The errors of every layer's input, of its σ′ and σ″, and of the network's output."""
-        inputs: list[Array] = []
-        first: list[Array] = []
-        second: list[Array] = []
-        e_a = np.zeros_like(self._nodes[0].a)
-        for node, layer in zip(self._nodes, self._problem.layers, strict=True):
-            inputs.append(e_a)
-            e_z = self._product_error(node.a, e_a, node.W)
-            if node.b is not None:
-                e_z = e_z + self._u * np.abs(node.b)
-            e_a, e_1, e_2 = self._activation_errors(layer.activation, node.z, e_z)
-            first.append(e_1)
-            second.append(e_2)
-        return inputs, first, second, e_a
-
-    def _activation_errors(self, of: Activation, z: Array, e_z: Array) -> tuple[Array, ...]:
-        """e_k = |σ^(k)(z ± e_z) − σ^(k)(z)| + u · terms of σ^(k), for k = 0, 1, 2."""
-        sigma = derivatives(of)
-        # Below the smallest normal number the digits end at once, and z² may multiply what is
-        # left of them.
-        underflow = self._tiny * (1 + z * z)
-
-        def error(function: Elementwise, terms: Array) -> Array:
-            # Also at the whole reach of the floor: a kink there counts with its whole jump.
-            spread = np.maximum(
-                _spread(function, z, e_z), _spread(function, z, SAFETY * e_z) / SAFETY
-            )
-            return np.asarray(spread + ELEMENTARY * self._u * terms + underflow)
-
-        functions = (sigma.value, sigma.first, sigma.second)
-        return tuple(
-            error(function, terms)
-            for function, terms in zip(functions, subtracted_terms(of, z), strict=True)
-        )
-
-    def _through_dense(self, node: _Node, E: Array, chosen: slice | list[int]) -> Array:
-        """The error of W S Wᵀ, (…, inputs, inputs), of the chosen examples, as two products."""
-        S = node.S_z[chosen]
-        half = S @ node.W.T
-        e_half = self._product_error(S, E[chosen], node.W.T)
-        error = self._product_error(np.swapaxes(half, 1, 2), np.swapaxes(e_half, 1, 2), node.W.T)
-        return np.swapaxes(error, 1, 2)
-
-    def _product_error(self, x: Array, e: Array, W: Array) -> Array:
-        """The error of x W, when x (…, n) has errors e: its square is e² W² + n u² x² W²."""
-        return self._both_errors(x, e, W, np.zeros_like(W))
-
-    def _both_errors(self, x: Array, e_x: Array, y: Array, e_y: Array) -> Array:
-        """The error of x y, (…, n) times (…, n, m): e_x² y² + (x² + e_x²) e_y² + n u² x² y²."""
-        n = x.shape[-1]
-        # Scaled to one, so that squares neither overflow nor vanish.
-        x_scale, y_scale = _largest(x, e_x), _largest(y, e_y)
-        x, e_x, y, e_y = x / x_scale, e_x / x_scale, y / y_scale, e_y / y_scale
-        squares = (np.square(e_x) + n * np.square(self._u * x)) @ np.square(y)
-        if e_y.any():
-            squares = squares + (np.square(x) + np.square(e_x)) @ np.square(e_y)
-        return np.asarray(np.sqrt(squares) * x_scale * y_scale + n * self._tiny)
-
-
-def _spread(function: Elementwise, z: Array, reach: Array) -> Array:
-    value = function(z)
-    up, down = np.abs(function(z + reach) - value), np.abs(function(z - reach) - value)
-    return np.asarray(np.maximum(up, down))
-
-
-def _largest(values: Array, errors: Array) -> float:
-    return float(max(np.abs(values).max(), errors.max())) or 1.0
-
-
-def _in_float64(node: Node, layer: Layer) -> _Node:
-    W = layer.kernel.astype(np.float64)
-    b = None if layer.bias is None else layer.bias.astype(np.float64)
-    a, g_a, g_z = (value.astype(np.float64) for value in (node.a, node.g_a, node.g_z))
-    S_a, S_z = node.S_a.astype(np.float64), (node.G + node.C).astype(np.float64)
-    return _Node(a, node.z.astype(np.float64), W, b, g_a, g_z, S_a, S_z)
+        return np.asarray(floor + len(U_k) * self._swept.tiny)
 
 
 def _finite(floor: Array, layer: str) -> Array:

@@ -1,0 +1,25 @@
+"""What must come without TensorFlow comes without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+WITHOUT = [
+    "hesscli.engines.chainrule",
+    "hesscli.engines.chainfirst",
+    "hesscli.engines.rounding",
+    "hesscli.engines.finite",
+    "hesscli.config.build",
+    "hesscli.studies.verification",
+    "hesscli.report.verification",
+    "hesscli.cli.main",
+]
+
+
+@pytest.mark.parametrize("module", WITHOUT)
+def test_a_module_that_needs_no_autodiff_imports_no_tensorflow(module: str) -> None:
+    program = f"import sys, {module}\nsys.exit(bool({{'tensorflow', 'keras'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
