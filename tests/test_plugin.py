@@ -189,7 +189,7 @@ MISTAKES = {
     "exit": ("import sys\nsys.exit('enough')\n", "plugin.py:2: SystemExit: enough"),
     "nothing": ("x = 1\n", "plugin.py: no ACTIVATIONS in it"),
     "empty": ("ACTIVATIONS = {}\n", "plugin.py: no ACTIVATIONS in it"),
-    "null byte": ("x = '\0'\n", "SyntaxError"),
+    "null byte": ("x = '\0'\n", "null bytes"),
     "not a mapping": ("ACTIVATIONS = {'a': abs}\n", "plugin.py: activation 'a' is no mapping"),
     "taken": ("ACTIVATIONS = {'tanh': {}}\n", "plugin.py: 'tanh' exists already"),
     "alias": ("ACTIVATIONS = {'swish': {}}\n", "plugin.py: 'swish' exists already"),
