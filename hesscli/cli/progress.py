@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Yields what a study calls to show its progress; the bar is gone when the block ends."""
+    from hesscli.studies.context import no_progress
+
+    if not sys.stderr.isatty():
+        yield no_progress
+        return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -25,7 +30,6 @@ def progress_bar() -> Iterator[Progress]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
     )
     with bar:
         # Until the first piece of work is reported, TensorFlow is being imported.

@@ -216,7 +216,8 @@ def _diagonal(values: Array) -> Array:
 def _require_finite(layer: str, where: str, arrays: Iterable[Array]) -> None:
     for array in arrays:
         if not np.isfinite(array).all():
+            wider = " or dtype float64" if array.dtype == np.float32 else ""
             raise NumericalError(
                 f"{layer}: the chain rule's {where} leaves the range of {array.dtype}; "
-                "use smaller weights or dtype float64"
+                f"use smaller weights{wider}"
             )
