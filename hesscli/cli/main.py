@@ -38,7 +38,7 @@ _INTERRUPTED = 130
 )
 @click.version_option(__version__, prog_name="hesscli")
 def cli() -> None:
-    """Second derivatives of neural networks by two independent witnesses.
+    """Second derivatives of neural networks by independent witnesses.
 
     A multilayer perceptron's layer Hessians are computed by a hand-written chain rule in NumPy
     and by TensorFlow's automatic differentiation, and compared entry by entry on real MNIST

@@ -80,7 +80,7 @@ def verify(
     witnesses: tuple[str, ...],
     output: OutputOptions,
 ) -> int:
-    """Hold the chain rule's Hessians or first derivatives against autodiff's.
+    """Hold the chain rule's derivatives against autodiff's.
 
     For each activation and layer: the quadratic form of the kernel's Hessian at the kernel
     itself by each witness, their residual, the largest residual of what was compared relative
