@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
-Labels = NDArray[np.integer]
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
 Targets = NDArray[Any]
 
