@@ -12,7 +12,7 @@ from mpmath import mp
 from hesscli.problem.errors import InputError
 from hesscli.problem.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.names import LOSSES
-from hesscli.problem.network import Array, Labels, Loss
+from hesscli.problem.network import Array, Loss, Targets
 
 TYPES = (np.float64, np.float32)
 Type = type[np.float64] | type[np.float32]
@@ -32,12 +32,12 @@ LOGITS: dict[str, list[list[float]]] = {
 }
 
 
-def inputs(case: str, dtype: Type) -> tuple[Array, Labels]:
+def inputs(case: str, dtype: Type) -> tuple[Array, Targets]:
     f: Array = np.array(LOGITS[case], dtype=dtype)
     return f, np.arange(len(f)) % f.shape[1]
 
 
-def exact(f: Array, targets: Labels) -> tuple[Array, Array, Array, Array]:
+def exact(f: Array, targets: Targets) -> tuple[Array, Array, Array, Array]:
     """ℓ, ∂ℓ/∂f, ∂²ℓ/∂f² and p by 60 digits, rounded to float64 at the end."""
     classes = range(f.shape[1])
     values, gradients, probabilities = np.empty(len(f)), np.empty(f.shape), np.empty(f.shape)
