@@ -195,9 +195,14 @@ class RoundingFloor:
         return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._swept.tiny)
 
     def _inputs(self, parameter: str) -> tuple[Array, Array]:
-        """What the layer's parameters multiply, in size, and its error: a, 1, or a with a 1."""
+        """What the layer's parameters multiply, in size, and its error."""
+        a, e_a = self._signed_inputs(parameter)
+        return np.abs(a), e_a
+
+    def _signed_inputs(self, parameter: str) -> tuple[Array, Array]:
+        """What the layer's parameters multiply, and its error: a, 1, or a with a 1."""
         index = self._problem.layer_index(layer_of(parameter))
-        a, e_a = np.abs(self._swept.nodes[index].a), self._swept.errors[index].a
+        a, e_a = self._swept.nodes[index].a, self._swept.errors[index].a
         ones = np.ones((len(a), 1))
         (segment,) = layout_of(self._problem, parameter).segments
         parts = [(ones, 0 * ones) if t.is_vector else (a, e_a) for t in segment.tensors]
@@ -225,9 +230,8 @@ class RoundingFloor:
         ]
         for name, V in zip(names, shaped, strict=True):
             index = self._problem.layer_index(layer_of(name))
-            a, e_a = self._inputs(name)
-            signed = self._signed_inputs(name)
-            U, e_U = signed @ V, self._swept.product_error(a, e_a, V)
+            a, e_a = self._signed_inputs(name)
+            U, e_U = a @ V, self._swept.product_error(a, e_a, V)
             pushed.append((U, e_U))
             floor = floor + self._form(
                 U, e_U, self._swept.nodes[index].S_z, self._swept.errors[index].S
@@ -236,12 +240,6 @@ class RoundingFloor:
             for (k, upper), cross in self._swept.cross_terms().items():
                 floor = floor + 2 * self._cross_form(cross, upper, pushed, k, shaped[upper])
         return floor
-
-    def _signed_inputs(self, parameter: str) -> Array:
-        a = self._swept.nodes[self._problem.layer_index(layer_of(parameter))].a
-        ones = np.ones((len(a), 1))
-        (segment,) = layout_of(self._problem, parameter).segments
-        return np.concatenate([ones if t.is_vector else a for t in segment.tensors], axis=1)
 
     def _form(self, U: Array, e_U: Array, S: Array, E: Array) -> Array:
         """The error of Σ_n u_nᵀ S_n u_n."""
