@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PASS, FAIL, UNDECIDED = "PASS", "FAIL", "UNDECIDED"
 UNKNOWN = "–"
@@ -38,16 +41,30 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A plot: ``draw`` puts it on an empty figure; ``caption`` says what it shows in a sentence.
+
+    matplotlib is imported only where a Drawing is drawn.
+    """
+
+    title: str
+    caption: str
+    draw: Callable[[Figure], None]
+
+
+@dataclass(frozen=True)
 class Document:
     """What the formats are made from.
 
-    ``data`` is the JSON document; its ``results`` are the rows of the CSV form.
+    ``data`` is the JSON document; its ``results`` are the rows of the CSV form. ``drawings`` are
+    drawn where a plot or a page is asked for.
     """
 
     heading: str
     tables: tuple[Table, ...]
     data: Mapping[str, Any]
     cases: tuple[Case, ...] = field(default=())
+    drawings: tuple[Drawing, ...] = ()
 
 
 def verdict(passed: bool) -> str:
