@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hesscli.engines.autodiff import Autodiff, Tensor
+from hesscli.engines.autodiff import Autodiff
+from hesscli.engines.autodiff_network import Tensor
 from hesscli.engines.jacobian import JacobianBlock
 from hesscli.engines.layout import input_example, layout_of
 from hesscli.engines.pieces import pieces

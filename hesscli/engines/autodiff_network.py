@@ -1,0 +1,95 @@
+"""A problem written in TensorFlow: what the autodiff engine differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hesscli.engines.lazy_tensorflow import load_tensorflow
+from hesscli.engines.tensorflow_functions import activation_functions, loss_function
+from hesscli.problem.errors import InputError
+from hesscli.problem.network import Activation, Problem
+from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
+
+Tensor = Any
+Tensors = Mapping[str, Tensor]
+Function = Callable[[Tensor], Tensor]
+
+
+class TensorflowNetwork:
+    """A problem's network and loss as TensorFlow functions of whatever is differentiated.
+
+    Imports TensorFlow when it is made.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        tf = load_tensorflow()
+        functions = activation_functions(tf)
+
+        def activation(of: Activation) -> Function:
+            function = functions.get(of.name) or tensorflow_function(of.name)
+            if function is None and lacks_tensorflow(of.name):
+                raise InputError(
+                    f"activation {of.name!r} has no TensorFlow function, so autodiff cannot "
+                    "differentiate it; give its plugin one under the key tensorflow"
+                )
+            if function is None:
+                raise InputError(f"autodiff has no activation {of.name!r}")
+            return lambda z: function(z, **dict(of.parameters))
+
+        self.tf = tf
+        # Traced functions by block and segment; tracing takes as long as thousands of rows.
+        self.traced: dict[tuple[str, int], Callable[..., Tensor]] = {}
+        self.activations = [activation(layer.activation) for layer in problem.layers]
+        self._loss_function = loss_function(tf, problem.loss.name)
+        self._scale = tf.constant(problem.loss.scale(problem.examples), problem.dtype.name)
+        self.parameters: dict[str, Tensor] = {}
+        for layer in problem.layers:
+            self.parameters[f"{layer.name}/kernel"] = tf.constant(layer.kernel)
+            if layer.bias is not None:
+                self.parameters[f"{layer.name}/bias"] = tf.constant(layer.bias[None, :])
+
+    def batch(self, example: int | None) -> tuple[Tensor, Tensor]:
+        """Inputs (N, d) and targets of the batch, or of one of its examples."""
+        chosen = slice(None) if example is None else slice(example, example + 1)
+        tf = self.tf
+        return tf.constant(self.problem.inputs[chosen]), tf.constant(self.problem.targets[chosen])
+
+    def value_of(self, name: str) -> Tensor:
+        """A kernel (inputs, units) or a bias (1, units)."""
+        return self.parameters[name]
+
+    def output(
+        self, x: Tensor, replaced: Tensors, shift: tuple[int, Function] | None = None
+    ) -> Tensor:
+        """The network's output (…, N, c) with some parameters replaced.
+
+        Parameters may have a leading axis of copies. ``shift`` (k, function) adds function(a) to
+        the pre-activation of layer k with input a.
+        """
+        tf, a = self.tf, x
+        parameters = {**self.parameters, **replaced}
+        for index, layer in enumerate(self.problem.layers):
+            z = tf.matmul(a, parameters[f"{layer.name}/kernel"])
+            if layer.bias is not None:
+                z = z + parameters[f"{layer.name}/bias"]
+            if shift is not None and shift[0] == index:
+                z = z + shift[1](a)
+            a = self.activations[index](z)
+        return a
+
+    def loss(self, f: Tensor, targets: Tensor) -> Tensor:
+        """The loss (…) of outputs (…, N, c), reduced over the examples."""
+        return self._scale * self.tf.reduce_sum(self._loss_function(f, targets), axis=-1)
+
+    def loss_hessian_product(self, f: Tensor, targets: Tensor, v: Tensor) -> Tensor:
+        """(∂²L/∂f²) v at outputs f, both (…, N, c)."""
+        tf = self.tf
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(f)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(f)
+                loss = self.loss(f, targets)
+            gradient = inner.gradient(loss, f, unconnected_gradients="zero")
+        return outer.gradient(gradient, f, output_gradients=v, unconnected_gradients="zero")
