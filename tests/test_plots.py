@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -31,22 +29,6 @@ def document(*drawings: Drawing) -> Document:
 
 
 LINE = Drawing("a line", "It rises.", line)
-
-
-class NoMatplotlib(MetaPathFinder):
-    """What an installation without the plot extra looks like."""
-
-    def find_spec(self, name: str, *_: Any) -> None:
-        if name.split(".")[0] == "matplotlib":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-@pytest.fixture
-def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [NoMatplotlib(), *sys.meta_path])
-    yield
 
 
 @pytest.mark.parametrize("suffix", ["png", "SVG", "pdf"])
