@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +90,20 @@ def test_no_setting_of_the_user_or_of_a_drawing_stays(tmp_path: Path) -> None:
         write_plot(document(LINE), str(second))
         assert mpl.rcParams["lines.linewidth"] == 9.0
     assert first.read_bytes() == second.read_bytes()
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_pyplot_with_its_windows_is_not_needed(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules["matplotlib.pyplot"] = None
+from hesscli.report.document import Document, Drawing
+from hesscli.report.plots import write_plot
+drawing = Drawing("", "", lambda figure: figure.subplots().plot([0, 1]))
+write_plot(Document("h", (), {{}}, (), (drawing,)), {str(tmp_path / "a.png")!r})
+"""
+    # In a process of its own: Keras imports pyplot where there is one.
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
 def test_a_drawing_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
