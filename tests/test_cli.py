@@ -274,7 +274,7 @@ ACTIVATION = named(Activation, activations.NAMES, activations.parameter_defaults
 KERNEL = named(Initializer, initializers.NAMES, initializers.parameter_defaults)
 BIAS = KERNEL.filter(lambda initializer: initializer.name not in initializers.MATRIX_ONLY)
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}", fullmatch=True)
-LAYER = st.builds(LayerConfig, NAME, COUNT, ACTIVATION)
+LAYER = st.builds(LayerConfig, NAME, COUNT, ACTIVATION, initializer=st.none() | KERNEL)
 LAYERS = st.lists(LAYER, min_size=1, max_size=4, unique_by=lambda layer: layer.name).map(tuple)
 MODEL = st.builds(ModelConfig, COUNT, st.booleans(), KERNEL, BIAS, LAYERS, st.none() | TEXT)
 LOSS = st.builds(Loss, st.sampled_from(names.LOSSES), st.sampled_from(names.REDUCTIONS))
