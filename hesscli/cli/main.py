@@ -13,6 +13,7 @@ from hesscli import __version__
 from hesscli.cli.compare import compare
 from hesscli.cli.config import config
 from hesscli.cli.entry import entry
+from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.sweep import sweep
 from hesscli.cli.verify import verify
@@ -47,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, init, config):
+for command in (verify, compare, sweep, entry, init, export, config):
     cli.add_command(command)
 
 
