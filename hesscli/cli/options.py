@@ -203,7 +203,7 @@ def output_options(function: Command) -> Command:
         "--format",
         "-f",
         "format_name",
-        type=click.Choice(("table", "json", "csv", "markdown", "junit")),
+        type=click.Choice(("table", "json", "csv", "markdown", "junit", "html")),
         help="Format of the result; table unless --output says otherwise.",
     )
     @click.option(
@@ -211,7 +211,8 @@ def output_options(function: Command) -> Command:
         "-o",
         "path",
         metavar="FILE",
-        help="Write the result to a file; its suffix (.json .csv .md .xml .txt) is the format.",
+        help="Write the result to a file; its suffix (.json .csv .md .xml .txt .html) is the "
+        "format.",
     )
     @functools.wraps(function)
     def wrapper(*, format_name: str | None, path: str | None, **others: Any) -> Any:
@@ -223,6 +224,28 @@ def output_options(function: Command) -> Command:
             # Before anything is computed that could not be written.
             check_writable(path)
         return function(output=OutputOptions(format_name or "table", path), **others)
+
+    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+
+
+def plot_option(function: Command) -> Command:
+    """Adds ``--plot``; the command gets the path of a file that can be drawn, or None, as ``plot``.
+
+    What would keep it from being drawn is found before anything is computed.
+    """
+
+    @click.option(
+        "--plot",
+        metavar="FILE",
+        help="Draw the result into a file (.png .svg .pdf); needs matplotlib.",
+    )
+    @functools.wraps(function)
+    def wrapper(*, plot: str | None, **others: Any) -> Any:
+        if plot is not None:
+            from hesscli.report.plots import check_plot
+
+            check_plot(plot)
+        return function(plot=plot, **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Any
 
+from hesscli.report.bars import share_bar
 from hesscli.report.common import (
     by_activation,
     check_data,
@@ -15,12 +16,15 @@ from hesscli.report.common import (
     status,
     what_failed,
 )
+from hesscli.report.comparison_plot import comparison_drawing
 from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict
 from hesscli.studies.comparison import ComparedBlock, Comparison
 
+_SHARE = "G share"
+
 
 def comparison_document(result: Comparison) -> Document:
-    """Tables, data and test cases of a comparison."""
+    """Tables, data, test cases and plot of a comparison."""
     return Document(
         heading=heading(result.problem, result.environment),
         tables=tuple(
@@ -35,6 +39,7 @@ def comparison_document(result: Comparison) -> Document:
             Case(row.activation, f"{row.layer}/{row.block}", _failure(row))
             for row in result.results
         ),
+        drawings=(comparison_drawing(result),),
     )
 
 
@@ -47,7 +52,7 @@ def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Tabl
             Column("Hessian"),
             Column("Gauss–Newton"),
             Column("curvature"),
-            Column("G share"),
+            Column(_SHARE),
             Column("G alone", numeric=False),
             Column("G + C", numeric=False),
         ),
@@ -75,7 +80,7 @@ def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:
         verdict(row.gauss_newton_alone),
         verdict(row.passed) + mark,
     )
-    return (row.layer, *first, *verdicts), ("", *second, "", "", "")
+    return (row.layer, *first, *verdicts), ("", *second, share_bar(share, len(_SHARE)), "", "")
 
 
 def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
