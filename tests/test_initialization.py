@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from networks import make_problem
 
 from hesscli.cli.main import _run
@@ -264,24 +265,32 @@ def test_the_usual_schemes_are_every_initializer_and_what_the_model_has_else() -
     assert usual_schemes(layer, ())[-1].label == "configured"
 
 
+@pytest.mark.parametrize("norm", ["spectral", "frobenius"])
 @pytest.mark.parametrize("stddevs", [(0.01, 0.1, 1e200), ()])
-def test_the_drawing_has_a_line_with_error_bars_for_each_layer(stddevs: tuple[float, ...]) -> None:
-    figure = pytest.importorskip("matplotlib.figure").Figure()
+def test_the_drawing_has_a_line_with_error_bars_for_each_layer(
+    stddevs: tuple[float, ...], norm: str
+) -> None:
     problem = make_problem((4, 5, 3), "relu")
     schemes = schemes_of(("he_normal", "zeros"), stddevs)
     result = initialization([problem], model_of(problem), schemes, range(3))
-    (drawing,) = initialization_document(result, "spectral").drawings
+    (drawing,) = initialization_document(result, norm).drawings
+    assert drawing.title == "relu: Hessian of each kernel at initialization, 3 seeds"
+    figure = Figure(layout="constrained")
     drawing.draw(figure)
     figure.savefig(io.BytesIO(), format="svg")
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["dense1", "dense2"]
-    assert "4-5-3, relu, batch 4, seeds 0 to 2" in axes.get_title()
-    lines = [line for line in axes.lines if line.get_linestyle() not in ("None", "none")]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(labels) == ["dense1", "dense2", *(["overflow"] if stddevs else [])]
+    drawn = [bars.lines[0] for bars in axes.containers]
+    lines = [line for line in drawn if line.get_linestyle() != "None"]
     assert len({line.get_linestyle() for line in lines}) == (2 if stddevs else 0)
+    assert len({line.get_marker() for line in drawn}) == 2
+    assert len(drawn) == len(lines) + 2
     for line, layer in zip(lines, ("dense1", "dense2"), strict=bool(stddevs)):
         rows = [row for row in result.results if row.layer == layer and row.stddev]
-        expected = [row.spectral.mean for row in rows if row.spectral is not None]
-        np.testing.assert_array_equal(line.get_ydata(), expected)
+        sizes = [row.spectral if norm == "spectral" else row.frobenius for row in rows]
+        expected = [(row.stddev, size.mean) for row, size in zip(rows, sizes, strict=True) if size]
+        assert [tuple(point) for point in line.get_xydata()] == expected
 
 
 WRONG = [
@@ -293,6 +302,8 @@ WRONG = [
     ("--target 2", "--target belongs to --tune"),
     ("--write x.yaml", "--write belongs to --tune"),
     ("--tune --stddev 1", "--tune takes the initializers of the configuration"),
+    ("--tune --plot x.png", "--tune has no plot"),
+    ("--plot x.txt", "names no image"),
     ("--tune --target 0", "it must be a number above 0"),
     ("--tune --set model.initializer=zeros", "model.initializer: 'zeros' has no scale; choose"),
     ("--tune --write x.yaml -a relu -a tanh", "a configuration holds one"),

@@ -59,7 +59,7 @@ def _rows(
     "--format",
     "-f",
     "format_name",
-    type=click.Choice(("table", "json", "csv", "markdown", "junit")),
+    type=click.Choice(("table", "json", "csv", "markdown", "junit", "html")),
     default="table",
     help="Format of what is said about the file; table unless given.",
 )

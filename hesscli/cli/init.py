@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hesscli.cli.options import ALL, OutputOptions, ProblemOptions, output_options, problem_options
+from hesscli.cli.options import (
+    ALL,
+    OutputOptions,
+    ProblemOptions,
+    output_options,
+    plot_option,
+    problem_options,
+)
 from hesscli.cli.progress import progress_bar
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable, replacing
@@ -47,7 +54,7 @@ def _deviations(
     \b
     Examples:
       hesscli init --activation relu --activation tanh
-      hesscli init --activation tanh --stddev 1e-5,1e-3,0.01,0.1,1,1e200
+      hesscli init --activation tanh --stddev 1e-5,1e-3,0.01,0.1,1,10 --plot norms.png
       hesscli init --initializer he_normal --initializer glorot_normal --seeds 20
       hesscli init --activation tanh --tune --write tuned.yaml
     """
@@ -102,6 +109,7 @@ def _deviations(
     metavar="FILE",
     help="Write the configuration with the tuned initializers to a YAML file.",
 )
+@plot_option
 @output_options
 def init(
     problem: ProblemOptions,
@@ -113,6 +121,7 @@ def init(
     target: float | None,
     norm: str,
     write_path: str | None,
+    plot: str | None,
     output: OutputOptions,
 ) -> int:
     """How large the Hessian is where training begins.
@@ -131,6 +140,8 @@ def init(
             "--tune takes the initializers of the configuration; give another with "
             "--set model.initializer=NAME, without --initializer and --stddev"
         )
+    if tune and plot is not None:
+        raise click.UsageError("--tune has no plot; leave one of --tune and --plot out")
     if target is not None and not 0 < target < math.inf:
         raise click.BadParameter(
             f"{target:g}; it must be a number above 0", param_hint="'--target'"
@@ -152,6 +163,10 @@ def init(
         )
     from hesscli.report.output import write_document
 
+    if plot is not None:
+        from hesscli.report.plots import write_plot
+
+        write_plot(document, plot)
     write_document(document, output.format_name, output.path)
     return 0 if passed else 1
 

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hesscli.report.common import by_activation, heading, preamble
-from hesscli.report.document import UNKNOWN, Case, Column, Document, Drawing, Table
+from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
+from hesscli.report.initialization_plot import initialization_drawing
 from hesscli.studies.initialization import Initialization, InitializedBlock, Spread
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 OVERFLOW = "overflow"
-NORM_SIGNS = {"spectral": "‖H‖₂", "frobenius": "‖H‖_F"}
-# A line and a marker for each layer; they are told apart without colour.
-_LINES = ("-", "--", "-.", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def initialization_document(result: Initialization, norm: str) -> Document:
@@ -37,7 +30,7 @@ def initialization_document(result: Initialization, norm: str) -> Document:
             Case(row.activation, f"{row.scheme} {row.layer}", None) for row in result.results
         ),
         drawings=tuple(
-            _drawing(result, activation, rows, norm)
+            initialization_drawing(result, activation, rows, norm)
             for activation, rows in by_activation(result.results)
         ),
     )
@@ -151,73 +144,3 @@ def _row_data(row: InitializedBlock) -> dict[str, Any]:
         "gauss_newton_share": spread_data(row.gauss_newton_share),
         "gradient_norm": spread_data(row.gradient),
     }
-
-
-def _drawing(
-    result: Initialization, activation: str, rows: tuple[InitializedBlock, ...], norm: str
-) -> Drawing:
-    widths = "-".join(str(width) for width in result.problem.widths)
-    where = f"{widths}, {activation}, batch {result.problem.examples}, {seeds_text(result.seeds)}"
-    lost = any(row.overflowed for row in rows)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for index, layer in enumerate(result.problem.layers):
-            _draw_layer(axes, [row for row in rows if row.layer == layer], index, norm)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("standard deviation of the kernel's entries")
-        axes.set_ylabel(f"{NORM_SIGNS[norm]} of each layer's {result.block} block")
-        axes.set_title(f"Hessian at initialization\n{where}")
-        axes.legend()
-
-    return Drawing(
-        title=f"Hessian at initialization: {where}",
-        caption=(
-            f"{NORM_SIGNS[norm]} against the standard deviation of the kernels, mean and standard "
-            "deviation over seeds; lines join the normal initializers of --stddev, hollow markers "
-            "are named initializers."
-            + (" A × at the upper edge is a deviation at which draws overflow." if lost else "")
-        ),
-        draw=draw,
-    )
-
-
-def _draw_layer(axes: Axes, rows: Sequence[InitializedBlock], index: int, norm: str) -> None:
-    line, marker = _LINES[index % len(_LINES)], _MARKERS[index % len(_MARKERS)]
-    colour = f"C{index}"
-    # Zero has no place on logarithmic axes.
-    points = [
-        (row, size, row.kernel_stddev.mean)
-        for row in rows
-        if (size := row.spectral if norm == "spectral" else row.frobenius) is not None
-        and size.mean > 0
-        and row.kernel_stddev is not None
-        and row.kernel_stddev.mean > 0
-    ]
-    asked = sorted(
-        ((row.stddev, size) for row, size, _ in points if row.stddev is not None),
-        key=lambda point: point[0],
-    )
-    named = [(at, size) for row, size, at in points if row.stddev is None]
-    for found, style, fill in ((asked, line, colour), (named, "none", "none")):
-        if found:
-            axes.errorbar(
-                [at for at, _ in found],
-                [size.mean for _, size in found],
-                # A bar that reached zero would have no end on logarithmic axes.
-                yerr=[
-                    [min(size.stddev or 0.0, 0.9 * size.mean) for _, size in found],
-                    [size.stddev or 0.0 for _, size in found],
-                ],
-                linestyle=style,
-                marker=marker,
-                markerfacecolor=fill,
-                color=colour,
-                capsize=3,
-                label=rows[0].layer if found is (asked or named) else None,
-            )
-    lost = [row.stddev for row in rows if row.overflowed and row.stddev is not None]
-    if lost:
-        top = axes.get_xaxis_transform()
-        axes.plot(lost, [0.98] * len(lost), "kx", transform=top, clip_on=False)

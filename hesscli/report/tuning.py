@@ -12,12 +12,12 @@ from hesscli.problem.initializers import Initializer
 from hesscli.report.common import by_activation, heading, listed, preamble, status
 from hesscli.report.document import Case, Column, Document, Table, verdict
 from hesscli.report.initialization import (
-    NORM_SIGNS,
     OVERFLOW,
     seeds_text,
     spread_data,
     spread_text,
 )
+from hesscli.report.initialization_plot import NORM_SIGNS
 from hesscli.studies.initialization import Spread
 from hesscli.studies.tuning import SCALES, TUNED_RTOL, TunedBlock, TunedModel, Tuning
 
