@@ -54,7 +54,7 @@ def _deviations(
     \b
     Examples:
       hesscli init --activation relu --activation tanh
-      hesscli init --activation tanh --stddev 1e-5,1e-3,0.01,0.1,1,10 --plot norms.png
+      hesscli init -a tanh --stddev 1e-5,1e-3,0.01,0.1,1,10 --plot norms.png
       hesscli init --initializer he_normal --initializer glorot_normal --seeds 20
       hesscli init --activation tanh --tune --write tuned.yaml
     """
