@@ -112,7 +112,9 @@ def test_what_stops_a_study_is_one_line(
     assert re.fullmatch(line, err.strip())
 
 
-@pytest.mark.parametrize("command", [(), ("verify",), ("compare",), ("config",)])
+@pytest.mark.parametrize(
+    "command", [(), ("verify",), ("compare",), ("init",), ("export",), ("config",)]
+)
 def test_help_fits_the_terminal_and_ends_in_examples_that_parse(
     run: Run, command: tuple[str, ...]
 ) -> None:
@@ -223,6 +225,11 @@ def test_the_installed_command_writes_its_result_and_nothing_else(home: Path) ->
         ("verify --help", 0, {"tensorflow", "numpy", "yaml"}),
         ("verify -a tahn", 2, {"tensorflow", "numpy", "yaml"}),
         ("config", 0, {"tensorflow"}),
+        ("init --help", 0, {"tensorflow", "numpy", "yaml"}),
+        ("init -n 2 --stddev 0.1 --seeds 1", 0, {"tensorflow"}),
+        ("init -n 2 --tune --seeds 1", 0, {"tensorflow"}),
+        ("export dense9 -o H.h5", 2, {"tensorflow"}),
+        ("export dense3 -o H.h5", 0, {"tensorflow"}),
         ("verify --set data.offset=-1", 2, {"tensorflow"}),
         ("verify -n 5001", 2, {"tensorflow"}),
     ],
@@ -274,7 +281,7 @@ ACTIVATION = named(Activation, activations.NAMES, activations.parameter_defaults
 KERNEL = named(Initializer, initializers.NAMES, initializers.parameter_defaults)
 BIAS = KERNEL.filter(lambda initializer: initializer.name not in initializers.MATRIX_ONLY)
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}", fullmatch=True)
-LAYER = st.builds(LayerConfig, NAME, COUNT, ACTIVATION)
+LAYER = st.builds(LayerConfig, NAME, COUNT, ACTIVATION, initializer=st.none() | KERNEL)
 LAYERS = st.lists(LAYER, min_size=1, max_size=4, unique_by=lambda layer: layer.name).map(tuple)
 MODEL = st.builds(ModelConfig, COUNT, st.booleans(), KERNEL, BIAS, LAYERS, st.none() | TEXT)
 LOSS = st.builds(Loss, st.sampled_from(names.LOSSES), st.sampled_from(names.REDUCTIONS))

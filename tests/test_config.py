@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hesscli.config.build import build_problem
+from hesscli.config.build import build_problem, redrawn
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.engines.chainrule import ChainRule
 from hesscli.problem.errors import InputError
-from hesscli.problem.network import Problem
+from hesscli.problem.network import Activation, Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import save_problem
 
@@ -64,6 +65,8 @@ def test_a_file_that_says_nothing_new_is_the_default(text: str, tmp_path: Path) 
 
 
 KERNEL, NORMAL = "model.initializer", "{name: random_normal, stddev: 0.1}"
+OWN = f"{{units: 30, activation: relu, initializer: {NORMAL}}}"
+SECOND_LAYER = "{units: 30, activation: relu}, {units: 10}"
 EIGHT = f"{{source: {PROBLEM}, batch_size: 2}}"
 # Assignments, and what a file with the same effect says.
 OVERRIDES = [
@@ -76,6 +79,7 @@ OVERRIDES = [
     ("model.layers=[{units: 3}] & model.layers.0.units=10", "model: {layers: [{units: 10}]}"),
     (f"{KERNEL}=random_normal & {KERNEL}.stddev=1e-1", f"model: {{initializer: {NORMAL}}}"),
     (f"{KERNEL}={NORMAL}", f"model: {{initializer: {NORMAL}}}"),
+    (f"model.layers.0.initializer={NORMAL}", f"model: {{layers: [{OWN}, {SECOND_LAYER}]}}"),
     named(f"data={EIGHT}", f"data: {EIGHT}", reason="a batch size inside data={} is overlooked"),
 ]
 
@@ -138,6 +142,7 @@ def test_a_value_of_the_wrong_kind_is_answered_with_line_key_value_and_remedy(
         assert refusal(loaded, before + value, tmp_path).startswith(wrong)
 
 
+TENTH = "initializer={name: random_normal, stddev: 0.05}"
 INVALID, SECOND = "not valid YAML", ":4: model.layers.1"
 BAD_FILES = [
     ("modle: {}", ":1: modle: unknown key; did you mean 'model'?"),
@@ -151,6 +156,16 @@ BAD_FILES = [
     ("model: {initializer: glorot}", ":1: model.initializer: 'glorot' is unknown; did you mean "),
     ("model: {initializer: {stddev: 1}}", ":1: model.initializer.name: null is unknown; choose "),
     ("model: {bias_initializer: orthogonal}", ":1: model.bias_initializer: 'orthogonal' needs a "),
+    (f"{LAYER}{{units: 3, initializer: glort}}", f"{SECOND}.initializer: 'glort' is unknown; "),
+    (
+        f"{LAYER}{{units: 3, initializer: {{name: orthogonal, gian: 2}}}}",
+        f"{SECOND}.initializer.gian: unknown key; did you mean 'gain'?",
+    ),
+    (
+        "model:\n  inputs: 1\n  layers:\n    - units: 1\n      kernel: [[1]]\n      "
+        "initializer: ones",
+        ":6: model.layers.0.initializer: the layer's kernel is given as well; give one of them",
+    ),
     (f"{STDDEV}.nan", ":4: model.initializer.stddev: nan; it must be a finite number"),
     (f"{STDDEV}1e400", ":4: model.initializer.stddev: inf; it must be a finite number"),
     ("loss: {name: mse}", ":1: loss.name: 'mse' is unknown; choose sparse_categorical_cross"),
@@ -253,6 +268,36 @@ def test_a_saved_problem_is_built_again_with_equal_arrays_and_forms(tmp_path: Pa
         assert before == pytest.approx(after, rel=1e-12, abs=0)
 
 
+def test_a_layers_own_initializer_draws_its_kernel_alone_from_the_same_random_numbers() -> None:
+    normal = "model.initializer={name: random_normal, stddev: 0.5}"
+    whole, own = arrays(built(normal)), arrays(built(f"{normal} & model.layers.1.{TENTH}"))
+    changed = {name for name in whole if not np.array_equal(whole[name], own[name])}
+    assert changed == {"dense2/kernel"}
+    np.testing.assert_allclose(own["dense2/kernel"], whole["dense2/kernel"] / 10, rtol=1e-15)
+
+
+def test_without_an_initializer_of_its_own_a_layer_is_drawn_as_ever() -> None:
+    """Stream 2k of SeedSequence(seed).spawn(2K), Glorot's limit, NumPy's uniform."""
+    kernels = [layer.kernel for layer in built("seed=7").layers]
+    for k, stream in enumerate(np.random.SeedSequence(7).spawn(6)[::2]):
+        inputs, units = kernels[k].shape
+        limit = np.sqrt(6 / (inputs + units))
+        drawn = np.random.default_rng(stream).uniform(-limit, limit, (inputs, units))
+        np.testing.assert_array_equal(kernels[k], drawn)
+
+
+def test_redrawn_parameters_are_those_of_the_configuration_with_that_seed() -> None:
+    config = overridden("model.bias_initializer=random_normal & model.layers.1.initializer=ones")
+    problem = build_problem(config)
+    again = redrawn(problem, config.model, 3)
+    assert again.seed == 3
+    there = arrays(build_problem(replace(config, seed=3)))
+    assert all(np.array_equal(array, there[name]) for name, array in arrays(again).items())
+    activation = Activation("gelu")
+    other = redrawn(problem.with_activation(activation), config.model, 3)
+    assert other.layers[0].activation == activation
+
+
 STORED: dict[str, Any] = {
     "inputs": np.ones((4, 2)),
     "targets": np.arange(4) % 3,
@@ -276,6 +321,11 @@ UNFIT = [
     (f"{ITS} & dtype=float32", "", "model.weights: {}: dense1/kernel in float32[0, 0] is inf; "),
     ("model.weights=none", "", "model.weights: none: cannot be read (No such file"),
     (f"{SINGLE}{{name: random_normal, stddev: 1e39}}", "", "model.initializer: dense1/kernel in "),
+    (
+        "dtype=float32 & model.layers.0.initializer={name: random_normal, stddev: 1e39}",
+        "",
+        "model.layers.0.initializer: dense1/kernel in float32",
+    ),
     ("model.layers.0.units=1000000000000", "", "model.layers: the parameters need 24.0 TB and "),
     named(f"model.layers.0.units={10**400}", "", "", reason="float() overflows"),
     named("model.initializer={name: random_uniform, minval: 1}", "", "", reason="minval > maxval"),

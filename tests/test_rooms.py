@@ -14,7 +14,10 @@ WITHOUT = [
     "hesscli.engines.finite",
     "hesscli.config.build",
     "hesscli.studies.verification",
+    "hesscli.studies.export",
+    "hesscli.studies.tuning",
     "hesscli.report.verification",
+    "hesscli.report.tuning",
     "hesscli.cli.main",
 ]
 

@@ -13,6 +13,8 @@ from hesscli import __version__
 from hesscli.cli.compare import compare
 from hesscli.cli.config import config
 from hesscli.cli.entry import entry
+from hesscli.cli.export import export
+from hesscli.cli.init import init
 from hesscli.cli.sweep import sweep
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
@@ -47,7 +49,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, config):
+for command in (verify, compare, sweep, entry, init, export, config):
     cli.add_command(command)
 
 

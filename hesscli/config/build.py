@@ -66,6 +66,25 @@ def build_problem(config: Config) -> Problem:
     )
 
 
+def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
+    """``problem`` with the parameters that ``model``'s initializers draw with ``seed``.
+
+    They are those that ``build_problem`` draws; batch and activations stay as they are.
+    ``model`` must have the problem's shapes. Raises InputError where a parameter leaves the range
+    of the problem's dtype.
+    """
+    drawn = _drawn_parameters(model, seed, problem.dtype)
+    layers = tuple(
+        replace(
+            layer,
+            kernel=drawn[f"{layer.name}/kernel"],
+            bias=drawn.get(f"{layer.name}/bias"),
+        )
+        for layer in problem.layers
+    )
+    return replace(problem, layers=layers, seed=seed)
+
+
 def _dataset(data: DataConfig) -> Dataset:
     if data.inputs is not None:
         inputs = np.array(data.inputs)
@@ -179,20 +198,26 @@ def _drawn_parameters(
     streams = np.random.SeedSequence(seed).spawn(2 * len(model.layers))
     parameters: dict[str, Array] = {}
     for index, layer in enumerate(model.layers):
-        for offset, (tensor, initializer) in enumerate(
-            (("kernel", model.initializer), ("bias", model.bias_initializer))
+        path = f"model.layers.{index}"
+        own = layer.initializer
+        kernel = own or model.initializer
+        key = "model.initializer" if own is None else f"{path}.initializer"
+        for offset, (tensor, given, initializer, drawn_by) in enumerate(
+            (
+                ("kernel", layer.kernel, kernel, key),
+                ("bias", layer.bias, model.bias_initializer, "model.bias_initializer"),
+            )
         ):
             name = f"{layer.name}/{tensor}"
             if name not in shapes:
                 continue
-            given = layer.kernel if tensor == "kernel" else layer.bias
             with np.errstate(over="ignore"):
                 if given is None:
-                    origin = "model.initializer"
+                    origin = drawn_by
                     generator = np.random.default_rng(streams[2 * index + offset])
                     values = initializer.draw(shapes[name], generator).astype(dtype)
                 else:
-                    origin = f"model.layers.{index}.{tensor}"
+                    origin = f"{path}.{tensor}"
                     values = np.array(given).astype(dtype)
             require_finite(values, f"{origin}: {name} in {dtype}")
             parameters[name] = values

@@ -32,6 +32,10 @@ def _check_layer(layer: LayerConfig, inputs: int, model: ModelConfig, path: Path
             raise ConfigKeyError(
                 (*path, "bias"), f"{len(layer.bias)} numbers; {layer.units} units need as many"
             )
+    if layer.kernel is not None and layer.initializer is not None:
+        raise ConfigKeyError(
+            (*path, "initializer"), "the layer's kernel is given as well; give one of them"
+        )
     for key in ("kernel", "bias"):
         if model.weights is not None and getattr(layer, key) is not None:
             raise ConfigKeyError((*path, key), "model.weights is given as well; give one of them")

@@ -297,6 +297,7 @@ _layer = _record(
         "activation": activation,
         "kernel": _optional(_matrix),
         "bias": _optional(_row),
+        "initializer": _optional(_initializer),
     },
     required=("units",),
 )

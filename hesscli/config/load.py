@@ -96,6 +96,12 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None, width=100)
 
 
+def layers_to_yaml(layers: tuple[LayerConfig, ...]) -> str:
+    """The section ``model.layers`` alone, in short lines: a key and its value on each."""
+    section = {"model": {"layers": _plain(layers)}}
+    return yaml.safe_dump(section, sort_keys=False, default_flow_style=False)
+
+
 def _place(path: str | None, root: yaml.Node | None, key: Path) -> str:
     """``file:line: `` of a key; nothing where there is no file."""
     if path is None:
@@ -181,7 +187,7 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
     if isinstance(value, DataConfig) and value.inputs is not None:
         return ("source", "split")
     if isinstance(value, LayerConfig | DataConfig):
-        keys = ("kernel", "bias", "inputs", "targets")
+        keys = ("kernel", "bias", "initializer", "inputs", "targets")
         return tuple(key for key in keys if getattr(value, key, None) is None)
     return ()
 

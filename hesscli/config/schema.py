@@ -17,7 +17,8 @@ class LayerConfig:
     """One dense layer; ``activation`` is applied to its output.
 
     ``kernel``, rows of (inputs, units), and ``bias`` (units,) stand in place of the
-    initializers' values; None draws them.
+    initializers' values; None draws them. ``initializer`` draws this layer's kernel; None leaves
+    it to the model's.
     """
 
     name: str
@@ -25,6 +26,7 @@ class LayerConfig:
     activation: Activation = Activation("linear")
     kernel: tuple[Row, ...] | None = None
     bias: Row | None = None
+    initializer: Initializer | None = None
 
 
 @dataclass(frozen=True)

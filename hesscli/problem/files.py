@@ -35,12 +35,21 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 
     Raises InputError where the file cannot be written.
     """
+    with replacing_by_name(path) as temporary, open(temporary, "xb") as stream:
+        yield stream
+
+
+@contextmanager
+def replacing_by_name(path: str) -> Iterator[str]:
+    """As ``replacing``, for libraries that open files themselves: the name to write under.
+
+    A block that ends without an error must have made that file.
+    """
     target = check_writable(path)
     # Not tempfile: its files are readable by their owner only, whatever the umask.
     temporary = os.path.join(os.path.dirname(target), f".hesscli-{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "xb") as stream:
-            yield stream
+        yield temporary
         os.replace(temporary, target)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error

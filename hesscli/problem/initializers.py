@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from hesscli.problem.errors import InputError
+
 Draws = NDArray[np.float64]
 Draw = Callable[..., Draws]
 
@@ -129,8 +131,38 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
 NAMES: tuple[str, ...] = tuple(_FAMILIES)
 # Keras defines these for tensors of rank two and more only, so not for a bias.
 MATRIX_ONLY: tuple[str, ...] = ("orthogonal",)
+# Those whose draws can be made larger and smaller.
+SCALABLE: tuple[str, ...] = tuple(name for name in NAMES if name not in ("zeros", "ones"))
 
 
 def parameter_defaults(name: str) -> Mapping[str, float]:
     """The parameters of the initializer called ``name`` with Keras's default values."""
     return _FAMILIES[name].defaults
+
+
+def scaled(initializer: Initializer, shape: tuple[int, ...], factor: float) -> Initializer:
+    """The initializer whose draws of ``shape`` are ``factor`` times those of ``initializer``.
+
+    The same random numbers give the same draws, up to rounding. Glorot's, He's and LeCun's have
+    no parameter for a scale in Keras; they become the uniform or truncated normal distribution
+    that they are for this shape. Raises InputError for one that has no scale (zeros and ones).
+    """
+    plain = _plain_distribution(initializer, shape)
+    values = {**_FAMILIES[plain.name].defaults, **dict(plain.parameters)}
+    if not values:
+        known = ", ".join(SCALABLE)
+        raise InputError(f"{initializer.name!r} has no scale; choose one of {known}")
+    multiplied = tuple((key, factor * value) for key, value in values.items() if value != 0)
+    return Initializer(plain.name, multiplied)
+
+
+def _plain_distribution(initializer: Initializer, shape: tuple[int, ...]) -> Initializer:
+    """``initializer`` by the parameters of the distribution that it has for ``shape``."""
+    draw = _FAMILIES[initializer.name].draw
+    if not isinstance(draw, partial) or "fan" not in draw.keywords:
+        return initializer
+    spread = math.sqrt(draw.keywords["scale"] / draw.keywords["fan"](shape))
+    if draw.func is _scaled_normal:
+        return Initializer("truncated_normal", (("stddev", spread / _TRUNCATED_STDDEV),))
+    limit = math.sqrt(3) * spread
+    return Initializer("random_uniform", (("minval", -limit), ("maxval", limit)))

@@ -28,6 +28,22 @@ LOSSES = (
     "sum",
 )
 LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum")
+INITIALIZERS = (
+    "zeros",
+    "ones",
+    "random_normal",
+    "random_uniform",
+    "truncated_normal",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "orthogonal",
+)
+# The configuration's own, where schemes to initialize by are chosen.
+CONFIGURED = "configured"
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
 BLOCKS = ("kernel", "bias", "layer", "input", "network")

@@ -1,0 +1,110 @@
+"""``hesscli export``."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import click
+
+from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.progress import progress_bar
+from hesscli.problem.errors import InputError
+
+_ROWS = re.compile(r"(\d{0,18}):(\d{0,18})")
+
+
+def _rows(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, int | None] | None:
+    if text is None:
+        return None
+    match = _ROWS.fullmatch(text.strip())
+    if match is None:
+        raise click.BadParameter(
+            f"{text!r}; write START:STOP, as in 0:100; the row STOP is left out", context, parameter
+        )
+    return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+@click.command(
+    epilog="""
+    \b
+    Examples:
+      hesscli export dense2/kernel --activation tanh --output H.npy
+      hesscli export dense1/kernel --dtype float32 --output H.h5
+      hesscli export dense1 --rows 0:1000 --term curvature --output C.npz
+    """
+)
+@click.argument("block", metavar="BLOCK")
+@click.option(
+    "--output",
+    "-o",
+    "path",
+    metavar="FILE",
+    required=True,
+    help="The file to write; its suffix is the format: .npy, .npz, .h5 or .hdf5.",
+)
+@click.option(
+    "--term",
+    type=click.Choice(("hessian", "gauss-newton", "curvature")),
+    default="hessian",
+    help="The Hessian (default) or one of its two terms.",
+)
+@click.option(
+    "--rows", metavar="START:STOP", callback=_rows, help="Some of the rows; without it, all."
+)
+@problem_options
+@click.option(
+    "--format",
+    "-f",
+    "format_name",
+    type=click.Choice(("table", "json", "csv", "markdown", "junit", "html")),
+    default="table",
+    help="Format of what is said about the file; table unless given.",
+)
+def export(
+    block: str,
+    path: str,
+    term: Literal["hessian", "gauss-newton", "curvature"],
+    rows: tuple[int, int | None] | None,
+    problem: ProblemOptions,
+    format_name: str,
+) -> int:
+    """Write a block of the Hessian to a file.
+
+    BLOCK is <layer>/kernel, <layer>/bias, <layer>, input, input[n] or network. The numbers are
+    the chain rule's, written row by row in flat memory; the parameters' names and the
+    configuration go with them, for .npy in FILE.json. Nothing is written where the disk is too
+    small or the command is interrupted.
+    """
+    from hesscli.studies.export import export_block, require_export_path
+
+    # Before anything is computed that could not be written.
+    require_export_path(path)
+    config = problem.config()
+    names = problem.activation_names()
+    if len(names) > 1:
+        raise InputError(f"--activation: {', '.join(names)}; a file holds the block of one")
+
+    from hesscli.config.build import with_hidden_activation
+    from hesscli.config.load import to_yaml
+    from hesscli.problem.network import Activation
+    from hesscli.report.export import export_document
+    from hesscli.report.output import write_document
+
+    (chosen,) = problem.problems(config)
+    if names:
+        config = with_hidden_activation(config, Activation(names[0]))
+    with progress_bar() as progress:
+        result = export_block(
+            chosen,
+            block,
+            path,
+            term=term,
+            rows=rows,
+            configuration=to_yaml(config),
+            progress=progress,
+        )
+    write_document(export_document(result), format_name, None)
+    return 0

@@ -1,0 +1,238 @@
+"""``hesscli init``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import click
+
+from hesscli.cli.options import (
+    ALL,
+    OutputOptions,
+    ProblemOptions,
+    output_options,
+    plot_option,
+    problem_options,
+)
+from hesscli.cli.progress import progress_bar
+from hesscli.problem.errors import InputError
+from hesscli.problem.files import check_writable, replacing
+from hesscli.problem.names import CONFIGURED, INITIALIZERS
+
+if TYPE_CHECKING:
+    from hesscli.config.schema import Config, ModelConfig
+    from hesscli.report.document import Document
+    from hesscli.studies.initialization import Scheme
+
+# A deviation that makes the Hessian vanish, the notebooks' usual one, and one that explodes.
+_STDDEVS = (1e-5, 0.01, 1.0)
+_LARGEST_COUNT = 1000
+
+
+def _deviations(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[float, ...]:
+    values: list[float] = []
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise click.BadParameter(
+                f"{part!r} is no standard deviation; give numbers above 0, as in 1e-5,0.01,1",
+                context,
+                parameter,
+            )
+        values.append(value)
+    return tuple(dict.fromkeys(values))
+
+
+@click.command(
+    epilog="""
+    \b
+    Examples:
+      hesscli init --activation relu --activation tanh
+      hesscli init -a tanh --stddev 1e-5,1e-3,0.01,0.1,1,10 --plot norms.png
+      hesscli init --initializer he_normal --initializer glorot_normal --seeds 20
+      hesscli init --activation tanh --tune --write tuned.yaml
+    """
+)
+@problem_options
+@click.option(
+    "--initializer",
+    "-i",
+    "initializers",
+    metavar="NAME",
+    multiple=True,
+    type=click.Choice((*INITIALIZERS, CONFIGURED, ALL)),
+    help="Look at this initializer of the kernels; repeatable. One of "
+    f"{', '.join(INITIALIZERS)}, {CONFIGURED} (the configuration's own), or all.",
+)
+@click.option(
+    "--stddev",
+    "stddevs",
+    metavar="NUMBERS",
+    multiple=True,
+    callback=_deviations,
+    help="Look at random_normal with these standard deviations, as in 1e-5,0.01,1; repeatable. "
+    "Without this and --initializer: all initializers and these three.",
+)
+@click.option(
+    "--seeds",
+    metavar="N",
+    type=click.IntRange(1, _LARGEST_COUNT),
+    default=5,
+    help="Draws of each, with the configuration's seed and those after it; default 5.",
+)
+@click.option(
+    "--block",
+    "-b",
+    type=click.Choice(("kernel", "bias", "layer")),
+    default="kernel",
+    help="The Hessian in each kernel (default), each bias, or each layer (kernel and bias).",
+)
+@click.option("--tune", is_flag=True, help="Find the scale of each layer's initializer.")
+@click.option(
+    "--target", metavar="X", type=float, help="The norm that --tune is to reach; default 1."
+)
+@click.option(
+    "--norm",
+    type=click.Choice(("frobenius", "spectral")),
+    default="frobenius",
+    help="The norm that is tuned or drawn: ‖H‖_F (default) or ‖H‖₂.",
+)
+@click.option(
+    "--write",
+    "write_path",
+    metavar="FILE",
+    help="Write the configuration with the tuned initializers to a YAML file.",
+)
+@plot_option
+@output_options
+def init(
+    problem: ProblemOptions,
+    initializers: tuple[str, ...],
+    stddevs: tuple[float, ...],
+    seeds: int,
+    block: str,
+    tune: bool,
+    target: float | None,
+    norm: str,
+    write_path: str | None,
+    plot: str | None,
+    output: OutputOptions,
+) -> int:
+    """How large the Hessian is where training begins.
+
+    For each initializer (or standard deviation) and layer, over several seeds: the spectral and
+    Frobenius norm of the Hessian, the share of its Gauss-Newton term, and the norm of the
+    gradient. Weights too small give a vanishing Hessian, weights too large an exploding one.
+
+    With --tune, the scale of each layer's initializer at which that layer's Hessian has the norm
+    --target, all layers together, verified by drawing anew; and a section for a configuration.
+    Exits with 1 where no such scales are found.
+    """
+    _require_tuned(tune, {"--target": target, "--write": write_path})
+    if tune and (initializers or stddevs):
+        raise click.UsageError(
+            "--tune takes the initializers of the configuration; give another with "
+            "--set model.initializer=NAME, without --initializer and --stddev"
+        )
+    if tune and plot is not None:
+        raise click.UsageError("--tune has no plot; leave one of --tune and --plot out")
+    if target is not None and not 0 < target < math.inf:
+        raise click.BadParameter(
+            f"{target:g}; it must be a number above 0", param_hint="'--target'"
+        )
+    if write_path is not None:
+        check_writable(write_path)
+        if len(problem.activation_names()) > 1:
+            names = ", ".join(problem.activation_names())
+            raise InputError(f"--activation: {names}; a configuration holds one")
+    config = problem.config()
+    if tune:
+        passed, document = _tuned(problem, config, target or 1.0, norm, block, seeds, write_path)
+    else:
+        passed, document = (
+            True,
+            _measured(
+                problem, config, _schemes(config.model, initializers, stddevs), norm, block, seeds
+            ),
+        )
+    from hesscli.report.output import write_document
+
+    if plot is not None:
+        from hesscli.report.plots import write_plot
+
+        write_plot(document, plot)
+    write_document(document, output.format_name, output.path)
+    return 0 if passed else 1
+
+
+def _require_tuned(tune: bool, options: dict[str, object]) -> None:
+    for name, value in options.items():
+        if value is not None and not tune:
+            raise click.UsageError(f"{name} belongs to --tune; give both or neither")
+
+
+def _schemes(
+    model: ModelConfig, initializers: tuple[str, ...], stddevs: tuple[float, ...]
+) -> tuple[Scheme, ...]:
+    from hesscli.studies.initialization import schemes_of, usual_schemes
+
+    if ALL in initializers or not (initializers or stddevs):
+        return usual_schemes(model, stddevs or _STDDEVS)
+    return schemes_of(tuple(dict.fromkeys(initializers)), stddevs)
+
+
+def _measured(
+    problem: ProblemOptions,
+    config: Config,
+    schemes: tuple[Scheme, ...],
+    norm: str,
+    block: str,
+    seeds: int,
+) -> Document:
+    from hesscli.report.initialization import initialization_document
+    from hesscli.studies.initialization import initialization, require_drawn, seeds_from
+
+    require_drawn(config.model)
+    problems = problem.problems(config)
+    with progress_bar() as progress:
+        result = initialization(
+            problems, config.model, schemes, seeds_from(config.seed, seeds), block, progress
+        )
+    return initialization_document(result, norm)
+
+
+def _tuned(
+    problem: ProblemOptions,
+    config: Config,
+    target: float,
+    norm: str,
+    block: str,
+    seeds: int,
+    write_path: str | None,
+) -> tuple[bool, Document]:
+    from hesscli.report.tuning import tuned_configuration, tuning_document
+    from hesscli.studies.initialization import require_drawn, seeds_from
+    from hesscli.studies.tuning import tune
+
+    require_drawn(config.model)
+    problems = problem.problems(config)
+    with progress_bar() as progress:
+        result = tune(
+            problems,
+            config.model,
+            seeds_from(config.seed, seeds),
+            target=target,
+            norm=norm,
+            block=block,
+            progress=progress,
+        )
+    if write_path is not None and result.passed:
+        with replacing(write_path) as stream:
+            stream.write(tuned_configuration(result, config).encode("utf-8"))
+    return result.passed, tuning_document(result)

@@ -1,0 +1,285 @@
+"""How large is the Hessian where training begins? Norms of fresh draws, by initializer.
+
+The question, and the answer that too small a deviation of the weights gives a vanishing Hessian
+and too large a one an exploding one, are those of Skorski, Temperoni and Theobald, "Revisiting
+Weight Initialization of Deep Neural Networks" (ACML 2021, arXiv:2004.09506).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hesscli.config.build import redrawn
+from hesscli.config.schema import ModelConfig
+from hesscli.engines.chainblocks import LayerBlock
+from hesscli.engines.chainfirst import ChainFirst
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.layout import layout_of
+from hesscli.problem.errors import InputError, NumericalError
+from hesscli.problem.initializers import Initializer
+from hesscli.problem.names import CONFIGURED, INITIALIZERS
+from hesscli.problem.network import Problem
+from hesscli.studies.context import (
+    Environment,
+    ProblemSummary,
+    Progress,
+    environment,
+    no_progress,
+    summary,
+)
+from hesscli.studies.norms import frobenius_norms, spectral_norm
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to draw every kernel; ``initializer`` None leaves it to the configuration.
+
+    ``stddev`` is the standard deviation that was asked for, of a random_normal initializer.
+    """
+
+    label: str
+    initializer: Initializer | None
+    stddev: float | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; of one seed there is no deviation."""
+
+    mean: float
+    stddev: float | None
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """How large one block is at one draw.
+
+    ``spectral`` is ‖H‖₂, ``frobenius`` ‖H‖_F, ``gradient`` ‖∂L/∂θ‖₂ in the block's parameters,
+    and ``gauss_newton_share`` ‖G‖_F / (‖G‖_F + ‖C‖_F) with the Gauss–Newton term G and the
+    curvature term C; None where both are zero.
+    """
+
+    spectral: float
+    frobenius: float
+    gauss_newton_share: float | None
+    gradient: float
+
+
+@dataclass(frozen=True)
+class InitializedBlock:
+    """One block's sizes over the seeds of one scheme.
+
+    ``kernel_stddev`` is the standard deviation of the layer's kernel as drawn. Where
+    ``overflowed`` of the seeds left the range of the dtype, every size is None: a mean over the
+    others would hide them. ``gauss_newton_share`` is over the seeds where H is not zero.
+    """
+
+    activation: str
+    scheme: str
+    stddev: float | None
+    layer: str
+    block: str
+    size: int
+    overflowed: int
+    kernel_stddev: Spread | None
+    spectral: Spread | None
+    frobenius: Spread | None
+    gauss_newton_share: Spread | None
+    gradient: Spread | None
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """What ``hesscli init`` found, a row for each activation, scheme and layer."""
+
+    environment: Environment
+    problem: ProblemSummary
+    block: str
+    seeds: tuple[int, ...]
+    results: tuple[InitializedBlock, ...]
+
+
+def schemes_of(names: Sequence[str], stddevs: Sequence[float]) -> tuple[Scheme, ...]:
+    """Initializers by name (or CONFIGURED), then random_normal with each standard deviation."""
+    by_name = [Scheme(name, None if name == CONFIGURED else Initializer(name)) for name in names]
+    by_stddev = [
+        Scheme(f"stddev {value:g}", Initializer("random_normal", (("stddev", value),)), value)
+        for value in stddevs
+    ]
+    return (*by_name, *by_stddev)
+
+
+def usual_schemes(model: ModelConfig, stddevs: Sequence[float]) -> tuple[Scheme, ...]:
+    """Every initializer, the standard deviations, and the model's own where it is none of them."""
+    own = [model.initializer, *(layer.initializer for layer in model.layers)]
+    is_usual = own[0] == Initializer(model.initializer.name) and not any(own[1:])
+    return schemes_of([*INITIALIZERS, *(() if is_usual else (CONFIGURED,))], stddevs)
+
+
+def seeds_from(first: int, count: int) -> tuple[int, ...]:
+    """``count`` seeds, the configuration's first."""
+    return tuple(range(first, first + count))
+
+
+def block_names(problem: Problem, block: str) -> tuple[str, ...]:
+    """The name of each layer's block; raises InputError where the network has no biases."""
+    if block == "bias" and problem.layers[0].bias is None:
+        raise InputError("--block bias: the network has none; choose another block")
+    return tuple(name if block == "layer" else f"{name}/{block}" for name in problem.layer_names)
+
+
+def require_drawn(model: ModelConfig) -> None:
+    """Raises InputError where kernels are given, so that there is nothing to draw."""
+    for key, given in (("weights", model.weights), ("keras", model.keras)):
+        if given is not None:
+            raise InputError(
+                f"model.{key}: {given}; init draws the kernels itself, so it must be null"
+            )
+    for index, layer in enumerate(model.layers):
+        if layer.kernel is not None:
+            raise InputError(
+                f"model.layers.{index}.kernel: given; init draws the kernels itself, so it must "
+                "be left out"
+            )
+
+
+def initialization(
+    problems: Sequence[Problem],
+    model: ModelConfig,
+    schemes: Sequence[Scheme],
+    seeds: Sequence[int],
+    block: str = "kernel",
+    progress: Progress = no_progress,
+) -> Initialization:
+    """Sizes of the ``block`` (kernel, bias or layer) of each layer at fresh draws.
+
+    ``problems`` differ in their activations only and are those of ``model``; the batch is the
+    same at every draw. Raises InputError where ``model`` has kernels that are not drawn, and
+    beyond the batch that norms are exact for.
+    """
+    require_drawn(model)
+    rows: list[InitializedBlock] = []
+    total = len(problems) * len(schemes) * len(seeds)
+    for problem in problems:
+        names = block_names(problem, block)
+        for scheme in schemes:
+            drawing = _drawn_by(model, scheme)
+            draws: list[tuple[tuple[BlockSize, ...], tuple[float, ...]] | None] = []
+            for seed in seeds:
+                draws.append(_sizes_at(problem, drawing, seed, names))
+                done = len(rows) // len(names) * len(seeds) + len(draws)
+                progress(f"{problem.hidden_activation} {scheme.label}", done, total)
+            rows += _rows(problem, scheme, block, names, draws)
+    first = problems[0]
+    return Initialization(environment(first), summary(first), block, tuple(seeds), tuple(rows))
+
+
+def block_size(engine: ChainRule, name: str) -> BlockSize:
+    """How large the layer's block ``name`` is.
+
+    Raises NumericalError where it leaves the range of the dtype, InputError beyond the batch
+    that norms are exact for.
+    """
+    terms = (engine.hessian, engine.gauss_newton, engine.curvature)
+    blocks = [layer_block(term(name)) for term in terms]
+    H, G, C = frobenius_norms(blocks)
+    gradient = np.asarray(ChainFirst(engine).gradient(name), dtype=np.float64)
+    largest = float(np.abs(gradient).max())
+    length = largest * float(np.linalg.norm(gradient / largest)) if largest > 0 else 0.0
+    if not math.isfinite(length):
+        raise NumericalError(f"{name}: the gradient leaves the range of {engine.problem.dtype}")
+    return BlockSize(
+        spectral=spectral_norm(blocks[0]),
+        frobenius=H,
+        gauss_newton_share=_share(G, C),
+        gradient=length,
+    )
+
+
+def layer_block(block: object) -> LayerBlock:
+    """The block of a layer as what it is; raises TypeError for a block of another kind."""
+    if not isinstance(block, LayerBlock):
+        raise TypeError(f"{type(block).__name__} is no layer's block")
+    return block
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and deviation; None of no values, and where one leaves the range of float64."""
+    if not values or not all(math.isfinite(value) for value in values):
+        return None
+    largest = max(abs(value) for value in values)
+    if largest == 0:
+        return Spread(0.0, 0.0 if len(values) > 1 else None)
+    relative = np.array(values) / largest
+    deviation = largest * float(relative.std(ddof=1)) if len(values) > 1 else None
+    return Spread(largest * float(relative.mean()), deviation)
+
+
+def _share(G: float, C: float) -> float | None:
+    largest = max(G, C)
+    return None if largest == 0 else (G / largest) / (G / largest + C / largest)
+
+
+def _drawn_by(model: ModelConfig, scheme: Scheme) -> ModelConfig:
+    if scheme.initializer is None:
+        return model
+    layers = tuple(replace(layer, initializer=None) for layer in model.layers)
+    return replace(model, initializer=scheme.initializer, layers=layers)
+
+
+def _sizes_at(
+    problem: Problem, model: ModelConfig, seed: int, names: Sequence[str]
+) -> tuple[tuple[BlockSize, ...], tuple[float, ...]] | None:
+    """The blocks' sizes and the kernels' deviations at one draw; None where it overflows."""
+    try:
+        drawn = redrawn(problem, model, seed)
+    except InputError:
+        # The model was built before, so it is a weight that the dtype cannot hold.
+        return None
+    engine = ChainRule(drawn)
+    try:
+        sizes = tuple(block_size(engine, name) for name in names)
+    except NumericalError:
+        return None
+    return sizes, tuple(_deviation(layer.kernel) for layer in drawn.layers)
+
+
+def _deviation(kernel: np.ndarray) -> float:
+    largest = float(np.abs(kernel).max())
+    return largest * float(np.std(kernel / largest, dtype=np.float64)) if largest > 0 else 0.0
+
+
+def _rows(
+    problem: Problem,
+    scheme: Scheme,
+    block: str,
+    names: Sequence[str],
+    draws: Sequence[tuple[tuple[BlockSize, ...], tuple[float, ...]] | None],
+) -> list[InitializedBlock]:
+    held = [draw for draw in draws if draw is not None]
+    overflowed = len(draws) - len(held)
+    rows: list[InitializedBlock] = []
+    for k, layer in enumerate(problem.layers):
+        sizes = [] if overflowed else [sizes[k] for sizes, _ in held]
+        shares = [size.gauss_newton_share for size in sizes]
+        rows.append(
+            InitializedBlock(
+                activation=problem.hidden_activation,
+                scheme=scheme.label,
+                stddev=scheme.stddev,
+                layer=layer.name,
+                block=block,
+                size=layout_of(problem, names[k]).size,
+                overflowed=overflowed,
+                kernel_stddev=spread([] if overflowed else [kernels[k] for _, kernels in held]),
+                spectral=spread([size.spectral for size in sizes]),
+                frobenius=spread([size.frobenius for size in sizes]),
+                gauss_newton_share=spread([share for share in shares if share is not None]),
+                gradient=spread([size.gradient for size in sizes]),
+            )
+        )
+    return rows

@@ -1,0 +1,122 @@
+"""Norms of a layer's block, exactly, without forming the block.
+
+With a (N, inputs) and S (N, units, units) of the block H = Σ_n (a_n a_nᵀ) ⊗ S_n:
+
+    ‖H‖_F² = Σ_{n,m} (a_n·a_m)² ⟨S_n, S_m⟩
+    ‖H‖₂   = ‖Σ_n (r_n r_nᵀ) ⊗ S_n‖₂,   r_n the rows of R = (a aᵀ)^{1/2}, N numbers each
+
+The second holds because a = R Q with orthonormal rows of Q. All of it is float64, whatever the
+block is in, and relative to the largest numbers of a and S, so that a square neither overflows
+nor vanishes before the norm itself does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+from hesscli.engines.chainblocks import LayerBlock
+from hesscli.engines.pieces import pieces
+from hesscli.problem.errors import InputError, NumericalError
+from hesscli.problem.network import Array
+
+# The sums over pairs of examples take seconds a block here, and minutes at ten times as many.
+LARGEST_BATCH = 8192
+# Below this size LAPACK is faster than Lanczos.
+_DENSE_SIZE = 128
+# The error of an eigenvalue, relative to it.
+_LANCZOS_TOLERANCE = 1e-10
+
+Doubles = NDArray[np.float64]
+
+
+def frobenius_norms(blocks: Sequence[LayerBlock]) -> list[float]:
+    """‖H‖_F of blocks of the same parameters, such as the Hessian and its terms.
+
+    Raises InputError beyond LARGEST_BATCH examples, NumericalError beyond float64.
+    """
+    a, scale_a = _relative(blocks[0].a)
+    parts = [_relative(block.S) for block in blocks]
+    examples = len(a)
+    if examples > LARGEST_BATCH:
+        raise InputError(
+            f"data.batch_size: {examples}; norms are exact sums over pairs of examples, up to "
+            f"{LARGEST_BATCH} of them; use fewer"
+        )
+    totals = [0.0] * len(blocks)
+    for low, high in pieces(0, examples, 2 * examples * a.itemsize):
+        squares = (a[low:high] @ a[low:].T) ** 2
+        # Pairs with examples before ``low`` were counted already, those with later ones once.
+        squares[:, high - low :] *= 2
+        for index, (S, _) in enumerate(parts):
+            flat = S.reshape(examples, -1)
+            totals[index] += float(np.vdot(squares, flat[low:high] @ flat[low:].T))
+    return [
+        # Rounding may leave less than nothing of a block that cancels.
+        _in_range(scale_a, scale_S, math.sqrt(max(total, 0.0)), block)
+        for block, (_, scale_S), total in zip(blocks, parts, totals, strict=True)
+    ]
+
+
+def spectral_norm(block: LayerBlock) -> float:
+    """‖H‖₂, the largest |eigenvalue|. Raises NumericalError beyond float64."""
+    (a, scale_a), (S, scale_S) = _relative(block.a), _relative(block.S)
+    if scale_a == 0 or scale_S == 0:
+        return 0.0
+    if len(a) < a.shape[1]:
+        squared, basis = np.linalg.eigh(a @ a.T)
+        a = basis * np.sqrt(np.maximum(squared, 0.0))
+    return _in_range(scale_a, scale_S, _largest_eigenvalue(a, S), block)
+
+
+def _relative(array: Array) -> tuple[Doubles, float]:
+    """``array`` in float64 with a largest entry of 1, and what it is the multiple of."""
+    values = np.asarray(array, dtype=np.float64)
+    largest = float(np.abs(values).max())
+    return (values / largest if largest > 0 else values), largest
+
+
+def _in_range(scale_a: float, scale_S: float, norm: float, block: LayerBlock) -> float:
+    # Python's product of floats is infinite without a warning.
+    value = scale_a * scale_S * scale_a * norm
+    if not math.isfinite(value):
+        raise NumericalError(
+            f"{block.parameter}: the norm of its Hessian leaves the range of float64; use smaller "
+            "weights"
+        )
+    return value
+
+
+def _largest_eigenvalue(a: Doubles, S: Doubles) -> float:
+    rank, units = a.shape[1], S.shape[1]
+    size = rank * units
+
+    def product(v: Doubles) -> Doubles:
+        # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n
+        u = a @ v.reshape(rank, units)
+        result: Doubles = a.T @ np.matmul(S, u[:, :, None])[:, :, 0]
+        return result.reshape(-1)
+
+    if size > _DENSE_SIZE:
+        operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(size)
+        try:
+            found = eigsh(
+                operator,
+                k=1,
+                which="LM",
+                v0=start,
+                tol=_LANCZOS_TOLERANCE,
+                return_eigenvectors=False,
+            )
+        except ArpackNoConvergence as error:
+            raise NumericalError(
+                f"Lanczos found no largest eigenvalue of a {size:,} × {size:,} block"
+            ) from error
+        return abs(float(found[0]))
+    dense = np.einsum("ni,nj,nhl->ihjl", a, a, S, optimize=True).reshape(size, size)
+    return float(np.abs(np.linalg.eigvalsh(dense)).max())
