@@ -25,6 +25,7 @@ from hesscli.config.schema import LayerConfig, ModelConfig
 from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import layout_of
+from hesscli.engines.roperator import HESSIAN, Node, ROperator
 from hesscli.problem import initializers, names
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.initializers import Initializer
@@ -135,7 +136,10 @@ def test_frobenius_norms_are_those_of_another_program(
 
 def block_of(a: Array, S: Array) -> LayerBlock:
     problem = make_problem((a.shape[1], S.shape[1]), "linear")
-    return LayerBlock("dense1/kernel", layout_of(problem, "dense1/kernel"), a, S)
+    z = np.zeros(S.shape[:2], dtype=a.dtype)
+    products = ROperator(problem.layers, [Node(a, z, z, z, z, z)], lambda _, v: v, a.dtype.type(1))
+    layout = layout_of(problem, "dense1/kernel")
+    return LayerBlock("dense1/kernel", layout, products, HESSIAN, 0, lambda: S)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
