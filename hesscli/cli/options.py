@@ -255,6 +255,7 @@ class WitnessOptions:
     """What is compared, and whether the problem is saved."""
 
     method: str | None
+    probes: int | None
     block: str
     layers: tuple[str, ...]
     save_path: str | None
@@ -268,7 +269,8 @@ class WitnessOptions:
             if name not in known:
                 raise InputError(f"--layer: {name!r} is unknown; choose {', '.join(known)}")
         method = self.method or config.check.method
-        return CheckOptions(method, config.check.rtol, self.layers, self.block)
+        probes = self.probes or config.check.probes
+        return CheckOptions(method, config.check.rtol, self.layers, self.block, probes)
 
     def save(self, problem: Problem) -> None:
         """Writes the problem where ``--save-problem`` says, if it does."""
@@ -285,7 +287,14 @@ def witness_options(function: Command) -> Command:
         "--check",
         "method",
         type=click.Choice(CHECK_METHODS),
-        help="What is compared: the quadratic form, or every entry (default).",
+        help="What is compared: the quadratic form, random products, or every entry; auto "
+        "(default) is every entry while that is affordable, and probes beyond.",
+    )
+    @click.option(
+        "--probes",
+        metavar="N",
+        type=click.IntRange(min=1),
+        help="Random products for the check probes; default 32.",
     )
     @click.option(
         "--block",
@@ -313,6 +322,7 @@ def witness_options(function: Command) -> Command:
     def wrapper(
         *,
         method: str | None,
+        probes: int | None,
         block: str,
         layers: tuple[str, ...],
         save_path: str | None,
@@ -320,6 +330,6 @@ def witness_options(function: Command) -> Command:
     ) -> Any:
         if save_path is not None:
             check_writable(save_path)
-        return function(witness=WitnessOptions(method, block, layers, save_path), **others)
+        return function(witness=WitnessOptions(method, probes, block, layers, save_path), **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature

@@ -138,7 +138,8 @@ def _require_hessian_options_unused(
             f"--of {of} --terms {terms}: only the Hessian has a Gauss-Newton term; "
             "use one of the two options"
         )
-    if witness.method == "form":
+    if witness.method in ("form", "probes"):
         raise click.UsageError(
-            f"--of {of} --check form: only the Hessian has a quadratic form; use --check entries"
+            f"--of {of} --check {witness.method}: first derivatives are compared in every entry; "
+            "use --check entries"
         )

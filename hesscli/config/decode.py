@@ -338,7 +338,14 @@ def _data(value: Any, path: Path) -> DataConfig:
     return decoded
 
 
-_check = _record(CheckConfig, {"method": _choice(CHECK_METHODS), "rtol": _optional(_tolerance)})
+_check = _record(
+    CheckConfig,
+    {
+        "method": _choice(CHECK_METHODS),
+        "rtol": _optional(_tolerance),
+        "probes": _integer(1),
+    },
+)
 _config = _record(
     Config,
     {

@@ -69,10 +69,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """How much of a block is compared; ``rtol`` None means the default of the dtype."""
+    """How much of a block is compared; ``rtol`` None means the default of the dtype.
 
-    method: str = "entries"
+    ``probes`` is the number of random products, where these are what is compared.
+    """
+
+    method: str = "auto"
     rtol: float | None = None
+    probes: int = 32
 
 
 @dataclass(frozen=True)

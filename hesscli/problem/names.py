@@ -49,6 +49,7 @@ DTYPES = ("float32", "float64")
 BLOCKS = ("kernel", "bias", "layer", "input", "network")
 # Blocks that are no layer's, so that no layer may have their names.
 RESERVED_NAMES = ("input", "network")
-CHECK_METHODS = ("form", "entries")
+# auto: entries while that is affordable, probes beyond.
+CHECK_METHODS = ("auto", "form", "probes", "entries")
 WITNESSES = ("chain_rule", "autodiff", "finite")
 DEFAULT_WITNESSES = ("chain_rule", "autodiff")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
@@ -49,6 +49,7 @@ def check_data(check: Check) -> dict[str, Any]:
     return {
         "method": check.method,
         "compared": check.compared,
+        "confidence": check.confidence,
         "max_abs_residual": check.max_abs_residual,
         "max_abs_entry": check.max_abs_entry,
         "relative_residual": check.relative_residual,
@@ -59,8 +60,55 @@ def check_data(check: Check) -> dict[str, Any]:
     }
 
 
+def methods_text(checks: Sequence[Check]) -> str:
+    """How much was compared in all of the checks: ``every entry or 32 probes``."""
+    texts = {"entries": "every entry", "form": "quadratic forms only"}
+    return " or ".join(
+        dict.fromkeys(
+            _products(check) if check.method == "probes" else texts[check.method]
+            for check in checks
+        )
+    )
+
+
+def relative_text(check: Check) -> str:
+    """The relative residual, as a bound where it is known with a confidence."""
+    bound = "" if check.confidence is None or check.max_abs_residual == 0 else "<"
+    return f"{bound}{residual_text(check.relative_residual)}"
+
+
+def compared_text(checks: Sequence[Check]) -> str:
+    """What the checks compared, and how closely it agreed."""
+    exact = [check for check in checks if check.confidence is None]
+    parts: list[str] = []
+    if exact:
+        unit = "entries" if any(check.method == "entries" for check in exact) else "quadratic forms"
+        largest = max(check.relative_residual for check in exact)
+        parts.append(
+            f"in {sum(check.compared for check in exact):,} {unit}, to "
+            f"{residual_text(largest)} of the largest"
+        )
+    random = [check for check in checks if check.confidence is not None]
+    if random:
+        worst = max(random, key=lambda check: check.relative_residual)
+        parts.append(
+            f"in {_products(worst)}: relative difference below "
+            f"{residual_text(worst.relative_residual)} with {worst.confidence:.1%}"
+        )
+    return " and ".join(parts)
+
+
+def _products(check: Check) -> str:
+    return f"{check.compared:,} probe{'' if check.compared == 1 else 's'}"
+
+
 def what_failed(check: Check) -> str:
     """Where a check that failed is worst and by how much."""
+    if check.confidence is not None:
+        return (
+            f"{_products(check)}: the difference may be {relative_text(check)} of the Hessian in "
+            f"Frobenius norm; allowed is {check.rtol:.0e}"
+        )
     if check.worst is not None:
         where, of_what = f"∂²L/∂{check.worst[0]} ∂{check.worst[1]}", "largest entry"
     elif check.method == "products":
@@ -77,7 +125,9 @@ def what_failed(check: Check) -> str:
 
 def rounding_note(name: str, check: Check) -> str:
     """Why a residual beyond the relative tolerance passes."""
-    scale = "|G| + |C|" if check.worst is None else "a largest entry"
+    scale = {"entries": "a largest entry", "probes": "a Frobenius norm"}.get(
+        check.method, "|G| + |C|"
+    )
     return (
         f"† {name}: the residual {residual_text(check.max_abs_residual)} is rounding: "
         f"what was subtracted in this layer leaves {residual_text(check.floor)} uncertain, "

@@ -9,6 +9,7 @@ from hesscli.report.bars import share_bar
 from hesscli.report.common import (
     by_activation,
     check_data,
+    compared_text,
     heading,
     listed,
     preamble,
@@ -59,6 +60,7 @@ def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Tabl
         rows=tuple(line for row in rows for line in _lines(row)),
         notes=(
             _summary(activation, rows),
+            *_probed(rows),
             *(
                 rounding_note(row.layer, row.chain_rule_check)
                 for row in rows
@@ -66,6 +68,12 @@ def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Tabl
             ),
         ),
     )
+
+
+def _probed(rows: tuple[ComparedBlock, ...]) -> list[str]:
+    """How far the chain rule held where not every entry was compared."""
+    checks = [row.chain_rule_check for row in rows if row.chain_rule_check.method == "probes"]
+    return [f"Compared {compared_text(checks)}."] if checks else []
 
 
 def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -8,10 +8,13 @@ from typing import Any
 from hesscli.report.common import (
     by_activation,
     check_data,
+    compared_text,
     heading,
     listed,
+    methods_text,
     open_status,
     preamble,
+    relative_text,
     rounding_note,
     what_failed,
 )
@@ -38,7 +41,6 @@ _CANDIDATES: dict[Terms, str] = {
     "hessian": "the chain rule",
     "gauss-newton": "the Gauss–Newton term alone",
 }
-_METHODS = {"entries": "every entry", "form": "quadratic forms only"}
 _WITNESSES = {"autodiff": "autodiff", "finite": "finite differences"}
 
 
@@ -78,13 +80,13 @@ def _drawings(result: Verification) -> Iterator[Drawing]:
         against = f"{names[candidate]} against {names[reference]}"
         # Finite differences see as much as they can, which differs from row to row.
         finite = "finite" in (candidate, reference)
-        method = "" if finite else f", {_METHODS[result.method]}"
+        method = "" if finite else f", {methods_text([pair.check for _, pair in pairs])}"
         yield residual_drawing(rows, f"{against}{method}, block {result.block}")
 
 
 def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> Table:
     candidate = "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule"
-    method = _METHODS[result.method]
+    method = methods_text([row.check for row in rows])
     where = "" if result.block == "kernel" else f", block {result.block}"
     return Table(
         title=f"{activation}: {_CANDIDATES[result.terms]} against autodiff, {method}{where}",
@@ -103,7 +105,7 @@ def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...
                 f"{row.size:,}²",
                 *(form_text(value) for value in _forms(row)),
                 residual_text(row.quadratic_form.residual),
-                residual_text(row.check.relative_residual),
+                relative_text(row.check),
                 verdict(row.passed) + ("†" if _limited(row) else ""),
             )
             for row in rows
@@ -189,12 +191,9 @@ def _summary(result: Verification, activation: str, rows: tuple[VerifiedBlock, .
             f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {what} is not "
             f"autodiff's Hessian. Worst is {_failure(worst)}."
         )
-    compared = sum(row.check.compared for row in rows)
-    unit = "entries" if result.method == "entries" else "quadratic forms"
-    largest = max(row.check.relative_residual for row in rows)
     return (
         f"{activation}: PASS on {listed(row.layer for row in rows)}: {what} is autodiff's "
-        f"Hessian in {compared:,} {unit}, to {residual_text(largest)} of the largest."
+        f"Hessian {compared_text([row.check for row in rows])}."
     )
 
 

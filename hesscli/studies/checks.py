@@ -36,6 +36,10 @@ class Check:
     |G| + |C| for a form), ``floor`` the largest difference that rounding explains.
     ``worst`` names the two parameters of the entry with the largest residual; None for a form.
 
+    Of random products (hesscli.studies.probes) ``max_abs_residual`` is a bound from above on the
+    Frobenius norm of the difference and ``max_abs_entry`` one from below on that of the block;
+    both hold with the probability ``confidence``, which is None for what is certain.
+
     Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is their
     largest one among the numbers that were compared, ``undecided`` how many more numbers their
     error bars left open, and ``decided`` whether there was enough to pass or to fail.
@@ -52,6 +56,7 @@ class Check:
     error_bar: float = 0.0
     undecided: int = 0
     decided: bool = True
+    confidence: float | None = None
 
     @property
     def relative_residual(self) -> float:

@@ -118,10 +118,10 @@ def _compared_block(
         form_check(reference.curvature, mine.curvature),
     )
     whole, alone = form_checks[0], form_check(reference.hessian, mine.gauss_newton)
-    if options.method == "entries":
-        whole, alone = witnesses.check_entries(
-            subject, [chain_rule.hessian, chain_rule.gauss_newton], rtol, progress
-        )
+    candidates = [chain_rule.hessian, chain_rule.gauss_newton]
+    checks = witnesses.check(subject, candidates, options, progress)
+    if checks is not None:
+        whole, alone = checks
     return ComparedBlock(
         activation=witnesses.problem.hidden_activation,
         layer=subject.layer,

@@ -205,11 +205,8 @@ class _Inquiry:
         """The chain rule's candidate against autodiff."""
         name = self.subject.parameters[0]
         form_check = check_form(name, autodiff - chain_rule, self.scale, self.floor, self.rtol)
-        check = form_check
-        if self.options.method == "entries":
-            (check,) = self.engines.check_entries(
-                self.subject, [candidate], self.rtol, self.progress
-            )
+        found = self.engines.check(self.subject, [candidate], self.options, self.progress)
+        check = form_check if found is None else found[0]
         return WitnessPair("chain_rule", "autodiff", form_check, check)
 
     def finite(
@@ -219,7 +216,7 @@ class _Inquiry:
         name = self.subject.parameters[0]
         form_check = check_finite_form(name, form, finite, self.scale, self.floor, self.rtol)
         check = form_check
-        if self.options.method == "entries":
+        if self.options.method != "form":
             check = self.engines.check_finite(self.subject, exact, self.rtol, self.progress)
         return WitnessPair(*names, form_check, check)
 

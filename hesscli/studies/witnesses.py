@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,22 +25,39 @@ from hesscli.studies.finitechecks import (
     check_finite_products,
     merged_finite,
 )
+from hesscli.studies.probes import check_probes
+
+# What the default check spends on the entries of a block: multiply-additions by each witness, one
+# for every example in every entry, and as many as this for an entry's way through the memory. On
+# two cores it is half a minute in float64.
+AFFORDABLE_WORK = 5e11
+_WORK_OF_AN_ENTRY = 64
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What is compared: how much (``form`` or ``entries``), how closely, and of which blocks.
+    """What is compared: how much (one of CHECK_METHODS), how closely, and of which blocks.
 
-    ``rtol`` None takes the default of the dtype; no layers mean all of them.
+    ``rtol`` None takes the default of the dtype; no layers mean all of them. ``probes`` is the
+    number of random products for the method ``probes``.
     """
 
-    method: str = "entries"
+    method: str = "auto"
     rtol: float | None = None
     layers: tuple[str, ...] = ()
     block: str = "kernel"
+    probes: int = 32
 
     def rtol_for(self, problem: Problem) -> float:
         return DEFAULT_RTOL[problem.dtype.name] if self.rtol is None else self.rtol
+
+    def method_for(self, problem: Problem, subject: Subject) -> str:
+        """The method, where ``auto`` is every entry while that is affordable."""
+        if self.method != "auto":
+            return self.method
+        examples = 1 if subject.block == INPUT else problem.examples
+        each = subject.size**2 * (examples + _WORK_OF_AN_ENTRY)
+        return "entries" if len(subject.parameters) * each <= AFFORDABLE_WORK else "probes"
 
 
 @dataclass(frozen=True)
@@ -146,6 +164,45 @@ class Witnesses:
             for name in subject.parameters
         ]
         return [merged(of_candidate) for of_candidate in zip(*checks, strict=True)]
+
+    def check_probes(
+        self,
+        subject: Subject,
+        candidates: Sequence[Callable[[str], HessianBlock]],
+        options: CheckOptions,
+        progress: Progress,
+    ) -> list[Check]:
+        """Random products with autodiff's Hessian and with each candidate's."""
+        checks = [
+            check_probes(
+                self.autodiff.hessian(name),
+                [candidate(name) for candidate in candidates],
+                functools.partial(self.floor.product_norm, name),
+                options.rtol_for(self.problem),
+                options.probes,
+                self._naming_the_activation(progress),
+            )
+            for name in subject.parameters
+        ]
+        return [merged(of_candidate) for of_candidate in zip(*checks, strict=True)]
+
+    def check(
+        self,
+        subject: Subject,
+        candidates: Sequence[Callable[[str], HessianBlock]],
+        options: CheckOptions,
+        progress: Progress,
+    ) -> list[Check] | None:
+        """Autodiff's Hessian against each candidate's, by what the options compare.
+
+        None where that is the quadratic form alone.
+        """
+        method = options.method_for(self.problem, subject)
+        if method == "form":
+            return None
+        if method == "probes":
+            return self.check_probes(subject, candidates, options, progress)
+        return self.check_entries(subject, candidates, options.rtol_for(self.problem), progress)
 
     def _naming_the_activation(self, progress: Progress) -> Progress:
         activation = self.problem.hidden_activation

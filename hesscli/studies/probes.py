@@ -1,0 +1,93 @@
+"""Two witnesses compared by random products: for blocks too large for every entry.
+
+For a matrix D and v of independent standard normal numbers, E ‖D v‖² = ‖D‖_F². So k probes v_i
+give the unbiased estimate 1/k Σ ‖D v_i‖² of the squared norm of D, the difference of the
+witnesses' Hessians, and likewise of H itself.
+
+The estimate is a mixture Σ_j λ_j χ²_k/k with Σ λ_j = ‖D‖_F². Of all mixtures the one with a
+single λ has the heaviest tails, below the mean everywhere and above it beyond 1 + 2/k (Székely
+and Bakirov 2003, Probability Theory and Related Fields 126; Roosta-Khorasani, Székely and Ascher
+2015, SIAM/ASA J. Uncertainty Quantification 3). So with the quantiles q of χ²_k, whatever the
+matrices are, both
+
+    ‖D‖_F² ≤ k · estimate / q(δ/2)      and      ‖H‖_F² ≥ k · estimate / q(1 − δ/2)
+
+hold with probability at least 1 − δ, and their quotient bounds the relative difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import chi2
+
+from hesscli.engines.block import HessianBlock
+from hesscli.engines.pieces import pieces
+from hesscli.problem.errors import NumericalError
+from hesscli.problem.network import Array
+from hesscli.studies.checks import Check
+from hesscli.studies.context import Progress
+
+CONFIDENCE = 0.999
+_SEED = 0
+# The floor differs little from one probe to the next.
+_PROBES_FOR_FLOOR = 2
+
+
+def check_probes(
+    reference: HessianBlock,
+    candidates: Sequence[HessianBlock],
+    floor: Callable[[Array], float],
+    rtol: float,
+    probes: int,
+    progress: Progress,
+) -> tuple[Check, ...]:
+    """Compares products of each candidate with the reference's, the same probes every time.
+
+    ``floor`` gives the norm of the rounding of a product H v. A check passes when the bound on
+    ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor. Raises NumericalError where a
+    product is not finite.
+    """
+    size, dtype = reference.shape[0], reference.dtype
+    generator = np.random.default_rng(_SEED)
+    of_H, of_D = 0.0, np.zeros(len(candidates))
+    floors: list[float] = []
+    for low, high in pieces(0, probes, size * dtype.itemsize):
+        progress(f"{reference.parameter} probes", low, probes)
+        V = generator.standard_normal((high - low, size), dtype=dtype.type).T
+        floors += [floor(v) for v in V.T[: max(0, _PROBES_FOR_FLOOR - len(floors))]]
+        theirs = reference.matmat(V)
+        of_H += _squares(theirs)
+        for index, candidate in enumerate(candidates):
+            of_D[index] += _squares(theirs - candidate.matmat(V))
+    progress(f"{reference.parameter} probes", probes, probes)
+    if not np.isfinite([of_H, *of_D]).all():
+        wider = " or dtype float64" if dtype == np.float32 else ""
+        raise NumericalError(
+            f"{reference.parameter}: a product with the Hessian is not finite in {dtype}; "
+            f"use smaller weights{wider}"
+        )
+    low_tail, high_tail = chi2.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], probes)
+    norm = float(np.sqrt(of_H / high_tail))
+    rounding = float(np.sqrt(np.mean(np.square(floors))))
+    bounds = [float(np.sqrt(squares / low_tail)) for squares in of_D]
+    return tuple(
+        Check(
+            method="probes",
+            compared=probes,
+            max_abs_residual=bound,
+            max_abs_entry=norm,
+            rtol=rtol,
+            floor=rounding,
+            worst=None,
+            passed=bound <= rtol * norm + rounding,
+            confidence=CONFIDENCE,
+        )
+        for bound in bounds
+    )
+
+
+def _squares(V: Array) -> float:
+    # In float64, so that a square of a float32 neither overflows nor vanishes.
+    return float(np.square(V, dtype=np.float64).sum())
