@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
@@ -14,8 +13,6 @@ from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array
 from hesscli.studies.spectra.span import Doubles, Span
 
-# Residuals relative to ‖H‖₂; an isolated eigenvalue is as accurate as the square of its.
-RESIDUAL_RTOL = MappingProxyType({"float64": 1e-8, "float32": 1e-4})
 _MAX_RESTARTS = 500
 _MIN_VECTORS = 40
 
@@ -38,25 +35,18 @@ def eigenpairs(block: HessianBlock, values: Doubles, vectors: Array) -> Eigenpai
     return Eigenpairs(values, vectors, np.linalg.norm(residual, axis=0))
 
 
-def largest_magnitudes(block: HessianBlock, span: Span, count: int, seed: int) -> Eigenpairs:
-    """The ``count`` eigenvalues of largest magnitude, largest first; needs count < P.
+def largest(
+    block: HessianBlock, span: Span, count: int, seed: int, rtol: float, shift: float = 0.0
+) -> Eigenpairs:
+    """The ``count`` eigenvalues of H for which |λ + shift| is largest, largest first.
 
-    Raises InputError where their vectors do not fit into memory, NumericalError where Lanczos
-    does not converge.
+    Those of largest magnitude without a shift. With a shift of ‖H‖₂ or more they are the largest
+    ones, of −‖H‖₂ or less the smallest ones; Lanczos finds an end that is near zero only in this
+    way, because it converges relative to what it looks for. ``rtol`` bounds the residuals relative to |λ + shift|;
+    an isolated eigenvalue is accurate to the residual's square. ``count`` must be below P. Raises
+    InputError where the vectors do not fit into memory, NumericalError where Lanczos does not
+    converge.
     """
-    return _largest(block, 0.0, span, count, seed)
-
-
-def largest_values(block: HessianBlock, span: Span, bound: float, count: int, seed: int) -> Eigenpairs:
-    """The ``count`` eigenvalues at the upper end, or of −H for −``bound``: at the lower end.
-
-    ``bound`` is ± at least ‖H‖₂: H + bound·I has that end as its largest magnitudes, where
-    Lanczos converges relative to ‖H‖₂ and not to eigenvalues that are zero.
-    """
-    return _largest(block, bound, span, count, seed)
-
-
-def _largest(block: HessianBlock, shift: float, span: Span, count: int, seed: int) -> Eigenpairs:
     size, dtype = block.shape[0], block.dtype
     vectors = min(size, max(2 * count + 1, _MIN_VECTORS))
     _require_memory(block, vectors + 2 * count)
@@ -67,14 +57,14 @@ def _largest(block: HessianBlock, shift: float, span: Span, count: int, seed: in
         return eigenpairs(block, np.zeros(count), np.eye(size, count, dtype=dtype))
 
     # Powers of two, so that dtype's range is no matter and no digit is changed.
-    scale = _scale(block, v0, shift)
+    reach = max(float(np.abs(block.matvec(v0)).max()), abs(shift))
+    scale = 2.0 ** -np.round(np.log2(reach))
     moved = dtype.type(shift * scale)
     operator = LinearOperator(
         block.shape,
         dtype=dtype,
         matvec=lambda v: block.matvec(v) * dtype.type(scale) + moved * v,
     )
-    rtol = RESIDUAL_RTOL[dtype.name]
     try:
         _, found = eigsh(
             operator, k=count, which="LM", v0=v0, ncv=vectors, tol=rtol, maxiter=_MAX_RESTARTS
@@ -90,11 +80,6 @@ def _largest(block: HessianBlock, shift: float, span: Span, count: int, seed: in
     exact = (found * block.matmat(found)).sum(axis=0, dtype=np.float64)
     order = np.argsort(-np.abs(exact + shift), kind="stable")
     return eigenpairs(block, exact[order], np.ascontiguousarray(found[:, order]))
-
-
-def _scale(block: HessianBlock, v: Array, shift: float) -> float:
-    size = max(float(np.abs(block.matvec(v)).max()), abs(shift))
-    return float(2.0 ** -np.round(np.log2(size)))
 
 
 def _require_memory(block: HessianBlock, vectors: int) -> None:

@@ -46,7 +46,7 @@ class Quadrature:
     size: int
 
     def sum_of(self, f: Callable[[Doubles], Doubles]) -> Measured:
-        """tr f(H) with its standard error over the probes."""
+        """Tr f(H) with its standard error over the probes."""
         return _mean(self.size * (self.weights * f(self.nodes)).sum(axis=1))
 
     def count(self, counted: Callable[[Doubles], NDArray[np.bool_]]) -> Measured:
@@ -83,7 +83,7 @@ def quadrature(
     probes: int,
     steps: int,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[float], None] = lambda part: None,  # noqa: ARG005
 ) -> Quadrature:
     """``probes`` Lanczos processes of ``steps`` steps, with full reorthogonalization.
 
@@ -109,7 +109,7 @@ def quadrature(
             theta, vectors = eigh_tridiagonal(alpha, beta)
             nodes[probe, : len(theta)] = theta
             weights[probe, : len(theta)] = vectors[0] ** 2
-        progress(high, probes)
+        progress(high / probes)
     return Quadrature(nodes, weights, span.size)
 
 

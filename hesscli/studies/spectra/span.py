@@ -97,12 +97,17 @@ def network_span(layers: Sequence[LayerBlock]) -> Span:
     return Span((_projected(first), *(Part(b.inputs, b.units, None) for b in others)))
 
 
-def small_matrix(block: HessianBlock, span: Span) -> Doubles:
-    """K = Zᵀ H Z of shape (size, size), in double precision, symmetric to the last bit."""
-    if isinstance(block, LayerBlock) and affordable(block):
-        K = _from_examples(block, span.parts[0])
-    else:
+def small_matrix(block: HessianBlock, span: Span, own: Sequence[LayerBlock]) -> Doubles:
+    """K = Zᵀ H Z of shape (size, size), in double precision, symmetric to the last bit.
+
+    ``own`` are the blocks of the layers in it: the block itself, or the network's diagonal.
+    """
+    if not all(affordable(layer) for layer in own):
         K = _from_products(block, span)
+    elif len(own) == 1:
+        K = _from_examples(own[0], span.parts[0])
+    else:
+        K = _from_rows(block, span, own[0])
     return np.asarray((K + K.T) / 2)
 
 
@@ -131,7 +136,19 @@ def _from_examples(block: LayerBlock, part: Part) -> Doubles:
         outer = (b[:, :, None] * b[:, None, :]).reshape(high - low, -1)
         K += outer.T @ block.S[low:high].reshape(high - low, -1).astype(np.float64)
     interleaved = K.reshape(rank, rank, units, units).transpose(0, 2, 1, 3)
-    return interleaved.reshape(rank * units, rank * units)
+    return np.asarray(interleaved.reshape(rank * units, rank * units))
+
+
+def _from_rows(block: HessianBlock, span: Span, first: LayerBlock) -> Doubles:
+    # Where Z is the identity rows of H are rows of H Z, and quicker than products.
+    known = span.parts[0].rank * span.parts[0].units
+    K = np.empty((span.size, span.size))
+    K[:known, :known] = _from_examples(first, span.parts[0])
+    left_out = block.shape[0] - span.size
+    for low, high in pieces(known, span.size, 2 * 8 * block.shape[0]):
+        K[low:high] = span.restrict(block.rows(low + left_out, high + left_out).T).T
+    K[:known, known:] = K[known:, :known].T
+    return K
 
 
 def _from_products(block: HessianBlock, span: Span) -> Doubles:
