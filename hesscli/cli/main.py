@@ -13,6 +13,7 @@ from hesscli import __version__
 from hesscli.cli.compare import compare
 from hesscli.cli.config import config
 from hesscli.cli.entry import entry
+from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
@@ -34,6 +35,7 @@ _INTERRUPTED = 130
       hesscli compare --activation tanh
       hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
       hesscli sweep --activation tanh
+      hesscli spectrum --activation tanh
       hesscli config > mine.yaml
     """,
 )
@@ -47,7 +49,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, config):
+for command in (verify, compare, sweep, entry, spectrum, config):
     cli.add_command(command)
 
 

@@ -42,10 +42,11 @@ def largest(
 
     Those of largest magnitude without a shift. With a shift of ‖H‖₂ or more they are the largest
     ones, of −‖H‖₂ or less the smallest ones; Lanczos finds an end that is near zero only in this
-    way, because it converges relative to what it looks for. ``rtol`` bounds the residuals relative to |λ + shift|;
-    an isolated eigenvalue is accurate to the residual's square. ``count`` must be below P. Raises
-    InputError where the vectors do not fit into memory, NumericalError where Lanczos does not
-    converge.
+    way, because it converges relative to what it looks for. ``rtol`` bounds the residuals
+    relative to |λ + shift|; an isolated eigenvalue is accurate to the square of its residual.
+
+    ``count`` must be below P. Raises InputError where the vectors do not fit into memory,
+    NumericalError where Lanczos does not converge.
     """
     size, dtype = block.shape[0], block.dtype
     vectors = min(size, max(2 * count + 1, _MIN_VECTORS))
