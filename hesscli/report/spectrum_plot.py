@@ -61,6 +61,8 @@ def _draw(rows: Sequence[BlockSpectrum], figure: FigureBase) -> None:
         axes[0].set_ylabel("eigenvalues")
     for axis in panels[-1]:
         axis.set_xlabel("λ")
+    most = max(getattr(row, term).density.counts.max() for row in rows for term in _TERMS)
+    panels[0, 0].set_ylim(_FLOOR, 2 * most)
 
 
 def _panel(axis: Axes, term: str, found: TermSpectrum) -> None:
@@ -101,7 +103,6 @@ def _panel(axis: Axes, term: str, found: TermSpectrum) -> None:
     axis.set_xticks(_ticks(lowest, highest), minor=False)
     axis.minorticks_off()
     axis.set_xlim(-1.6 * highest, 1.6 * highest)
-    axis.set_ylim(bottom=_FLOOR)
 
 
 def _error_bars(
