@@ -188,15 +188,23 @@ def test_a_saved_problem_has_the_spectrum_of_its_own(
     assert found == pytest.approx(expected.hessian.largest.value)
 
 
+def bars_of(eigenvalues: list[float], tolerance: float) -> str:
+    edges = density_edges(1.0, tolerance)
+    return density_bars(Density(edges, histogram(np.array(eigenvalues), edges), None))
+
+
 def test_the_bars_have_zero_in_the_middle() -> None:
-    edges = density_edges(1.0, 1e-3)
-    eigenvalues = np.array([-0.5] * 9 + [0.0] * 99 + [0.005])
-    bars = density_bars(Density(edges, histogram(eigenvalues, edges), None))
-    # Three powers of ten on either side.
-    assert len(bars) == 7
-    assert [sign == " " for sign in bars] == [False, True, True, False, False, True, True]
-    assert bars[3] == "█"
-    assert bars[0] > bars[4]
+    # Three powers of ten are told apart here, and six are shown.
+    bars = bars_of([-0.5] * 9 + [0.0] * 99 + [0.005], 1e-3)
+    assert len(bars) == 13
+    assert [place for place, sign in enumerate(bars) if sign != " "] == [0, 6, 10]
+    assert bars[6] == "█"
+    assert bars[0] > bars[10]
+
+
+def test_the_bars_count_what_is_near_zero_as_zero() -> None:
+    bars = bars_of([-1.0, -3e-7, 3e-8, 3e-6, 0.5], 1e-12)
+    assert [place for place, sign in enumerate(bars) if sign != " "] == [0, 6, 7, 12]
 
 
 def test_every_panel_is_drawn(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from hesscli.studies.spectra.terms import SpectrumCheck, TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
 
 _TERMS = ("hessian", "gauss_newton")
+# Powers of ten on either side of zero that the bars beside the numbers show.
+_BARS = 6
 _LETTERS = {"hessian": "H", "gauss_newton": "G"}
 
 
@@ -95,8 +97,8 @@ def _eigenvalue_table(result: Spectrum, activation: str, rows: Sequence[BlockSpe
 
 _LEGEND = (
     "Rank and negative count what lies beyond the tolerance; eff. rank is Σ|λ|/max|λ|; the bars "
-    "count eigenvalues, each power of ten from −‖·‖₂ over zero, in the middle, to ‖·‖₂, on a "
-    "logarithmic scale."
+    "count eigenvalues on a logarithmic scale, in powers of ten of ‖·‖₂: six negative ones, zero "
+    "and what is near it, six positive ones."
 )
 
 
@@ -172,13 +174,19 @@ def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum])
 
 
 def density_bars(density: Density) -> str:
-    """A sign for each power of ten, higher for more eigenvalues; a gap where there are none."""
-    negative, positive = density.counts[: density.zero], density.counts[density.zero + 1 :]
-    counts = [
-        *negative.reshape(-1, BINS_PER_DECADE).sum(axis=1),
-        density.counts[density.zero],
-        *positive.reshape(-1, BINS_PER_DECADE).sum(axis=1),
-    ]
+    """A sign for each power of ten, higher for more eigenvalues; a gap where there are none.
+
+    Zero is in the middle, with all that is more than _BARS powers of ten below the largest.
+    """
+    negative, positive = (
+        density.counts[side].reshape(-1, BINS_PER_DECADE).sum(axis=1)
+        for side in (slice(density.zero), slice(density.zero + 1, None))
+    )
+    near = float(negative[_BARS:].sum() + density.counts[density.zero] + positive[:-_BARS].sum())
+    # Negative bins begin with the largest magnitude, positive ones end with it. Powers of ten
+    # that are not told apart from zero are gaps.
+    gaps = [0.0] * (_BARS - len(negative))
+    counts = [*negative[:_BARS], *gaps, near, *gaps, *positive[-_BARS:]]
     # Estimates may be fractions of one eigenvalue.
     heights = [math.log10(1 + count) if count > 0 else math.nan for count in counts]
     return sparkline(heights, low=0.0)
