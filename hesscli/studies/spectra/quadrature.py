@@ -53,8 +53,9 @@ class Quadrature:
         """How many eigenvalues are in a set that leaves out a neighbourhood of zero.
 
         To the standard error comes the weight of the node of the set that is nearest to zero
-        on either side: by the inequalities of Chebyshev, Markov and Stieltjes that is how far
-        the quadrature itself can be wrong about where the measure lies.
+        on either side: it stands for a cluster that may reach beyond the edge, and by the
+        inequalities of Chebyshev, Markov and Stieltjes no more than it is counted too much. A
+        node so near to zero that it is not in the set is taken for eigenvalues that are zero.
         """
         inside = counted(self.nodes) & (self.weights > 0)
         spread = np.zeros(len(self.nodes))
