@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,8 @@ from hypothesis import assume, given, settings
 from networks import make_problem, problems
 from scipy.special import softmax
 
+from hesscli.engines.block import HessianBlock
+from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import layout_of
 from hesscli.problem.errors import InputError, NumericalError
@@ -35,14 +37,17 @@ def one_layer(
     return Problem((Layer("dense1", kernel, None, Activation(output)),), inputs, targets, loss)
 
 
-def assert_is_that_of(found: TermSpectrum, dense: np.ndarray, other: np.ndarray) -> None:
-    """Every number of ``found`` against NumPy's of a dense matrix; ``other`` is a summand's."""
+def assert_is_that_of(found: TermSpectrum, dense: np.ndarray, summands: float) -> None:
+    """Every number of ``found`` against NumPy's of a dense matrix.
+
+    ``summands`` is the size of what its entries are summed from.
+    """
     dense = dense.astype(np.float64)
     eps = np.finfo(np.float64).eps
     eigenvalues = np.linalg.eigvalsh(dense)
     norm = np.abs(eigenvalues).max()
     # What two computations of a matrix and of its spectrum may differ by.
-    near = 1e3 * eps * len(dense) * max(norm, np.linalg.norm(other.astype(np.float64), 2))
+    near = 1e3 * eps * len(dense) * max(norm, summands)
     numbers = (
         (found.largest, eigenvalues[-1]),
         (found.smallest, eigenvalues[0]),
@@ -72,6 +77,17 @@ def assert_is_that_of(found: TermSpectrum, dense: np.ndarray, other: np.ndarray)
     assert np.abs(ours - eigenvalues).max() <= near
 
 
+def _summands(problem: Problem, term: Callable[[str], HessianBlock]) -> float:
+    """Σ_n ‖a_n‖² ‖S_n‖ of the largest layer, with the constant input of its bias."""
+    sizes = []
+    for layer in problem.layer_names:
+        block = term(layer)
+        assert isinstance(block, LayerBlock)
+        squares = 1 + np.square(block.a).sum(axis=1)
+        sizes.append(float(squares @ np.linalg.norm(block.S, axis=(1, 2))))
+    return max(sizes)
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @settings(max_examples=40, deadline=None)
 @given(problem=problems())
@@ -93,8 +109,9 @@ def test_every_number_is_that_of_the_dense_matrix(block: str, problem: Problem) 
         assert row.passed
         assert row.size == len(H) == layout_of(problem, row.parameter).size
         assert row.span <= row.size
-        assert_is_that_of(row.hessian, H, G)
-        assert_is_that_of(row.gauss_newton, G, G)
+        summands = [_summands(problem, term) for term in (engine.gauss_newton, engine.curvature)]
+        assert_is_that_of(row.hessian, H, sum(summands))
+        assert_is_that_of(row.gauss_newton, G, summands[0])
         near = 1e-10 * (np.linalg.norm(C) + np.linalg.norm(G))
         assert row.curvature.frobenius_norm.value == pytest.approx(np.linalg.norm(C), abs=near)
         assert row.curvature.spectral_norm.value == pytest.approx(np.linalg.norm(C, 2), abs=near)
@@ -315,3 +332,15 @@ def test_a_network_without_biases_has_no_bias_blocks() -> None:
     bare = replace(problem, layers=(replace(problem.layers[0], bias=None),))
     with pytest.raises(InputError, match="--block bias"):
         chosen(bare, SpectrumOptions(block="bias"))
+
+
+def test_what_cancels_between_examples_counts_as_zero() -> None:
+    # f = sin(w x) + sin(−w x) over two examples that are opposite but for the last digit: S_1 and
+    # S_2 are not small, and H is zero up to their rounding.
+    x = np.array([0.1, 0.7, 0.3])
+    inputs = np.array([x, -np.nextafter(x, [0, 1, 1])])
+    kernel = np.array([[0.3], [0.2], [-0.4]])
+    (row,) = rows_of(one_layer(inputs, kernel, np.array([0, 0]), Loss("sum", "sum"), "sin"))
+    assert 0 < row.hessian.spectral_norm.value < 1e-15
+    assert row.hessian.rank == row.hessian.negative == Measured(0)
+    assert row.hessian.largest == row.hessian.smallest == Measured(0.0)

@@ -58,20 +58,26 @@ def exact(subject: Subject, options: SpectrumOptions) -> Terms:
     H = _decomposed(subject.hessian, K_H, with_vectors) if curved else G
     C = np.asarray(np.linalg.eigvalsh(K_C)) if curved else np.zeros(1)
     diagonals = subject.diagonals()
-    edges = density_edges(*_scales(max(H.norm, G.norm), subject))
-    # What was cancelled in H = G + C is as uncertain as its parts.
-    tolerance_H = _scales(max(H.norm, G.norm), subject)[1]
-    of_H, of_G = diagonals[:2] if diagonals is not None else (None, None)
+    of_H, of_G, of_C = diagonals or (None, None, None)
+    # What cancels, in G + C or between examples, is as uncertain as its parts.
+    scale_G = max(G.norm, _summands(of_G))
+    scale_H = max(H.norm, G.norm, _summands(of_G) + _summands(of_C))
+    tolerance_H, tolerance_G = _tolerance(scale_H, subject), _tolerance(scale_G, subject)
+    edges = density_edges(max(H.norm, G.norm), tolerance_H)
     return Terms(
         hessian=_term(H, subject, options, tolerance_H, edges, of_H),
-        gauss_newton=_term(G, subject, options, _scales(G.norm, subject)[1], edges, of_G),
+        gauss_newton=_term(G, subject, options, tolerance_G, edges, of_G),
         curvature=CurvatureNorms(Measured(norm_of(C)), Measured(float(np.abs(C).max()))),
         check=None if diagonals is None else _check(H, G, diagonals, subject),
     )
 
 
-def _scales(norm: float, subject: Subject) -> tuple[float, float]:
-    return norm, zero_tolerance(norm, subject.span.size, subject.hessian.dtype)
+def _summands(diagonal: Diagonal | None) -> float:
+    return 0.0 if diagonal is None else diagonal.summands
+
+
+def _tolerance(scale: float, subject: Subject) -> float:
+    return zero_tolerance(scale, subject.span.size, subject.hessian.dtype)
 
 
 def _decomposed(block: HessianBlock, K: Doubles, with_vectors: bool) -> _Decomposed:

@@ -44,9 +44,9 @@ class Density:
         return len(self.counts) // 2
 
 
-def zero_tolerance(norm: float, size: int, dtype: np.dtype[np.floating]) -> float:
-    """What rounding cannot tell from zero: eps · size · norm, as in numpy.linalg.matrix_rank."""
-    return float(np.finfo(dtype).eps) * size * norm
+def zero_tolerance(scale: float, size: int, dtype: np.dtype[np.floating]) -> float:
+    """What rounding cannot tell from zero: eps · size · scale, as in numpy.linalg.matrix_rank."""
+    return float(np.finfo(dtype).eps) * size * scale
 
 
 def density_edges(norm: float, tolerance: float) -> Doubles:

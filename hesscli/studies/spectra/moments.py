@@ -15,27 +15,32 @@ _PAIRS_WORK = 1e11
 
 @dataclass(frozen=True)
 class Diagonal:
-    """The sum, the sum of the absolute values, and the range of H's diagonal."""
+    """The sum of H's diagonal and its range, and what they are summed from.
+
+    ``absolute`` is Σ_n ‖a_n‖² Σ_h |S_n[h,h]|, and ``summands`` Σ_n max|a_n|² max|S_n|, which no
+    entry's summands exceed together: where examples cancel, H is much smaller.
+    """
 
     trace: float
     absolute: float
+    summands: float
     smallest: float
     largest: float
 
 
 def diagonal(block: LayerBlock) -> Diagonal:
-    """The diagonal of a layer's block: H[(i,h),(i,h)] = Σ_n a_n[i]² S_n[h,h].
-
-    ``absolute`` is Σ_n ‖a_n‖² Σ_h |S_n[h,h]|, what the trace is summed from.
-    """
+    """The diagonal of a layer's block: H[(i,h),(i,h)] = Σ_n a_n[i]² S_n[h,h]."""
     values = np.zeros((block.inputs, block.units))
-    absolute = 0.0
-    for low, high in pieces(0, len(block.a), 8 * (block.inputs + block.units)):
+    absolute = summands = 0.0
+    for low, high in pieces(0, len(block.a), 8 * (block.inputs + block.units**2)):
         squares = block.a[low:high].astype(np.float64) ** 2
-        own = np.diagonal(block.S[low:high], axis1=1, axis2=2).astype(np.float64)
+        S = block.S[low:high]
+        own = np.diagonal(S, axis1=1, axis2=2).astype(np.float64)
         values += squares.T @ own
         absolute += float(squares.sum(axis=1) @ np.abs(own).sum(axis=1))
-    return Diagonal(float(values.sum()), absolute, float(values.min()), float(values.max()))
+        summands += float(squares.max(axis=1) @ np.abs(S).max(axis=(1, 2)).astype(np.float64))
+    extremes = float(values.min()), float(values.max())
+    return Diagonal(float(values.sum()), absolute, summands, *extremes)
 
 
 def together(diagonals: list[Diagonal]) -> Diagonal:
@@ -43,6 +48,7 @@ def together(diagonals: list[Diagonal]) -> Diagonal:
     return Diagonal(
         trace=sum(each.trace for each in diagonals),
         absolute=sum(each.absolute for each in diagonals),
+        summands=max(each.summands for each in diagonals),
         smallest=min(each.smallest for each in diagonals),
         largest=max(each.largest for each in diagonals),
     )
