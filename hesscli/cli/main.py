@@ -15,6 +15,7 @@ from hesscli.cli.config import config
 from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
+from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
@@ -36,6 +37,7 @@ _INTERRUPTED = 130
       hesscli compare --activation tanh
       hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
       hesscli sweep --activation tanh
+      hesscli spectrum --activation tanh
       hesscli config > mine.yaml
     """,
 )
@@ -49,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, init, export, config):
+for command in (verify, compare, sweep, entry, spectrum, init, export, config):
     cli.add_command(command)
 
 

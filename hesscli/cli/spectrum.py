@@ -1,0 +1,134 @@
+"""``hesscli spectrum``."""
+
+from __future__ import annotations
+
+import click
+
+from hesscli.cli.options import (
+    OutputOptions,
+    ProblemOptions,
+    output_options,
+    plot_option,
+    problem_options,
+)
+from hesscli.cli.progress import progress_bar
+from hesscli.problem.errors import InputError
+from hesscli.problem.files import check_writable
+
+
+@click.command(
+    epilog="""
+    \b
+    Examples:
+      hesscli spectrum --activation tanh
+      hesscli spectrum --activation tanh --block network --plot spectrum.png
+      hesscli spectrum --batch-size 512 --layer dense1 --probes 20
+      hesscli spectrum --top 5 --eigenvectors vectors.npz
+    """
+)
+@problem_options
+@click.option(
+    "--block",
+    "-b",
+    type=click.Choice(("kernel", "bias", "layer", "network")),
+    default="kernel",
+    help="The Hessian in each kernel (default), each bias, each layer (kernel and bias), or all "
+    "parameters at once.",
+)
+@click.option(
+    "--layer", "-l", "layers", metavar="NAME", multiple=True, help="This layer only; repeatable."
+)
+@click.option(
+    "--top",
+    metavar="K",
+    type=click.IntRange(min=1),
+    help="Show K eigenvalues of H and of G, with residuals |Hv - λv|.",
+)
+@click.option(
+    "--which",
+    type=click.Choice(("magnitude", "ends")),
+    default="magnitude",
+    help="Which ones --top shows: those of largest magnitude (default), or half from either end.",
+)
+@click.option(
+    "--eigenvectors",
+    "vectors_path",
+    metavar="FILE",
+    help="Write the eigenvectors of --top to a file (.npz).",
+)
+@click.option(
+    "--probes",
+    metavar="N",
+    type=click.IntRange(min=2),
+    default=10,
+    help="Random vectors of the quadrature, where the spectrum is too large to be exact; 10.",
+)
+@click.option(
+    "--steps",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=80,
+    help="Lanczos steps from each of them; 80.",
+)
+@click.option(
+    "--probe-seed", metavar="N", type=click.IntRange(min=0), default=0, help="Their seed; 0."
+)
+@plot_option
+@output_options
+def spectrum(
+    problem: ProblemOptions,
+    block: str,
+    layers: tuple[str, ...],
+    top: int | None,
+    which: str,
+    vectors_path: str | None,
+    probes: int,
+    steps: int,
+    probe_seed: int,
+    plot: str | None,
+    output: OutputOptions,
+) -> int:
+    """Show the eigenvalues of the Hessian and of its Gauss-Newton term.
+
+    For each activation and layer, side by side: rank, largest and smallest eigenvalue, how many
+    are negative, effective rank, trace, range of the diagonal, Frobenius and spectral norm. Up
+    to 4,000 eigenvalues that can differ from zero all of it is exact; beyond, the ends of the
+    spectrum come from Lanczos and sums over it from stochastic Lanczos quadrature, and every
+    estimate has its error bar. Exits with 1 where the numbers do not hold together.
+    """
+    if vectors_path is not None:
+        if top is None:
+            raise InputError("--eigenvectors: there are none without --top; add --top 5")
+        if not vectors_path.lower().endswith(".npz"):
+            raise InputError(f"--eigenvectors {vectors_path}: the suffix must be .npz")
+        check_writable(vectors_path)
+    config = problem.config()
+    problems = problem.problems(config)
+
+    from hesscli.report.output import write_document
+    from hesscli.report.spectrum import spectrum_document
+    from hesscli.studies import spectrum as study
+    from hesscli.studies.spectra.subject import SpectrumOptions
+
+    options = SpectrumOptions(
+        block=block,
+        layers=tuple(dict.fromkeys(layers)),
+        top=top or 0,
+        ends=which == "ends",
+        probes=probes,
+        steps=steps,
+        seed=probe_seed,
+    )
+    with progress_bar() as progress:
+        result = study.spectrum(problems, options, progress)
+    document = spectrum_document(result)
+    if vectors_path is not None:
+        from hesscli.report.eigenvectors import write_eigenvectors
+
+        write_eigenvectors(result, vectors_path)
+    if plot is not None:
+        from hesscli.report.plots import write_plot
+
+        write_plot(document, plot)
+    write_document(document, output.format_name, output.path)
+    return 0 if result.passed else 1

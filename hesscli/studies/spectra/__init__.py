@@ -1,0 +1,1 @@
+"""How spectra are found: exactly from a small matrix, by Lanczos, and by quadrature."""

@@ -1,0 +1,211 @@
+"""A spectrum too large to decompose: its ends by Lanczos, sums over it by quadrature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from hesscli.engines.block import HessianBlock
+from hesscli.studies.spectra.lanczos import Eigenpairs, largest
+from hesscli.studies.spectra.measures import (
+    Density,
+    Doubles,
+    Measured,
+    density_edges,
+    outliers,
+)
+from hesscli.studies.spectra.moments import Diagonal
+from hesscli.studies.spectra.quadrature import Quadrature, mean_square, quadrature
+from hesscli.studies.spectra.subject import SpectrumOptions, Subject
+from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, Terms, TermSpectrum
+
+# Residuals relative to the eigenvalue, and, for the end that is nearer to zero and may lie in a
+# crowd of eigenvalues, relative to ‖H‖₂.
+_RTOL = MappingProxyType({"float64": 1e-8, "float32": 1e-4})
+_CROWDED_RTOL = MappingProxyType({"float64": 1e-5, "float32": 1e-3})
+# Quadrature cannot tell apart what is nearer to zero than this share of ‖H‖₂.
+_RESOLUTION = 1e-6
+# A shift this much beyond ‖H‖₂ makes one end of the spectrum the largest magnitude.
+_BEYOND = 1.1
+# ARPACK judges by its own estimates; by a product with H residuals may be so much larger.
+_RESIDUAL_SLACK = 10.0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What Lanczos and quadrature give of one term."""
+
+    leading: Eigenpairs
+    largest: Measured
+    smallest: Measured
+    worst_residual: float
+    quadrature: Quadrature
+    top: Eigenpairs | None
+
+    @property
+    def norm(self) -> float:
+        return float(abs(self.leading.values[0]))
+
+
+def estimated(
+    subject: Subject, options: SpectrumOptions, progress: Callable[[float], None]
+) -> Terms:
+    """The terms of a block of which only products and what a and S give at once are affordable.
+
+    Raises InputError where the vectors do not fit into memory, NumericalError where Lanczos does
+    not converge.
+    """
+    diagonals = subject.diagonals()
+    frobenius_H, frobenius_G, frobenius_C = subject.frobenius_norms()
+    # Without curvature H is G to the last bit; of the network the diagonal is not enough to say.
+    curved = frobenius_C != 0
+    G = _found(subject.gauss_newton, subject, options, lambda part: progress(part / 2))
+    H = G
+    if curved:
+        H = _found(subject.hessian, subject, options, lambda part: progress((1 + part) / 2))
+    of_H, of_G = diagonals[:2] if diagonals is not None else (None, None)
+    tolerance_H = _tolerance(max(H.norm, G.norm), subject, options)
+    edges = density_edges(max(H.norm, G.norm), tolerance_H)
+    tolerance_G = _tolerance(G.norm, subject, options)
+    worst = max(H.worst_residual, G.worst_residual)
+    rtol = _RESIDUAL_SLACK * _RTOL[subject.hessian.dtype.name]
+    return Terms(
+        hessian=_term(H, subject, tolerance_H, edges, of_H, frobenius_H),
+        gauss_newton=_term(G, subject, tolerance_G, edges, of_G, frobenius_G),
+        curvature=_curvature(subject, options, frobenius_C),
+        check=SpectrumCheck("residuals", worst, rtol),
+    )
+
+
+def _tolerance(norm: float, subject: Subject, options: SpectrumOptions) -> float:
+    rounding = float(np.finfo(subject.hessian.dtype).eps) * options.steps
+    return norm * max(rounding, _RESOLUTION)
+
+
+def _found(
+    block: HessianBlock,
+    subject: Subject,
+    options: SpectrumOptions,
+    progress: Callable[[float], None],
+) -> _Found:
+    span, seed = subject.span, options.seed
+    rtol = _RTOL[block.dtype.name]
+    by_magnitude = 0 if options.ends else options.top
+    wanted = min(max(by_magnitude, 2 * subject.classes + 1), subject.size - 1)
+    leading = largest(block, span, wanted, seed, rtol)
+    norm = float(abs(leading.values[0]))
+    sign = 1.0 if leading.values[0] >= 0 else -1.0
+    crowded = _CROWDED_RTOL[block.dtype.name]
+    other = largest(block, span, 1, seed, crowded, -sign * _BEYOND * norm)
+    progress(0.2)
+    residuals = leading.residuals
+    one_end = Measured(float(leading.values[0]), float(leading.residuals[0]))
+    other_end = Measured(float(other.values[0]), float(other.residuals[0]))
+    if subject.size > span.size and sign * other_end.value > 0:
+        # Beyond the subspace H is zero.
+        other_end = Measured(0.0)
+    upper, lower = (one_end, other_end) if sign > 0 else (other_end, one_end)
+    top = _first(leading, by_magnitude)
+    if options.ends and options.top > 0:
+        top = _both_ends(block, subject, options, norm)
+        residuals = np.concatenate([residuals, top.residuals])
+    found = quadrature(
+        block,
+        span,
+        options.probes,
+        options.steps,
+        seed,
+        lambda part: progress(0.2 + 0.8 * part),
+    )
+    return _Found(
+        leading=leading,
+        largest=upper,
+        smallest=lower,
+        worst_residual=float(residuals.max()) / norm if norm > 0 else 0.0,
+        quadrature=found,
+        top=top,
+    )
+
+
+def _first(pairs: Eigenpairs, count: int) -> Eigenpairs | None:
+    if count == 0:
+        return None
+    return Eigenpairs(pairs.values[:count], pairs.vectors[:, :count], pairs.residuals[:count])
+
+
+def _both_ends(
+    block: HessianBlock, subject: Subject, options: SpectrumOptions, norm: float
+) -> Eigenpairs:
+    span, seed, rtol = subject.span, options.seed, _RTOL[block.dtype.name]
+    shift = _BEYOND * norm
+    parts = [largest(block, span, (options.top + 1) // 2, seed, rtol, shift)]
+    if options.top > 1:
+        lower = largest(block, span, options.top // 2, seed, rtol, -shift)
+        descending = Eigenpairs(lower.values[::-1], lower.vectors[:, ::-1], lower.residuals[::-1])
+        parts.append(descending)
+    return Eigenpairs(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.vectors for part in parts], axis=1),
+        np.concatenate([part.residuals for part in parts]),
+    )
+
+
+def _term(
+    found: _Found,
+    subject: Subject,
+    tolerance: float,
+    edges: Doubles,
+    diagonal: Diagonal | None,
+    frobenius: float | None,
+) -> TermSpectrum:
+    of, norm = found.quadrature, found.norm
+    counts, errors = of.histogram(edges)
+    counts[len(counts) // 2] += subject.size - subject.span.size
+    unit = norm if norm > 0 else 1.0
+    effective = of.sum_of(lambda theta: np.abs(theta) / unit)
+    if frobenius is None:
+        square = of.sum_of(lambda theta: (theta / unit) ** 2)
+        norm_F = root(square, unit)
+    else:
+        norm_F = Measured(frobenius)
+    trace = of.sum_of(lambda theta: theta) if diagonal is None else Measured(diagonal.trace)
+    return TermSpectrum(
+        rank=of.count(lambda theta: np.abs(theta) > tolerance),
+        effective_rank=effective,
+        largest=found.largest,
+        smallest=found.smallest,
+        negative=of.count(lambda theta: theta < -tolerance),
+        trace=trace,
+        frobenius_norm=norm_F,
+        spectral_norm=Measured(norm, float(found.leading.residuals[0])),
+        diagonal=None if diagonal is None else (diagonal.smallest, diagonal.largest),
+        tolerance=tolerance,
+        outliers=outliers(found.leading.values, subject.classes, tolerance),
+        density=Density(edges, counts, errors),
+        eigenvalues=None,
+        top=found.top,
+    )
+
+
+def root(square: Measured, unit: float = 1.0) -> Measured:
+    """Unit · √square, and its error bar to first order."""
+    value = float(np.sqrt(square.value))
+    if square.error is None or value == 0:
+        return Measured(unit * value, square.error)
+    return Measured(unit * value, unit * square.error / (2 * value))
+
+
+def _curvature(
+    subject: Subject, options: SpectrumOptions, frobenius: float | None
+) -> CurvatureNorms:
+    if frobenius == 0:
+        return CurvatureNorms(Measured(0.0), Measured(0.0))
+    norm_F = Measured(frobenius) if frobenius is not None else None
+    if norm_F is None:
+        norm_F = root(mean_square(subject.curvature, subject.span, options.probes, options.seed))
+    rtol = _RTOL[subject.curvature.dtype.name]
+    first = largest(subject.curvature, subject.span, 1, options.seed, rtol)
+    return CurvatureNorms(norm_F, Measured(float(abs(first.values[0])), float(first.residuals[0])))

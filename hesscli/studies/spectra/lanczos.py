@@ -1,0 +1,93 @@
+"""Eigenvalues at the ends of a spectrum by SciPy's Lanczos, each with its residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+
+from hesscli.engines.block import HessianBlock
+from hesscli.problem.errors import InputError, NumericalError
+from hesscli.problem.memory import available_memory, readable_size
+from hesscli.problem.network import Array
+from hesscli.studies.spectra.span import Doubles, Span
+
+_MAX_RESTARTS = 500
+_MIN_VECTORS = 40
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """K eigenvalues (K,), their eigenvectors (P, K), and ‖Hv − λv‖ (K,) of each pair.
+
+    Within the residual of λ there is an eigenvalue of H, whatever was left to converge.
+    """
+
+    values: Doubles
+    vectors: Array
+    residuals: Doubles
+
+
+def eigenpairs(block: HessianBlock, values: Doubles, vectors: Array) -> Eigenpairs:
+    """``vectors`` (P, K) with the residuals that a product with H gives them."""
+    residual = block.matmat(vectors).astype(np.float64) - vectors.astype(np.float64) * values
+    return Eigenpairs(values, vectors, np.linalg.norm(residual, axis=0))
+
+
+def largest(
+    block: HessianBlock, span: Span, count: int, seed: int, rtol: float, shift: float = 0.0
+) -> Eigenpairs:
+    """The ``count`` eigenvalues of H for which |λ + shift| is largest, largest first.
+
+    Those of largest magnitude without a shift. With a shift of ‖H‖₂ or more they are the largest
+    ones, of −‖H‖₂ or less the smallest ones; Lanczos finds an end that is near zero only in this
+    way, because it converges relative to what it looks for. ``rtol`` bounds the residuals
+    relative to |λ + shift|; an isolated eigenvalue is accurate to the square of its residual.
+
+    ``count`` must be below P. Raises InputError where the vectors do not fit into memory,
+    NumericalError where Lanczos does not converge.
+    """
+    size, dtype = block.shape[0], block.dtype
+    vectors = min(size, max(2 * count + 1, _MIN_VECTORS))
+    _require_memory(block, vectors + 2 * count)
+    start = np.random.default_rng(seed).standard_normal((span.size, 1))
+    v0 = span.lift(start / np.linalg.norm(start), dtype)[:, 0]
+    if not np.any(block.matvec(v0)):
+        # H is zero: a random vector is orthogonal to its range with probability 0.
+        return eigenpairs(block, np.zeros(count), np.eye(size, count, dtype=dtype))
+
+    # Powers of two, so that dtype's range is no matter and no digit is changed.
+    reach = max(float(np.abs(block.matvec(v0)).max()), abs(shift))
+    scale = 2.0 ** -np.round(np.log2(reach))
+    moved = dtype.type(shift * scale)
+    operator = LinearOperator(
+        block.shape,
+        dtype=dtype,
+        matvec=lambda v: block.matvec(v) * dtype.type(scale) + moved * v,
+    )
+    try:
+        _, found = eigsh(
+            operator, k=count, which="LM", v0=v0, ncv=vectors, tol=rtol, maxiter=_MAX_RESTARTS
+        )
+    except ArpackNoConvergence as error:
+        raise NumericalError(
+            f"{block.parameter}: Lanczos has found {len(error.eigenvalues)} of {count} eigenvalues "
+            f"after {_MAX_RESTARTS} restarts; use a smaller --top"
+        ) from error
+    except ArpackError as error:
+        raise NumericalError(f"{block.parameter}: Lanczos fails ({error})") from error
+    # Rayleigh quotients of H itself: the shift cost digits.
+    exact = (found * block.matmat(found)).sum(axis=0, dtype=np.float64)
+    order = np.argsort(-np.abs(exact + shift), kind="stable")
+    return eigenpairs(block, exact[order], np.ascontiguousarray(found[:, order]))
+
+
+def _require_memory(block: HessianBlock, vectors: int) -> None:
+    needed = vectors * block.shape[0] * block.dtype.itemsize
+    available = available_memory()
+    if available is not None and needed > available:
+        raise InputError(
+            f"{block.parameter}: {vectors} vectors of {block.shape[0]:,} parameters need "
+            f"{readable_size(needed)} and {readable_size(available)} are free; use a smaller --top"
+        )

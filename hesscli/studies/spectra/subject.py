@@ -1,0 +1,126 @@
+"""What a spectrum is asked of: the options, and a block with its terms and subspace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hesscli.engines.block import HessianBlock
+from hesscli.engines.chainblocks import LayerBlock
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.layout import NETWORK
+from hesscli.problem.errors import InputError
+from hesscli.problem.network import Problem
+from hesscli.studies.spectra.moments import Diagonal, diagonal, frobenius_norm, together
+from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span
+
+# Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
+EXACT_LIMIT = 4000
+
+
+@dataclass(frozen=True)
+class SpectrumOptions:
+    """Which blocks, and how what is too large to be exact is estimated.
+
+    ``top`` asks for so many eigenpairs: those of largest magnitude, or with ``ends`` half of them
+    from either end (the odd one from the upper). ``probes`` and ``steps`` are those of the
+    quadrature, ``seed`` that of its random vectors. No layers mean all of them.
+    """
+
+    block: str = "kernel"
+    layers: tuple[str, ...] = ()
+    top: int = 0
+    ends: bool = False
+    probes: int = 10
+    steps: int = 80
+    seed: int = 0
+    exact_limit: int = EXACT_LIMIT
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A block to look at: its three operators, and what belongs to all of them.
+
+    ``own`` are (H, G, C) of each layer in it: the block itself, or the network's diagonal.
+    """
+
+    problem: Problem
+    layer: str
+    parameter: str
+    hessian: HessianBlock
+    gauss_newton: HessianBlock
+    curvature: HessianBlock
+    span: Span
+    own: tuple[tuple[LayerBlock, LayerBlock, LayerBlock], ...]
+
+    @property
+    def size(self) -> int:
+        return int(self.hessian.shape[0])
+
+    @property
+    def classes(self) -> int:
+        return self.problem.layers[-1].units
+
+    def diagonals(self) -> tuple[Diagonal, Diagonal, Diagonal] | None:
+        """Those of H, G and C; None where the S_n do not fit into memory."""
+        if not all(affordable(hessian) for hessian, _, _ in self.own):
+            return None
+        H, G, C = (
+            together([diagonal(block) for block in of]) for of in zip(*self.own, strict=True)
+        )
+        return H, G, C
+
+    def frobenius_norms(self) -> tuple[float | None, float | None, float | None]:
+        """Those of H, G and C; None where they are not affordable, and for the network."""
+        if self.parameter == NETWORK or not affordable(self.own[0][0]):
+            return None, None, None
+        H, G, C = (frobenius_norm(block) for block in self.own[0])
+        return H, G, C
+
+
+def chosen(problem: Problem, options: SpectrumOptions) -> list[tuple[str, str]]:
+    """(layer, block's name) for every block that the options name."""
+    for name in options.layers:
+        if name not in problem.layer_names:
+            raise InputError(
+                f"--layer: {name!r} is unknown; choose {', '.join(problem.layer_names)}"
+            )
+    if options.block == NETWORK:
+        if options.layers:
+            raise InputError(f"--layer: the block {NETWORK} has no layers to choose from")
+        return [(NETWORK, NETWORK)]
+    chosen = [
+        layer
+        for layer in problem.layers
+        if (not options.layers or layer.name in options.layers)
+        and (options.block != "bias" or layer.bias is not None)
+    ]
+    if not chosen:
+        raise InputError("--block bias: there is none here; choose another block or layer")
+    return [
+        (layer.name, layer.name if options.block == "layer" else f"{layer.name}/{options.block}")
+        for layer in chosen
+    ]
+
+
+def subject_of(engine: ChainRule, layer: str, parameter: str) -> Subject:
+    """The block called ``parameter`` (hesscli.engines.layout) of the engine's problem."""
+    problem = engine.problem
+    names = problem.layer_names if parameter == NETWORK else (parameter,)
+    own = tuple(
+        (
+            _within_a_layer(engine.hessian(name)),
+            _within_a_layer(engine.gauss_newton(name)),
+            _within_a_layer(engine.curvature(name)),
+        )
+        for name in names
+    )
+    if parameter == NETWORK:
+        terms = engine.hessian(NETWORK), engine.gauss_newton(NETWORK), engine.curvature(NETWORK)
+        span = network_span([hessian for hessian, _, _ in own])
+        return Subject(problem, layer, parameter, *terms, span=span, own=own)
+    return Subject(problem, layer, parameter, *own[0], span=layer_span(own[0][0]), own=own)
+
+
+def _within_a_layer(block: HessianBlock) -> LayerBlock:
+    assert isinstance(block, LayerBlock)
+    return block

@@ -1,0 +1,119 @@
+"""The spectrum of a block's Hessian and of its Gauss–Newton term, side by side.
+
+Where the subspace that holds all non-zero eigenvalues is small (hesscli.studies.spectra.span)
+every number is exact; beyond, the ends of the spectrum come from Lanczos, each within its
+residual, and sums over the whole spectrum from stochastic Lanczos quadrature, with error bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from hesscli.engines.chainrule import ChainRule
+from hesscli.problem.errors import InputError
+from hesscli.problem.network import Problem
+from hesscli.studies.context import (
+    Environment,
+    ProblemSummary,
+    Progress,
+    environment,
+    no_progress,
+    summary,
+)
+from hesscli.studies.spectra.estimated import estimated
+from hesscli.studies.spectra.exact import exact
+from hesscli.studies.spectra.subject import SpectrumOptions, Subject, chosen, subject_of
+from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
+
+
+@dataclass(frozen=True)
+class BlockSpectrum:
+    """One block: its ``size`` P, and the dimension ``span`` that can hold non-zero eigenvalues.
+
+    ``check`` is None where the spectrum is exact and the diagonal does not fit into memory.
+    """
+
+    activation: str
+    layer: str
+    block: str
+    parameter: str
+    size: int
+    span: int
+    exact: bool
+    hessian: TermSpectrum
+    gauss_newton: TermSpectrum
+    curvature: CurvatureNorms
+    check: SpectrumCheck | None
+
+    @property
+    def passed(self) -> bool:
+        return self.check is None or self.check.passed
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What ``hesscli spectrum`` found, a row for each activation and block."""
+
+    environment: Environment
+    problem: ProblemSummary
+    options: SpectrumOptions
+    results: tuple[BlockSpectrum, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(row.passed for row in self.results)
+
+
+def spectrum(
+    problems: Sequence[Problem], options: SpectrumOptions, progress: Progress = no_progress
+) -> Spectrum:
+    """The spectra of blocks of ``problems``, which differ in their activations only.
+
+    Raises NumericalError where a Hessian leaves the range of the dtype or Lanczos does not
+    converge, InputError where the options name no block or ask for more than it has.
+    """
+    names = chosen(problems[0], options)
+    total = len(problems) * len(names)
+    rows: list[BlockSpectrum] = []
+    for problem in problems:
+        engine = ChainRule(problem)
+        for layer, parameter in names:
+            task = f"{problem.hidden_activation} {parameter}"
+            show = partial(_show, progress, task, len(rows), total)
+            show(0.0)
+            rows.append(_block_spectrum(subject_of(engine, layer, parameter), options, show))
+    first = problems[0]
+    return Spectrum(environment(first), summary(first), options, tuple(rows))
+
+
+def _show(progress: Progress, task: str, done: int, total: int, part: float) -> None:
+    progress(task, round(100 * (done + part)), 100 * total)
+
+
+def _block_spectrum(
+    subject: Subject, options: SpectrumOptions, progress: Callable[[float], None]
+) -> BlockSpectrum:
+    is_exact = subject.span.size <= options.exact_limit
+    # Lanczos finds all but one at most.
+    allowed = subject.span.size if is_exact else subject.span.size - 1
+    if options.top > allowed:
+        raise InputError(
+            f"--top {options.top}: {subject.parameter} has {allowed:,} eigenvalues to choose from; "
+            f"use --top {allowed} or less"
+        )
+    found = exact(subject, options) if is_exact else estimated(subject, options, progress)
+    return BlockSpectrum(
+        activation=subject.problem.hidden_activation,
+        layer=subject.layer,
+        block=options.block,
+        parameter=subject.parameter,
+        size=subject.size,
+        span=subject.span.size,
+        exact=is_exact,
+        hessian=found.hessian,
+        gauss_newton=found.gauss_newton,
+        curvature=found.curvature,
+        check=found.check,
+    )
