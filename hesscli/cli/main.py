@@ -14,6 +14,7 @@ from hesscli.cli.compare import compare
 from hesscli.cli.config import config
 from hesscli.cli.entry import entry
 from hesscli.cli.sweep import sweep
+from hesscli.cli.train import train
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
 
@@ -33,6 +34,7 @@ _INTERRUPTED = 130
       hesscli compare --activation tanh
       hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
       hesscli sweep --activation tanh
+      hesscli train --checkpoint trained.npz
       hesscli config > mine.yaml
     """,
 )
@@ -46,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, config):
+for command in (verify, compare, sweep, entry, train, config):
     cli.add_command(command)
 
 
