@@ -56,7 +56,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.python pyproject.toml
-	$(PIP) --editable .
+	$(PIP) --editable ".[plot]"
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed

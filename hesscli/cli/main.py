@@ -17,6 +17,7 @@ from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
+from hesscli.report.bars import PLAIN
 
 _FAILED_INPUT = 2
 _INTERRUPTED = 130
@@ -55,9 +56,9 @@ for command in (verify, compare, sweep, entry, train, config):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the code that the documentation gives."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal or pipe that cannot show a sign gets a question mark, not a traceback.
+        # A terminal or pipe that cannot show a sign gets one of ASCII, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=PLAIN)
     sys.exit(_run(arguments))
 
 

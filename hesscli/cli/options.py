@@ -226,6 +226,28 @@ def output_options(function: Command) -> Command:
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
 
 
+def plot_option(function: Command) -> Command:
+    """Adds ``--plot``; the command gets the path of a file that can be drawn, or None, as ``plot``.
+
+    What would keep it from being drawn is found before anything is computed.
+    """
+
+    @click.option(
+        "--plot",
+        metavar="FILE",
+        help="Draw the result into a file (.png .svg .pdf); needs matplotlib.",
+    )
+    @functools.wraps(function)
+    def wrapper(*, plot: str | None, **others: Any) -> Any:
+        if plot is not None:
+            from hesscli.report.plots import check_plot
+
+            check_plot(plot)
+        return function(plot=plot, **others)
+
+    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+
+
 @dataclass(frozen=True)
 class WitnessOptions:
     """What is compared, and whether the problem is saved."""

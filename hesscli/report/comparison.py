@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Any
 
+from hesscli.report.bars import share_bar
 from hesscli.report.common import (
     by_activation,
     check_data,
@@ -17,6 +18,8 @@ from hesscli.report.common import (
 )
 from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict
 from hesscli.studies.comparison import ComparedBlock, Comparison
+
+_SHARE = "G share"
 
 
 def comparison_document(result: Comparison) -> Document:
@@ -47,7 +50,7 @@ def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Tabl
             Column("Hessian"),
             Column("Gauss–Newton"),
             Column("curvature"),
-            Column("G share"),
+            Column(_SHARE),
             Column("G alone", numeric=False),
             Column("G + C", numeric=False),
         ),
@@ -75,7 +78,7 @@ def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:
         verdict(row.gauss_newton_alone),
         verdict(row.passed) + mark,
     )
-    return (row.layer, *first, *verdicts), ("", *second, "", "", "")
+    return (row.layer, *first, *verdicts), ("", *second, share_bar(share, len(_SHARE)), "", "")
 
 
 def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import FigureBase
 
 PASS, FAIL, UNDECIDED = "PASS", "FAIL", "UNDECIDED"
 UNKNOWN = "–"
@@ -44,12 +44,15 @@ class Case:
 class Drawing:
     """A plot: ``draw`` puts it on an empty figure; ``caption`` says what it shows in a sentence.
 
+    ``draw`` gets a figure, or a part of one where several are stacked, of ``height`` inches and
+    plots.WIDTH; the ``title`` and the document's heading are set above it by who calls it.
     matplotlib is imported only where a Drawing is drawn.
     """
 
     title: str
     caption: str
-    draw: Callable[[Figure], None]
+    draw: Callable[[FigureBase], None]
+    height: float = 4.0
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,11 @@ from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table as RichTable
-from rich.text import Text
+from rich.console import Console
 
 from hesscli.problem.errors import InputError
-from hesscli.report.document import FAIL, PASS, UNDECIDED, Document, Table
-
-_STYLES = {PASS: "bold green", FAIL: "bold red", UNDECIDED: "bold yellow"}
-
-
-# What a table must fit into where there is no terminal to ask.
-WIDTH = 80
-
-
-def print_table(document: Document, console: Console) -> None:
-    """The tables as people read them, on ``console``."""
-    console.print(_renderable(document, console.width))
+from hesscli.report.document import Document
+from hesscli.report.tables import WIDTH, print_table
 
 
 def render(document: Document, format_name: str) -> str:
@@ -48,49 +34,6 @@ def format_of(path: str) -> str:
         raise InputError(
             f"--output {path}: the suffix {suffix!r} names no format; use {known}, or --format"
         ) from None
-
-
-def _renderable(document: Document, width: int) -> RenderableType:
-    parts: list[RenderableType] = [Text(document.heading)]
-    for table in document.tables:
-        parts.append(Text())
-        parts.append(Text(table.title, style="bold"))
-        parts.append(_rich_table(table, width))
-        parts.extend(Padding(_styled(note), (0, 0, 0, 1)) for note in table.notes)
-    return Group(*parts)
-
-
-def _rich_table(table: Table, width: int) -> RichTable:
-    rich = RichTable(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1 if _natural_width(table) <= width else 0),
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for column in table.columns:
-        rich.add_column(
-            column.title,
-            justify="right" if column.numeric else "left",
-            overflow="fold",
-            # A number that is broken is another number.
-            no_wrap=column.numeric,
-        )
-    for row in table.rows:
-        rich.add_row(*(_styled(cell) for cell in row))
-    return rich
-
-
-def _natural_width(table: Table) -> int:
-    """The width with two spaces around every column, as the wider padding sets it."""
-    lines = (tuple(column.title for column in table.columns), *table.rows)
-    return sum(max(len(cell) for cell in cells) + 2 for cells in zip(*lines, strict=True))
-
-
-def _styled(text: str) -> Text:
-    styled = Text(text)
-    for word, style in _STYLES.items():
-        styled.highlight_words([word], style)
-    return styled
 
 
 def _table(document: Document) -> str:

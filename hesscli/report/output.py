@@ -10,7 +10,8 @@ from rich.console import Console
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.files import replacing
 from hesscli.report.document import Document
-from hesscli.report.formats import print_table, render
+from hesscli.report.formats import render
+from hesscli.report.tables import print_table
 
 
 def write_document(document: Document, format_name: str, path: str | None) -> None:

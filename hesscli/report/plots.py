@@ -1,0 +1,120 @@
+"""A document's drawings as an image file, by matplotlib, which is imported only here and there.
+
+Figures are made without pyplot: nothing is global, no window system is looked for.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hesscli.problem.errors import InputError, reason
+from hesscli.problem.files import check_writable, replacing
+from hesscli.report.document import Document, Drawing
+from hesscli.report.plotstyle import COLOURS, GREY, LINE_STYLES, MARKERS, SETTINGS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Inches; drawings have heights of their own.
+WIDTH = 7.0
+_HEADING_HEIGHT = 0.3
+# Characters of a bold title that fit the width.
+_TITLE_LENGTH = 85
+INSTALL = "pip install 'hesscli[plot]'"
+# What is left out of each format's metadata, so that the same result gives the same file.
+_UNDATED = MappingProxyType({"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}})
+
+
+def check_plot(path: str) -> None:
+    """Raises InputError where ``path`` cannot be drawn: suffix, folder, or no matplotlib."""
+    _format_of(path)
+    check_writable(path)
+    _require_matplotlib(f"--plot {path}")
+
+
+def write_plot(document: Document, path: str) -> None:
+    """Draws all of the document's drawings into ``path``, below each other; by its suffix.
+
+    Raises InputError where there is nothing to draw or the file cannot be written.
+    """
+    check_plot(path)
+    if not document.drawings:
+        raise InputError(f"--plot {path}: this result has no plot; leave --plot out")
+    # Drawn before the file is opened: an error of a drawing is none of the file's.
+    image = drawn(document.drawings, _format_of(path), document.heading.splitlines()[0])
+    with replacing(path) as stream:
+        stream.write(image)
+
+
+def matplotlib_is_missing() -> str | None:
+    """Why matplotlib cannot be used, None where it can."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        return reason(error)
+    return None
+
+
+def drawn(drawings: Sequence[Drawing], format_name: str, heading: str | None = None) -> bytes:
+    """An image of one figure, in the format png, svg or pdf, with ``heading`` above."""
+    stream = io.BytesIO()
+    with _house_style():
+        figure = _figure(drawings, heading)
+        figure.savefig(stream, format=format_name, metadata=_UNDATED[format_name])
+    return stream.getvalue()
+
+
+def _figure(drawings: Sequence[Drawing], heading: str | None) -> Figure:
+    from matplotlib.figure import Figure
+
+    heights = [drawing.height for drawing in drawings]
+    above = 0.0 if heading is None else _HEADING_HEIGHT
+    figure = Figure(figsize=(WIDTH, sum(heights) + above), layout="constrained")
+    if heading is not None:
+        figure.suptitle(heading, fontsize="small", fontweight="normal", color=GREY)
+    parts = figure.subfigures(len(drawings), 1, squeeze=False, height_ratios=heights)
+    for part, drawing in zip(parts[:, 0], drawings, strict=True):
+        part.suptitle(textwrap.fill(drawing.title, _TITLE_LENGTH))
+        drawing.draw(part)
+    return figure
+
+
+@contextmanager
+def _house_style() -> Iterator[None]:
+    import matplotlib as mpl
+    from cycler import cycler
+
+    # It reports on its font cache and on folders that it cannot write.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(MARKERS))]
+    # Any: the type of a setting's key differs between versions of matplotlib.
+    settings: Any = {
+        **SETTINGS,
+        "axes.prop_cycle": cycler(color=colours, linestyle=LINE_STYLES, marker=MARKERS),
+    }
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(settings)
+        yield
+
+
+def _format_of(path: str) -> str:
+    suffix = PurePath(path).suffix
+    format_name = suffix.lower().removeprefix(".")
+    if format_name not in _UNDATED:
+        known = ", ".join(f".{name}" for name in _UNDATED)
+        raise InputError(f"--plot {path}: the suffix {suffix!r} names no image; use {known}")
+    return format_name
+
+
+def _require_matplotlib(asked_by: str) -> None:
+    missing = matplotlib_is_missing()
+    if missing is not None:
+        raise InputError(f"{asked_by}: plots need matplotlib ({missing}); {INSTALL}")
