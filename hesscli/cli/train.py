@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from hesscli.cli.interrupt import stop_requested
-from hesscli.cli.options import OutputOptions, ProblemOptions, output_options, problem_options
+from hesscli.cli.options import (
+    OutputOptions,
+    ProblemOptions,
+    output_options,
+    plot_option,
+    problem_options,
+)
 from hesscli.cli.training_display import training_display
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
@@ -27,7 +33,7 @@ _INTERRUPTED = 130
     Examples:
       hesscli train
       hesscli train --learning-rate 0.05 --momentum 0.9 --examples 4000
-      hesscli train --checkpoint trained.npz --output training.json
+      hesscli train --checkpoint trained.npz --plot training.png
       hesscli train --resume trained.npz --checkpoint trained.npz --steps 4000
       hesscli verify --check form --set model.weights=trained.npz
     """
@@ -55,11 +61,13 @@ _INTERRUPTED = 130
     "--resume", metavar="FILE", help="Go on from a checkpoint, bit for bit, to --steps in all."
 )
 @output_options
+@plot_option
 def train(
     problem: ProblemOptions,
     checkpoint: str | None,
     resume: str | None,
     output: OutputOptions,
+    plot: str | None,
     **given: float | int | str | None,
 ) -> int:
     """Train by SGD, and measure the curvature on the way.
@@ -96,7 +104,12 @@ def train(
         result = study.train(
             data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
         )
-    write_document(training_document(result), output.format_name, output.path)
+    document = training_document(result)
+    if plot is not None:
+        from hesscli.report.plots import write_plot
+
+        write_plot(document, plot)
+    write_document(document, output.format_name, output.path)
     if not result.completed:
         click.echo(f"hesscli: interrupted after step {result.steps}", err=True)
         return _INTERRUPTED

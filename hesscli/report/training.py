@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
+from hesscli.report.bars import sparkline
 from hesscli.report.common import heading, preamble
 from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
+from hesscli.report.training_drawings import threshold_formula, training_drawings
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
     LayerCurvature,
     Measurement,
 )
 from hesscli.studies.training import Training
+
+Moment = TypeVar("Moment")
 
 # Rows of a table that, with what stands around it, fit a screen.
 SHOWN_MEASUREMENTS = 20
@@ -38,6 +42,7 @@ def training_document(result: Training) -> Document:
             "final": [asdict(evaluation) for evaluation in result.final],
             "results": [_row_data(result, measurement) for measurement in result.measurements],
         },
+        drawings=training_drawings(result),
         cases=(Case(result.activation, f"{result.options.steps} steps", _failure(result)),),
     )
 
@@ -119,8 +124,7 @@ def _layer_table(result: Training) -> Table:
         columns=(
             Column("layer", numeric=False),
             Column("λ_max"),
-            Column("at step 0" if result.measurements[0].step == 0 else "at first"),
-            Column("largest"),
+            Column("over the steps", numeric=False),
             Column("trace"),
             Column("share of G"),
             Column("gᵀHg/gᵀg"),
@@ -132,7 +136,7 @@ def _layer_table(result: Training) -> Table:
         ),
         notes=(
             "Share of G: ‖G‖_F / (‖G‖_F + ‖C‖_F). Negative: how many measurements have gᵀHg < 0, "
-            "with the gradient g in the layer's parameters.",
+            "with the gradient g in the layer's parameters. The bars begin at 0.",
         ),
     )
 
@@ -141,8 +145,7 @@ def _layer_row(row: LayerCurvature, course: Sequence[LayerCurvature]) -> tuple[s
     return (
         row.layer,
         f"{row.lambda_max:.4g}",
-        f"{course[0].lambda_max:.4g}",
-        f"{max(moment.lambda_max for moment in course):.4g}",
+        sparkline([moment.lambda_max for moment in thinned(course)], low=0),
         f"{row.trace:.4g}",
         _percent(row.gauss_newton_share),
         _number(row.gradient_curvature),
@@ -176,18 +179,13 @@ def _final_table(result: Training) -> Table:
     )
 
 
-def thinned(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
+def thinned(measurements: Sequence[Moment]) -> tuple[Moment, ...]:
     """At most SHOWN_MEASUREMENTS of them, evenly, with the first and the last one."""
     last = len(measurements) - 1
     if last < SHOWN_MEASUREMENTS:
         return tuple(measurements)
     places = (round(k * last / (SHOWN_MEASUREMENTS - 1)) for k in range(SHOWN_MEASUREMENTS))
     return tuple(measurements[place] for place in places)
-
-
-def threshold_formula(result: Training) -> str:
-    """How the sharpness's threshold follows from learning rate η and momentum β."""
-    return "(2+2β)/η" if result.options.momentum else "2/η"
 
 
 def _percent(share: float | None) -> str:

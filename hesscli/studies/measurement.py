@@ -232,7 +232,8 @@ def _factors(block: HessianBlock) -> tuple[Array, Array]:
 
 def _outputs(engine: ChainRule) -> Array:
     last = engine.problem.layers[-1]
-    return np.asarray(derivatives(last.activation).value(engine.nodes[-1].z))
+    f: Array = derivatives(last.activation).value(engine.nodes[-1].z)
+    return f
 
 
 def _require_finite(measurement: Measurement, problem: Problem) -> None:
