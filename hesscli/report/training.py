@@ -19,7 +19,7 @@ from hesscli.studies.training import Training
 
 Moment = TypeVar("Moment")
 
-# Rows of a table that, with what stands around it, fit a screen.
+# So many rows, with what stands around them, fit a screen.
 SHOWN_MEASUREMENTS = 20
 
 

@@ -205,8 +205,8 @@ def accuracy(f: Array, targets: Targets, loss: str) -> float | None:
 def _start(H: HessianBlock, last: Array | None, seed: tuple[int, ...]) -> Array:
     r = np.random.default_rng(seed).standard_normal(H.shape[0])
     r /= np.linalg.norm(r)
-    start = r if last is None else last + _FRESH * r
-    return start.astype(H.dtype)
+    start: Array = (r if last is None else last + _FRESH * r).astype(H.dtype)
+    return start
 
 
 def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
