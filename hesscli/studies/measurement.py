@@ -20,15 +20,15 @@ from hesscli.problem.errors import NumericalError, reason
 from hesscli.problem.losses import loss_derivatives
 from hesscli.problem.network import Array, Problem, Targets
 
-# ‖Hv − λv‖ ≤ 1e-3 λ: an eigenvalue lies within a thousandth of λ, as a rule far nearer, because
-# the error of a Rayleigh quotient is of second order in the residual.
-EIGENVALUE_TOLERANCE = 1e-3
-# Vectors that Lanczos holds before it looks whether it is done: from the last measurement's
-# eigenvector that is mostly enough.
+# ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
+# error of a Rayleigh quotient is of second order in the residual.
+EIGENVALUE_TOLERANCE = 1e-4
+# Vectors that Lanczos holds before it looks whether it is done: mostly enough.
 _LANCZOS_VECTORS = 8
-# How much of a random direction is mixed into that eigenvector, so that an eigenvector of another
-# eigenvalue is not taken for the largest's for ever.
-_FRESH = 0.1
+# Lanczos begins at the last measurement's eigenvector, with so much of the gradient, which leans
+# on the largest eigenvalues, and of a random direction. By itself the eigenvector could be that of
+# what has become the second largest eigenvalue, and its residual would not show it.
+_OF_GRADIENT, _OF_RANDOM = 0.3, 0.03
 # A block this small is diagonalized whole.
 _DENSE_SIZE = 64
 _CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy")
@@ -104,12 +104,11 @@ def measure(
     # Products of numbers near the type's end; what is not finite is refused below.
     with np.errstate(over="ignore", invalid="ignore"):
         for number, name in enumerate(problem.layer_names):
-            H = engine.hessian(name)
-            start = _start(H, vectors.get(name), (seed, step, number))
+            H, g = engine.hessian(name), first.gradient(name)
+            start = _start(H, vectors.get(name), g, (seed, step, number))
             lambda_max, found[name] = largest_eigenvalue(H, start)
-            g = first.gradient(name)
-            gradients.append(g)
             norm, along = _along(H, g)
+            gradients.append(g)
             layers.append(
                 LayerCurvature(
                     layer=name,
@@ -120,10 +119,10 @@ def measure(
                     gradient_curvature=along,
                 )
             )
-        H = engine.hessian(NETWORK)
-        start = _start(H, vectors.get(NETWORK), (seed, step, len(layers)))
+        H, g = engine.hessian(NETWORK), np.concatenate(gradients)
+        start = _start(H, vectors.get(NETWORK), g, (seed, step, len(layers)))
         sharpness, found[NETWORK] = largest_eigenvalue(H, start)
-        norm, along = _along(H, np.concatenate(gradients))
+        norm, along = _along(H, g)
         f = _outputs(engine)
         loss = float(loss_derivatives(problem.loss).value(f, problem.targets).sum())
     measurement = Measurement(
@@ -202,11 +201,21 @@ def accuracy(f: Array, targets: Targets, loss: str) -> float | None:
     return float(np.mean(f.argmax(axis=1) == labels))
 
 
-def _start(H: HessianBlock, last: Array | None, seed: tuple[int, ...]) -> Array:
-    r = np.random.default_rng(seed).standard_normal(H.shape[0])
-    r /= np.linalg.norm(r)
-    start: Array = (r if last is None else last + _FRESH * r).astype(H.dtype)
-    return start
+def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...]) -> Array:
+    start = _OF_RANDOM * _unit(np.random.default_rng(seed).standard_normal(H.shape[0]))
+    start = start + _OF_GRADIENT * _unit(g)
+    if last is not None:
+        start = start + last
+    return start.astype(H.dtype)
+
+
+def _unit(v: Array) -> Array:
+    """``v`` at length 1; 0 stays 0."""
+    largest = np.abs(v).max()
+    if largest == 0:
+        return v
+    scaled: Array = v / largest
+    return np.asarray(scaled / np.linalg.norm(scaled))
 
 
 def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
