@@ -108,13 +108,14 @@ def measure(
             start = _start(H, vectors.get(name), g, (seed, step, number))
             lambda_max, found[name] = largest_eigenvalue(H, start)
             norm, along = _along(H, g)
+            layer_trace, share = _trace_and_share(engine, name)
             gradients.append(g)
             layers.append(
                 LayerCurvature(
                     layer=name,
                     lambda_max=lambda_max,
-                    trace=trace(H),
-                    gauss_newton_share=_share(engine.gauss_newton(name), engine.curvature(name)),
+                    trace=layer_trace,
+                    gauss_newton_share=share,
                     gradient_norm=norm,
                     gradient_curvature=along,
                 )
@@ -164,16 +165,13 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     return float(values[0]), V[:, 0]
 
 
-def trace(block: HessianBlock) -> float:
-    """The trace, Σ_n ‖a_n‖² tr S_n of a layer's block; no probes are needed."""
-    a, S = _factors(block)
-    squares = np.einsum("ni,ni->n", a, a)
-    return float(squares @ np.einsum("nhh->n", S))
+def trace(a: Array, S: Array) -> float:
+    """The trace of a layer's block, Σ_n ‖a_n‖² tr S_n, of a (N, d) and S (N, units, units)."""
+    return float(np.einsum("ni,ni->n", a, a) @ np.einsum("nhh->n", S))
 
 
-def frobenius_norm(block: HessianBlock) -> float:
+def frobenius_norm(a: Array, S: Array) -> float:
     """‖H‖_F = (Σ_{n,m} (a_n·a_m)² ⟨S_n, S_m⟩)^{1/2} of a layer's block, in pieces of n."""
-    a, S = _factors(block)
     # Scaled to numbers near one, so that squares and fourth powers stay in the type's range.
     a_scale, S_scale = float(np.abs(a).max()), float(np.abs(S).max())
     if a_scale == 0 or S_scale == 0:
@@ -228,15 +226,18 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
     return largest * length, H.quadratic_form(direction / length)
 
 
-def _share(G: HessianBlock, C: HessianBlock) -> float | None:
-    g, c = frobenius_norm(G), frobenius_norm(C)
-    return g / (g + c) if g + c > 0 else None
-
-
-def _factors(block: HessianBlock) -> tuple[Array, Array]:
-    if not isinstance(block, LayerBlock):
-        raise TypeError(f"{block.parameter}: the blocks of one layer have a and S")
-    return block.a, block.S
+def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
+    """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
+    traces, norms = [], []
+    for block in (engine.gauss_newton(layer), engine.curvature(layer)):
+        if not isinstance(block, LayerBlock):
+            raise TypeError(f"{layer}: the block of a layer has a and S")
+        # Read once: an engine may go through the network for them.
+        a, S = block.a, block.S
+        traces.append(trace(a, S))
+        norms.append(frobenius_norm(a, S))
+    both = sum(norms)
+    return sum(traces), norms[0] / both if both > 0 else None
 
 
 def _outputs(engine: ChainRule) -> Array:
