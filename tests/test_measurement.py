@@ -9,6 +9,7 @@ import pytest
 from networks import make_problem
 
 from hesscli.engines.chainrule import ChainRule
+from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Activation, Layer, Loss, Problem
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
@@ -124,6 +125,12 @@ def test_where_the_hessian_is_zero_so_is_everything_read_off_it() -> None:
     assert (found.sharpness, found.trace, found.gradient_curvature) == (0.0, 0.0, 0.0)
     assert found.layers[0].gauss_newton_share is None
     assert found.accuracy is None
+
+
+def test_a_loss_beyond_the_type_is_refused_before_lanczos() -> None:
+    problem = make_problem(WIDTHS, "square", dtype="float32")
+    with pytest.raises(NumericalError, match=r"range of float32"):
+        measure(replace(problem, inputs=1e20 * problem.inputs), 0, 0.0, {}, 0)
 
 
 @pytest.mark.parametrize("scale", [1e-60, 1e-3, 1e60])

@@ -26,10 +26,11 @@ from hesscli.problem.network import Array, Layer, Problem, Targets
 
 @dataclass(frozen=True)
 class Descent:
-    """The loss of one mini-batch (with the reduction's factor c), and its gradient (P,)."""
+    """The loss of one batch (with the reduction's factor c), its gradient (P,), and f (N, c)."""
 
     loss: float
     gradient: Array
+    outputs: Array
 
 
 class Backpropagation:
@@ -56,8 +57,9 @@ class Backpropagation:
                 sweep.append((a, z))
                 a = sigma.value(z)
             c = parameters.dtype.type(self._problem.loss.scale(len(inputs)))
-            loss = float(c * self._loss.value(a, targets).sum())
-            g = c * self._loss.gradient(a, targets)
+            f = a
+            loss = float(c * self._loss.value(f, targets).sum())
+            g = c * self._loss.gradient(f, targets)
             gradient = np.empty_like(parameters)
             into = list(self._tensors(gradient))
             for index in reversed(range(len(tensors))):
@@ -69,7 +71,7 @@ class Backpropagation:
                     np.sum(g, axis=0, out=bias)
                 if index:
                     g = g @ tensors[index][0].T
-        return Descent(loss, gradient)
+        return Descent(loss, gradient, f)
 
     def outputs(self, parameters: Array, inputs: Array) -> Array:
         """The network's outputs f (N, c) for ``inputs`` (N, d), in pieces of bounded memory."""

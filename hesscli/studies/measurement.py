@@ -9,15 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.linalg import ArpackError, eigsh
 
+from hesscli.engines.backpropagation import Backpropagation, parameter_vector
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.chainfirst import ChainFirst
 from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import NETWORK
+from hesscli.engines.layout import NETWORK, layout_of
 from hesscli.engines.pieces import pieces
-from hesscli.problem.activations import derivatives
 from hesscli.problem.errors import NumericalError, reason
-from hesscli.problem.losses import loss_derivatives
 from hesscli.problem.network import Array, Problem, Targets
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
@@ -98,18 +96,23 @@ def measure(
     mixed into them. Raises NumericalError where a number leaves the range of the dtype.
     """
     engine = ChainRule(problem)
-    first = ChainFirst(engine)
+    theta = parameter_vector(problem.layers)
+    at = Backpropagation(problem).descent(theta, problem.inputs, problem.targets)
+    if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
+        raise NumericalError(
+            f"the loss or its gradient leaves the range of {problem.dtype}; use smaller weights"
+        )
+    starts = layout_of(problem, NETWORK).starts
     found: dict[str, Array] = {}
-    layers, gradients = [], []
+    layers = []
     # Products of numbers near the type's end; what is not finite is refused below.
     with np.errstate(over="ignore", invalid="ignore"):
         for number, name in enumerate(problem.layer_names):
-            H, g = engine.hessian(name), first.gradient(name)
+            H, g = engine.hessian(name), at.gradient[starts[number] : starts[number + 1]]
             start = _start(H, vectors.get(name), g, (seed, step, number))
             lambda_max, found[name] = largest_eigenvalue(H, start)
             norm, along = _along(H, g)
             layer_trace, share = _trace_and_share(engine, name)
-            gradients.append(g)
             layers.append(
                 LayerCurvature(
                     layer=name,
@@ -120,17 +123,15 @@ def measure(
                     gradient_curvature=along,
                 )
             )
-        H, g = engine.hessian(NETWORK), np.concatenate(gradients)
-        start = _start(H, vectors.get(NETWORK), g, (seed, step, len(layers)))
+        H = engine.hessian(NETWORK)
+        start = _start(H, vectors.get(NETWORK), at.gradient, (seed, step, len(layers)))
         sharpness, found[NETWORK] = largest_eigenvalue(H, start)
-        norm, along = _along(H, g)
-        f = _outputs(engine)
-        loss = float(loss_derivatives(problem.loss).value(f, problem.targets).sum())
+        norm, along = _along(H, at.gradient)
     measurement = Measurement(
         step=step,
         epoch=epoch,
-        loss=loss * problem.loss.scale(problem.examples),
-        accuracy=accuracy(f, problem.targets, problem.loss.name),
+        loss=at.loss,
+        accuracy=accuracy(at.outputs, problem.targets, problem.loss.name),
         sharpness=sharpness,
         trace=math.fsum(layer.trace for layer in layers),
         gradient_norm=norm,
@@ -238,12 +239,6 @@ def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None
         norms.append(frobenius_norm(a, S))
     both = sum(norms)
     return sum(traces), norms[0] / both if both > 0 else None
-
-
-def _outputs(engine: ChainRule) -> Array:
-    last = engine.problem.layers[-1]
-    f: Array = derivatives(last.activation).value(engine.nodes[-1].z)
-    return f
 
 
 def _require_finite(measurement: Measurement, problem: Problem) -> None:
