@@ -219,7 +219,9 @@ class _Run:
         except NumericalError as error:
             if step == 0:
                 raise
-            raise NumericalError(self._diverged(str(error))) from error
+            # What it advises is for a network as it was configured.
+            what, _, _ = str(error).partition(";")
+            raise NumericalError(self._diverged(what)) from error
 
     def _threshold(self) -> float:
         # Both losses are c_N N times the mean over examples: N c_N is 1, with the reduction sum N.
