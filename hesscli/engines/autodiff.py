@@ -243,12 +243,13 @@ class AutodiffHessian(_Block):
         if self.parameter == INPUT:
             return super().rows(start, stop)
         stop = min(stop, self.shape[0])
+        if self._is_one_layers:
+            (panel,) = self.panels(start, stop)
+            return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
         # np.asarray takes TensorFlow's memory as it is.
         batch = self._x, self._targets
         parts = [
-            np.asarray(
-                self._traced_rows(index)(self.engine.tf.range(low - first, high - first), *batch)
-            )
+            np.asarray(self._traced(index)(self._range(low, high, first), *batch))
             for index, first in enumerate(self.layout.starts[:-1])
             for low, high in pieces(
                 max(start, first), min(stop, self.layout.starts[index + 1]), self._bytes_each
@@ -257,12 +258,29 @@ class AutodiffHessian(_Block):
         empty = np.empty((0, self.shape[0]), dtype=self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
 
-    def _traced_rows(self, index: int) -> Callable[..., Tensor]:
-        """The function of ``_row_function``, traced once in the engine for all examples."""
+    def panels(self, start: int, stop: int) -> tuple[Array, ...]:
+        if not self._is_one_layers:
+            return super().panels(start, stop)
+        (segment,) = self.layout.segments
+        numbers = self._range(start, min(stop, self.shape[0]), 0)
+        flat = self._traced(0)(numbers, self._x, self._targets)
+        return (np.asarray(flat).reshape(segment.rows, -1, segment.units),)
+
+    @property
+    def _is_one_layers(self) -> bool:
+        return not self._in_input and len(self.layout.segments) == 1
+
+    def _range(self, start: int, stop: int, first: int) -> Tensor:
+        return self.engine.tf.range(start - first, stop - first)
+
+    def _traced(self, index: int) -> Callable[..., Tensor]:
+        """The function of a segment's rows or panel, traced once in the engine."""
+        # One function does for the inputs of all examples.
         block = INPUT if self._example is not None else self.parameter
         traced = self.engine.traced
         if (block, index) not in traced:
-            traced[block, index] = self._row_function(index)
+            one = self._is_one_layers
+            traced[block, index] = self._panel_function() if one else self._row_function(index)
         return traced[block, index]
 
     def _row_function(self, index: int) -> Callable[..., Tensor]:
@@ -281,7 +299,7 @@ class AutodiffHessian(_Block):
                 outer.watch(values)
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(steps)
-                    f = self._moved_output(segment, numbers, steps, x)
+                    f, _ = self._moved_output(segment, numbers, steps, x)
                     loss = engine.loss(f, targets)
                 slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
             jacobians = outer.jacobian(slopes, values, unconnected_gradients="zero")
@@ -289,27 +307,76 @@ class AutodiffHessian(_Block):
             flat = [tf.reshape(jacobian, [count, -1]) for jacobian in jacobians.values()]
             return tf.concat(flat, axis=1) if len(flat) > 1 else flat[0]
 
+        return self._compiled(rows)
+
+    def _panel_function(self) -> Callable[..., Tensor]:
+        """A traced function from row numbers (R,) of a layer's block to its panel (n, R · units).
+
+        As ``_row_function``, but differentiated first by what is added to the layer's
+        pre-activations, for all rows in one vectorized pass, and then through the layer's own
+        linear map z = a W, which gives all rows as one matrix product.
+        """
+        engine, tf = self.engine, self.engine.tf
+        (segment,) = self.layout.segments
+        examples = self._x.shape[0]
+
+        def panel(numbers: Tensor, x: Tensor, targets: Tensor) -> Tensor:
+            steps = tf.zeros(tf.shape(numbers), dtype=self.dtype.name)
+            added = tf.zeros((examples, segment.units), dtype=self.dtype.name)
+            with tf.GradientTape(watch_accessed_variables=False) as outer:
+                outer.watch(added)
+                with tf.GradientTape(watch_accessed_variables=False) as inner:
+                    inner.watch(steps)
+                    f, factors = self._moved_output(segment, numbers, steps, x, added)
+                    loss = engine.loss(f, targets)
+                slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
+            jacobian = outer.jacobian(slopes, added, unconnected_gradients="zero")
+            by_row = tf.reshape(tf.transpose(jacobian, [1, 0, 2]), [examples, -1])
+            wide = tf.zeros((segment.rows, tf.shape(by_row)[1]), dtype=self.dtype.name)
+            # The product's own value is never needed, so that the graph leaves it out. With the
+            # factors the other way round its gradient is a product without a transposed factor.
+            transposed = tf.transpose(factors)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(wide)
+                z = tf.matmul(transposed, wide, transpose_a=True)
+            return tape.gradient(z, wide, output_gradients=by_row)
+
+        return self._compiled(panel)
+
+    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        tf = self.engine.tf
         specs = [tf.TensorSpec([None], tf.int32)]
         specs += [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (self._x, self._targets)]
-        traced: Callable[..., Tensor] = tf.function(rows, input_signature=specs, autograph=False)
+        traced: Callable[..., Tensor] = tf.function(
+            function, input_signature=specs, autograph=False
+        )
         return traced
 
-    def _moved_output(self, segment: Segment, numbers: Tensor, steps: Tensor, x: Tensor) -> Tensor:
-        """The output after steps (R,) in the parameters with these numbers in the segment."""
+    def _moved_output(
+        self, segment: Segment, numbers: Tensor, steps: Tensor, x: Tensor, added: Tensor = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The output after steps (R,) in the parameters with these numbers in the segment.
+
+        And what the segment's parameters multiply, (N, rows): row i of a kernel is multiplied
+        by a[:, i], the bias by 1. ``added`` is added to the layer's pre-activations.
+        """
         engine, tf = self.engine, self.engine.tf
         units = tf.one_hot(numbers % segment.units, segment.units, dtype=self.dtype.name)
         if self._example is not None:
-            return engine.output(x + tf.matmul(steps[None], units), {})
+            return engine.output(x + tf.matmul(steps[None], units), {}), x
+        multiplied: list[Tensor] = []
 
         def shift(a: Tensor) -> Tensor:
-            # Row i of a kernel is multiplied by a[:, i], the bias by 1.
             ones = tf.ones_like(a[:, :1])
-            has_kernel = not segment.tensors[0].is_vector
-            factors = tf.concat([a, ones], axis=1) if has_kernel else ones
-            return tf.matmul(tf.gather(factors, numbers // segment.units, axis=1) * steps, units)
+            parts = [ones if tensor.is_vector else a for tensor in segment.tensors]
+            factors = tf.concat(parts, axis=1) if len(parts) > 1 else parts[0]
+            multiplied.append(factors)
+            chosen = tf.gather(factors, numbers // segment.units, axis=1)
+            return added + tf.matmul(chosen * steps, units)
 
         layer = engine.problem.layer_index(layer_of(segment.tensors[0].name))
-        return engine.output(x, self._values, (layer, shift))
+        f = engine.output(x, self._values, (layer, shift))
+        return f, multiplied[0]
 
 
 class AutodiffGaussNewton(_Block):

@@ -52,6 +52,20 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         units[np.arange(start, stop), np.arange(stop - start)] = 1
         return np.ascontiguousarray(self._matmat(units).T)
 
+    def panels(self, start: int, stop: int) -> tuple[Array, ...]:
+        """Rows ``start`` to ``stop`` as an (n, stop − start, units) array for each segment.
+
+        panel[j, r, l] = H[start + r, (j,l)], for j of the segment's n rows: the order in which
+        one matrix product gives the rows of a layer's block.
+        """
+        rows = self.rows(start, stop)
+        return tuple(
+            rows[:, low : low + segment.size]
+            .reshape(len(rows), segment.rows, segment.units)
+            .swapaxes(0, 1)
+            for segment, low in zip(self.layout.segments, self.layout.starts, strict=False)
+        )
+
     def quadratic_form(self, v: Array) -> float:
         """vᵀ H v for v of shape (P,) or of the parameter's own shape."""
         flat = np.asarray(v, dtype=self.dtype).reshape(-1)

@@ -6,88 +6,182 @@ for a bias the constant 1, for a whole layer a_n with a 1 appended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.layout import Layout
 from hesscli.engines.pieces import pieces
+from hesscli.engines.roperator import Direction, ROperator, Term
 from hesscli.problem.network import Array
 
 
-class LayerBlock(HessianBlock):
-    """A block within one layer: H[(i,h),(j,l)] = Σ_n a_n[i] a_n[j] S_n[h,l].
+class _ParameterBlock(HessianBlock):
+    """A block of parameters, whose products go through the R-operator.
 
-    ``a`` is (N, inputs), ``S`` (N, units, units). Nothing of size (P, P) is ever formed.
+    ``indices`` are the layers of the layout's segments.
     """
 
-    def __init__(self, parameter: str, layout: Layout, a: Array, S: Array) -> None:
-        self.a = a
-        self.S = S
-        self.inputs, self.units = a.shape[1], S.shape[1]
-        super().__init__(parameter, layout, a.dtype)
+    def __init__(
+        self,
+        parameter: str,
+        layout: Layout,
+        r_operator: ROperator,
+        term: Term,
+        indices: tuple[int, ...],
+    ) -> None:
+        self._r_operator = r_operator
+        self._term = term
+        self._indices = indices
+        super().__init__(parameter, layout, r_operator.nodes[0].z.dtype)
 
     def _matmat(self, V: Array) -> Array:
-        # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n
-        examples, columns = len(self.a), V.shape[1]
-        U = self.a @ V.reshape(self.inputs, -1)
-        SU = self.S @ U.reshape(examples, self.units, columns)
-        product: Array = self.a.T @ SU.reshape(examples, -1)
-        return product.reshape(-1, columns)
-
-    def rows(self, start: int, stop: int) -> Array:
-        # Row (i,h) as an (inputs, units) array:  aᵀ · (a[:, i] ⊙ S[:, h, :])
-        stop = min(stop, self.shape[0])
-        rows = np.empty((stop - start, self.inputs, self.units), dtype=self.dtype)
-        S = self.S.transpose(1, 0, 2)
-        for low, high in pieces(start, stop, self.S[:, 0].nbytes):
-            i, h = np.divmod(np.arange(low, high), self.units)
-            weighted = self.a.T[i, :, None] * S[h]
-            np.matmul(self.a.T, weighted, out=rows[low - start : high - start])
-        return rows.reshape(stop - start, self.shape[0])
+        product = np.empty(V.shape, dtype=self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for low, high in pieces(0, V.shape[1], self.shape[0] * self.dtype.itemsize):
+                directions = self._directions(V[:, low:high])
+                results = self._r_operator.products(directions, self._term)
+                np.concatenate([_flat(result) for result in results], out=product[:, low:high])
+        return product
 
     def quadratic_form(self, v: Array) -> float:
-        # Σ_n u_nᵀ S_n u_n,  u_n = Vᵀ a_n
-        u = self.a @ np.asarray(v, dtype=self.dtype).reshape(self.inputs, self.units)
-        return float(np.einsum("nh,nhl,nl->", u, self.S, u, optimize=True))
+        flat = np.asarray(v, dtype=self.dtype).reshape(-1, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._r_operator.form(self._directions(flat), self._term)
+
+    def _directions(self, V: Array) -> list[Direction]:
+        """The columns of V (P, k) as directions in the layers' parameters."""
+        directions = []
+        for segment, low, index in zip(
+            self.layout.segments, self.layout.starts, self._indices, strict=False
+        ):
+            part = V[low : low + segment.size].reshape(segment.rows, segment.units, -1)
+            part = np.ascontiguousarray(part.swapaxes(1, 2), dtype=self.dtype)
+            kernel = None if segment.tensors[0].is_vector else part[: segment.tensors[0].rows]
+            bias = part[-1] if segment.tensors[-1].is_vector else None
+            directions.append(Direction(index, kernel, bias))
+        return directions
+
+
+class LayerBlock(_ParameterBlock):
+    """A block within one layer: H[(i,h),(j,l)] = Σ_n a_n[i] a_n[j] S_n[h,l].
+
+    ``a`` is (N, inputs), ``S`` (N, units, units), computed when it is first asked for. Nothing of
+    size (P, P) is ever formed.
+    """
+
+    def __init__(
+        self,
+        parameter: str,
+        layout: Layout,
+        r_operator: ROperator,
+        term: Term,
+        index: int,
+        S: Callable[[], Array],
+    ) -> None:
+        self._second = S
+        (segment,) = layout.segments
+        self.inputs, self.units = segment.rows, segment.units
+        super().__init__(parameter, layout, r_operator, term, (index,))
+
+    @property
+    def S(self) -> Array:
+        return self._second()
+
+    @cached_property
+    def a(self) -> Array:
+        a = self._r_operator.nodes[self._indices[0]].a
+        ones = np.ones((len(a), 1), dtype=a.dtype)
+        (segment,) = self.layout.segments
+        factors = [ones if tensor.is_vector else a for tensor in segment.tensors]
+        return factors[0] if len(factors) == 1 else np.concatenate(factors, axis=1)
+
+    def panels(self, start: int, stop: int) -> tuple[Array, ...]:
+        # All rows (i,h) at once:  aᵀ · (a[:, i] ⊙ S[:, h, :]),  without the inputs that are 0.
+        stop = min(stop, self.shape[0])
+        i, h = np.divmod(np.arange(start, stop), self.units)
+        seen, a = self._seen
+        rows = np.flatnonzero(np.isin(i, seen))
+        weighted = np.take(self.S, h[rows], axis=1)
+        weighted *= self.a[:, i[rows], None]
+        product = a.T @ weighted.reshape(len(a), len(rows) * self.units)
+        shape = (self.inputs, stop - start, self.units)
+        if len(seen) == self.inputs:
+            return (product.reshape(shape),)
+        panel = np.zeros(shape, dtype=self.dtype)
+        panel[np.ix_(seen, rows)] = product.reshape(len(seen), len(rows), self.units)
+        return (panel,)
+
+    def rows(self, start: int, stop: int) -> Array:
+        (panel,) = self.panels(start, stop)
+        return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
+
+    @cached_property
+    def _seen(self) -> tuple[NDArray[np.intp], Array]:
+        """The inputs that are not 0 in the whole batch, and ``a`` in these columns."""
+        seen = np.flatnonzero(self.a.any(axis=0))
+        return seen, self.a if seen.size == self.inputs else np.ascontiguousarray(self.a[:, seen])
 
 
 class InputBlock(HessianBlock):
     """The block of one example's input, W S Wᵀ; ``W`` is (inputs, units), ``S`` (units, units)."""
 
-    def __init__(self, parameter: str, layout: Layout, W: Array, S: Array) -> None:
-        self.W = W
-        self.S = S
+    def __init__(
+        self,
+        parameter: str,
+        layout: Layout,
+        r_operator: ROperator,
+        term: Term,
+        example: int,
+        W: Array,
+        S: Callable[[], Array],
+    ) -> None:
+        self._r_operator = r_operator
+        self._term = term
+        self._chosen = slice(example, example + 1)
+        self._W = W
+        self._second = S
         super().__init__(parameter, layout, W.dtype)
 
+    @cached_property
+    def S(self) -> Array:
+        return self._second()
+
     def _matmat(self, V: Array) -> Array:
-        product: Array = self.W @ (self.S @ (self.W.T @ V))
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = self._r_operator.input_products(V.T[None], self._chosen, self._term)
+        product: Array = products[0].T
         return product
 
     def rows(self, start: int, stop: int) -> Array:
-        rows: Array = self.W[start:stop] @ self.S @ self.W.T
+        rows: Array = self._W[start:stop] @ self.S @ self._W.T
         return rows
 
 
 class InputsBlock(HessianBlock):
     """All inputs of the batch: W S_n Wᵀ for each example, and 0 between two of them.
 
-    The loss is a sum over examples, each of which sees its own input only. ``W`` is (inputs,
-    units), ``S`` (N, units, units).
+    The loss is a sum over examples, each of which sees its own input only.
     """
 
-    def __init__(self, parameter: str, layout: Layout, W: Array, S: Array) -> None:
-        self.W = W
-        self.S = S
-        super().__init__(parameter, layout, W.dtype)
+    def __init__(self, parameter: str, layout: Layout, r_operator: ROperator, term: Term) -> None:
+        self._r_operator = r_operator
+        self._term = term
+        super().__init__(parameter, layout, r_operator.nodes[0].z.dtype)
 
     def _matmat(self, V: Array) -> Array:
-        by_example = V.reshape(len(self.S), self.W.shape[0], V.shape[1])
-        product: Array = self.W @ (self.S @ (self.W.T @ by_example))
-        return product.reshape(V.shape)
+        examples, inputs = self._r_operator.nodes[0].a.shape
+        by_example = V.reshape(examples, inputs, -1).swapaxes(1, 2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = self._r_operator.input_products(
+                np.ascontiguousarray(by_example), slice(None), self._term
+            )
+        product: Array = products.swapaxes(1, 2).reshape(V.shape)
+        return product
 
 
 @dataclass(frozen=True)
@@ -102,56 +196,34 @@ class CrossTerm:
     B: Array
 
 
-class NetworkBlock(HessianBlock):
+class NetworkBlock(_ParameterBlock):
     """All parameters at once: the layers' own blocks, and the blocks between each two layers.
 
-    ``layers`` are the diagonal blocks, ``g`` the gradients (N, units) at their pre-activations
-    (zeros for the Gauss–Newton term), ``cross`` the CrossTerm of each pair (k, l), k < l.
+    ``layers`` are the diagonal blocks, ``cross`` gives the CrossTerm of each pair (k, l), k < l.
     """
 
     def __init__(
         self,
         parameter: str,
         layout: Layout,
+        r_operator: ROperator,
+        term: Term,
         layers: tuple[LayerBlock, ...],
-        g: tuple[Array, ...],
-        cross: dict[tuple[int, int], CrossTerm],
+        cross: Callable[[tuple[LayerBlock, ...]], dict[tuple[int, int], CrossTerm]],
     ) -> None:
         self.layers = layers
-        self.g = g
-        self.cross = cross
-        super().__init__(parameter, layout, layers[0].dtype)
+        self._make_cross = cross
+        super().__init__(parameter, layout, r_operator, term, tuple(range(len(layers))))
 
-    def _matmat(self, V: Array) -> Array:
-        columns = V.shape[1]
-        parts = [V[low:high] for low, high in pairwise(self.layout.starts)]
-        results: list[Array] = [
-            layer.matmat(part) for layer, part in zip(self.layers, parts, strict=True)
-        ]
-        examples = len(self.layers[0].a)
-        shaped = [
-            part.reshape(layer.inputs, layer.units, columns)
-            for layer, part in zip(self.layers, parts, strict=True)
-        ]
-        pushed = [
-            np.einsum("ni,iuc->nuc", layer.a, part, optimize=True)
-            for layer, part in zip(self.layers, shaped, strict=True)
-        ]
-        for (k, other), term in self.cross.items():
-            lower, upper = self.layers[k], self.layers[other]
-            # To the upper layer: (M U_k)ᵀ g_l + a_lᵀ (B U_k).
-            upwards = np.einsum("njc,nq->jqc", term.M @ pushed[k], self.g[other], optimize=True)
-            upwards += (upper.a.T @ (term.B @ pushed[k]).reshape(examples, -1)).reshape(
-                upwards.shape
-            )
-            # To the lower layer: a_kᵀ (Mᵀ V_l g_l + Bᵀ U_l).
-            through = np.einsum("jqc,nq->njc", shaped[other], self.g[other], optimize=True)
-            back = term.M.transpose(0, 2, 1) @ through + term.B.transpose(0, 2, 1) @ pushed[other]
-            results[other] = results[other] + upwards.reshape(results[other].shape)
-            results[k] = results[k] + (lower.a.T @ back.reshape(examples, -1)).reshape(
-                results[k].shape
-            )
-        return np.concatenate(results)
+    @cached_property
+    def cross(self) -> dict[tuple[int, int], CrossTerm]:
+        return self._make_cross(self.layers)
+
+    @cached_property
+    def g(self) -> tuple[Array, ...]:
+        """The gradients (N, units) at the pre-activations; zeros for the Gauss–Newton term."""
+        share = self.dtype.type(self._term.bent)
+        return tuple(share * node.g_z for node in self._r_operator.nodes)
 
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
@@ -192,3 +264,13 @@ class NetworkBlock(HessianBlock):
                 part = theirs.a.T @ (M * self.g[layer].T[h, :, None] + a * B)
             rows[low - start : high - start] = part
         return rows.reshape(stop - start, theirs.shape[0])
+
+
+def _flat(direction: Direction) -> Array:
+    """A layer's products as columns (P, k), kernel before bias."""
+    parts = [
+        part.swapaxes(1, 2).reshape(-1, part.shape[1])
+        for part in (direction.kernel, None if direction.bias is None else direction.bias[None])
+        if part is not None
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

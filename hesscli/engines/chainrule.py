@@ -1,15 +1,18 @@
 """The first witness: the chain rule for Hessians, written out by hand in NumPy.
 
 Two things travel backwards for each example n: the gradient g (N, d) and the Hessian S (N, d, d)
-with respect to the current quantity. S is kept as its two parts: G, the Gauss–Newton term, to
-which every curvature part O below the loss is missing, and C, the curvature term, with S = G + C.
-C is summed from its own parts, never as a difference, so that it keeps its digits when it is
-small.
+with respect to the current quantity. A sweep carries one *term* of S:
 
-    loss          g = c ∂ℓ/∂f          G = c ∂²ℓ/∂f²            C = 0
-    activation    g ← σ′ ⊙ g           G ← diag(σ′) G diag(σ′)   C ← diag(σ′) C diag(σ′) + O,
-                                                                 O = diag(σ″ ⊙ g)
-    dense         g ← g Wᵀ             G ← W G Wᵀ                C ← W C Wᵀ
+    loss          g = c ∂ℓ/∂f          S = c ∂²ℓ/∂f²
+    activation    g ← σ′ ⊙ g           S ← diag(σ′) S diag(σ′) + O,   O = diag(σ″ ⊙ g)
+    dense         g ← g Wᵀ             S ← W S Wᵀ
+
+The Gauss–Newton term lacks every O below the loss, the curvature term starts at the loss with 0;
+the Hessian is their sum. The curvature term is summed from its own parts, never as a difference,
+so that it keeps its digits when it is small.
+
+The gradients are computed once, for all examples. S is units × units for every example: it is
+computed where rows of a block are asked for, and products go without it (roperator.py).
 
 Source: Skorski, Temperoni and Theobald, "Revisiting Weight Initialization of Deep Neural
 Networks" (ACML 2021), and the second-order backpropagation of Bishop, "Pattern Recognition and
@@ -18,45 +21,26 @@ Machine Learning", section 5.4.5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainblocks import (
-    CrossTerm,
-    InputBlock,
-    InputsBlock,
-    LayerBlock,
-    NetworkBlock,
-)
-from hesscli.engines.layout import INPUT, NETWORK, input_example, layer_of, layout_of
+from hesscli.engines.chainblocks import CrossTerm, InputBlock, InputsBlock, LayerBlock, NetworkBlock
+from hesscli.engines.layout import INPUT, NETWORK, Layout, input_example, layer_of, layout_of
+from hesscli.engines.pieces import pieces
 from hesscli.engines.quantities import Quantity
+from hesscli.engines.roperator import CURVATURE, GAUSS_NEWTON, HESSIAN, Node, ROperator, Term
 from hesscli.problem.activations import derivatives
-from hesscli.problem.errors import NumericalError
+from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.losses import loss_derivatives
+from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array, Problem
 
-
-@dataclass(frozen=True)
-class Node:
-    """What the two sweeps leave at one dense layer.
-
-    ``a`` (N, inputs) is the layer's input and ``z`` (N, units) its pre-activation; ``g_a`` and
-    ``g_z`` (N, units) are the gradients at the activation's output and at z; ``G`` and ``C``
-    (N, units, units) the Gauss–Newton and curvature terms of the Hessian at z; ``S_a``
-    (N, units, units) is the Hessian at the activation's output.
-    """
-
-    a: Array
-    z: Array
-    g_a: Array
-    g_z: Array
-    S_a: Array
-    G: Array
-    C: Array
+# The Hessians of all examples at one layer leave this share of the available memory.
+_SECOND_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -75,19 +59,56 @@ class NodeTerms:
 
 
 class ChainRule:
-    """The chain-rule engine for one problem; the sweep runs once, when it is first needed."""
+    """The chain-rule engine for one problem; its sweeps run when they are first needed."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self._kept: dict[tuple[Term, int], Array] = {}
 
     def hessian(self, parameter: str) -> HessianBlock:
-        return self._block(parameter, [node.G + node.C for node in self.nodes], 1)
+        return self._block(parameter, HESSIAN)
 
     def gauss_newton(self, parameter: str) -> HessianBlock:
-        return self._block(parameter, [node.G for node in self.nodes], 0)
+        return self._block(parameter, GAUSS_NEWTON)
 
     def curvature(self, parameter: str) -> HessianBlock:
-        return self._block(parameter, [node.C for node in self.nodes], 1)
+        return self._block(parameter, CURVATURE)
+
+    def second(self, index: int, term: Term = HESSIAN) -> Array:
+        """S (N, units, units) at the pre-activation of layer ``index``, kept for later.
+
+        Raises InputError, with the size, beyond the memory there is, and NumericalError where it
+        leaves the range of the dtype.
+        """
+        if (term, index) not in self._kept:
+            problem, units = self.problem, self.problem.layers[index].units
+            shape = (problem.examples, units, units)
+            _require_memory(problem, index, shape)
+            S = np.empty(shape, dtype=problem.dtype)
+            for start, stop in self._chunks(index):
+                *_, (_, S[start:stop]) = self.sweep(slice(start, stop), term, down_to=index)
+            self._kept[term, index] = S
+        return self._kept[term, index]
+
+    def sweep(
+        self, chosen: slice, term: Term = HESSIAN, down_to: int = 0
+    ) -> Iterator[tuple[int, Array]]:
+        """(k, S) of one term at the pre-activation of each layer k from the last to ``down_to``.
+
+        S is (n, units, units) for the n examples ``chosen``: what is held at a time grows with
+        them and not with the batch.
+        """
+        problem = self.problem
+        # Overflow is reported by name below, not by NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore"):
+            S = self._second_at_output(chosen, term)
+            for index in range(len(problem.layers) - 1, down_to - 1, -1):
+                S = self._through_activation(index, S, chosen, term)
+                _require_finite(problem.layers[index].name, "backward sweep", (S,))
+                yield index, S
+                if index > down_to:
+                    W = problem.layers[index].kernel
+                    S = W @ S @ W.T
 
     def node_terms(self, quantity: Quantity, start: int, stop: int) -> NodeTerms:
         """The node whose input is ``quantity``, for the examples from ``start`` to ``stop``."""
@@ -95,103 +116,143 @@ class ChainRule:
         # Overflow is for who judges the numbers, as in ``nodes``.
         with np.errstate(over="ignore", invalid="ignore"):
             if quantity.kind == "loss":
-                last = self.nodes[-1]
-                S = last.S_a[chosen]
-                return NodeTerms(g=last.g_a[chosen], I=S, O=np.zeros_like(S), S=S)
+                S = self._second_at_output(chosen, HESSIAN)
+                return NodeTerms(g=self.nodes[-1].g_a[chosen], I=S, O=np.zeros_like(S), S=S)
             node = self.nodes[index]
-            S_z = node.G[chosen] + node.C[chosen]
             if quantity.kind == "activation":
                 # I = diag(σ′) S_a diag(σ′),   O = diag(σ″ ⊙ g_a)
-                sigma, z = derivatives(self.problem.layers[index].activation), node.z[chosen]
-                slope = sigma.first(z)
-                linear = slope[:, :, None] * node.S_a[chosen] * slope[:, None, :]
-                curvature = _diagonal(sigma.second(z) * node.g_a[chosen])
-                return NodeTerms(g=node.g_z[chosen], I=linear, O=curvature, S=S_z)
+                slope, S_a = node.slope[chosen], self.second_at_activation(index, chosen)
+                linear = slope[:, :, None] * S_a * slope[:, None, :]
+                curvature = _diagonal(node.bend[chosen])
+                return NodeTerms(
+                    g=node.g_z[chosen],
+                    I=linear,
+                    O=curvature,
+                    S=self._through_activation(index, S_a, chosen, HESSIAN),
+                )
             # g_x = g_z Wᵀ,   I = W S_z Wᵀ,   O = 0
             W = self.problem.layers[index].kernel
+            *_, (_, S_z) = self.sweep(chosen, down_to=index)
             linear = W @ S_z @ W.T
-            g, S = node.g_z[chosen] @ W.T, linear
-            if index > 0:
-                g, S = self.nodes[index - 1].g_a[chosen], self.nodes[index - 1].S_a[chosen]
-            return NodeTerms(g=g, I=linear, O=np.zeros_like(linear), S=S)
+            g = self.nodes[index - 1].g_a[chosen] if index > 0 else node.g_z[chosen] @ W.T
+            return NodeTerms(g=g, I=linear, O=np.zeros_like(linear), S=linear)
 
-    def _block(self, parameter: str, S: list[Array], share_of_g: int) -> HessianBlock:
-        """The block of one term: ``S`` at every pre-activation, and whether g is in it (1 or 0)."""
+    def second_at_activation(self, index: int, chosen: slice) -> Array:
+        """The Hessian S_a (n, units, units) at the output of layer ``index``'s activation."""
+        if index == len(self.problem.layers) - 1:
+            return self._second_at_output(chosen, HESSIAN)
+        W = self.problem.layers[index + 1].kernel
+        *_, (_, S) = self.sweep(chosen, down_to=index + 1)
+        return np.asarray(W @ S @ W.T)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The first-order quantities, a Node for each layer; NumericalError on overflow."""
+        problem = self.problem
+        with np.errstate(over="ignore", invalid="ignore"):
+            inputs, pre_activations, f = self._forward()
+            g = self._scale * loss_derivatives(problem.loss).gradient(f, problem.targets)
+            nodes: list[Node] = []
+            for layer, a, z in reversed(
+                list(zip(problem.layers, inputs, pre_activations, strict=True))
+            ):
+                sigma = derivatives(layer.activation)
+                slope, g_a = sigma.first(z), g
+                bend, g = sigma.second(z) * g_a, slope * g_a
+                _require_finite(layer.name, "backward sweep", (slope, bend, g))
+                nodes.append(Node(a=a, z=z, slope=slope, bend=bend, g_a=g_a, g_z=g))
+                g = g @ layer.kernel.T
+        return tuple(reversed(nodes))
+
+    @cached_property
+    def r_operator(self) -> ROperator:
+        """Products with every block, without S."""
+        f, problem = self._output, self.problem
+        product = loss_derivatives(problem.loss).hessian_product(f, problem.targets)
+        return ROperator(problem.layers, self.nodes, product, self._scale)
+
+    def _block(self, parameter: str, term: Term) -> HessianBlock:
         layout = layout_of(self.problem, parameter)
         example = input_example(parameter)
-        if example is not None:
-            return InputBlock(parameter, layout, self.problem.layers[0].kernel, S[0][example])
-        if parameter == INPUT:
-            return InputsBlock(parameter, layout, self.problem.layers[0].kernel, S[0])
+        if example is not None or parameter == INPUT:
+            return self._input_block(parameter, layout, example, term)
         if parameter == NETWORK:
-            names = self.problem.layer_names
-            layers = tuple(self._layer_block(name, S[k]) for k, name in enumerate(names))
-            g = tuple(share_of_g * node.g_z for node in self.nodes)
-            return NetworkBlock(parameter, layout, layers, g, self._cross_terms(layers))
-        return self._layer_block(parameter, S[self.problem.layer_index(layer_of(parameter))])
+            layers = tuple(self._layer_block(name, term) for name in self.problem.layer_names)
+            return NetworkBlock(parameter, layout, self.r_operator, term, layers, self._cross)
+        return self._layer_block(parameter, term)
 
-    def _layer_block(self, parameter: str, S: Array) -> LayerBlock:
+    def _input_block(
+        self, parameter: str, layout: Layout, example: int | None, term: Term
+    ) -> HessianBlock:
+        W = self.problem.layers[0].kernel
+        if example is None:
+            return InputsBlock(parameter, layout, self.r_operator, term)
+        chosen = slice(example, example + 1)
+
+        def S() -> Array:
+            *_, (_, at_first) = self.sweep(chosen, term)
+            return np.asarray(at_first[0])
+
+        return InputBlock(parameter, layout, self.r_operator, term, example, W, S)
+
+    def _layer_block(self, parameter: str, term: Term) -> LayerBlock:
         layout = layout_of(self.problem, parameter)
-        a = self.nodes[self.problem.layer_index(layer_of(parameter))].a
-        ones = np.ones((len(a), 1), dtype=a.dtype)
-        (segment,) = layout.segments
-        factors = [ones if tensor.is_vector else a for tensor in segment.tensors]
-        return LayerBlock(parameter, layout, np.concatenate(factors, axis=1), S)
+        index = self.problem.layer_index(layer_of(parameter))
+        return LayerBlock(
+            parameter,
+            layout,
+            self.r_operator,
+            term,
+            index,
+            lambda: self.second(index, term),
+        )
 
-    def _cross_terms(self, layers: tuple[LayerBlock, ...]) -> dict[tuple[int, int], CrossTerm]:
+    def _cross(self, layers: tuple[LayerBlock, ...]) -> dict[tuple[int, int], CrossTerm]:
         """M = ∂a_{l-1}/∂z_k and B = S_l W_lᵀ M for every k < l.
 
         M grows layer by layer: it is diag(σ′_k) for l = k + 1, and diag(σ′_l) W_lᵀ M beyond l.
         """
         cross: dict[tuple[int, int], CrossTerm] = {}
         for k in range(len(layers)):
-            M = _diagonal(self._slope(k))
+            M = _diagonal(self.nodes[k].slope)
             for upper in range(k + 1, len(layers)):
                 through = self.problem.layers[upper].kernel.T @ M
                 constant = layers[upper].inputs - M.shape[1]
                 padded = np.pad(M, ((0, 0), (0, constant), (0, 0)))
                 cross[k, upper] = CrossTerm(padded, layers[upper].S @ through)
-                M = self._slope(upper)[:, :, None] * through
+                M = self.nodes[upper].slope[:, :, None] * through
         return cross
 
-    def _slope(self, index: int) -> Array:
-        return derivatives(self.problem.layers[index].activation).first(self.nodes[index].z)
-
-    @cached_property
-    def nodes(self) -> tuple[Node, ...]:
-        """The sweep's quantities, a Node for each layer; NumericalError where it overflows."""
-        # Overflow is reported by name below, not by NumPy's warnings.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._sweep()
-
-    def _sweep(self) -> tuple[Node, ...]:
+    def _second_at_output(self, chosen: slice, term: Term) -> Array:
         problem = self.problem
-        inputs, pre_activations, f = self._forward()
-        loss = loss_derivatives(problem.loss)
-        c = problem.dtype.type(problem.loss.scale(problem.examples))
-        g = c * loss.gradient(f, problem.targets)
-        G = c * loss.hessian(f, problem.targets)
-        C = np.zeros_like(G)
-        nodes: list[Node] = []
-        for layer, a, z in reversed(
-            list(zip(problem.layers, inputs, pre_activations, strict=True))
-        ):
-            sigma = derivatives(layer.activation)
-            slope, bend = sigma.first(z), sigma.second(z)
-            g_a, S_a = g, G + C
-            g = slope * g_a
-            G = slope[:, :, None] * G * slope[:, None, :]
-            C = slope[:, :, None] * C * slope[:, None, :]
-            diagonal = np.arange(layer.units)
-            C[:, diagonal, diagonal] += bend * g_a
-            _require_finite(layer.name, "backward sweep", (g, G, C))
-            nodes.append(Node(a=a, z=z, g_a=g_a, g_z=g, S_a=S_a, G=G, C=C))
-            if layer is not problem.layers[0]:
-                W = layer.kernel
-                g = g @ W.T
-                G = W @ G @ W.T
-                C = W @ C @ W.T
-        return tuple(reversed(nodes))
+        hessian = loss_derivatives(problem.loss).hessian
+        S = self._scale * hessian(self._output[chosen], problem.targets[chosen])
+        return S if term.seeded else np.zeros_like(S)
+
+    def _through_activation(self, index: int, S: Array, chosen: slice, term: Term) -> Array:
+        """diag(σ′) S diag(σ′) + diag(σ″ ⊙ g_a), the second where the term has it."""
+        node = self.nodes[index]
+        slope = node.slope[chosen]
+        S = slope[:, :, None] * S * slope[:, None, :]
+        if term.bent:
+            diagonal = np.arange(S.shape[1])
+            S[:, diagonal, diagonal] += node.bend[chosen]
+        return S
+
+    def _chunks(self, down_to: int) -> Iterator[tuple[int, int]]:
+        """Chunks of examples whose Hessians at the layers above ``down_to`` stay small."""
+        widest = max(self.problem.widths[down_to + 1 :])
+        return pieces(0, self.problem.examples, widest * widest * self.problem.dtype.itemsize)
+
+    @property
+    def _scale(self) -> np.floating:
+        scale: np.floating = self.problem.dtype.type(self.problem.loss.scale(self.problem.examples))
+        return scale
+
+    @property
+    def _output(self) -> Array:
+        """The network's output f (N, c)."""
+        return derivatives(self.problem.layers[-1].activation).value(self.nodes[-1].z)
 
     def _forward(self) -> tuple[list[Array], list[Array], Array]:
         a = self.problem.inputs
@@ -211,6 +272,17 @@ class ChainRule:
 def _diagonal(values: Array) -> Array:
     """(N, d) as N diagonal matrices."""
     return values[:, :, None] * np.eye(values.shape[1], dtype=values.dtype)
+
+
+def _require_memory(problem: Problem, index: int, shape: tuple[int, ...]) -> None:
+    needed = int(np.prod(shape)) * problem.dtype.itemsize
+    available = available_memory()
+    if available is not None and needed > _SECOND_SHARE * available:
+        raise InputError(
+            f"{problem.layers[index].name}: the Hessians of {shape[0]:,} examples at "
+            f"{shape[1]:,} units need {readable_size(needed)} and {readable_size(available)} are "
+            "free; use products (--check probes or form) or a smaller batch"
+        )
 
 
 def _require_finite(layer: str, where: str, arrays: Iterable[Array]) -> None:

@@ -77,14 +77,6 @@ class Layout:
             first += segment.units
         return np.concatenate(groups)
 
-    def group_maxima(self, rows: Array) -> Array:
-        """The largest entry of each of the rows (R, size) in each group, (R, groups)."""
-        parts = [
-            rows[:, low : low + segment.size].reshape(len(rows), -1, segment.units).max(axis=1)
-            for segment, low in zip(self.segments, self.starts, strict=False)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
     def name_of(self, index: int) -> str:
         """The parameter at ``index``, as in ``dense1/kernel[300,4]`` or ``dense1/bias[4]``."""
         for segment, low in zip(self.segments, self.starts, strict=False):

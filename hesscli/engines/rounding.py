@@ -23,9 +23,9 @@ every step through the same sweep, to first order in the unit roundoff u:
     (squares, sizes and σ^(k) elementwise).
 3.  The floor of g and S at a node is SAFETY · their errors there. That of an entry of the kernel
     block is SAFETY · Σ_n of the errors of a_n a_nᵀ ⊗ S_n at the largest input, for each pair
-    (h, l) of units; of a quadratic form, SAFETY · Σ_n of the errors of u_nᵀ S_n u_n. The
-    floors of first derivatives come from the same errors e_g, and from a sweep like that of g
-    for each row of the Jacobian.
+    (h, l) of units; those of a product and of a quadratic form follow the R-operator in the same
+    way (rounding_products.py). The floors of first derivatives come from the same errors e_g,
+    and from a sweep like that of g for each row of the Jacobian.
 
 A residual passes when it is at most rtol · (the largest entry) + floor. In a network that is not
 saturated the floor is some hundred u of the largest entry and decides nothing; in a saturated one
@@ -44,7 +44,8 @@ from hesscli.engines.jacobian import JacobianBlock
 from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
 from hesscli.engines.quantities import Quantity
 from hesscli.engines.rounding_first import InputFloor, ParameterFloor, Uncertain
-from hesscli.engines.rounding_sweep import SAFETY, ErrorSweep, UncertainCross
+from hesscli.engines.rounding_products import ProductErrors
+from hesscli.engines.rounding_sweep import SAFETY, ErrorSweep
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 
@@ -66,13 +67,13 @@ class RoundingFloor:
         chosen, index = slice(start, stop), quantity.layer
         with np.errstate(over="ignore", invalid="ignore"):
             if quantity.kind == "loss":
-                e_g, E = (error[chosen] for error in self._swept.errors_at_f)
+                e_g, E = (error[chosen] for error in self._swept.at_output())
             elif quantity.kind == "activation":
-                e_g, E = self._swept.errors[index].g[chosen], self._swept.errors[index].S[chosen]
+                e_g, E = self._swept.errors[index].g[chosen], self._swept.second(index)[1][chosen]
             else:
                 node, error = self._swept.nodes[index], self._swept.errors[index]
                 e_g = self._swept.product_error(node.g_z[chosen], error.g[chosen], node.W.T)
-                E = self._swept.through_dense(node, error.S, chosen)
+                E = self._swept.through_dense(index, chosen)
             return _finite(SAFETY * e_g, quantity.name), _finite(SAFETY * E, quantity.name)
 
     def entries(self, parameter: str) -> Array:
@@ -81,22 +82,25 @@ class RoundingFloor:
             if parameter == NETWORK:
                 floor = self._network_entries()
             elif (example := input_example(parameter)) is not None:
-                floor = self._swept.through_dense(
-                    self._swept.nodes[0], self._swept.errors[0].S, [example]
-                )[0]
+                floor = self._swept.through_dense(0, slice(example, example + 1))[0]
             else:
                 floor = self._layer_entries(parameter)
             return _finite(SAFETY * floor, parameter)
 
     def quadratic_form(self, parameter: str, v: Array) -> float:
         """The floor of vᵀ H v for v of the block's size."""
-        v = v.astype(np.float64).reshape(-1)
         with np.errstate(over="ignore", invalid="ignore"):
-            if (example := input_example(parameter)) is not None:
-                floor = self._input_form(v, example)
-            else:
-                floor = self._parameter_form(parameter, v)
+            floor = self._products(parameter, v).form()
             return float(_finite(np.asarray(SAFETY * floor), parameter))
+
+    def product_norm(self, parameter: str, v: Array) -> float:
+        """The root of the sum of squares of the floors of the numbers in H v."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            floor = self._products(parameter, v).norm()
+            return float(_finite(np.asarray(SAFETY * floor), parameter))
+
+    def _products(self, parameter: str, v: Array) -> ProductErrors:
+        return ProductErrors(self._swept, parameter, v.astype(np.float64).reshape(-1))
 
     def gradient(self, parameter: str) -> Array:
         """The floor of ∂L/∂θ, (P,) for the block's parameters."""
@@ -142,19 +146,14 @@ class RoundingFloor:
         """
         e_1 = self._swept.errors[-1].first[:, :, None]
         identity = np.eye(e_1.shape[1])
-        J, e_J = (
-            self._swept.slope(len(self._swept.nodes) - 1)[:, :, None] * identity,
-            e_1 * identity,
-        )
+        J, e_J = self._swept.nodes[-1].slope[:, :, None] * identity, e_1 * identity
         sweep = [Uncertain(np.abs(J), e_J)]
         with np.errstate(over="ignore", invalid="ignore"):
             for k in reversed(range(len(self._swept.nodes) - 1)):
                 W = self._swept.nodes[k + 1].W
                 J_a, e_Ja = J @ W.T, self._swept.product_error(J, e_J, W.T)
-                slope, e_1 = (
-                    self._swept.slope(k)[:, None, :],
-                    self._swept.errors[k].first[:, None, :],
-                )
+                slope = self._swept.nodes[k].slope[:, None, :]
+                e_1 = self._swept.errors[k].first[:, None, :]
                 J = slope * J_a
                 e_J = e_1 * np.abs(J_a) + (np.abs(slope) + e_1) * e_Ja + self._swept.tiny
                 sweep.append(Uncertain(np.abs(J), e_J))
@@ -164,9 +163,9 @@ class RoundingFloor:
 
     def _layer_entries(self, parameter: str) -> Array:
         index = self._problem.layer_index(layer_of(parameter))
-        node, error = self._swept.nodes[index], self._swept.errors[index]
+        S, e_S = self._swept.second(index)
         a, e_a = (value[:, :, None].max(axis=1, keepdims=True) for value in self._inputs(parameter))
-        return self._summed(a * a, (2 * a + e_a) * e_a, np.abs(node.S_z), error.S)
+        return self._summed(a * a, (2 * a + e_a) * e_a, np.abs(S), e_S)
 
     def _network_entries(self) -> Array:
         names = self._problem.layer_names
@@ -195,14 +194,9 @@ class RoundingFloor:
         return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._swept.tiny)
 
     def _inputs(self, parameter: str) -> tuple[Array, Array]:
-        """What the layer's parameters multiply, in size, and its error."""
-        a, e_a = self._signed_inputs(parameter)
-        return np.abs(a), e_a
-
-    def _signed_inputs(self, parameter: str) -> tuple[Array, Array]:
-        """What the layer's parameters multiply, and its error: a, 1, or a with a 1."""
+        """What the layer's parameters multiply, in size, and its error: a, 1, or a with a 1."""
         index = self._problem.layer_index(layer_of(parameter))
-        a, e_a = self._swept.nodes[index].a, self._swept.errors[index].a
+        a, e_a = np.abs(self._swept.nodes[index].a), self._swept.errors[index].a
         ones = np.ones((len(a), 1))
         (segment,) = layout_of(self._problem, parameter).segments
         parts = [(ones, 0 * ones) if t.is_vector else (a, e_a) for t in segment.tensors]
@@ -210,64 +204,6 @@ class RoundingFloor:
             np.concatenate([value for value, _ in parts], axis=1),
             np.concatenate([error for _, error in parts], axis=1),
         )
-
-    def _input_form(self, v: Array, example: int) -> Array:
-        # (Wᵀv)ᵀ S (Wᵀv)
-        node, error = self._swept.nodes[0], self._swept.errors[0]
-        U = v[None, :] @ node.W
-        e_U = self._swept.product_error(v[None, :], np.zeros_like(v)[None, :], node.W)
-        chosen = slice(example, example + 1)
-        return self._form(U, e_U, node.S_z[chosen], error.S[chosen])
-
-    def _parameter_form(self, parameter: str, v: Array) -> Array:
-        layout = layout_of(self._problem, parameter)
-        floor = np.zeros(())
-        pushed: list[tuple[Array, Array]] = []
-        names = self._problem.layer_names if parameter == NETWORK else (parameter,)
-        shaped = [
-            v[low : low + segment.size].reshape(segment.rows, segment.units)
-            for segment, low in zip(layout.segments, layout.starts, strict=False)
-        ]
-        for name, V in zip(names, shaped, strict=True):
-            index = self._problem.layer_index(layer_of(name))
-            a, e_a = self._signed_inputs(name)
-            U, e_U = a @ V, self._swept.product_error(a, e_a, V)
-            pushed.append((U, e_U))
-            floor = floor + self._form(
-                U, e_U, self._swept.nodes[index].S_z, self._swept.errors[index].S
-            )
-        if parameter == NETWORK:
-            for (k, upper), cross in self._swept.cross_terms().items():
-                floor = floor + 2 * self._cross_form(cross, upper, pushed, k, shaped[upper])
-        return floor
-
-    def _form(self, U: Array, e_U: Array, S: Array, E: Array) -> Array:
-        """The error of Σ_n u_nᵀ S_n u_n."""
-        size = np.abs(U)
-        e_S = E + np.sqrt(S.shape[1]) * self._swept.u * np.abs(S)
-        of_S = np.einsum("nh,nhl,nl->", size, e_S, size)
-        of_U = 2 * (np.abs(np.einsum("nhl,nl->nh", S, U)) * e_U).sum()
-        of_both = np.einsum("nh,nhl,nl->", e_U, np.abs(S) + e_S, e_U)
-        return np.asarray(of_S + of_U + of_both + len(U) * self._swept.tiny)
-
-    def _cross_form(
-        self, cross: UncertainCross, upper: int, pushed: list[tuple[Array, Array]], k: int, V: Array
-    ) -> Array:
-        """The error of Σ_n (V_l g_l)ᵀ M u_k + u_lᵀ B u_k."""
-        node, error = self._swept.nodes[upper], self._swept.errors[upper]
-        Q = np.abs(node.g_z @ V.T)[:, : cross.M.shape[1]]
-        e_Q = self._swept.product_error(node.g_z, error.g, V.T)[:, : cross.M.shape[1]]
-        (U_k, e_k), (U_l, e_l) = pushed[k], pushed[upper]
-        floor = np.zeros(())
-        for left, e_left, middle, e_middle in (
-            (Q, e_Q, np.abs(cross.M), cross.e_M),
-            (np.abs(U_l), e_l, np.abs(cross.B), cross.e_B),
-        ):
-            e_middle = e_middle + np.sqrt(middle.shape[1]) * self._swept.u * middle
-            right, e_right = np.abs(U_k), e_k
-            whole = np.einsum("nj,njp,np->", left + e_left, middle + e_middle, right + e_right)
-            floor = floor + whole - np.einsum("nj,njp,np->", left, middle, right)
-        return np.asarray(floor + len(U_k) * self._swept.tiny)
 
 
 def _finite(floor: Array, layer: str) -> Array:

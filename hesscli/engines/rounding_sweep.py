@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.engines.chainrule import ChainRule, Node
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.roperator import Node
 from hesscli.engines.rounding_terms import ELEMENTARY, loss_errors, subtracted_terms
 from hesscli.problem.activations import Elementwise, derivatives
 from hesscli.problem.network import Activation, Array, Layer
@@ -18,16 +19,19 @@ SAFETY = 4.0
 
 @dataclass(frozen=True)
 class SweptNode:
-    """The values at one dense layer that errors are made from and travel through, in float64."""
+    """The values at one dense layer that errors are made from and travel through, in float64.
+
+    ``slope`` and ``second`` (N, units) are σ′ and σ″ at z.
+    """
 
     a: Array
     z: Array
     W: Array
     b: Array | None
+    slope: Array
+    second: Array
     g_a: Array
     g_z: Array
-    S_a: Array
-    S_z: Array
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,15 @@ class SweptErrors:
     """Typical errors at one dense layer, shaped like the quantities they belong to.
 
     ``a`` (N, inputs) is the error of the layer's input, ``first`` and ``second`` (N, units)
-    those of σ′ and σ″, ``g`` (N, units) and ``S`` (N, units, units) those of the gradient and
-    the Hessian at its pre-activation.
+    those of σ′ and σ″, ``g_a`` and ``g`` (N, units) those of the gradients at the activation's
+    output and at the pre-activation.
     """
 
     a: Array
     first: Array
     second: Array
+    g_a: Array
     g: Array
-    S: Array
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,15 @@ class UncertainCross:
 class ErrorSweep:
     """How rounding errors travel through one problem's forward pass and sweep.
 
-    ``nodes`` are the chain rule's quantities at each dense layer in float64, ``errors`` their
-    typical errors and ``errors_at_f`` those of g and S at the network's output; ``u`` is the unit
-    roundoff of the problem's dtype and ``tiny`` its smallest normal number.
+    ``nodes`` are the chain rule's quantities at each dense layer in float64 and ``errors`` their
+    typical errors; ``f`` is the network's output, ``scale`` the factor of the loss's reduction,
+    ``u`` the unit roundoff of the problem's dtype and ``tiny`` its smallest normal number. The
+    errors of S, which is units × units for every example, are computed when they are asked for.
     """
 
     def __init__(self, engine: ChainRule) -> None:
-        self._problem = engine.problem
+        self.problem = engine.problem
+        self._engine = engine
         self.u = float(np.finfo(engine.problem.dtype).eps) / 2
         # Below the smallest normal number TensorFlow's values become zero.
         self.tiny = float(np.finfo(engine.problem.dtype).tiny)
@@ -73,15 +79,53 @@ class ErrorSweep:
             _in_float64(node, layer)
             for node, layer in zip(engine.nodes, engine.problem.layers, strict=True)
         )
+        last = engine.problem.layers[-1].activation
+        self.f = derivatives(last).value(self.nodes[-1].z)
+        self.scale = engine.problem.loss.scale(engine.problem.examples)
+        # Errors of S from the last layer down, as far as they were asked for.
+        self._second: list[Array] = []
         with np.errstate(over="ignore", invalid="ignore"):
-            self.errors_at_f, self.errors = self._sweep()
+            self.errors = self._sweep()
+
+    def second(self, index: int) -> tuple[Array, Array]:
+        """The Hessian S (N, units, units) at the pre-activation of a layer, and its error."""
+        layers = len(self.nodes)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for k in range(layers - 1 - len(self._second), index - 1, -1):
+                self._second.append(self._second_error(k))
+        return self._engine.second(index).astype(np.float64), self._second[layers - 1 - index]
+
+    def at_output(self) -> tuple[Array, Array]:
+        """The errors of g (N, c) and S (N, c, c) at the network's output."""
+        e_g, E = loss_errors(self.problem.loss.name, self.f, self.e_f, self.problem.targets, self.u)
+        return self.scale * e_g, self.scale * E
+
+    def _second_error(self, index: int) -> Array:
+        """E ← (|σ′| + e_1)(|S_a| + E)(|σ′| + e_1)ᵀ − |σ′| |S_a| |σ′|ᵀ + the error of O."""
+        node, error = self.nodes[index], self.errors[index]
+        S_a = np.abs(self._engine.second_at_activation(index, slice(None)).astype(np.float64))
+        if index == len(self.nodes) - 1:
+            _, E = self.at_output()
+        else:
+            E = self.through_dense(index + 1, slice(None))
+        slope = np.abs(node.slope)
+        wide = slope + error.first
+        E = wide[:, :, None] * (S_a + E) * wide[:, None, :] - (
+            slope[:, :, None] * S_a * slope[:, None, :]
+        )
+        diagonal = np.arange(node.z.shape[1])
+        E[:, diagonal, diagonal] += (
+            error.second * np.abs(node.g_a) + (np.abs(node.second) + error.second) * error.g_a
+        )
+        E += self.tiny
+        return np.asarray(E)
 
     def cross_terms(self) -> dict[tuple[int, int], UncertainCross]:
         """M = ∂a_{l-1}/∂z_k and B = S_l W_lᵀ M with their errors, for every k < l."""
         cross: dict[tuple[int, int], UncertainCross] = {}
         for k in range(len(self.nodes)):
             identity = np.eye(self.nodes[k].z.shape[1])
-            M = self.slope(k)[:, :, None] * identity
+            M = self.nodes[k].slope[:, :, None] * identity
             e_M = self.errors[k].first[:, :, None] * identity
             for upper in range(k + 1, len(self.nodes)):
                 node, error = self.nodes[upper], self.errors[upper]
@@ -89,46 +133,29 @@ class ErrorSweep:
                 e_through = np.swapaxes(
                     self.product_error(np.swapaxes(M, 1, 2), np.swapaxes(e_M, 1, 2), node.W), 1, 2
                 )
-                B = node.S_z @ through
-                e_B = self.both_errors(node.S_z, error.S, through, e_through)
+                S, e_S = self.second(upper)
+                B = S @ through
+                e_B = self.both_errors(S, e_S, through, e_through)
                 cross[k, upper] = UncertainCross(M, B, e_M, e_B)
                 e_1 = error.first[:, :, None]
-                slope = self.slope(upper)[:, :, None]
+                slope = node.slope[:, :, None]
                 M = slope * through
                 e_M = e_1 * np.abs(through) + (np.abs(slope) + e_1) * e_through
         return cross
 
-    def slope(self, index: int) -> Array:
-        return derivatives(self._problem.layers[index].activation).first(self.nodes[index].z)
-
-    def _sweep(self) -> tuple[tuple[Array, Array], tuple[SweptErrors, ...]]:
-        """The errors of g and S at the network's output, and those at each dense layer."""
-        inputs, first, second, e_f = self._forward()
-        last = self._problem.layers[-1]
-        f = derivatives(last.activation).value(self.nodes[-1].z)
-        problem, c = self._problem, self._problem.loss.scale(self._problem.examples)
-        targets = problem.targets
-        e_g, E = (c * error for error in loss_errors(problem.loss.name, f, e_f, targets, self.u))
-        at_f = e_g, E
+    def _sweep(self) -> tuple[SweptErrors, ...]:
+        """The errors of the forward pass and of the gradients at each dense layer."""
+        inputs, first, second, self.e_f = self._forward()
+        e_g, _ = self.at_output()
         errors: list[SweptErrors] = []
         for index in reversed(range(len(self.nodes))):
             node, e_1, e_2 = self.nodes[index], first[index], second[index]
-            sigma = derivatives(problem.layers[index].activation)
-            slope, bend = np.abs(sigma.first(node.z)), np.abs(sigma.second(node.z))
-            g_a, S_a = np.abs(node.g_a), np.abs(node.S_a)
-            wide = slope + e_1
-            E = wide[:, :, None] * (S_a + E) * wide[:, None, :] - (
-                slope[:, :, None] * S_a * slope[:, None, :]
-            )
-            diagonal = np.arange(node.z.shape[1])
-            E[:, diagonal, diagonal] += e_2 * g_a + (bend + e_2) * e_g
-            E += self.tiny
-            e_g = e_1 * g_a + wide * e_g + self.tiny
-            errors.append(SweptErrors(a=inputs[index], first=e_1, second=e_2, g=e_g, S=E))
+            e_ga = e_g
+            e_g = e_1 * np.abs(node.g_a) + (np.abs(node.slope) + e_1) * e_ga + self.tiny
+            errors.append(SweptErrors(a=inputs[index], first=e_1, second=e_2, g_a=e_ga, g=e_g))
             if index > 0:
                 e_g = self.product_error(node.g_z, e_g, node.W.T)
-                E = self.through_dense(node, E, slice(None))
-        return at_f, tuple(reversed(errors))
+        return tuple(reversed(errors))
 
     def _forward(self) -> tuple[list[Array], list[Array], list[Array], Array]:
         """The errors of every layer's input, of its σ′ and σ″, and of the network's output."""
@@ -136,7 +163,7 @@ class ErrorSweep:
         first: list[Array] = []
         second: list[Array] = []
         e_a = np.zeros_like(self.nodes[0].a)
-        for node, layer in zip(self.nodes, self._problem.layers, strict=True):
+        for node, layer in zip(self.nodes, self.problem.layers, strict=True):
             inputs.append(e_a)
             e_z = self.product_error(node.a, e_a, node.W)
             if node.b is not None:
@@ -166,12 +193,12 @@ class ErrorSweep:
             for function, terms in zip(functions, subtracted_terms(of, z), strict=True)
         )
 
-    def through_dense(self, node: SweptNode, E: Array, chosen: slice | list[int]) -> Array:
+    def through_dense(self, index: int, chosen: slice) -> Array:
         """The error of W S Wᵀ, (…, inputs, inputs), of the chosen examples, as two products."""
-        S = node.S_z[chosen]
-        half = S @ node.W.T
-        e_half = self.product_error(S, E[chosen], node.W.T)
-        error = self.product_error(np.swapaxes(half, 1, 2), np.swapaxes(e_half, 1, 2), node.W.T)
+        W, (S, E) = self.nodes[index].W, self.second(index)
+        half = S[chosen] @ W.T
+        e_half = self.product_error(S[chosen], E[chosen], W.T)
+        error = self.product_error(np.swapaxes(half, 1, 2), np.swapaxes(e_half, 1, 2), W.T)
         return np.swapaxes(error, 1, 2)
 
     def product_error(self, x: Array, e: Array, W: Array) -> Array:
@@ -201,8 +228,14 @@ def _largest(values: Array, errors: Array) -> float:
 
 
 def _in_float64(node: Node, layer: Layer) -> SweptNode:
-    W = layer.kernel.astype(np.float64)
-    b = None if layer.bias is None else layer.bias.astype(np.float64)
-    a, g_a, g_z = (value.astype(np.float64) for value in (node.a, node.g_a, node.g_z))
-    S_a, S_z = node.S_a.astype(np.float64), (node.G + node.C).astype(np.float64)
-    return SweptNode(a, node.z.astype(np.float64), W, b, g_a, g_z, S_a, S_z)
+    z, sigma = node.z.astype(np.float64), derivatives(layer.activation)
+    return SweptNode(
+        a=node.a.astype(np.float64, copy=False),
+        z=z,
+        W=layer.kernel.astype(np.float64, copy=False),
+        b=None if layer.bias is None else layer.bias.astype(np.float64),
+        slope=sigma.first(z),
+        second=sigma.second(z),
+        g_a=node.g_a.astype(np.float64, copy=False),
+        g_z=node.g_z.astype(np.float64, copy=False),
+    )

@@ -109,14 +109,53 @@ def loss_errors(loss: str, f: Array, e_f: Array, targets: Targets, u: float) -> 
     return _LOSS_ERRORS[loss](f, e_f, targets, u)
 
 
+def loss_product_error(loss: str, f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
+    """The error of ∂²ℓ/∂f² v, (N, c), from those of the outputs ``f`` and of ``v`` (N, c)."""
+    return _LOSS_PRODUCT_ERRORS[loss](f, e_f, v, e_v, u)
+
+
+def _crossentropy_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
+    # p ⊙ (v − p·v)
+    p = softmax(f, axis=-1)
+    e_p = _probability_errors(f, p, e_f, u)
+    size = np.abs(v)
+    terms = size + (p * size).sum(axis=-1, keepdims=True)
+    of_v = p * (e_v + (p * e_v).sum(axis=-1, keepdims=True))
+    of_p = e_p * terms + p * (e_p * size).sum(axis=-1, keepdims=True)
+    return np.asarray(of_v + of_p + ELEMENTARY * u * p * terms)
+
+
+def _binary_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
+    slope = expit(f) * expit(-f)
+    e_slope = slope * (np.expm1(np.minimum(e_f, 1)) + ELEMENTARY * u)
+    return np.asarray((e_slope * (np.abs(v) + e_v) + slope * e_v) / f.shape[1])
+
+
+def _squared_product_error(f: Array, _: Array, v: Array, e_v: Array, u: float) -> Array:
+    return np.asarray(2 / f.shape[1] * (e_v + ELEMENTARY * u * np.abs(v)))
+
+
+def _sum_of_squares_product_error(_: Array, _e: Array, v: Array, e_v: Array, u: float) -> Array:
+    return np.asarray(2 * (e_v + ELEMENTARY * u * np.abs(v)))
+
+
+def _sum_product_error(_: Array, _e: Array, v: Array, _v: Array, _u: float) -> Array:
+    return np.zeros_like(v)
+
+
+def _probability_errors(f: Array, p: Array, e_f: Array, u: float) -> Array:
+    """The error of p = softmax(f)."""
+    of_exponent = ELEMENTARY + np.abs(f - f.max(axis=-1, keepdims=True))
+    of_sum = np.sqrt(np.square(p * e_f).sum(axis=-1, keepdims=True))
+    return np.asarray(p * (e_f + of_sum + u * of_exponent))
+
+
 def _crossentropy_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Array, Array]:
     # g = p − t,   S = diag(p) − p pᵀ
     p = softmax(f, axis=-1)
     if t.ndim == 1:
         t = np.eye(p.shape[1])[t]
-    of_exponent = ELEMENTARY + np.abs(f - f.max(axis=-1, keepdims=True))
-    of_sum = np.sqrt(np.square(p * e_f).sum(axis=-1, keepdims=True))
-    e_p = p * (e_f + of_sum + u * of_exponent)
+    e_p = _probability_errors(f, p, e_f, u)
     E = e_p[:, :, None] * p[:, None, :] + p[:, :, None] * e_p[:, None, :]
     diagonal = np.arange(p.shape[1])
     E[:, diagonal, diagonal] += e_p + ELEMENTARY * u * p
@@ -162,6 +201,18 @@ _LOSS_ERRORS: Mapping[str, Callable[[Array, Array, Targets, float], tuple[Array,
             "mean_squared_error": _squared_error_errors,
             "sum_of_squares": _sum_of_squares_errors,
             "sum": _sum_errors,
+        }
+    )
+)
+_LOSS_PRODUCT_ERRORS: Mapping[str, Callable[[Array, Array, Array, Array, float], Array]] = (
+    MappingProxyType(
+        {
+            "sparse_categorical_crossentropy": _crossentropy_product_error,
+            "categorical_crossentropy": _crossentropy_product_error,
+            "binary_crossentropy": _binary_product_error,
+            "mean_squared_error": _squared_product_error,
+            "sum_of_squares": _sum_of_squares_product_error,
+            "sum": _sum_product_error,
         }
     )
 )

@@ -1,9 +1,9 @@
 """Losses with their first two derivatives with respect to the network output.
 
-Each is a record of three functions of the network's output f (N, c) and the targets: ℓ per
-example, ∂ℓ/∂f and ∂²ℓ/∂f². The factor of the reduction is the caller's. Names and definitions
-are Keras's, from logits where Keras has ``from_logits``; ``sum_of_squares`` and ``sum`` look at no
-targets.
+Each is a record of functions of the network's output f (N, c) and the targets: ℓ per example,
+∂ℓ/∂f, ∂²ℓ/∂f² and products with it. The factor of the reduction is the caller's. Names and
+definitions are Keras's, from logits where Keras has ``from_logits``; ``sum_of_squares`` and
+``sum`` look at no targets.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ from hesscli.problem.errors import InputError
 from hesscli.problem.names import LOSSES
 from hesscli.problem.network import Array, Loss, Targets
 
+# (chosen examples, v (n, k, c)) → ∂²ℓ/∂f² of each example times its k vectors, (n, k, c).
+HessianProduct = Callable[[slice, Array], Array]
+
 
 @dataclass(frozen=True)
 class LossDerivatives:
-    """ℓ (N,), ∂ℓ/∂f (N, c) and ∂²ℓ/∂f² (N, c, c) of one loss, as functions of f and targets."""
+    """ℓ (N,), ∂ℓ/∂f (N, c) and ∂²ℓ/∂f² (N, c, c) of one loss, as functions of f and targets.
+
+    ``hessian_product`` gives products with ∂²ℓ/∂f² that never form c × c.
+    """
 
     value: Callable[[Array, Targets], Array]
     gradient: Callable[[Array, Targets], Array]
     hessian: Callable[[Array, Targets], Array]
+    hessian_product: Callable[[Array, Targets], HessianProduct]
 
 
 def _softmax_hessian(f: Array) -> Array:
@@ -38,6 +45,27 @@ def _softmax_hessian(f: Array) -> Array:
     h[:, diagonal, diagonal] = 0
     h[:, diagonal, diagonal] = -h.sum(axis=-1)
     return np.asarray(h)
+
+
+def _softmax_hessian_product(f: Array) -> HessianProduct:
+    p = np.asarray(softmax(f, axis=-1))
+    likeliest = p.argmax(axis=-1)
+
+    def product(chosen: slice, v: Array) -> Array:
+        # H does not see a constant added to v. With v = 0 at the likeliest class nothing is
+        # subtracted from 1, so that the digits stay where p is nearly 1.
+        at = likeliest[chosen]
+        w = v - v[np.arange(len(v)), :, at][:, :, None]
+        chosen_p = p[chosen][:, None]
+        pw = chosen_p * w
+        pw -= chosen_p * pw.sum(axis=-1, keepdims=True)
+        return pw
+
+    return product
+
+
+def _diagonal_product(diagonal: Array) -> HessianProduct:
+    return lambda chosen, v: np.asarray(diagonal[chosen][:, None] * v)
 
 
 def _sparse_categorical_crossentropy() -> LossDerivatives:
@@ -53,7 +81,12 @@ def _sparse_categorical_crossentropy() -> LossDerivatives:
         g[rows, targets] = -g.sum(axis=-1)
         return g
 
-    return LossDerivatives(value, gradient, lambda f, _: _softmax_hessian(f))
+    return LossDerivatives(
+        value,
+        gradient,
+        hessian=lambda f, _: _softmax_hessian(f),
+        hessian_product=lambda f, _: _softmax_hessian_product(f),
+    )
 
 
 def _categorical_crossentropy() -> LossDerivatives:
@@ -68,6 +101,7 @@ def _categorical_crossentropy() -> LossDerivatives:
         value=lambda f, t: np.asarray(logsumexp(f, axis=-1) - (t * f).sum(axis=-1)),
         gradient=gradient,
         hessian=lambda f, _: _softmax_hessian(f),
+        hessian_product=lambda f, _: _softmax_hessian_product(f),
     )
 
 
@@ -86,10 +120,15 @@ def _binary_crossentropy() -> LossDerivatives:
         # s − t = s (1 − t) − t (1 − s): it has no digits where s is nearly t = 1.
         return np.asarray((expit(f) * (1 - t) - t * expit(-f)) / f.shape[-1])
 
-    def hessian(f: Array, _: Targets) -> Array:
-        return _diagonal(expit(f) * expit(-f) / f.shape[-1])
+    def slope(f: Array) -> Array:
+        return np.asarray(expit(f) * expit(-f) / f.shape[-1])
 
-    return LossDerivatives(value, gradient, hessian)
+    return LossDerivatives(
+        value,
+        gradient,
+        hessian=lambda f, _: _diagonal(slope(f)),
+        hessian_product=lambda f, _: _diagonal_product(slope(f)),
+    )
 
 
 def _mean_squared_error() -> LossDerivatives:
@@ -98,6 +137,7 @@ def _mean_squared_error() -> LossDerivatives:
         value=lambda f, t: np.asarray(np.square(f - t).mean(axis=-1)),
         gradient=lambda f, t: np.asarray(2 * (f - t) / f.shape[-1]),
         hessian=lambda f, _: _diagonal(np.full_like(f, 2 / f.shape[-1])),
+        hessian_product=lambda f, _: _diagonal_product(np.full_like(f, 2 / f.shape[-1])),
     )
 
 
@@ -107,6 +147,7 @@ def _sum_of_squares() -> LossDerivatives:
         value=lambda f, _: np.asarray(np.square(f).sum(axis=-1)),
         gradient=lambda f, _: 2 * f,
         hessian=lambda f, _: _diagonal(np.full_like(f, 2)),
+        hessian_product=lambda f, _: _diagonal_product(np.full_like(f, 2)),
     )
 
 
@@ -116,6 +157,7 @@ def _sum() -> LossDerivatives:
         value=lambda f, _: np.asarray(f.sum(axis=-1)),
         gradient=lambda f, _: np.ones_like(f),
         hessian=lambda f, _: _diagonal(np.zeros_like(f)),
+        hessian_product=lambda f, _: _diagonal_product(np.zeros_like(f)),
     )
 
 

@@ -20,8 +20,9 @@ from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 from hesscli.studies.context import Progress
 
-# What fits into a core's second-level cache together with its inputs.
-_CACHED_BYTES = 2**18
+# Rows are compared in pieces of this size: few enough calls, and memory that is used again.
+_PIECE_BYTES = 16 * 2**20
+Panels = tuple[Array, ...]
 # Relative tolerances, where the configuration gives none.
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
 
@@ -97,12 +98,12 @@ def check_entries(
     size = reference.shape[0]
     tallies = [_Tally(reference.layout) for _ in candidates]
     largest = 0.0
-    for start, stop in pieces(0, size, size * reference.dtype.itemsize):
+    for start, stop in pieces(0, size, size * reference.dtype.itemsize, _PIECE_BYTES):
         progress(reference.parameter, start, size)
-        rows = reference.rows(start, stop)
-        largest = float(np.maximum(largest, np.maximum(rows.max(), -rows.min())))
+        rows = reference.panels(start, stop)
+        largest = float(np.maximum(largest, _largest(rows)))
         for tally, candidate in zip(tallies, candidates, strict=True):
-            tally.add(start, rows, candidate.rows(start, stop))
+            tally.add(start, stop, rows, candidate.panels(start, stop))
     progress(reference.parameter, size, size)
     if not np.isfinite([largest, *(tally.worst.max() for tally in tallies)]).all():
         raise NumericalError(
@@ -142,20 +143,44 @@ class _Tally:
         self.worst = np.zeros((layout.groups, layout.groups))
         self._worst_at = (0, 0)
 
-    def add(self, start: int, reference: Array, candidate: Array) -> None:
-        # A few rows at a time, so that the three passes over them stay in the cache.
-        for low, high in pieces(0, len(reference), reference[0].nbytes, _CACHED_BYTES):
-            self._add_cached(start + low, np.abs(reference[low:high] - candidate[low:high]))
-
-    def _add_cached(self, start: int, residual: Array) -> None:
+    def add(self, start: int, stop: int, reference: Panels, candidate: Panels) -> None:
+        """Rows ``start`` to ``stop`` of both (HessianBlock.panels)."""
         seen = self.worst.max()
-        maxima = self.layout.group_maxima(residual)
-        groups = self.layout.groups_of(start, start + len(residual))
-        np.maximum.at(self.worst, groups, maxima)
+        # The largest residual of each row in each group.
+        maxima = np.concatenate(
+            [_largest_residuals(*pair) for pair in zip(reference, candidate, strict=True)], axis=1
+        )
+        np.maximum.at(self.worst, self.layout.groups_of(start, stop), maxima)
         if maxima.max() > seen:
-            row, column = np.unravel_index(int(residual.argmax()), residual.shape)
-            self._worst_at = (start + int(row), int(column))
+            row, group = np.unravel_index(int(maxima.argmax()), maxima.shape)
+            first = 0
+            for segment, low, theirs, mine in zip(
+                self.layout.segments, self.layout.starts, reference, candidate, strict=False
+            ):
+                unit = int(group) - first
+                if unit < segment.units:
+                    residual = np.abs(theirs[:, row, unit] - mine[:, row, unit])
+                    column = low + int(residual.argmax()) * segment.units + unit
+                    self._worst_at = start + int(row), column
+                    return
+                first += segment.units
 
     def worst_entry(self) -> tuple[str, str]:
         row, column = self._worst_at
         return self.layout.name_of(row), self.layout.name_of(column)
+
+
+def _largest_residuals(reference: Array, candidate: Array) -> Array:
+    """max_j |reference[j] − candidate[j]|, (rows, units)."""
+    worst = np.zeros(reference.shape[1:], dtype=reference.dtype)
+    residual = np.empty_like(worst)
+    # Row by row of the panel, so that the passes over each stay in the cache.
+    for theirs, mine in zip(reference, candidate, strict=True):
+        np.subtract(theirs, mine, out=residual)
+        np.abs(residual, out=residual)
+        np.maximum(worst, residual, out=worst)
+    return worst
+
+
+def _largest(panels: Panels) -> float:
+    return float(max(np.maximum(panel.max(), -panel.min()) for panel in panels))
