@@ -9,6 +9,7 @@ from hesscli.cli.options import (
     ProblemOptions,
     WitnessOptions,
     output_options,
+    plot_option,
     problem_options,
     witness_options,
 )
@@ -22,12 +23,16 @@ from hesscli.cli.progress import progress_bar
       hesscli compare --activation tanh
       hesscli compare --activation relu --activation tanh --activation gelu
       hesscli compare --activation all --check form --format markdown
+      hesscli compare --activation all --check form --plot terms.png
     """
 )
 @problem_options
 @witness_options
+@plot_option
 @output_options
-def compare(problem: ProblemOptions, witness: WitnessOptions, output: OutputOptions) -> int:
+def compare(
+    problem: ProblemOptions, witness: WitnessOptions, plot: str | None, output: OutputOptions
+) -> int:
     """Split the Hessians into Gauss-Newton and curvature term.
 
     For each activation and layer: the quadratic forms of the Hessian H, its Gauss-Newton term G
@@ -42,9 +47,13 @@ def compare(problem: ProblemOptions, witness: WitnessOptions, output: OutputOpti
 
     from hesscli.report.comparison import comparison_document
     from hesscli.report.output import write_document
+    from hesscli.report.plots import write_plot
     from hesscli.studies import comparison
 
     with progress_bar() as progress:
         result = comparison.compare(problems, check, progress)
-    write_document(comparison_document(result), output.format_name, output.path)
+    document = comparison_document(result)
+    write_document(document, output.format_name, output.path)
+    if plot is not None:
+        write_plot(document, plot)
     return 0 if result.passed else 1

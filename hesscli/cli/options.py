@@ -202,7 +202,7 @@ def output_options(function: Command) -> Command:
         "--format",
         "-f",
         "format_name",
-        type=click.Choice(("table", "json", "csv", "markdown", "junit")),
+        type=click.Choice(("table", "json", "csv", "markdown", "junit", "html")),
         help="Format of the result; table unless --output says otherwise.",
     )
     @click.option(
@@ -210,7 +210,8 @@ def output_options(function: Command) -> Command:
         "-o",
         "path",
         metavar="FILE",
-        help="Write the result to a file; its suffix (.json .csv .md .xml .txt) is the format.",
+        help="Write the result to a file; its suffix (.json .csv .md .xml .txt .html) is the "
+        "format.",
     )
     @functools.wraps(function)
     def wrapper(*, format_name: str | None, path: str | None, **others: Any) -> Any:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
-from hesscli.cli.options import OutputOptions, ProblemOptions, output_options, problem_options
+from hesscli.cli.options import (
+    OutputOptions,
+    ProblemOptions,
+    output_options,
+    plot_option,
+    problem_options,
+)
 from hesscli.cli.progress import progress_bar
 
 
@@ -15,6 +21,7 @@ from hesscli.cli.progress import progress_bar
       hesscli sweep --activation tanh
       hesscli sweep --activation relu --activation tanh --format markdown
       hesscli sweep --config configs/square_net.yaml --block input
+      hesscli sweep --activation tanh --plot curvature.svg
     """
 )
 @problem_options
@@ -25,8 +32,11 @@ from hesscli.cli.progress import progress_bar
     help="Print what the sweep ends in as well: gradient and Hessian of the loss in the input, "
     "for up to 8 input values and the first 4 examples.",
 )
+@plot_option
 @output_options
-def sweep(problem: ProblemOptions, block: str | None, output: OutputOptions) -> int:
+def sweep(
+    problem: ProblemOptions, block: str | None, plot: str | None, output: OutputOptions
+) -> int:
     """Follow gradient and Hessian backwards, node by node.
 
     From the loss back through every activation and dense layer to the input: the norms of the
@@ -40,10 +50,14 @@ def sweep(problem: ProblemOptions, block: str | None, output: OutputOptions) -> 
     problems = problem.problems(config)
 
     from hesscli.report.output import write_document
+    from hesscli.report.plots import write_plot
     from hesscli.report.sweep import sweep_document
     from hesscli.studies import sweep as study
 
     with progress_bar() as progress:
         result = study.sweep(problems, config.check.rtol, block == "input", progress)
-    write_document(sweep_document(result), output.format_name, output.path)
+    document = sweep_document(result)
+    write_document(document, output.format_name, output.path)
+    if plot is not None:
+        write_plot(document, plot)
     return 0 if result.passed else 1

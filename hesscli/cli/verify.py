@@ -12,6 +12,7 @@ from hesscli.cli.options import (
     ProblemOptions,
     WitnessOptions,
     output_options,
+    plot_option,
     problem_options,
     witness_options,
 )
@@ -47,6 +48,7 @@ def _witness_names(
       hesscli verify --of jacobian --block layer
       hesscli verify --activation tanh --witnesses chain_rule,autodiff,finite
       hesscli verify --config mine.yaml --format junit --output report.xml
+      hesscli verify --activation all --check form --plot residuals.png
     """
 )
 @problem_options
@@ -71,6 +73,7 @@ def _witness_names(
     callback=_witness_names,
     help=f"Two or three of {', '.join(WITNESSES)}; default {','.join(DEFAULT_WITNESSES)}.",
 )
+@plot_option
 @output_options
 def verify(
     problem: ProblemOptions,
@@ -78,6 +81,7 @@ def verify(
     terms: Literal["hessian", "gauss-newton"],
     of: Literal["gradient", "jacobian", "hessian"],
     witnesses: tuple[str, ...],
+    plot: str | None,
     output: OutputOptions,
 ) -> int:
     """Hold the chain rule's derivatives against autodiff's.
@@ -100,6 +104,7 @@ def verify(
     witness.save(problems[0])
 
     from hesscli.report.output import write_document
+    from hesscli.report.plots import write_plot
 
     with progress_bar() as progress:
         if of == "hessian":
@@ -115,6 +120,8 @@ def verify(
             first = verify_first(problems, of, check, progress)
             passed, document = first.passed, first_document(first)
     write_document(document, output.format_name, output.path)
+    if plot is not None:
+        write_plot(document, plot)
     return 0 if passed else 1
 
 

@@ -101,6 +101,12 @@ def by_activation(rows: Iterable[Row]) -> list[tuple[str, tuple[Row, ...]]]:
     ]
 
 
+def activations_of(rows: Iterable[Row]) -> str:
+    """The rows' activations as a title names them: up to four, or how many."""
+    names = list(dict.fromkeys(row.activation for row in rows))
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)} activations"
+
+
 def listed(names: Iterable[str]) -> str:
     """Names as a sentence lists them: ``a``, ``a and b``, ``a, b and c``."""
     *others, last = names

@@ -16,6 +16,7 @@ from hesscli.report.common import (
     status,
     what_failed,
 )
+from hesscli.report.comparison_plot import comparison_drawing
 from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict
 from hesscli.studies.comparison import ComparedBlock, Comparison
 
@@ -23,7 +24,7 @@ _SHARE = "G share"
 
 
 def comparison_document(result: Comparison) -> Document:
-    """Tables, data and test cases of a comparison."""
+    """Tables, data, test cases and plot of a comparison."""
     return Document(
         heading=heading(result.problem, result.environment),
         tables=tuple(
@@ -38,6 +39,7 @@ def comparison_document(result: Comparison) -> Document:
             Case(row.activation, f"{row.layer}/{row.block}", _failure(row))
             for row in result.results
         ),
+        drawings=(comparison_drawing(result),),
     )
 
 

@@ -22,6 +22,7 @@ from hesscli.report.document import (
     residual_text,
     verdict,
 )
+from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.first_derivatives import FirstDerivative, FirstVerification, VerifiedFirst
 
 _NAMES: dict[FirstDerivative, tuple[str, str]] = {
@@ -31,7 +32,7 @@ _NAMES: dict[FirstDerivative, tuple[str, str]] = {
 
 
 def first_document(result: FirstVerification) -> Document:
-    """Tables, data and test cases of verified first derivatives."""
+    """Tables, data, test cases and plot of verified first derivatives."""
     schema = f"hesscli/verify-{result.of}/1"
     return Document(
         heading=heading(result.problem, result.environment),
@@ -45,6 +46,12 @@ def first_document(result: FirstVerification) -> Document:
         cases=tuple(
             Case(row.activation, f"{row.layer}/{row.block}", _failure(row))
             for row in result.results
+        ),
+        drawings=(
+            residual_drawing(
+                [Residuals(row.activation, row.layer, row.check) for row in result.results],
+                f"{_NAMES[result.of][0]}, chain rule against autodiff, at the {result.block}",
+            ),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""A Document as text: table, JSON, CSV, Markdown or JUnit."""
+"""A Document as text: table, JSON, CSV, Markdown, JUnit or HTML."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from hesscli.problem.errors import InputError
 from hesscli.report.document import Document
+from hesscli.report.page import html_page
 from hesscli.report.tables import WIDTH, print_table
 
 
@@ -120,7 +121,14 @@ def _junit(document: Document) -> str:
 
 
 FORMATS: Mapping[str, Callable[[Document], str]] = MappingProxyType(
-    {"table": _table, "json": _json, "csv": _csv, "markdown": _markdown, "junit": _junit}
+    {
+        "table": _table,
+        "json": _json,
+        "csv": _csv,
+        "markdown": _markdown,
+        "junit": _junit,
+        "html": html_page,
+    }
 )
 _SUFFIXES = {
     ".json": "json",
@@ -128,4 +136,6 @@ _SUFFIXES = {
     ".md": "markdown",
     ".xml": "junit",
     ".txt": "table",
+    ".html": "html",
+    ".htm": "html",
 }

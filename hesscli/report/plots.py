@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
@@ -55,9 +56,12 @@ def write_plot(document: Document, path: str) -> None:
 
 def matplotlib_is_missing() -> str | None:
     """Why matplotlib cannot be used, None where it can."""
+    # It reports on its font cache and on folders that it cannot write.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import matplotlib.figure  # noqa: F401
-    except ImportError as error:
+    # A ValueError comes of a MPLBACKEND that does not exist.
+    except (ImportError, ValueError) as error:
         return reason(error)
     return None
 
@@ -91,15 +95,15 @@ def _house_style() -> Iterator[None]:
     import matplotlib as mpl
     from cycler import cycler
 
-    # It reports on its font cache and on folders that it cannot write.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(MARKERS))]
     # Any: the type of a setting's key differs between versions of matplotlib.
     settings: Any = {
         **SETTINGS,
         "axes.prop_cycle": cycler(color=colours, linestyle=LINE_STYLES, marker=MARKERS),
     }
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # Of glyphs that the font lacks, or of names too long for the figure: it is drawn anyway.
+        warnings.filterwarnings("ignore", category=UserWarning)
         mpl.rcdefaults()
         mpl.rcParams.update(settings)
         yield

@@ -16,6 +16,7 @@ from hesscli.report.common import (
     what_failed,
 )
 from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict
+from hesscli.report.sweep_plot import sweep_drawing
 from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
 
 # Columns of an input Hessian that fit beside each other.
@@ -25,7 +26,7 @@ _DECIMAL_SIZES = (1.0, 1e6)
 
 
 def sweep_document(result: Sweep) -> Document:
-    """Tables, data and test cases of a sweep."""
+    """Tables, data, test cases and plot of a sweep."""
     return Document(
         heading=heading(result.problem, result.environment),
         tables=tuple(_tables(result)),
@@ -35,6 +36,7 @@ def sweep_document(result: Sweep) -> Document:
             "inputs": None if result.inputs is None else [asdict(row) for row in result.inputs],
         },
         cases=tuple(Case(row.activation, row.label, _failure(row)) for row in result.results),
+        drawings=(sweep_drawing(result),),
     )
 
 

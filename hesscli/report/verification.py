@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hesscli.report.common import (
@@ -19,6 +20,7 @@ from hesscli.report.document import (
     Case,
     Column,
     Document,
+    Drawing,
     Table,
     brief_form_text,
     form_text,
@@ -28,6 +30,7 @@ from hesscli.report.document import (
     verdict_of,
 )
 from hesscli.report.finite import error_bar_text, finite_notes, undecided_text
+from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.checks import Check
 from hesscli.studies.verification import Terms, Verification, VerifiedBlock
 
@@ -35,10 +38,12 @@ _CANDIDATES: dict[Terms, str] = {
     "hessian": "the chain rule",
     "gauss-newton": "the Gauss–Newton term alone",
 }
+_METHODS = {"entries": "every entry", "form": "quadratic forms only"}
+_WITNESSES = {"autodiff": "autodiff", "finite": "finite differences"}
 
 
 def verification_document(result: Verification) -> Document:
-    """Tables, data and test cases of a verification."""
+    """Tables, data, test cases and plot of a verification."""
     table = _finite_table if "finite" in result.witnesses else _table
     return Document(
         heading=heading(result.problem, result.environment),
@@ -56,12 +61,30 @@ def verification_document(result: Verification) -> Document:
             Case(row.activation, f"{row.layer}/{row.block}", _failure(row))
             for row in result.results
         ),
+        drawings=tuple(_drawings(result)),
     )
+
+
+def _drawings(result: Verification) -> Iterator[Drawing]:
+    """The residuals of every pair of witnesses."""
+    names = {**_WITNESSES, "chain_rule": _CANDIDATES[result.terms]}
+    pairs = [(row, pair) for row in result.results for pair in row.pairs]
+    for candidate, reference in dict.fromkeys((p.candidate, p.reference) for _, p in pairs):
+        rows = [
+            Residuals(row.activation, row.layer, pair.check)
+            for row, pair in pairs
+            if (pair.candidate, pair.reference) == (candidate, reference)
+        ]
+        against = f"{names[candidate]} against {names[reference]}"
+        # Finite differences see as much as they can, which differs from row to row.
+        finite = "finite" in (candidate, reference)
+        method = "" if finite else f", {_METHODS[result.method]}"
+        yield residual_drawing(rows, f"{against}{method}, block {result.block}")
 
 
 def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> Table:
     candidate = "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule"
-    method = {"entries": "every entry", "form": "quadratic forms only"}[result.method]
+    method = _METHODS[result.method]
     where = "" if result.block == "kernel" else f", block {result.block}"
     return Table(
         title=f"{activation}: {_CANDIDATES[result.terms]} against autodiff, {method}{where}",
