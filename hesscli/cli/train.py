@@ -93,6 +93,7 @@ def train(
     from hesscli.config.training import build_training_data
     from hesscli.problem.network import Activation
     from hesscli.report.output import write_document
+    from hesscli.report.plots import write_plot
     from hesscli.report.training import training_document
     from hesscli.studies import training as study
 
@@ -105,11 +106,9 @@ def train(
             data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
         )
     document = training_document(result)
-    if plot is not None:
-        from hesscli.report.plots import write_plot
-
-        write_plot(document, plot)
     write_document(document, output.format_name, output.path)
+    if plot is not None:
+        write_plot(document, plot)
     if not result.completed:
         click.echo(f"hesscli: interrupted after step {result.steps}", err=True)
         return _INTERRUPTED

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from hesscli.report.bars import sparkline
 from hesscli.report.common import heading, preamble
 from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
-from hesscli.report.training_drawings import threshold_formula, training_drawings
+from hesscli.report.training_plot import threshold_formula, training_drawings
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
     LayerCurvature,

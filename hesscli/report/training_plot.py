@@ -1,4 +1,4 @@
-"""Plots of a training: loss and accuracy, curvature against the threshold, and the layers."""
+"""``hesscli train --plot``: loss and accuracy, curvature against its threshold, the layers."""
 
 from __future__ import annotations
 
