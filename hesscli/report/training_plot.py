@@ -28,10 +28,11 @@ def training_drawings(result: Training) -> tuple[Drawing, ...]:
     momentum = f", momentum {options.momentum:g}" if options.momentum else ""
     how = f"{result.activation}, batch {result.batch_size}, η = {options.learning_rate:g}{momentum}"
     on = f"on the first {result.measured_examples:,} training examples"
+    judged = "Loss" if result.measurements[0].accuracy is None else "Loss and accuracy"
     return (
         Drawing(
-            title=f"Loss and accuracy — {how}",
-            caption=f"Loss and accuracy {on}, over the steps.",
+            title=f"{judged} — {how}",
+            caption=f"{judged} {on}, over the steps.",
             draw=lambda figure: _draw_loss(result, figure),
             height=2.8,
         ),
@@ -68,7 +69,7 @@ def _draw_loss(result: Training, figure: FigureBase) -> None:
         right.grid(visible=False)
         right.spines["right"].set_visible(True)
         right.set_ylabel("accuracy (%)")
-        right.set_ylim(0, 100)
+        right.set_ylim(0, 103)
         shares = [float("nan") if row.accuracy is None else 100 * row.accuracy for row in rows]
         lines += right.plot(steps, shares, label="accuracy", **_line(result, RED, "--", "s"))
     axes.legend(handles=lines, loc="center right")
