@@ -17,6 +17,7 @@ from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
+from hesscli.cli.train import train
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
 from hesscli.report.bars import PLAIN
@@ -38,6 +39,7 @@ _INTERRUPTED = 130
       hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
       hesscli sweep --activation tanh
       hesscli spectrum --activation tanh
+      hesscli train --checkpoint trained.npz
       hesscli config > mine.yaml
     """,
 )
@@ -51,7 +53,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, spectrum, init, export, config):
+for command in (verify, compare, sweep, entry, spectrum, init, train, export, config):
     cli.add_command(command)
 
 

@@ -6,7 +6,7 @@ Only names are imported here: ``--help`` and wrong usage must not wait for NumPy
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -79,19 +79,19 @@ class ProblemOptions:
     dtype: str | None
     assignments: tuple[str, ...]
 
-    def config(self) -> Config:
-        """The configuration with everything but ``--activation`` applied."""
+    def config(self, more: Iterable[Override] = ()) -> Config:
+        """The configuration with everything but ``--activation`` applied, and ``more``."""
         from hesscli.config.load import load_config, parse_override
 
         overrides = [parse_override(text) for text in self.assignments]
-        return load_config(self.config_path, [*overrides, *self._named_overrides()])
+        return load_config(self.config_path, [*overrides, *self._named_overrides(), *more])
 
     def problems(self, config: Config) -> tuple[Problem, ...]:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.network import Activation
 
-        with self._naming_the_file():
+        with self.naming_the_file():
             problem = build_problem(config)
         names = self.activation_names()
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
@@ -116,7 +116,8 @@ class ProblemOptions:
             yield Override(("dtype",), self.dtype, "--dtype")
 
     @contextmanager
-    def _naming_the_file(self) -> Iterator[None]:
+    def naming_the_file(self) -> Iterator[None]:
+        """Puts the configuration's file before what an InputError says."""
         try:
             yield
         except InputError as error:
@@ -125,7 +126,7 @@ class ProblemOptions:
             raise InputError(f"{self.config_path}: {error}") from error
 
 
-def problem_options(function: Command) -> Command:
+def problem_options(function: Command, batch_help: str = "Number of examples, or all.") -> Command:
     """Adds the options that choose the problem; the command gets them as ``problem``."""
 
     @click.option("--config", "-c", "config_path", metavar="FILE", help="A YAML configuration.")
@@ -156,9 +157,7 @@ def problem_options(function: Command) -> Command:
         help="Replace every hidden activation; repeatable. One of "
         f"{', '.join(ACTIVATIONS)}, or all.",
     )
-    @click.option(
-        "--batch-size", "-n", metavar="N", help="Number of examples, or all.", default=None
-    )
+    @click.option("--batch-size", "-n", metavar="N", help=batch_help, default=None)
     @click.option("--seed", metavar="N", type=int, help="Seed of the parameters and the shuffle.")
     @click.option("--dtype", type=click.Choice(DTYPES), help="Floating-point type of it all.")
     @click.option(

@@ -19,6 +19,7 @@ from hesscli.config.schema import (
     LayerConfig,
     ModelConfig,
     Row,
+    TrainConfig,
 )
 from hesscli.problem import activations, data, initializers
 from hesscli.problem.initializers import Initializer
@@ -162,6 +163,20 @@ def _tolerance(value: Any, path: Path) -> float:
     if rtol < 0:
         raise ConfigKeyError(path, f"{shown(value)}; it must be 0 or more, or null")
     return rtol
+
+
+def _learning_rate(value: Any, path: Path) -> float:
+    rate = number(value, path)
+    if rate <= 0:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a number above 0")
+    return rate
+
+
+def _momentum(value: Any, path: Path) -> float:
+    momentum = number(value, path)
+    if not 0 <= momentum < 1:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be 0 or more and below 1")
+    return momentum
 
 
 def _boolean(value: Any, path: Path) -> bool:
@@ -346,6 +361,19 @@ _check = _record(
         "probes": _integer(1),
     },
 )
+_train = _record(
+    TrainConfig,
+    {
+        "learning_rate": _learning_rate,
+        "momentum": _momentum,
+        "batch_size": _batch_size,
+        "steps": _integer(1),
+        "examples": _batch_size,
+        "every": _integer(1),
+        "measure_examples": _batch_size,
+        "checkpoint_every": _integer(1),
+    },
+)
 _config = _record(
     Config,
     {
@@ -355,5 +383,6 @@ _config = _record(
         "dtype": _choice(DTYPES),
         "seed": _integer(0),
         "check": _check,
+        "train": _train,
     },
 )

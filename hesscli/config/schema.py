@@ -80,6 +80,27 @@ class CheckConfig:
 
 
 @dataclass(frozen=True)
+class TrainConfig:
+    """How ``hesscli train`` trains, and what it measures on the way.
+
+    It trains on the first ``examples`` of the data from ``data.offset`` on, in mini-batches of
+    ``batch_size``, for ``steps`` steps in all; ``data.batch_size`` says nothing about training.
+    Every ``every`` steps the curvature is measured on the first ``measure_examples`` of the
+    training examples (on all of them where there are fewer), and every ``checkpoint_every`` steps
+    a checkpoint is written where one was asked for.
+    """
+
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    batch_size: BatchSize = 64
+    steps: int = 2000
+    examples: BatchSize = "all"
+    every: int = 20
+    measure_examples: BatchSize = 256
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides what a command computes."""
 
@@ -89,3 +110,4 @@ class Config:
     dtype: str = "float64"
     seed: int = 0
     check: CheckConfig = field(default_factory=CheckConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

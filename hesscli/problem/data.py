@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.idx import find_idx_files, read_idx
 from hesscli.problem.network import Array, Targets
-from hesscli.problem.npz import RawArray, read_arrays, require_finite
+from hesscli.problem.npz import RawArray, array_names, read_arrays, require_finite
 from hesscli.problem.problemfile import is_problem_file, read_batch
 from hesscli.problem.quiet import silenced
 
@@ -84,6 +84,22 @@ def load_dataset(source: str, split: str) -> Dataset:
         inputs, targets = read_batch(source)
         return Dataset(inputs, targets, source, is_batch=True)
     return _load_npz(source, split, source)
+
+
+def has_test_split(source: str) -> bool:
+    """Whether ``source`` comes with a test split beside its training split."""
+    path = os.path.expanduser(source)
+    if source == EMBEDDED or (os.path.isfile(path) and is_problem_file(source)):
+        return False
+    if source == KERAS:
+        return True
+    try:
+        if os.path.isdir(path):
+            find_idx_files(source, "test")
+            return True
+        return {"x_test", "y_test"} <= set(array_names(source))
+    except InputError:
+        return False
 
 
 def select_batch(

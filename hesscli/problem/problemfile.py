@@ -1,10 +1,14 @@
 """Problem files: one batch and one network's parameters in an ``.npz`` file.
 
 It holds ``inputs`` (N, d), ``targets`` (N,) or (N, c) and, for each layer in order,
-``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,).
+``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,). A checkpoint of a training is a
+problem file with more arrays, called ``train/…``, that only the training reads.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -16,6 +20,9 @@ from hesscli.problem.npz import RawArray, array_names, read_arrays
 _LAYOUT = (
     "a problem file holds inputs, targets and, for each layer, <layer>/kernel and <layer>/bias"
 )
+# What begins so belongs to a training, unless it is a parameter of a layer called train.
+_TRAINING = "train/"
+_OF_A_LAYER = ("train/kernel", "train/bias")
 _TARGETS = "targets must be (N,) class labels or numbers, or (N, c) numbers"
 
 
@@ -37,7 +44,7 @@ def read_parameters(path: str) -> dict[str, Array]:
     is not looked at. Raises InputError where the file is unreadable, holds no kernel or a
     parameter that is neither kernel nor bias, or where a shape, a type or a number is wrong.
     """
-    names = [name for name in array_names(path) if "/" in name]
+    names = [name for name in array_names(path) if "/" in name and not _is_training(name)]
     for name in names:
         layer, _, kind = name.rpartition("/")
         if not layer or kind not in ("kernel", "bias"):
@@ -75,16 +82,34 @@ def read_batch(path: str) -> tuple[Array, Targets]:
     return _floating(inputs), _floating(targets)
 
 
-def save_problem(problem: Problem, path: str) -> None:
+def read_training(path: str) -> dict[str, RawArray]:
+    """The arrays called ``train/…`` by the rest of their names; none where there are none.
+
+    Raises InputError where the file is unreadable, or an array is anything but finite numbers.
+    """
+    names = [name for name in array_names(path) if _is_training(name)]
+    arrays = read_arrays(path, names, _LAYOUT)
+    return {name.removeprefix(_TRAINING): array for name, array in arrays.items()}
+
+
+def _is_training(name: str) -> bool:
+    return name.startswith(_TRAINING) and name not in _OF_A_LAYER
+
+
+def save_problem(
+    problem: Problem, path: str, training: Mapping[str, RawArray] = MappingProxyType({})
+) -> None:
     """Writes ``problem`` to ``path``, under exactly that name, whole or not at all.
 
-    Raises InputError where the file cannot be written.
+    The arrays of ``training`` are written as ``train/`` and their name. Raises InputError where
+    the file cannot be written.
     """
     arrays: dict[str, RawArray] = {"inputs": problem.inputs, "targets": problem.targets}
     for layer in problem.layers:
         arrays[f"{layer.name}/kernel"] = layer.kernel
         if layer.bias is not None:
             arrays[f"{layer.name}/bias"] = layer.bias
+    arrays.update({f"{_TRAINING}{name}": array for name, array in training.items()})
     with replacing(path) as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 

@@ -1,0 +1,124 @@
+"""``hesscli train``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from hesscli.cli.interrupt import stop_requested
+from hesscli.cli.options import (
+    OutputOptions,
+    ProblemOptions,
+    output_options,
+    plot_option,
+    problem_options,
+)
+from hesscli.cli.training_display import training_display
+from hesscli.problem.errors import InputError
+from hesscli.problem.files import check_writable
+
+if TYPE_CHECKING:
+    from hesscli.config.load import Override
+
+_INTERRUPTED = 130
+
+
+@click.command(
+    epilog="""
+    \b
+    Examples:
+      hesscli train
+      hesscli train --learning-rate 0.05 --momentum 0.9 --examples 4000
+      hesscli train --checkpoint trained.npz --plot training.png
+      hesscli train --resume trained.npz --checkpoint trained.npz --steps 4000
+      hesscli verify --check form --set model.weights=trained.npz
+    """
+)
+@functools.partial(problem_options, batch_help="Examples in a mini-batch, or all.")
+@click.option("--learning-rate", metavar="X", type=float, help="Learning rate of SGD.")
+@click.option("--momentum", metavar="X", type=float, help="Momentum, 0 or more and below 1.")
+@click.option("--steps", metavar="N", type=int, help="Number of steps in all.")
+@click.option("--examples", metavar="N", help="Train on the first N examples of the data, or all.")
+@click.option("--every", metavar="K", type=int, help="Measure the curvature every K steps.")
+@click.option(
+    "--measure-examples",
+    metavar="N",
+    help="Measure it on the first N of the training examples, or all.",
+)
+@click.option(
+    "--checkpoint",
+    metavar="FILE",
+    help="Write the state as a problem file (.npz), now and then and at the end.",
+)
+@click.option(
+    "--checkpoint-every", metavar="K", type=int, help="Write the checkpoint every K steps."
+)
+@click.option(
+    "--resume", metavar="FILE", help="Go on from a checkpoint, bit for bit, to --steps in all."
+)
+@output_options
+@plot_option
+def train(
+    problem: ProblemOptions,
+    checkpoint: str | None,
+    resume: str | None,
+    output: OutputOptions,
+    plot: str | None,
+    **given: float | int | str | None,
+) -> int:
+    """Train by SGD, and measure the curvature on the way.
+
+    It trains on all of the configured data, from data.offset on; data.batch_size, the batch of
+    the other commands, is not looked at. Every K steps, on a fixed batch: loss and accuracy; the
+    sharpness, which is the largest eigenvalue of the whole network's Hessian, against
+    2/learning rate; and for each layer the largest eigenvalue, the trace, the share of the
+    Gauss-Newton term and the curvature along the gradient. The options override the keys of the
+    same names in the section train of the configuration. Ctrl-C ends after the step: report and
+    checkpoint are written, the exit code is 130.
+    """
+    names = problem.activation_names()
+    if len(names) > 1:
+        raise InputError(f"--activation: {', '.join(names)}; one network is trained, so give one")
+    if checkpoint is not None:
+        # Before anything is trained that could not be kept.
+        check_writable(checkpoint)
+    overrides = list(_overrides({"batch_size": problem.batch_size, **given}))
+    config = replace(problem, batch_size=None).config(overrides)
+
+    from hesscli.config.build import with_hidden_activation
+    from hesscli.config.training import build_training_data
+    from hesscli.problem.network import Activation
+    from hesscli.report.output import write_document
+    from hesscli.report.plots import write_plot
+    from hesscli.report.training import training_document
+    from hesscli.studies import training as study
+
+    if names:
+        config = with_hidden_activation(config, Activation(names[0]))
+    with problem.naming_the_file():
+        data = build_training_data(config)
+    with stop_requested() as stopped, training_display(config.train.steps) as watch:
+        result = study.train(
+            data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
+        )
+    document = training_document(result)
+    write_document(document, output.format_name, output.path)
+    if plot is not None:
+        write_plot(document, plot)
+    if not result.completed:
+        click.echo(f"hesscli: interrupted after step {result.steps}", err=True)
+        return _INTERRUPTED
+    return 0
+
+
+def _overrides(given: dict[str, float | int | str | None]) -> Iterator[Override]:
+    from hesscli.config.load import Override, whole_number
+
+    for key, value in given.items():
+        if value is not None:
+            number = whole_number(value) if isinstance(value, str) else value
+            yield Override(("train", key), number, f"--{key.replace('_', '-')}")

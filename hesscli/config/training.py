@@ -1,0 +1,63 @@
+"""A Config into what is trained on, and what is held out to judge the result by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hesscli.config.build import build_problem
+from hesscli.config.schema import Config, DataConfig
+from hesscli.problem.data import has_test_split
+from hesscli.problem.errors import InputError
+from hesscli.problem.network import Problem
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The network with all examples that it is trained on as its batch, and those held out.
+
+    ``held_out`` is the source's test split where it has one, otherwise the examples that
+    ``train.examples`` left; None where there are none. ``held_out_name`` says which.
+    """
+
+    problem: Problem
+    held_out: Problem | None
+    held_out_name: str
+
+
+def build_training_data(config: Config) -> TrainingData:
+    """The examples of ``config`` from ``data.offset`` on, parted at ``train.examples``.
+
+    ``data.batch_size``, the batch of the other commands, is not looked at. Raises InputError
+    where the configuration does not fit, or asks for more examples than there are.
+    """
+    everything = build_problem(replace(config, data=replace(config.data, batch_size="all")))
+    available, wanted = everything.examples, config.train.examples
+    examples = available if wanted == "all" else wanted
+    if examples > available:
+        raise InputError(
+            f"train.examples: {examples}; {config.data.source} has {available} from data.offset "
+            f"{config.data.offset} on, so it must be 1 to {available}, or all"
+        )
+    size = config.train.batch_size
+    if size != "all" and size > examples:
+        raise InputError(
+            f"train.batch_size: {size}; there are {examples} examples to train on, so it must be "
+            f"1 to {examples}, or all"
+        )
+    problem = _part(everything, slice(0, examples))
+    data = config.data
+    if data.inputs is None and data.split == "train" and has_test_split(data.source):
+        test = DataConfig(source=data.source, split="test", batch_size="all")
+        return TrainingData(problem, build_problem(replace(config, data=test)), "test split")
+    held_out = None if examples == available else _part(everything, slice(examples, None))
+    return TrainingData(problem, held_out, "held out")
+
+
+def _part(problem: Problem, examples: slice) -> Problem:
+    return replace(
+        problem,
+        inputs=np.ascontiguousarray(problem.inputs[examples]),
+        targets=problem.targets[examples],
+    )

@@ -1,0 +1,251 @@
+"""What the curvature is at one moment of a training, on one fixed batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse.linalg import ArpackError, eigsh
+
+from hesscli.engines.backpropagation import Backpropagation, parameter_vector
+from hesscli.engines.block import HessianBlock
+from hesscli.engines.chainblocks import LayerBlock
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.layout import NETWORK, layout_of
+from hesscli.engines.pieces import pieces
+from hesscli.problem.errors import NumericalError, reason
+from hesscli.problem.network import Array, Problem, Targets
+
+# ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
+# error of a Rayleigh quotient is of second order in the residual.
+EIGENVALUE_TOLERANCE = 1e-4
+# Vectors that Lanczos holds before it looks whether it is done: mostly enough.
+_LANCZOS_VECTORS = 8
+# Lanczos begins at the last measurement's eigenvector, with so much of the gradient, which leans
+# on the largest eigenvalues, and of a random direction. By itself the eigenvector could be that of
+# what has become the second largest eigenvalue, and its residual would not show it.
+_OF_GRADIENT, _OF_RANDOM = 0.3, 0.03
+# A block this small is diagonalized whole.
+_DENSE_SIZE = 64
+_CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+
+
+@dataclass(frozen=True)
+class LayerCurvature:
+    """The Hessian H = G + C in one layer's kernel and bias.
+
+    ``lambda_max`` is its largest eigenvalue, ``trace`` Σ_n ‖a_n‖² tr S_n, ``gauss_newton_share``
+    ‖G‖_F / (‖G‖_F + ‖C‖_F), None where both are zero. ``gradient_curvature`` is gᵀHg / gᵀg with
+    the gradient g in the same parameters, None where that is zero.
+    """
+
+    layer: str
+    lambda_max: float
+    trace: float
+    gauss_newton_share: float | None
+    gradient_norm: float
+    gradient_curvature: float | None
+
+    @property
+    def negative(self) -> bool:
+        """Whether the loss curves downwards along the gradient."""
+        return self.gradient_curvature is not None and self.gradient_curvature < 0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One moment of a training: after ``step`` steps, on the measuring batch.
+
+    ``epoch`` counts how often the training examples were seen. ``accuracy`` is None where the
+    loss classifies nothing. ``sharpness`` is the largest eigenvalue of the whole network's
+    Hessian; ``trace``, ``gradient_norm`` and ``gradient_curvature`` are the whole network's.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float | None
+    sharpness: float
+    trace: float
+    gradient_norm: float
+    gradient_curvature: float | None
+    layers: tuple[LayerCurvature, ...]
+
+    @property
+    def negative(self) -> bool:
+        """Whether the loss curves downwards along the gradient of all parameters."""
+        return self.gradient_curvature is not None and self.gradient_curvature < 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement, and the eigenvectors (P,) of every block, from which the next one starts."""
+
+    measurement: Measurement
+    vectors: Mapping[str, Array]
+
+
+def measure(
+    problem: Problem, step: int, epoch: float, vectors: Mapping[str, Array], seed: int
+) -> Measured:
+    """The curvature of ``problem``, whose batch is the measuring batch, after ``step`` steps.
+
+    ``vectors`` are those of the measurement before, or empty; ``seed`` seeds the directions
+    mixed into them. Raises NumericalError where a number leaves the range of the dtype.
+    """
+    engine = ChainRule(problem)
+    theta = parameter_vector(problem.layers)
+    at = Backpropagation(problem).descent(theta, problem.inputs, problem.targets)
+    if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
+        raise NumericalError(
+            f"the loss or its gradient leaves the range of {problem.dtype}; use smaller weights"
+        )
+    starts = layout_of(problem, NETWORK).starts
+    found: dict[str, Array] = {}
+    layers = []
+    # Products of numbers near the type's end; what is not finite is refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, name in enumerate(problem.layer_names):
+            H, g = engine.hessian(name), at.gradient[starts[number] : starts[number + 1]]
+            start = _start(H, vectors.get(name), g, (seed, step, number))
+            lambda_max, found[name] = largest_eigenvalue(H, start)
+            norm, along = _along(H, g)
+            layer_trace, share = _trace_and_share(engine, name)
+            layers.append(
+                LayerCurvature(
+                    layer=name,
+                    lambda_max=lambda_max,
+                    trace=layer_trace,
+                    gauss_newton_share=share,
+                    gradient_norm=norm,
+                    gradient_curvature=along,
+                )
+            )
+        H = engine.hessian(NETWORK)
+        start = _start(H, vectors.get(NETWORK), at.gradient, (seed, step, len(layers)))
+        sharpness, found[NETWORK] = largest_eigenvalue(H, start)
+        norm, along = _along(H, at.gradient)
+    measurement = Measurement(
+        step=step,
+        epoch=epoch,
+        loss=at.loss,
+        accuracy=accuracy(at.outputs, problem.targets, problem.loss.name),
+        sharpness=sharpness,
+        trace=math.fsum(layer.trace for layer in layers),
+        gradient_norm=norm,
+        gradient_curvature=along,
+        layers=tuple(layers),
+    )
+    _require_finite(measurement, problem)
+    return Measured(measurement, found)
+
+
+def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
+    """The algebraically largest eigenvalue of ``H`` with its eigenvector, of length 1.
+
+    Lanczos from ``start`` (P,), to EIGENVALUE_TOLERANCE; a block of up to 64 parameters is
+    diagonalized whole. Raises NumericalError where Lanczos does not arrive.
+    """
+    if H.shape[0] <= _DENSE_SIZE:
+        values, V = np.linalg.eigh(H.to_dense())
+        return float(values[-1]), V[:, -1]
+    try:
+        values, V = eigsh(
+            H, k=1, which="LA", v0=start, ncv=_LANCZOS_VECTORS, tol=EIGENVALUE_TOLERANCE
+        )
+    except ArpackError as error:
+        # A direction that is partly random is in the null space only where everything is.
+        if not (H @ start).any():
+            return 0.0, start
+        raise NumericalError(
+            f"{H.parameter}: Lanczos finds no largest eigenvalue to {EIGENVALUE_TOLERANCE:g} "
+            f"({reason(error)}); use dtype float64 or more train.measure_examples"
+        ) from error
+    return float(values[0]), V[:, 0]
+
+
+def trace(a: Array, S: Array) -> float:
+    """The trace of a layer's block, Σ_n ‖a_n‖² tr S_n, of a (N, d) and S (N, units, units)."""
+    return float(np.einsum("ni,ni->n", a, a) @ np.einsum("nhh->n", S))
+
+
+def frobenius_norm(a: Array, S: Array) -> float:
+    """‖H‖_F = (Σ_{n,m} (a_n·a_m)² ⟨S_n, S_m⟩)^{1/2} of a layer's block, in pieces of n."""
+    # Scaled to numbers near one, so that squares and fourth powers stay in the type's range.
+    a_scale, S_scale = float(np.abs(a).max()), float(np.abs(S).max())
+    if a_scale == 0 or S_scale == 0:
+        return 0.0
+    a = a / a_scale
+    flat = (S / S_scale).reshape(len(S), -1)
+    square = 0.0
+    for low, high in pieces(0, len(a), 2 * len(a) * a.itemsize):
+        square += float(np.sum(np.square(a[low:high] @ a.T) * (flat[low:high] @ flat.T)))
+    # Rounding may leave a norm of nearly nothing below zero.
+    return a_scale * a_scale * S_scale * math.sqrt(max(square, 0.0))
+
+
+def accuracy(f: Array, targets: Targets, loss: str) -> float | None:
+    """The share of examples whose largest output (N, c) is the target's class.
+
+    None for the losses that do not choose a class; with binary cross-entropy and one output the
+    classes are f > 0 and f ≤ 0.
+    """
+    if loss == "binary_crossentropy" and f.shape[1] == 1:
+        return float(np.mean((f > 0) == (targets > 0.5)))
+    if loss not in _CLASSIFYING:
+        return None
+    labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+    return float(np.mean(f.argmax(axis=1) == labels))
+
+
+def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...]) -> Array:
+    start = _OF_RANDOM * _unit(np.random.default_rng(seed).standard_normal(H.shape[0]))
+    start = start + _OF_GRADIENT * _unit(g)
+    if last is not None:
+        start = start + last
+    return start.astype(H.dtype)
+
+
+def _unit(v: Array) -> Array:
+    """``v`` at length 1; 0 stays 0."""
+    largest = np.abs(v).max()
+    if largest == 0:
+        return v
+    scaled: Array = v / largest
+    return np.asarray(scaled / np.linalg.norm(scaled))
+
+
+def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
+    """‖g‖ and gᵀHg / gᵀg."""
+    largest = float(np.abs(g).max())
+    if largest == 0:
+        return 0.0, None
+    direction = g / largest
+    length = float(np.linalg.norm(direction))
+    return largest * length, H.quadratic_form(direction / length)
+
+
+def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
+    """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
+    traces, norms = [], []
+    for block in (engine.gauss_newton(layer), engine.curvature(layer)):
+        if not isinstance(block, LayerBlock):
+            raise TypeError(f"{layer}: the block of a layer has a and S")
+        # Read once: an engine may go through the network for them.
+        a, S = block.a, block.S
+        traces.append(trace(a, S))
+        norms.append(frobenius_norm(a, S))
+    both = sum(norms)
+    return sum(traces), norms[0] / both if both > 0 else None
+
+
+def _require_finite(measurement: Measurement, problem: Problem) -> None:
+    numbers: list[float | None] = [measurement.loss, measurement.sharpness, measurement.trace]
+    numbers += [measurement.gradient_norm, measurement.gradient_curvature]
+    for layer in measurement.layers:
+        numbers += [layer.lambda_max, layer.trace, layer.gauss_newton_share, layer.gradient_norm]
+        numbers.append(layer.gradient_curvature)
+    if not all(number is None or math.isfinite(number) for number in numbers):
+        raise NumericalError(f"the curvature leaves the range of {problem.dtype}")

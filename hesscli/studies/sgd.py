@@ -1,0 +1,100 @@
+"""Stochastic gradient descent with momentum: mini-batches, and one step after the other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesscli.engines.backpropagation import Backpropagation
+from hesscli.problem.network import Array, Problem
+
+# Sets the epochs' random numbers apart from those that the parameters are drawn with.
+_EPOCHS = 1
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Mini-batches of ``size`` out of ``examples``, in an order that is drawn anew every epoch.
+
+    The last one of an epoch holds what is left, as in Keras. Epoch e has the generator of
+    SeedSequence(``seed``, spawn_key=(1, e)): where a training stands in it follows from the
+    number of steps alone, so that going on needs no state of a generator.
+    """
+
+    examples: int
+    size: int
+    seed: int
+
+    @property
+    def each_epoch(self) -> int:
+        return math.ceil(self.examples / self.size)
+
+    def epochs(self, step: int) -> float:
+        """How often the examples were seen in ``step`` steps."""
+        whole, batches = divmod(step, self.each_epoch)
+        return whole + min(batches * self.size, self.examples) / self.examples
+
+    def order(self, epoch: int) -> NDArray[np.intp]:
+        """The order (examples,) of an epoch."""
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(_EPOCHS, epoch))
+        return np.random.default_rng(seeds).permutation(self.examples)
+
+
+class SGD:
+    """Steps of velocity ← momentum · velocity − learning_rate · g, θ ← θ + velocity.
+
+    g is the gradient of a mini-batch's loss. The formula is that of keras.optimizers.SGD
+    (https://keras.io/api/optimizers/sgd/); without momentum it is θ ← θ − learning_rate · g.
+    ``parameters`` and ``velocity`` (P,) are new arrays after every step.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        batches: Batches,
+        learning_rate: float,
+        momentum: float,
+        *,
+        parameters: Array,
+        velocity: Array,
+        step: int = 0,
+    ) -> None:
+        self.parameters = parameters
+        self.velocity = velocity
+        self.step = step
+        self._problem = problem
+        self._batches = batches
+        self._engine = Backpropagation(problem)
+        self._learning_rate = problem.dtype.type(learning_rate)
+        self._momentum = problem.dtype.type(momentum)
+        self._epoch = -1
+        self._order = np.empty(0, dtype=np.intp)
+
+    def advance(self) -> float:
+        """Takes one step; gives the mini-batch's loss before it, which may be NaN or infinite.
+
+        Then the parameters stay where they were.
+        """
+        chosen = self._chosen()
+        inputs, targets = self._problem.inputs[chosen], self._problem.targets[chosen]
+        descent = self._engine.descent(self.parameters, inputs, targets)
+        with np.errstate(over="ignore", invalid="ignore"):
+            velocity = self._momentum * self.velocity - self._learning_rate * descent.gradient
+            parameters = self.parameters + velocity
+        if not math.isfinite(descent.loss):
+            return descent.loss
+        if not np.isfinite(parameters).all():
+            return math.inf
+        self.velocity, self.parameters = velocity, parameters
+        self.step += 1
+        return descent.loss
+
+    def _chosen(self) -> NDArray[np.intp]:
+        epoch, batch = divmod(self.step, self._batches.each_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._batches.order(epoch)
+        start = batch * self._batches.size
+        return self._order[start : start + self._batches.size]

@@ -1,0 +1,66 @@
+"""The lean gradient: against the chain rule's sweep, finite differences and a closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from networks import make_problem, problems
+
+from hesscli.engines.backpropagation import Backpropagation, parameter_vector, with_parameters
+from hesscli.engines.chainfirst import ChainFirst
+from hesscli.engines.chainrule import ChainRule
+from hesscli.problem.errors import NumericalError
+from hesscli.problem.network import Problem
+
+
+@given(problems())
+@settings(max_examples=60, deadline=None)
+def test_the_gradient_is_the_second_order_sweeps(problem: Problem) -> None:
+    """In the order of the block ``network``, for every loss, activation, bias and reduction."""
+    try:
+        expected = ChainFirst(ChainRule(problem)).gradient("network")
+    except NumericalError:
+        return
+    theta = parameter_vector(problem.layers)
+    descent = Backpropagation(problem).descent(theta, problem.inputs, problem.targets)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(descent.gradient, expected, rtol=1e-12, atol=1e-13 * scale)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "softplus"])
+def test_the_gradient_is_the_slope_of_the_loss(activation: str) -> None:
+    problem = make_problem((3, 4, 2), activation)
+    engine, theta = Backpropagation(problem), parameter_vector(problem.layers)
+    gradient = engine.descent(theta, problem.inputs, problem.targets).gradient
+    h = 1e-5
+
+    def loss(at: np.ndarray) -> float:
+        return engine.descent(at, problem.inputs, problem.targets).loss
+
+    slopes = [(loss(theta + h * e) - loss(theta - h * e)) / (2 * h) for e in np.eye(len(theta))]
+    np.testing.assert_allclose(gradient, slopes, atol=1e-9)
+
+
+def test_the_loss_is_that_of_the_outputs() -> None:
+    problem = make_problem((3, 4, 2), "tanh", examples=7)
+    engine, theta = Backpropagation(problem), parameter_vector(problem.layers)
+    f = engine.outputs(theta, problem.inputs)
+    np.testing.assert_array_equal(f.shape, (7, 2))
+    # Cross-entropy by its definition, −log of the softmax at the label.
+    p = np.exp(f) / np.exp(f).sum(axis=1, keepdims=True)
+    expected = -np.log(p[np.arange(7), problem.targets])
+    np.testing.assert_allclose(engine.losses(f, problem.targets), expected, rtol=1e-13)
+    descent = engine.descent(theta, problem.inputs, problem.targets)
+    assert descent.loss == pytest.approx(expected.mean(), rel=1e-13)
+
+
+def test_a_vector_becomes_a_problem_and_back_and_stays_its_own() -> None:
+    problem = make_problem((3, 4, 2), "tanh")
+    vector = np.arange(problem.parameter_count, dtype=float)
+    moved = with_parameters(problem, vector)
+    np.testing.assert_array_equal(moved.layers[0].kernel, vector[:12].reshape(3, 4))
+    np.testing.assert_array_equal(moved.layers[0].bias, vector[12:16])
+    np.testing.assert_array_equal(parameter_vector(moved.layers), vector)
+    vector[0] = -1
+    assert moved.layers[0].kernel[0, 0] == 0
