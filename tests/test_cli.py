@@ -139,7 +139,7 @@ WRONG = [
     ("verify extra", "unexpected extra argument (extra)"),
     ("verify -a tahn", "'tahn' is unknown; did you mean tanh?"),
     ("verify -a relu -a zzz", "'zzz' is unknown; choose linear, relu,"),
-    ("verify --check frm", "'form', 'entries'"),
+    ("verify --check frm", "'auto', 'form', 'probes', 'entries'"),
     ("verify --dtype float16", "'float32', 'float64'"),
     ("verify --seed x", "'x' is not a valid integer"),
     ("config --seed -1", "--seed: seed: -1; it must be a whole number, 0 or more"),
