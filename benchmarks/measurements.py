@@ -1,7 +1,6 @@
 """The benchmarks: which program measures what, in which case, and what it is held against.
 
-hesscli's numbers are written first, and
-every peer holds its own against them before it times anything.
+Ours are written first, and every peer holds its own numbers against them before it times anything.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ NEEDS: Mapping[str, Mapping[int, int]] = {
     "PyTorch": {1: 10 * GB, 32: 10 * GB, 512: 16 * GB},
     "TensorFlow": {1: 11 * GB, 32: 11 * GB, 512: 15 * GB},
 }
-PRODUCT_BATCHES = (512, 5000)
+PRODUCT_BATCHES = (32, 512, 5000)
 SWEEP_BATCHES = (500, 5000, 60000)
 DENSE_BATCHES = (1, 32, 512)
 WIDTH_BATCH = 512

@@ -129,7 +129,7 @@ def run_program(
         if outcome.code == DISAGREED:
             raise RefusedError(f"{subject}: {_last_line(outcome.output)}")
         if outcome.code != 0:
-            raise NotMeasuredError(_explained(outcome, timeout))
+            raise NotMeasuredError(explained(outcome, timeout))
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
 
@@ -171,7 +171,8 @@ def _limiting_memory() -> Callable[[], None] | None:
     return lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _explained(outcome: Outcome, timeout: float) -> str:
+def explained(outcome: Outcome, timeout: float) -> str:
+    """Why a command that failed did."""
     if outcome.seconds >= timeout:
         return f"no answer within {timeout:.0f} s"
     words = _last_line(outcome.output)

@@ -32,7 +32,13 @@ _FEWEST_RUNS = 5
     metavar="SECONDS",
     help="End a process that gives no answer by then.",
 )
-@click.option("--results", default=str(RESULTS), metavar="FOLDER", help="Where the JSON goes.")
+@click.option(
+    "--results",
+    default=str(RESULTS),
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    help="Where the JSON goes.",
+)
 def main(
     names: tuple[str, ...], runs: int, threads: int | None, timeout: float, results: str
 ) -> None:

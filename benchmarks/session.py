@@ -6,7 +6,14 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.processes import OURS, NotMeasuredError, machine, run_command, run_program
+from benchmarks.processes import (
+    OURS,
+    NotMeasuredError,
+    explained,
+    machine,
+    run_command,
+    run_program,
+)
 from benchmarks.results import Agreement, Case, Conditions, Measurement, Missing, Record
 
 
@@ -124,8 +131,7 @@ class Session:
         for _ in range(runs if runs == 1 else runs + 1):
             outcome = run_command(command, self.threads, self.timeout)
             if outcome.code != 0:
-                words = " ".join(outcome.output.split()[-30:])
-                self.miss(subject, what, case, f"exit code {outcome.code}: {words}")
+                self.miss(subject, what, case, explained(outcome, self.timeout))
                 return
             outcomes.append(outcome)
         timed = outcomes[-runs:]

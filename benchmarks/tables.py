@@ -76,10 +76,8 @@ def claims_table(record: Record) -> Table:
 
 def time_text(seconds: float) -> str:
     """Three digits in the unit that suits: ``7.52 s``, ``3.60 ms``, ``690 µs``."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if abs(seconds) >= size:
-            return f"{_digits(seconds / size)} {unit}"
-    return f"{_digits(seconds / 1e-6)} µs"
+    unit, size = _unit(seconds)
+    return f"{_digits(seconds / size)} {unit}"
 
 
 def value_text(value: float | None, unit: str) -> str:
@@ -100,8 +98,16 @@ def _digits(value: float) -> str:
 
 
 def _range(measurement: Measurement) -> str:
+    unit, size = _unit(measurement.median)
     low, high = min(measurement.seconds), max(measurement.seconds)
-    return f"{time_text(low)} – {time_text(high)}"
+    return f"{_digits(low / size)} – {_digits(high / size)} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if abs(seconds) >= size:
+            return unit, size
+    return "µs", 1e-6
 
 
 def _size(size: int | None) -> str:

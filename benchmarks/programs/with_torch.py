@@ -13,6 +13,8 @@ from benchmarks.worker import Array, Job, run
 def whole_hessian(job: Job) -> None:
     """The whole Hessian of the block."""
     problem = TorchProblem(job)
+    # The other kernels are constants here, not parameters to keep a graph for.
+    problem.model.requires_grad_(False)
     name = f"{2 * job.layer}.weight"
     weight = problem.weight.detach()
 
