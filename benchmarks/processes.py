@@ -150,10 +150,15 @@ def run_command(command: Sequence[str], threads: int, timeout: float) -> Outcome
         )
         timer = threading.Timer(timeout, process.kill)
         timer.start()
-        # Not process.wait(), which does not say how much memory this child alone has used.
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            # Not process.wait(), which does not say how much memory this child alone has used.
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            timer.cancel()
         seconds = time.perf_counter() - start
-        timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         text = output.read().decode("utf-8", errors="replace")

@@ -27,7 +27,7 @@ _FEWEST_RUNS = 5
 @click.option("--threads", type=click.IntRange(1), help="Default: all cores.")
 @click.option(
     "--timeout",
-    default=900.0,
+    default=1800.0,
     show_default=True,
     metavar="SECONDS",
     help="End a process that gives no answer by then.",

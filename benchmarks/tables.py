@@ -122,7 +122,9 @@ def _claim_row(claim: Claim) -> tuple[str, ...]:
 
 def _notes(record: Record) -> Iterator[str]:
     for missing in record.missing:
-        yield f"Not measured: {missing.subject} {missing.what}{_of(missing.case)}: {missing.reason}"
+        # A command is called by its own name.
+        who = "" if missing.what.startswith(missing.subject) else f"{missing.subject} "
+        yield f"Not measured: {who}{missing.what}{_of(missing.case)}: {missing.reason}"
     if record.agreements:
         worst = max(record.agreements, key=lambda agreement: agreement.relative / agreement.rtol)
         numbers = sum(agreement.compared for agreement in record.agreements)
@@ -131,7 +133,8 @@ def _notes(record: Record) -> Iterator[str]:
             f"was {worst.subject}'s {worst.what}, {worst.relative:.0e} of the largest number, "
             f"allowed {worst.rtol:.0e}."
         )
-    yield "Versions: " + "; ".join(_versions(record))
+    if record.conditions.versions:
+        yield "Versions: " + "; ".join(_versions(record))
 
 
 def _versions(record: Record) -> Iterator[str]:
