@@ -36,7 +36,7 @@ _FEWEST_RUNS = 5
     "--results",
     default=str(RESULTS),
     metavar="FOLDER",
-    type=click.Path(exists=True, file_okay=False, writable=True),
+    type=click.Path(file_okay=False, writable=True),
     help="Where the JSON goes.",
 )
 def main(
@@ -49,6 +49,7 @@ def main(
     """
     chosen = min(threads or cores(), cores())
     keep_to(chosen)
+    Path(results).mkdir(parents=True, exist_ok=True)
     failed = False
     for name in names or BENCHMARKS:
         try:
