@@ -69,7 +69,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.python pyproject.toml
-	$(PIP) --editable ".[plot]"
+	$(PIP) --editable ".[plot,threads]"
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed

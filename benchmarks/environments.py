@@ -15,8 +15,6 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ENVIRONMENTS = FOLDER / ".venvs"
 REQUIREMENTS = FOLDER / "requirements"
-# PyTorch's index of builds without CUDA, which are a tenth of the size; asked for PyTorch alone.
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 class MissingEnvironmentError(Exception):
@@ -43,9 +41,6 @@ def set_up(requirements: Path) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
     pip = [str(_python(folder)), "-m", "pip", "install"]
-    for line in wanted.splitlines():
-        if line.startswith("torch=="):
-            _run([*pip, "--no-deps", "--extra-index-url", CPU_INDEX, line])
     _run([*pip, "--requirement", str(requirements)])
     # Last, so that an environment that was broken off is made again.
     stamp.write_text(wanted, encoding="utf-8")
