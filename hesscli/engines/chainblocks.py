@@ -21,6 +21,9 @@ from hesscli.problem.network import Array
 
 # W S Wᵀ is symmetric to some roundings of its largest entry.
 _SYMMETRIC = 8
+# Up to here products with S take less time than the passes through the layers above.
+_FEW_UNITS = 32
+_CACHED_BYTES = 2**22
 
 
 class _ParameterBlock(HessianBlock):
@@ -47,9 +50,12 @@ class _ParameterBlock(HessianBlock):
         with np.errstate(over="ignore", invalid="ignore"):
             for low, high in pieces(0, V.shape[1], self.shape[0] * self.dtype.itemsize):
                 directions = self._directions(V[:, low:high])
-                results = self._r_operator.products(directions, self._term)
+                results = self._products(directions)
                 np.concatenate([_flat(result) for result in results], out=product[:, low:high])
         return product
+
+    def _products(self, directions: list[Direction]) -> list[Direction]:
+        return self._r_operator.products(directions, self._term)
 
     def quadratic_form(self, v: Array) -> float:
         flat = np.asarray(v, dtype=self.dtype).reshape(-1, 1)
@@ -94,6 +100,15 @@ class LayerBlock(_ParameterBlock):
     @property
     def S(self) -> Array:
         return self._second()
+
+    def _products(self, directions: list[Direction]) -> list[Direction]:
+        moving = directions[0].kernel if directions[0].bias is None else directions[0].bias
+        assert moving is not None
+        single = moving.shape[-2] == 1
+        # For a single vector S has to be in the cache, or the passes take less time.
+        size = len(self.a) * self.units**2 * self.dtype.itemsize
+        by_S = self.units <= _FEW_UNITS and (not single or size <= _CACHED_BYTES)
+        return self._r_operator.products(directions, self._term, self.S if by_S else None)
 
     @cached_property
     def a(self) -> Array:
