@@ -50,12 +50,9 @@ class _ParameterBlock(HessianBlock):
         with np.errstate(over="ignore", invalid="ignore"):
             for low, high in pieces(0, V.shape[1], self.shape[0] * self.dtype.itemsize):
                 directions = self._directions(V[:, low:high])
-                results = self._products(directions)
+                results = self._r_operator.products(directions, self._term)
                 np.concatenate([_flat(result) for result in results], out=product[:, low:high])
         return product
-
-    def _products(self, directions: list[Direction]) -> list[Direction]:
-        return self._r_operator.products(directions, self._term)
 
     def quadratic_form(self, v: Array) -> float:
         flat = np.asarray(v, dtype=self.dtype).reshape(-1, 1)
@@ -101,14 +98,23 @@ class LayerBlock(_ParameterBlock):
     def S(self) -> Array:
         return self._second()
 
-    def _products(self, directions: list[Direction]) -> list[Direction]:
-        moving = directions[0].kernel if directions[0].bias is None else directions[0].bias
-        assert moving is not None
-        single = moving.shape[-2] == 1
-        # For a single vector S has to be in the cache, or the passes take less time.
+    def _matmat(self, V: Array) -> Array:
+        # For a single vector S has to be in the cache, or the R-operator takes less time.
         size = len(self.a) * self.units**2 * self.dtype.itemsize
-        by_S = self.units <= _FEW_UNITS and (not single or size <= _CACHED_BYTES)
-        return self._r_operator.products(directions, self._term, self.S if by_S else None)
+        if self.units > _FEW_UNITS or (V.shape[1] == 1 and size > _CACHED_BYTES):
+            return super()._matmat(V)
+        # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n,  without the inputs that are 0
+        product = np.zeros(V.shape, dtype=self.dtype)
+        seen, a = self._seen
+        for low, high in pieces(0, V.shape[1], size // self.units):
+            k = high - low
+            by_input = V[:, low:high].reshape(self.inputs, self.units * k)[seen]
+            with np.errstate(over="ignore", invalid="ignore"):
+                SU = self.S @ (a @ by_input).reshape(len(a), self.units, k)
+                read_off = a.T @ SU.reshape(len(a), self.units * k)
+            target = product.reshape(self.inputs, self.units, -1)
+            target[seen, :, low:high] = read_off.reshape(len(seen), self.units, k)
+        return product
 
     @cached_property
     def a(self) -> Array:
