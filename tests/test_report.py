@@ -131,11 +131,13 @@ def test_verify_follows_the_published_schema() -> None:
             "loss": "some_loss",
             "reduction": "mean",
             "notes": [],
+            "weights": None,
         },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}
     judged = {"max_abs_residual": 0.5, "max_abs_entry": 2.0, "relative_residual": 0.25}
     rounding = {"rounding_floor": 0.0, "limited_by_rounding": False, "worst_entry": list(WORST)}
+    judged["confidence"] = None
     assert first == {
         **ROW,
         "quadratic_form": {

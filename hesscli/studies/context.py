@@ -40,6 +40,7 @@ class ProblemSummary:
     reduction: str
     seed: int | None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 def environment(problem: Problem) -> Environment:
@@ -64,6 +65,7 @@ def summary(problem: Problem) -> ProblemSummary:
         reduction=problem.loss.reduction,
         seed=problem.seed,
         notes=problem.notes,
+        weights=problem.weights,
     )
 
 
