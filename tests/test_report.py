@@ -137,7 +137,6 @@ def test_verify_follows_the_published_schema() -> None:
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}
     judged = {"max_abs_residual": 0.5, "max_abs_entry": 2.0, "relative_residual": 0.25}
     rounding = {"rounding_floor": 0.0, "limited_by_rounding": False, "worst_entry": list(WORST)}
-    judged["confidence"] = None
     assert first == {
         **ROW,
         "quadratic_form": {
@@ -148,7 +147,14 @@ def test_verify_follows_the_published_schema() -> None:
             "relative_residual": 0.2,
         },
         "finite_check": None,
-        "check": {"method": "entries", "compared": 100, "rtol": 1e-10, **judged, **rounding},
+        "check": {
+            "method": "entries",
+            "compared": 100,
+            "confidence": None,
+            "rtol": 1e-10,
+            **judged,
+            **rounding,
+        },
         "status": "fail",
     }
     assert (second["layer"], second["status"]) == ("dense2", "pass")
