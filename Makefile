@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help verify compare test lint format ci clean bench-setup bench bench-docs
+.PHONY: help verify compare test lint gallery format ci clean bench-setup bench bench-docs
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -17,6 +17,7 @@ help:
 	@echo "make test                       run the tests"
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, verify"
+	@echo "make gallery                    draw the plots of docs/gallery.md anew"
 	@echo "make format                     put the code into the project's format"
 	@echo "make bench-setup                make the environments of the peers (4 GB)"
 	@echo "make bench [BENCH=entries]      measure hesscli against its peers"
@@ -39,6 +40,9 @@ lint: $(VENV)/.developing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+gallery: $(VENV)/.installed
+	$(BIN)/python -m tools.gallery
 
 # One after the other, also under make -j: their outputs would mix.
 ci:

@@ -88,7 +88,7 @@ def spectrum(
     plot: str | None,
     output: OutputOptions,
 ) -> int:
-    """Show the eigenvalues of the Hessian and of its Gauss-Newton term.
+    """Eigenvalues of the Hessian and its Gauss-Newton term.
 
     For each activation and layer, side by side: rank, largest and smallest eigenvalue, how many
     are negative, effective rank, trace, range of the diagonal, Frobenius and spectral norm. Up

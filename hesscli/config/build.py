@@ -63,6 +63,7 @@ def build_problem(config: Config) -> Problem:
         loss=config.loss,
         seed=config.seed,
         notes=notes,
+        weights=config.model.weights if keras is None else keras.path,
     )
 
 

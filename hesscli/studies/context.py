@@ -42,6 +42,7 @@ class ProblemSummary:
     reduction: str
     seed: int | None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 def environment(problem: Problem) -> Environment:
@@ -67,6 +68,7 @@ def summary(problem: Problem) -> ProblemSummary:
         reduction=problem.loss.reduction,
         seed=problem.seed,
         notes=problem.notes,
+        weights=problem.weights,
     )
 
 
