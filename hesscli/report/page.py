@@ -102,13 +102,13 @@ def _plots(document: Document) -> Iterator[str]:
         return
     for drawing in document.drawings:
         yield "<figure>"
-        yield f'<img src="{_image(drawing)}" alt="{escape(f"Plot. {drawing.title}")}">'
+        yield f'<img src="{image_address(drawing)}" alt="{escape(f"Plot. {drawing.title}")}">'
         yield f"<figcaption>{escape(drawing.caption)}</figcaption>"
         yield "</figure>"
 
 
-def _image(drawing: Drawing) -> str:
-    """As an image of its own, whose ids cannot clash with those of the next."""
+def image_address(drawing: Drawing) -> str:
+    """A drawing as a data: address: an image of its own, with ids that clash with no other's."""
     kind, image = "svg+xml", drawn([drawing], "svg")
     if len(image) > _LARGEST_SVG:
         kind, image = "png", drawn([drawing], "png")
