@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help verify compare test lint format ci clean
+.PHONY: help verify compare test lint format ci wheel notebook clean
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -17,6 +17,8 @@ help:
 	@echo "make test                       run the tests"
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, verify"
+	@echo "make wheel                      build dist/hesscli-*.whl"
+	@echo "make notebook                   run the notebooks of docs/ and save their outputs"
 	@echo "make format                     put the code into the project's format"
 	@echo "make clean                      remove .venv and what tools left"
 
@@ -46,6 +48,13 @@ ci:
 format: $(VENV)/.developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(VENV)/.python
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+notebook: $(VENV)/.developing
+	for n in docs/notebooks/*.ipynb; do $(BIN)/python docs/notebooks/execute.py $$n || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hesscli.config.build import build_problem, with_hidden_activation
-from hesscli.config.decode import ConfigKeyError, nearest
+from hesscli.config.decode import ConfigKeyError, Path, layer_name, nearest
 from hesscli.config.decode import activation as decoded_activation
 from hesscli.config.load import Override, as_mapping, config_of, whole_number
 from hesscli.config.load import load_config as load_file
@@ -30,6 +30,8 @@ from hesscli.problem.targets import fit_targets
 ConfigSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Config | None
 # A Keras name, {"name": "elu", "alpha": 0.5}, or what the names stand for.
 ActivationLike: TypeAlias = str | Mapping[str, Any] | Activation
+
+T = TypeVar("T")
 
 _GIVEN = "the given arrays"
 
@@ -219,7 +221,14 @@ def _layers(
                 f"biases[{index}]: of shape {b.shape}; kernels[{index}] is {W.shape}, so it must "
                 f"be ({W.shape[1]},)"
             )
-        layers.append(Layer(name, W, b, activation_of(activation, f"activations[{index}]")))
+        layers.append(
+            Layer(
+                name=_decoded(layer_name, name, f"names[{index}]"),
+                kernel=W,
+                bias=b,
+                activation=activation_of(activation, f"activations[{index}]"),
+            )
+        )
     for index, (below, above) in enumerate(pairwise(layers), start=1):
         if above.inputs != below.units:
             raise InputError(
@@ -283,8 +292,12 @@ def activation_of(value: ActivationLike, where: str) -> Activation:
     """An activation by any of its names; raises InputError."""
     if isinstance(value, Activation):
         value = {"name": value.name, **dict(value.parameters)}
+    return _decoded(decoded_activation, value, where)
+
+
+def _decoded(decode: Callable[[Any, Path], T], value: Any, where: str) -> T:
     try:
-        return decoded_activation(value, (where,))
+        return decode(value, (where,))
     except ConfigKeyError as error:
         raise InputError(str(error)) from None
 

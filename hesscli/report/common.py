@@ -16,9 +16,10 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     """One line on what was analysed, and one for each of the problem's notes."""
     widths = "-".join(str(width) for width in problem.widths)
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
+    # Arrays that were given were drawn with no seed.
+    seed = "" if problem.seed is None else f" · seed {problem.seed}"
     size = (
-        f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype} · "
-        f"seed {problem.seed}"
+        f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}{seed}"
     )
     return "\n".join((size, *problem.notes))
 

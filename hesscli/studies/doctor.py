@@ -50,7 +50,8 @@ _ASK_TENSORFLOW = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 import tensorflow as tf
-devices = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
+names = [device.name for device in tf.config.list_physical_devices()]
+devices = ", ".join(name.removeprefix("/physical_device:") for name in names)
 print()
 print(json.dumps({"version": tf.__version__, "keras": tf.keras.__version__, "devices": devices}))
 """
@@ -113,8 +114,8 @@ def _versions() -> Iterator[Fact]:
 def _tensorflow(ask: bool) -> Iterator[Fact]:
     found = _installed("tensorflow") or _installed("tensorflow-cpu")
     if found is None and _is_missing("tensorflow"):
-        trouble = "autodiff, the second witness, needs it: pip install tensorflow"
-        yield Fact("versions", "tensorflow", "not installed", True, trouble)
+        remedy = "autodiff, the second witness, needs it: pip install tensorflow"
+        yield Fact("versions", "tensorflow", "not installed", True, remedy)
         return
     if not ask:
         yield Fact("versions", "tensorflow", f"{found} (not imported)", True)
@@ -123,9 +124,9 @@ def _tensorflow(ask: bool) -> Iterator[Fact]:
     if trouble is not None:
         yield Fact("versions", "tensorflow", found or "of no version", True, trouble)
         return
-    yield Fact("versions", "tensorflow", str(answer["version"]), True)
-    yield Fact("versions", "keras", str(answer["keras"]))
-    yield Fact("machine", "devices", ", ".join(answer["devices"]) or "none")
+    yield Fact("versions", "tensorflow", answer["version"], True)
+    yield Fact("versions", "keras", answer["keras"])
+    yield Fact("machine", "devices", answer["devices"] or "none")
 
 
 def _asked() -> tuple[dict[str, str], str | None]:
