@@ -318,6 +318,18 @@ def test_a_notebook_shows_tables_and_plots(tiny: Problem) -> None:
     assert "<script" not in page
 
 
+def test_text_is_text_in_a_notebook_as_well(
+    tiny: Problem, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich, where it finds itself in Jupyter, displays instead of writing."""
+    result = hesscli.verify(tiny, check="form")
+    texts = {name: hesscli.render(result, name) for name in ("table", "html")}
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert {name: hesscli.render(result, name) for name in texts} == texts
+    assert "PASS" in texts["table"]
+    assert capsys.readouterr().out == ""
+
+
 def test_a_notebook_without_matplotlib_shows_the_tables(tiny: Problem, no_matplotlib: None) -> None:
     page = notebook_html(hesscli.document(hesscli.verify(tiny, check="form")))
     assert "<table>" in page

@@ -26,6 +26,7 @@ def execute(source: Path, target: Path) -> None:
         kernel_name="python3",
         # When a cell ran would be another change in every commit.
         record_timing=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(source.parent)}},
     )
     client.execute()

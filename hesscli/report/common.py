@@ -18,9 +18,7 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
     # Arrays that were given were drawn with no seed.
     seed = "" if problem.seed is None else f" · seed {problem.seed}"
-    size = (
-        f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}{seed}"
-    )
+    size = f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}{seed}"
     return "\n".join((size, *problem.notes))
 
 

@@ -18,6 +18,8 @@ from hesscli.report.plots import INSTALL, matplotlib_is_missing
 
 # Legible on a light and on a dark ground.
 _COLOURS = {PASS: "#1a8a3c", FAIL: "#d63b3b", UNDECIDED: "#9a6e00"}
+# A notebook is kept with its outputs, and a version of it for every change.
+_LARGEST_SVG = 2**16
 
 
 def show_in_notebooks() -> None:
@@ -77,5 +79,5 @@ def _plots(document: Document) -> Iterator[str]:
         return
     for drawing in document.drawings:
         title = escape(f"Plot. {drawing.title}")
-        yield f'<img src="{image_address(drawing)}" alt="{title}" style="max-width: 100%">'
+        yield f'<img src="{image_address(drawing, _LARGEST_SVG)}" alt="{title}" style="max-width: 100%">'
         yield f"<p>{escape(drawing.caption)}</p>"

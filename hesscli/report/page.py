@@ -107,10 +107,10 @@ def _plots(document: Document) -> Iterator[str]:
         yield "</figure>"
 
 
-def image_address(drawing: Drawing) -> str:
+def image_address(drawing: Drawing, largest_svg: int = _LARGEST_SVG) -> str:
     """A drawing as a data: address: an image of its own, with ids that clash with no other's."""
     kind, image = "svg+xml", drawn([drawing], "svg")
-    if len(image) > _LARGEST_SVG:
+    if len(image) > largest_svg:
         kind, image = "png", drawn([drawing], "png")
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
@@ -122,6 +122,7 @@ def _table(table: Table) -> Iterator[str]:
         record=True,
         width=WIDTH,
         force_terminal=True,
+        force_jupyter=False,
         color_system="truecolor",
         no_color=False,
     )
