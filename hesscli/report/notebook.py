@@ -78,6 +78,6 @@ def _plots(document: Document) -> Iterator[str]:
         yield f"<p>The plots need matplotlib: <code>{escape(INSTALL)}</code>.</p>"
         return
     for drawing in document.drawings:
-        title = escape(f"Plot. {drawing.title}")
-        yield f'<img src="{image_address(drawing, _LARGEST_SVG)}" alt="{title}" style="max-width: 100%">'
+        address, title = image_address(drawing, _LARGEST_SVG), escape(f"Plot. {drawing.title}")
+        yield f'<img src="{address}" alt="{title}" style="max-width: 100%">'
         yield f"<p>{escape(drawing.caption)}</p>"
