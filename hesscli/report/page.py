@@ -102,13 +102,17 @@ def _plots(document: Document) -> Iterator[str]:
         return
     for drawing in document.drawings:
         yield "<figure>"
-        yield f'<img src="{image_address(drawing)}" alt="{escape(f"Plot. {drawing.title}")}">'
+        address, title = image_address(drawing, _LARGEST_SVG), escape(f"Plot. {drawing.title}")
+        yield f'<img src="{address}" alt="{title}">'
         yield f"<figcaption>{escape(drawing.caption)}</figcaption>"
         yield "</figure>"
 
 
-def image_address(drawing: Drawing, largest_svg: int = _LARGEST_SVG) -> str:
-    """A drawing as a data: address: an image of its own, with ids that clash with no other's."""
+def image_address(drawing: Drawing, largest_svg: int) -> str:
+    """A drawing as a data: address: an image of its own, with ids that clash with no other's.
+
+    It is a PNG where the SVG has more than ``largest_svg`` bytes.
+    """
     kind, image = "svg+xml", drawn([drawing], "svg")
     if len(image) > largest_svg:
         kind, image = "png", drawn([drawing], "png")
