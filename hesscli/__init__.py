@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from hesscli.problem.errors import HesscliError, InputError, NumericalError, UnknownBlockError
     from hesscli.problem.network import Activation, Layer, Loss, Problem
     from hesscli.problem.plugins import load_plugin
+    from hesscli.problem.threads import use_threads
     from hesscli.report.document import Document
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "sweep",
     "train",
     "tune",
+    "use_threads",
     "verify",
     "verify_first",
 ]
@@ -120,6 +122,7 @@ if not TYPE_CHECKING:
         ),
         "hesscli.problem.network": ("Activation", "Layer", "Loss", "Problem"),
         "hesscli.problem.plugins": ("load_plugin",),
+        "hesscli.problem.threads": ("use_threads",),
         "hesscli.report.document": ("Document",),
     }
     _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -121,15 +121,24 @@ class ROperator:
         self._loss_product = loss_product
         self._scale = scale
 
-    def products(self, directions: Sequence[Direction], term: Term) -> list[Direction]:
-        """H times k directions: the same layers' parameters, in the same shapes."""
+    def products(
+        self, directions: Sequence[Direction], term: Term, S: Array | None = None
+    ) -> list[Direction]:
+        """H times k directions: the same layers' parameters, in the same shapes.
+
+        For one layer with few units its ``S`` (N, units, units) is what all that lies above the
+        layer comes to: Rg_z = S (a V + v).
+        """
         results: list[Direction] = []
         for chosen in self._chunks(directions):
+            swept_layers = (
+                self.sweep(directions, term, chosen)[0]
+                if S is None
+                else [self._by_second(directions[0], S[chosen], chosen)]
+            )
             summands = [
                 self._read_off(swept, direction, term, chosen)
-                for direction, swept in zip(
-                    directions, self.sweep(directions, term, chosen)[0], strict=True
-                )
+                for direction, swept in zip(directions, swept_layers, strict=True)
             ]
             results = (
                 [_sum(*pair) for pair in zip(results, summands, strict=True)]
@@ -199,6 +208,10 @@ class ROperator:
                     # g_z V_kᵀ for each direction
                     Rg += np.swapaxes(node.g_z[chosen] @ direction.kernel.transpose(1, 2, 0), 0, 1)
         return swept[::-1], Rg
+
+    def _by_second(self, direction: Direction, S: Array, chosen: slice) -> Swept:
+        moved = self._moved(direction, chosen)
+        return Swept(direction.index, moved, (S @ moved.swapaxes(1, 2)).swapaxes(1, 2), None)
 
     def _moved(self, direction: Direction, chosen: slice) -> Array:
         node = self.nodes[direction.index]

@@ -62,7 +62,7 @@ def _table(table: Table) -> Iterator[str]:
 def _row(element: str, cells: Iterable[str], columns: tuple[Column, ...]) -> str:
     parts: list[str] = []
     for cell, column in zip(cells, columns, strict=True):
-        style = f"text-align: {'right' if column.numeric else 'left'}"
+        style = f"padding: 0.2em 0.6em; text-align: {'right' if column.numeric else 'left'}"
         # A verdict may carry a dagger.
         verdict = _COLOURS.get(cell.rstrip("†"))
         if verdict is not None:

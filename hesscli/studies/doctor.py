@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from hesscli.problem.errors import HesscliError, reason
 from hesscli.problem.memory import available_memory, readable_size
+from hesscli.problem.threads import thread_count
 from hesscli.version import __version__
 
 # What every command needs, by what pip calls it and what Python imports.
@@ -165,6 +166,7 @@ def _machine() -> Iterator[Fact]:
     cores = os.cpu_count() or 0
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     yield Fact("machine", "cores", f"{usable} of {cores} may be used")
+    yield Fact("machine", "threads", f"{thread_count()} unless --threads says otherwise")
     free = available_memory()
     memory = "unknown" if free is None else f"{readable_size(free)} available"
     yield Fact("machine", "memory", memory)
