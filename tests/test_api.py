@@ -238,6 +238,21 @@ def test_a_keras_model_at_hand_has_the_hessian_of_its_own_loss(tmp_path: Path) -
         hesscli.problem_from_keras(3)  # type: ignore[arg-type]
 
 
+def test_a_program_that_uses_tensorflow_already_keeps_it_as_it_is() -> None:
+    """Its threads can no longer be set once it runs."""
+    program = (
+        "import tensorflow as tf\n"
+        "tf.config.threading.set_intra_op_parallelism_threads(2)\n"
+        "tf.constant(0)\n"
+        "import hesscli\n"
+        "problem = hesscli.problem_from_config(batch_size=2)\n"
+        "assert hesscli.verify(problem, check='form', layers='dense3').passed\n"
+        "assert tf.config.threading.get_intra_op_parallelism_threads() == 2\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-1000:]
+
+
 def test_scipy_takes_a_block_as_it_is(tiny: Problem) -> None:
     H = hesscli.ChainRule(tiny).hessian("network")
     found = eigsh(H, k=3, which="LA", return_eigenvectors=False)
