@@ -17,12 +17,13 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     """One line on what was analysed, and one for each of the problem's notes."""
     widths = "-".join(str(width) for width in problem.widths)
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
-    # A trained network's results must not pass for those of the network that the seed draws.
-    origin = f"seed {problem.seed}"
+    # A trained network's results must not pass for those of the network that the seed draws, and
+    # arrays that were given were drawn with no seed.
+    origin = "" if problem.seed is None else f" · seed {problem.seed}"
     if problem.weights is not None:
-        origin = f"weights {os.path.basename(problem.weights)}"
+        origin = f" · weights {os.path.basename(problem.weights)}"
     size = f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}"
-    return "\n".join((f"{size} · {origin}", *problem.notes))
+    return "\n".join((f"{size}{origin}", *problem.notes))
 
 
 def preamble(
