@@ -86,6 +86,21 @@ def load_dataset(source: str, split: str) -> Dataset:
     return _load_npz(source, split, source)
 
 
+def dataset_files(source: str, split: str) -> tuple[str, ...]:
+    """The files that ``load_dataset`` reads, as the messages name them; none of the package's own.
+
+    None where Keras has not downloaded its file yet. Raises InputError where there are none.
+    """
+    if source == EMBEDDED:
+        return ()
+    if source == KERAS:
+        cache = _keras_cache()
+        return (cache,) if os.path.isfile(cache) else ()
+    if os.path.isdir(os.path.expanduser(source)):
+        return find_idx_files(source, split)
+    return (source,)
+
+
 def has_test_split(source: str) -> bool:
     """Whether ``source`` comes with a test split beside its training split."""
     path = os.path.expanduser(source)
@@ -170,14 +185,18 @@ def _load_idx(folder: str, split: str) -> Dataset:
 
 
 def _load_keras(split: str) -> Dataset:
-    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    cache = os.path.expanduser(os.path.join(home, "datasets", "mnist.npz"))
+    cache = _keras_cache()
     if not os.path.isfile(cache):
         return _download_keras(split)
     try:
         return _load_npz(cache, split, KERAS)
     except InputError as error:
         raise InputError(f"{error}; delete the file and Keras will download it anew") from error
+
+
+def _keras_cache() -> str:
+    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    return os.path.expanduser(os.path.join(home, "datasets", "mnist.npz"))
 
 
 def _download_keras(split: str) -> Dataset:
