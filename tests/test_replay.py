@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hesscli.cli.main import _run, cli
 from hesscli.cli.replay import Replayable
 from hesscli.report.document import Document, Table
-from hesscli.report.invocation import Invocation, Machine
-from hesscli.report.replay import Replay, read_report, replayed
+from hesscli.report.invocation import Invocation
+from hesscli.report.recorded import read_report
+from hesscli.report.replay import Replay, replayed
 
 Run = Callable[..., tuple[int, str, str]]
 CUBE = Path(__file__).parent.parent / "docs" / "examples" / "cube.py"
@@ -159,8 +160,8 @@ def test_what_stands_beside_the_rows_is_compared_as_well(run: Run) -> None:
     assert said["difference"]["then"] == found[3]
 
 
-MACHINE = Machine("Linux x86_64", "Abacus", 2, {"OMP_NUM_THREADS": "1"})
-INVOCATION = Invocation("verify", {}, {}, (), "3.11.0", MACHINE)
+VERSIONS = {"python": "3.11.0", "blas": "openblas 0.3.1", "threadpoolctl": "3.5.0"}
+INVOCATION = Invocation("verify", {}, {}, (), VERSIONS, "Linux x86_64, Abacus")
 CHECK = {
     "method": "entries",
     "compared": 900,
@@ -181,7 +182,7 @@ ROW = {
 DATA = {
     "schema": "hesscli/verify/1",
     "status": "pass",
-    "environment": {"hesscli": "0.1.0", "numpy": "2.4.0", "tensorflow": None, "dtype": "float64"},
+    "environment": {"hesscli": "0.1.0", "numpy": "2.4.0", "tensorflow": None, "threads": 2},
     "problem": {"seed": 0},
     "results": [ROW, {**ROW, "layer": "dense2"}],
 }
@@ -239,16 +240,26 @@ def test_every_number_is_counted_once() -> None:
     assert replay.numbers == 2 * 9 + 1
 
 
+VERSIONS_THEN = ("invocation", "versions")
 OTHERS: Mapping[str, tuple[tuple[Any, ...], Any, str]] = {
     "NumPy": (("environment", "numpy"), "2.0.0", "NumPy 2.4.0, was 2.0.0"),
     "TensorFlow": (("environment", "tensorflow"), "2.20.0", "TensorFlow null, was 2.20.0"),
     "hesscli": (("environment", "hesscli"), "0.0.9", "hesscli 0.1.0, was 0.0.9"),
-    "Python": (("invocation", "python"), "3.12.0", "Python 3.11.0, was 3.12.0"),
-    "no Python": (("invocation", "python"), None, "Python 3.11.0, was null"),
-    "threads": (("invocation", "machine", "processors"), 8, "other threads"),
-    "variables": (("invocation", "machine", "variables"), {}, "other threads"),
-    "processor": (("invocation", "machine", "processor"), "ENIAC", "another machine"),
-    "no machine": (("invocation", "machine"), None, "another machine; other threads"),
+    "threads": (("environment", "threads"), 8, "threads 2, was 8"),
+    "threads before": (
+        ("environment",),
+        {**DATA["environment"], "threads": "2"},
+        "threads 2, was 2",
+    ),
+    "Python": ((*VERSIONS_THEN, "python"), "3.12.0", "Python 3.11.0, was 3.12.0"),
+    "BLAS": ((*VERSIONS_THEN, "blas"), "mkl 1", "BLAS openblas 0.3.1, was mkl 1"),
+    "no threadpoolctl": (
+        (*VERSIONS_THEN, "threadpoolctl"),
+        None,
+        "threadpoolctl 3.5.0, was null",
+    ),
+    "machine": (("invocation", "machine"), "Linux x86_64, ENIAC", "another machine"),
+    "no machine": (("invocation", "machine"), None, "another machine"),
 }
 
 
@@ -545,7 +556,7 @@ for index, line in enumerate(open(sys.argv[1]).read().splitlines()):
     assert code == 0, (code, line)
 """
 DETERMINED = (
-    "verify -n 4 -a tanh --check probes --probes 3",
+    "verify -n 4 -a tanh --check probes --probes 3 --threads 1",
     "verify -c small.yaml -a gelu --dtype float32",
     "compare -n 4 -a elu --check form",
     # Beyond what is decomposed whole: Lanczos and its quadrature from random vectors.
@@ -557,9 +568,7 @@ DETERMINED = (
 
 
 def test_another_process_finds_the_same_bits(folder: Path) -> None:
-    """At one thread, whatever Python's hashes are; and its warnings are errors there too."""
-    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    one |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    """Whatever Python's hashes are, and with the one thread that the first of them was given."""
     Path("program.py").write_text(PROGRAM)
     Path("first.txt").write_text("\n".join(DETERMINED))
     replays = (
@@ -567,7 +576,7 @@ def test_another_process_finds_the_same_bits(folder: Path) -> None:
     )
     Path("second.txt").write_text("\n".join(replays))
     for seed, name in enumerate(("first", "second")):
-        environment = {**os.environ, **one, "PYTHONHASHSEED": str(seed)}
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
         command = [sys.executable, "program.py", f"{name}.txt", name]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
@@ -575,4 +584,5 @@ def test_another_process_finds_the_same_bits(folder: Path) -> None:
         first = json.loads(Path(f"first{index}.json").read_text(encoding="utf-8"))
         second = json.loads(Path(f"second{index}.json").read_text(encoding="utf-8"))
         assert second.pop("replay")["rtol"] is None, line
+        assert second["environment"]["threads"] == 1
         assert second == first

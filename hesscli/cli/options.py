@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hesscli.config.load import Override
     from hesscli.config.schema import Config
     from hesscli.problem.network import Problem
-    from hesscli.report.replay import Report
+    from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hesscli.config.schema import Config
     from hesscli.report.document import Document
     from hesscli.report.invocation import Invocation
-    from hesscli.report.replay import Report
+    from hesscli.report.recorded import Report
 
 _REPORT, _PLUGINS = "hesscli.replay", "hesscli.plugins"
 # What may stand beside --replay: none of it decides what is computed, or it is said that it does.
@@ -75,7 +76,7 @@ class Replayable(click.Command):
         if report is not None:
             self._require_nothing_beside(ctx)
             _require_plugins(ctx, report)
-            from hesscli.report.replay import require_unchanged
+            from hesscli.report.recorded import require_unchanged
 
             require_unchanged(report, keys_given_anew=(_PLUGIN,))
         ctx.params["run"] = Run(
@@ -96,7 +97,7 @@ class Replayable(click.Command):
         # Completing a command line must not wait for a file.
         if path is None or context.resilient_parsing:
             return
-        from hesscli.report.replay import read_report
+        from hesscli.report.recorded import read_report
 
         report = read_report(path, self.name or "")
         params = {_label(param): param for param in self.params if param.name in self.replayed}
@@ -106,6 +107,8 @@ class Replayable(click.Command):
                     f"{path}: invocation.options.{label}: unknown; choose {', '.join(params)}"
                 )
         context.meta[_REPORT] = report
+        if context.get_parameter_source("threads") is not ParameterSource.COMMANDLINE:
+            _use_as_many_threads(report)
         # Click then looks at them as it does at what is typed.
         context.default_map = {
             params[label].name or "": _typed(f"{path}: invocation.options.{label}", param, value)
@@ -120,7 +123,7 @@ class Replayable(click.Command):
                 name = param.opts[0] if isinstance(param, click.Option) else param.name
                 raise click.UsageError(
                     f"--replay runs what the report says; leave {name} out (--format, --output, "
-                    "--plot and --plugin may stand beside it)"
+                    "--plot, --plugin and --threads may stand beside it)"
                 )
 
 
@@ -148,7 +151,7 @@ class Run:
         from hesscli.config.inputs import files_read
         from hesscli.config.load import to_document
         from hesscli.problem.files import sha256_of
-        from hesscli.report.invocation import InputFile, Invocation, this_machine
+        from hesscli.report.invocation import InputFile, Invocation, this_machine, versions
 
         paths = (
             *files_read(config, held_out=held_out),
@@ -157,17 +160,15 @@ class Run:
         )
         files = tuple(InputFile(key, path, sha256_of(path)) for key, path in paths)
         if self.report is not None:
-            from hesscli.report.replay import require_same_files
+            from hesscli.report.recorded import require_same_files
 
             require_same_files(self.report, files)
-        import platform
-
         invocation = Invocation(
             command=self.command,
             options=self.options,
             configuration=to_document(config),
             files=files,
-            python=platform.python_version(),
+            versions=versions(),
             machine=this_machine(),
         )
         return Record(invocation, self.report, config)
@@ -223,6 +224,18 @@ def _require_plugins(context: click.Context, report: Report) -> None:
         f"{report.path}: the plugins are not the files that the report was made with (their "
         f"SHA-256 is another); give them again as they were, with {again}"
     )
+
+
+def _use_as_many_threads(report: Report) -> None:
+    """As many as the report was made with, where this machine has them; else it is said."""
+    from hesscli.problem.threads import cores, thread_count, use_threads
+
+    count = report.threads
+    if count is None or count == thread_count() or not 1 <= count <= cores():
+        return
+    # Where NumPy is loaded, in a program that calls this one, its number of threads stays.
+    with suppress(InputError):
+        use_threads(count)
 
 
 def _is_from_report(context: click.Context, name: str) -> bool:

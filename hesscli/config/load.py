@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from hesscli.config.consistency import require_consistent
-from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted, shown
+from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config, DataConfig, LayerConfig
-from hesscli.problem.errors import InputError, reason
+from hesscli.problem.errors import InputError, reason, shown
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
 from hesscli.problem.problemfile import is_problem_file

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hesscli.report.document import Document
 
 _CPUINFO = Path("/proc/cpuinfo")
-# What BLAS, SciPy and TensorFlow read; a sum in another number of parts rounds differently.
-_THREAD_VARIABLES = (
-    "BLIS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-)
 
 
 @dataclass(frozen=True)
@@ -33,43 +24,44 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the last bits of a number depend on beside the versions.
-
-    ``processors`` are those that this process may use; ``variables`` those of the environment
-    that say how many threads are used.
-    """
-
-    system: str
-    processor: str
-    processors: int
-    variables: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Invocation:
     """A command as it was run.
 
     ``options`` are those that are no keys of the ``configuration`` (the YAML's plain values, every
     key spelled out) and decide what is computed; where the output goes is none of them.
+    ``versions``, beside those of the environment, and ``machine`` are what the last bits of a
+    number depend on.
     """
 
     command: str
     options: Mapping[str, Any]
     configuration: Mapping[str, Any]
     files: tuple[InputFile, ...]
-    python: str
-    machine: Machine
+    versions: Mapping[str, str | None]
+    machine: str
 
 
-def this_machine() -> Machine:
-    """The machine that this process runs on, with as many processors as it may use."""
-    return Machine(
-        system=f"{platform.system()} {platform.machine()}".strip(),
-        processor=_processor(),
-        processors=_usable_processors(),
-        variables={name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
-    )
+def versions() -> dict[str, str | None]:
+    """Those that are not in the environment: Python's, and what shares out and does the sums."""
+    import numpy as np
+
+    configuration: Any = np.show_config(mode="dicts")
+    blas = configuration.get("Build Dependencies", {}).get("blas", {})
+    try:
+        threadpoolctl = version("threadpoolctl")
+    except PackageNotFoundError:
+        threadpoolctl = None
+    return {
+        "python": platform.python_version(),
+        "blas": f"{blas.get('name')} {blas.get('version')}",
+        "threadpoolctl": threadpoolctl,
+    }
+
+
+def this_machine() -> str:
+    """The system and, where it says so, the processor's name."""
+    processor = _processor()
+    return f"{platform.system()} {platform.machine()}{', ' if processor else ''}{processor}"
 
 
 def with_invocation(document: Document, invocation: Invocation) -> Document:
@@ -81,12 +73,6 @@ def with_invocation(document: Document, invocation: Invocation) -> Document:
 
 # What a reader looks for first comes before it.
 _FIRST = ("schema", "status", "environment", "problem")
-
-
-def _usable_processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -1,45 +1,33 @@
-"""A JSON report read back, and what came of running it again."""
+"""What came of running a report again."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
-from hesscli.config.decode import shown
-from hesscli.problem.errors import InputError, reason
-from hesscli.problem.files import sha256_of
+from hesscli.problem.errors import shown
 from hesscli.report.document import Case, Document
 from hesscli.report.formats import render
-from hesscli.report.invocation import InputFile, Invocation
+from hesscli.report.invocation import Invocation
+from hesscli.report.recorded import Report
 
-# A longer one holds more numbers than any command gives in an hour; read, it takes the memory
-# of some thirty times its size.
-_MAX_BYTES = 32 * 2**20
-_SCHEMA = re.compile(r"hesscli/([a-z-]+)/(\d{1,9})")
-_VERSION = "1"
-_NEEDED = "a JSON report that hesscli wrote is needed"
+_COMPARED = ("environment", "invocation", "replay", "checkpoint")
 # Where a result came from and what was kept of it, not the result.
 _NOT_COMPARED = ("environment", "invocation", "replay", "checkpoint")
 # Parts of a whole: what they may differ by is not relative to what stands beside them.
 _RELATIVE = frozenset({"relative", "share", "ratio", "confidence", "accuracy", "rtol"})
-_NAMES = {"tensorflow": "TensorFlow", "numpy": "NumPy", "scipy": "SciPy", "python": "Python"}
-_DIGITS = 12
-
-
-@dataclass(frozen=True)
-class Report:
-    """A report to be replayed: the plain values of its JSON document, and what is in them."""
-
-    path: str
-    data: Mapping[str, Any]
-    options: Mapping[str, Any]
-    configuration: Any
-    files: tuple[InputFile, ...]
+_NAMES = {
+    "tensorflow": "TensorFlow",
+    "numpy": "NumPy",
+    "scipy": "SciPy",
+    "python": "Python",
+    "blas": "BLAS",
+}
+# Names and versions are not put in quotation marks.
+_SHORT = 30
 
 
 @dataclass(frozen=True)
@@ -88,74 +76,6 @@ class Replay:
         )
 
 
-def read_report(path: str, command: str) -> Report:
-    """The report in the file ``path``, which ``command`` wrote.
-
-    Raises InputError where it cannot be read, is no report, or one of another command or version.
-    """
-    data = _parsed(path)
-    schema = data.get("schema")
-    match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
-    if match is None:
-        raise InputError(f"{path}: schema: {shown(schema)}; {_NEEDED}")
-    if match[2] != _VERSION:
-        raise InputError(f"{path}: schema: {schema}; this hesscli reads version {_VERSION}")
-    invocation = data.get("invocation")
-    if invocation is None:
-        raise InputError(
-            f"{path}: invocation: missing; a report that says how it was made is needed, as "
-            "--format json writes it"
-        )
-    invocation = _mapping(path, "invocation", invocation)
-    made_by = invocation.get("command")
-    if made_by != command:
-        raise InputError(
-            f"{path}: invocation.command: {shown(made_by)}; hesscli {command} replays its own "
-            "reports only"
-        )
-    if data.get("status") == "interrupted":
-        raise InputError(f"{path}: status: interrupted; only what was completed can be replayed")
-    if not isinstance(data.get("results"), list):
-        raise InputError(f"{path}: results: {shown(data.get('results'))}; it must be a list")
-    return Report(
-        path=path,
-        data=data,
-        options=_mapping(path, "invocation.options", invocation.get("options")),
-        configuration=invocation.get("configuration"),
-        files=tuple(_files(path, invocation.get("files"))),
-    )
-
-
-def require_unchanged(report: Report, keys_given_anew: tuple[str, ...] = ()) -> None:
-    """Raises InputError where a file that the report was made from is not what it was.
-
-    Those of ``keys_given_anew`` are not looked at.
-    """
-    for file in report.files:
-        if file.key in keys_given_anew:
-            continue
-        try:
-            found = sha256_of(file.path)
-        except InputError as error:
-            raise InputError(f"{report.path}: {file.key}: {error}") from error
-        if found != file.sha256:
-            _refuse_changed(report, file)
-
-
-def require_same_files(report: Report, files: tuple[InputFile, ...]) -> None:
-    """Raises InputError where ``files``, those that are read now, are others than the report's."""
-    recorded = [(file.key, file.sha256) for file in report.files]
-    for file in files:
-        if (file.key, file.sha256) in recorded:
-            continue
-        if file.key not in (key for key, _ in recorded):
-            raise InputError(
-                f"{report.path}: invocation.files: no {file.key} among them, though {file.path} "
-                "is read; a whole report is needed"
-            )
-        _refuse_changed(report, file)
-
-
 def replayed(
     report: Report, document: Document, invocation: Invocation, rtol: float
 ) -> tuple[Document, Replay]:
@@ -182,74 +102,19 @@ def replayed(
     )
 
 
-def _parsed(path: str) -> Mapping[str, Any]:
-    if not path:
-        raise InputError("--replay '': the name of a JSON report is needed")
-    expanded = os.path.expanduser(path)
-    if os.path.exists(expanded) and not os.path.isfile(expanded):
-        raise InputError(f"{path}: not a regular file; {_NEEDED}")
-    try:
-        with open(expanded, "rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)}); {_NEEDED}") from error
-    if len(content) > _MAX_BYTES:
-        raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; {_NEEDED}")
-    try:
-        data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise InputError(f"{path}: not JSON (nested too deeply); {_NEEDED}") from error
-    # A UnicodeDecodeError is one, as is what Python says of a number of thousands of digits.
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({reason(error)}); {_NEEDED}") from error
-    return _mapping(path, "", data)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
-def _mapping(path: str, key: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        where = f"{key}: " if key else ""
-        raise InputError(f"{path}: {where}{shown(value)}; {_NEEDED}")
-    return value
-
-
-def _files(path: str, value: Any) -> Iterator[InputFile]:
-    if not isinstance(value, list):
-        raise InputError(f"{path}: invocation.files: {shown(value)}; it must be a list")
-    for index, item in enumerate(value):
-        key = f"invocation.files.{index}"
-        fields = _mapping(path, key, item)
-        if set(fields) != {"key", "path", "sha256"} or not all(
-            isinstance(text, str) for text in fields.values()
-        ):
-            raise InputError(f"{path}: {key}: it must hold key, path and sha256, all text")
-        yield InputFile(**fields)
-
-
-def _refuse_changed(report: Report, file: InputFile) -> NoReturn:
-    raise InputError(
-        f"{report.path}: {file.key}: {file.path} is not the file that the report was made from "
-        "(its SHA-256 is another); bring that one back"
-    )
-
-
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What is not as it was, of what the last bits of a number depend on."""
-    environment, invocation = _section(then, "environment"), _section(then, "invocation")
-    for name, value in now["environment"].items():
-        was = environment.get(name)
-        if was != value:
-            yield f"{_NAMES.get(name, name)} {_text(value)}, was {_text(was)}"
-    python = now["invocation"]["python"]
-    if invocation.get("python") != python:
-        yield f"Python {python}, was {_text(invocation.get('python'))}"
-    machine = _section(invocation, "machine")
-    for name, value in now["invocation"]["machine"].items():
-        if machine.get(name) != value:
-            yield "other threads" if name in ("processors", "variables") else "another machine"
+    invocation = _section(then, "invocation")
+    for versions_then, versions_now in (
+        (_section(then, "environment"), now["environment"]),
+        (_section(invocation, "versions"), now["invocation"]["versions"]),
+    ):
+        for name, value in versions_now.items():
+            was = versions_then.get(name)
+            if was != value:
+                yield f"{_NAMES.get(name, name)} {_text(value)}, was {_text(was)}"
+    if invocation.get("machine") != now["invocation"]["machine"]:
+        yield "another machine"
 
 
 def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -279,7 +144,7 @@ def _compared(
         rows=len(rows_now),
         identical=identical,
         numbers=comparison.numbers,
-        changes=tuple(dict.fromkeys(changes)),
+        changes=changes,
         rtol=rtol,
         difference=first,
     )
@@ -359,4 +224,6 @@ def _short(value: Any) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return repr(value)
-    return value if isinstance(value, str) and len(value) <= _DIGITS else shown(value)
+    if isinstance(value, str) and value.isprintable() and len(value) <= _SHORT:
+        return value
+    return shown(value)
