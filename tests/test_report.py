@@ -33,7 +33,7 @@ from hesscli.studies.verification import (
 )
 
 LAYERS = ("dense1", "dense2", "dense3")
-ENVIRONMENT = Environment("0.1", "2.20.0", "2.1.0", "1.15.0", "float64")
+ENVIRONMENT = Environment("0.1", "2.20.0", "2.1.0", "1.15.0", "float64", 2)
 PROBLEM = ProblemSummary(32, (784, 30, 30, 10), LAYERS, 24790, "some_loss", "mean", 7)
 WORST = ("dense1/kernel[3,4]", "dense1/kernel[500,6]")
 WORST_IS = (
