@@ -21,7 +21,7 @@ from scipy.sparse.linalg import eigsh
 
 import hesscli
 from hesscli.cli.main import _run, cli
-from hesscli.config.load import as_mapping, config_of, load_config
+from hesscli.config.load import config_of, load_config, to_document
 from hesscli.config.schema import Config
 from hesscli.problem.network import Activation, Problem
 from hesscli.report import documents
@@ -126,7 +126,7 @@ def test_a_configuration_is_the_same_from_a_file_a_mapping_and_a_config(tmp_path
     assert hesscli.load_config(path) == config
     assert hesscli.load_config(TINY) == config
     assert hesscli.load_config(config) == config
-    assert config_of(as_mapping(config)) == config
+    assert config_of(to_document(config)) == config
     assert hesscli.load_config() == Config()
     arrays = {"model": TINY["model"], "data": {"inputs": np.array([[0.5, -1], [2, 0.25]])}}
     arrays["data"]["targets"] = np.array([0, 1])

@@ -289,7 +289,15 @@ def test_json_has_the_keys_of_its_schema(capsys: pytest.CaptureFixture[str]) -> 
     code, out, _ = run(["-c", SQUARE_NET, "-b", "input", "-f", "json"], capsys)
     report = json.loads(out)
     assert (code, report["schema"], report["status"]) == (0, "hesscli/sweep/1", "pass")
-    assert list(report) == ["schema", "status", "environment", "problem", "results", "inputs"]
+    assert list(report) == [
+        "schema",
+        "status",
+        "environment",
+        "problem",
+        "invocation",
+        "results",
+        "inputs",
+    ]
     for row in report["results"]:
         assert list(row) == [
             "activation",

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from hesscli.config.build import build_problem, with_hidden_activation
 from hesscli.config.decode import ConfigKeyError, Path, layer_name, nearest
 from hesscli.config.decode import activation as decoded_activation
-from hesscli.config.load import Override, as_mapping, config_of, whole_number
+from hesscli.config.load import Override, config_of, to_document, whole_number
 from hesscli.config.load import load_config as load_file
 from hesscli.config.schema import Config
 from hesscli.problem.data import Dataset
@@ -71,7 +71,7 @@ def load_config(
         if value is not None
     ]
     if isinstance(source, Config):
-        config = config_of(as_mapping(source), overrides)
+        config = config_of(to_document(source), overrides)
     elif source is None or isinstance(source, Mapping):
         config = config_of(_plain(source or {}), overrides)
     else:

@@ -14,9 +14,12 @@ from hesscli.cli.options import (
     witness_options,
 )
 from hesscli.cli.progress import progress_bar
+from hesscli.cli.replay import Replayable, Run
 
 
 @click.command(
+    cls=Replayable,
+    replayed=("activations", "method", "probes", "block", "layers"),
     epilog="""
     \b
     Examples:
@@ -24,14 +27,18 @@ from hesscli.cli.progress import progress_bar
       hesscli compare --activation relu --activation tanh --activation gelu
       hesscli compare --activation all --check form --format markdown
       hesscli compare --activation all --check form --plot terms.png
-    """
+    """,
 )
 @problem_options
 @witness_options
 @plot_option
 @output_options
 def compare(
-    problem: ProblemOptions, witness: WitnessOptions, plot: str | None, output: OutputOptions
+    problem: ProblemOptions,
+    witness: WitnessOptions,
+    plot: str | None,
+    output: OutputOptions,
+    run: Run,
 ) -> int:
     """Split the Hessians into Gauss-Newton and curvature term.
 
@@ -43,17 +50,12 @@ def compare(
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)
+    record = run.record(config)
     witness.save(problems[0])
 
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
-    from hesscli.report.plots import write_plot
     from hesscli.studies import comparison
 
     with progress_bar() as progress:
         result = comparison.compare(problems, check, progress)
-    document = document_of(result)
-    write_document(document, output.format_name, output.path)
-    if plot is not None:
-        write_plot(document, plot)
-    return 0 if result.passed else 1
+    return record.write(document_of(result), result.passed, output, plot)

@@ -24,7 +24,7 @@ def config(problem: ProblemOptions) -> int:
     can be given back with --config.
     """
     effective = problem.config()
-    names = problem.activation_names()
+    names = problem.activations
     if len(names) > 1:
         raise InputError(f"--activation: {', '.join(names)}; a configuration holds one")
 

@@ -6,22 +6,27 @@ import click
 
 from hesscli.cli.options import OutputOptions, ProblemOptions, output_options, problem_options
 from hesscli.cli.progress import progress_bar
+from hesscli.cli.replay import Replayable, Run
 
 
 @click.command(
+    cls=Replayable,
+    replayed=("first", "second", "activations"),
     epilog="""
     \b
     Examples:
       hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
       hesscli entry 'dense1/kernel[300,4]' --activation tanh
       hesscli entry 'input[0][300]' 'input[0][301]' --format json
-    """
+    """,
 )
 @click.argument("first", metavar="NAME")
 @click.argument("second", metavar="[NAME]", required=False)
 @problem_options
 @output_options
-def entry(first: str, second: str | None, problem: ProblemOptions, output: OutputOptions) -> int:
+def entry(
+    first: str, second: str | None, problem: ProblemOptions, output: OutputOptions, run: Run
+) -> int:
     """One second-order partial derivative of the loss.
 
     NAME is a single parameter, <layer>/kernel[i,h] or <layer>/bias[h], or a single value of an
@@ -32,14 +37,13 @@ def entry(first: str, second: str | None, problem: ProblemOptions, output: Outpu
     """
     config = problem.config()
     problems = problem.problems(config)
+    record = run.record(config)
 
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
     from hesscli.studies import entry as study
 
     with progress_bar() as progress:
         result = study.entry(
             problems, first, first if second is None else second, config.check.rtol, progress
         )
-    write_document(document_of(result), output.format_name, output.path)
-    return 0 if result.passed else 1
+    return record.write(document_of(result), result.passed, output)

@@ -83,7 +83,7 @@ def export(
     # Before anything is computed that could not be written.
     require_export_path(path)
     config = problem.config()
-    names = problem.activation_names()
+    names = problem.activations
     if len(names) > 1:
         raise InputError(f"--activation: {', '.join(names)}; a file holds the block of one")
 

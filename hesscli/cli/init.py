@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -16,12 +17,14 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.progress import progress_bar
+from hesscli.cli.replay import Replayable, Run
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable, replacing
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
 
 if TYPE_CHECKING:
     from hesscli.config.schema import Config, ModelConfig
+    from hesscli.problem.network import Problem
     from hesscli.report.document import Document
     from hesscli.studies.initialization import Scheme
 
@@ -50,6 +53,8 @@ def _deviations(
 
 
 @click.command(
+    cls=Replayable,
+    replayed=("activations", "initializers", "stddevs", "seeds", "block", "tune", "target", "norm"),
     epilog="""
     \b
     Examples:
@@ -57,7 +62,7 @@ def _deviations(
       hesscli init -a tanh --stddev 1e-5,1e-3,0.01,0.1,1,10 --plot norms.png
       hesscli init --initializer he_normal --initializer glorot_normal --seeds 20
       hesscli init --activation tanh --tune --write tuned.yaml
-    """
+    """,
 )
 @problem_options
 @click.option(
@@ -123,6 +128,7 @@ def init(
     write_path: str | None,
     plot: str | None,
     output: OutputOptions,
+    run: Run,
 ) -> int:
     """How large the Hessian is where training begins.
 
@@ -148,27 +154,26 @@ def init(
         )
     if write_path is not None:
         check_writable(write_path)
-        if len(problem.activation_names()) > 1:
-            names = ", ".join(problem.activation_names())
+        if len(problem.activations) > 1:
+            names = ", ".join(problem.activations)
             raise InputError(f"--activation: {names}; a configuration holds one")
     config = problem.config()
+
+    from hesscli.studies.initialization import require_drawn
+
+    require_drawn(config.model)
+    problems = problem.problems(config)
+    record = run.record(config)
     if tune:
-        passed, document = _tuned(problem, config, target or 1.0, norm, block, seeds, write_path)
+        passed, document = _tuned(problems, config, target or 1.0, norm, block, seeds, write_path)
     else:
         passed, document = (
             True,
             _measured(
-                problem, config, _schemes(config.model, initializers, stddevs), norm, block, seeds
+                problems, config, _schemes(config.model, initializers, stddevs), norm, block, seeds
             ),
         )
-    from hesscli.report.output import write_document
-
-    if plot is not None:
-        from hesscli.report.plots import write_plot
-
-        write_plot(document, plot)
-    write_document(document, output.format_name, output.path)
-    return 0 if passed else 1
+    return record.write(document, passed, output, plot)
 
 
 def _require_tuned(tune: bool, options: dict[str, object]) -> None:
@@ -188,7 +193,7 @@ def _schemes(
 
 
 def _measured(
-    problem: ProblemOptions,
+    problems: Sequence[Problem],
     config: Config,
     schemes: tuple[Scheme, ...],
     norm: str,
@@ -196,10 +201,8 @@ def _measured(
     seeds: int,
 ) -> Document:
     from hesscli.report.initialization import initialization_document
-    from hesscli.studies.initialization import initialization, require_drawn, seeds_from
+    from hesscli.studies.initialization import initialization, seeds_from
 
-    require_drawn(config.model)
-    problems = problem.problems(config)
     with progress_bar() as progress:
         result = initialization(
             problems, config.model, schemes, seeds_from(config.seed, seeds), block, progress
@@ -208,7 +211,7 @@ def _measured(
 
 
 def _tuned(
-    problem: ProblemOptions,
+    problems: Sequence[Problem],
     config: Config,
     target: float,
     norm: str,
@@ -217,11 +220,9 @@ def _tuned(
     write_path: str | None,
 ) -> tuple[bool, Document]:
     from hesscli.report.tuning import tuned_configuration, tuning_document
-    from hesscli.studies.initialization import require_drawn, seeds_from
+    from hesscli.studies.initialization import seeds_from
     from hesscli.studies.tuning import tune
 
-    require_drawn(config.model)
-    problems = problem.problems(config)
     with progress_bar() as progress:
         result = tune(
             problems,

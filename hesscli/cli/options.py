@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hesscli.cli.replay import note_plugins, replayed_report
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, BLOCKS, CHECK_METHODS, DTYPES
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from hesscli.config.load import Override
     from hesscli.config.schema import Config
     from hesscli.problem.network import Problem
+    from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -49,6 +51,7 @@ def _load_plugins(
             raise InputError(f"--plugin: {error}") from error
         # The root is closed even where the rest of the command line is wrong.
         context.find_root().call_on_close(functools.partial(forget, names))
+    note_plugins(context, paths)
     return paths
 
 
@@ -71,7 +74,9 @@ def _activation_names(
             near = get_close_matches(name, _choices(), n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(_choices())}"
             raise click.BadParameter(f"{name!r} is unknown; {hint}", context, parameter)
-    return tuple(ACTIVATION_ALIASES.get(name, name) for name in names)
+    if ALL in names:
+        return (*ACTIVATIONS, *plugin_names())
+    return tuple(dict.fromkeys(ACTIVATION_ALIASES.get(name, name) for name in names))
 
 
 def _complete_activation(*arguments: Any) -> list[str]:
@@ -80,7 +85,10 @@ def _complete_activation(*arguments: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class ProblemOptions:
-    """What the command line says about the problem."""
+    """What the command line says about the problem, or the report that it replays.
+
+    ``activations`` are those asked for, each once; none where the configuration's own stand.
+    """
 
     config_path: str | None
     model_path: str | None
@@ -89,11 +97,14 @@ class ProblemOptions:
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
+    replayed: Report | None = None
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
-        from hesscli.config.load import load_config, parse_override
+        from hesscli.config.load import config_of, load_config, parse_override
 
+        if self.replayed is not None:
+            return config_of(self.replayed.configuration, origin=self.replayed.path)
         overrides = [parse_override(text) for text in self.assignments]
         return load_config(self.config_path, [*overrides, *self._named_overrides(), *more])
 
@@ -104,14 +115,8 @@ class ProblemOptions:
 
         with self.naming_the_file():
             problem = build_problem(config)
-        names = self.activation_names()
+        names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
-
-    def activation_names(self) -> tuple[str, ...]:
-        """The activations asked for, each once; none where the configuration's own stand."""
-        if ALL in self.activations:
-            return (*ACTIVATIONS, *plugin_names())
-        return tuple(dict.fromkeys(self.activations))
 
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number
@@ -132,9 +137,10 @@ class ProblemOptions:
         try:
             yield
         except InputError as error:
-            if self.config_path is None:
+            path = self.config_path if self.replayed is None else self.replayed.path
+            if path is None:
                 raise
-            raise InputError(f"{self.config_path}: {error}") from error
+            raise InputError(f"{path}: {error}") from error
 
 
 def problem_options(function: Command, batch_help: str = "Number of examples, or all.") -> Command:
@@ -200,7 +206,14 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         **others: Any,
     ) -> Any:
         problem = ProblemOptions(
-            config_path, model_path, activations, batch_size, seed, dtype, assignments
+            config_path,
+            model_path,
+            activations,
+            batch_size,
+            seed,
+            dtype,
+            assignments,
+            replayed_report(),
         )
         return function(problem=problem, **others)
 

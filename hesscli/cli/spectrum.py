@@ -12,11 +12,14 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.progress import progress_bar
+from hesscli.cli.replay import Replayable, Run
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
 
 
 @click.command(
+    cls=Replayable,
+    replayed=("activations", "block", "layers", "top", "which", "probes", "steps", "probe_seed"),
     epilog="""
     \b
     Examples:
@@ -24,7 +27,7 @@ from hesscli.problem.files import check_writable
       hesscli spectrum --activation tanh --block network --plot spectrum.png
       hesscli spectrum --batch-size 512 --layer dense1 --probes 20
       hesscli spectrum --top 5 --eigenvectors vectors.npz
-    """
+    """,
 )
 @problem_options
 @click.option(
@@ -87,6 +90,7 @@ def spectrum(
     probe_seed: int,
     plot: str | None,
     output: OutputOptions,
+    run: Run,
 ) -> int:
     """Eigenvalues of the Hessian and its Gauss-Newton term.
 
@@ -104,9 +108,9 @@ def spectrum(
         check_writable(vectors_path)
     config = problem.config()
     problems = problem.problems(config)
+    record = run.record(config)
 
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
     from hesscli.studies import spectrum as study
     from hesscli.studies.spectra.subject import SpectrumOptions
 
@@ -121,14 +125,8 @@ def spectrum(
     )
     with progress_bar() as progress:
         result = study.spectrum(problems, options, progress)
-    document = document_of(result)
     if vectors_path is not None:
         from hesscli.report.eigenvectors import write_eigenvectors
 
         write_eigenvectors(result, vectors_path)
-    if plot is not None:
-        from hesscli.report.plots import write_plot
-
-        write_plot(document, plot)
-    write_document(document, output.format_name, output.path)
-    return 0 if result.passed else 1
+    return record.write(document_of(result), result.passed, output, plot)

@@ -12,9 +12,12 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.progress import progress_bar
+from hesscli.cli.replay import Replayable, Run
 
 
 @click.command(
+    cls=Replayable,
+    replayed=("activations", "block"),
     epilog="""
     \b
     Examples:
@@ -22,7 +25,7 @@ from hesscli.cli.progress import progress_bar
       hesscli sweep --activation relu --activation tanh --format markdown
       hesscli sweep --config configs/square_net.yaml --block input
       hesscli sweep --activation tanh --plot curvature.svg
-    """
+    """,
 )
 @problem_options
 @click.option(
@@ -35,7 +38,7 @@ from hesscli.cli.progress import progress_bar
 @plot_option
 @output_options
 def sweep(
-    problem: ProblemOptions, block: str | None, plot: str | None, output: OutputOptions
+    problem: ProblemOptions, block: str | None, plot: str | None, output: OutputOptions, run: Run
 ) -> int:
     """Follow gradient and Hessian backwards, node by node.
 
@@ -48,16 +51,11 @@ def sweep(
     """
     config = problem.config()
     problems = problem.problems(config)
+    record = run.record(config)
 
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
-    from hesscli.report.plots import write_plot
     from hesscli.studies import sweep as study
 
     with progress_bar() as progress:
         result = study.sweep(problems, config.check.rtol, block == "input", progress)
-    document = document_of(result)
-    write_document(document, output.format_name, output.path)
-    if plot is not None:
-        write_plot(document, plot)
-    return 0 if result.passed else 1
+    return record.write(document_of(result), result.passed, output, plot)

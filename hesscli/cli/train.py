@@ -17,6 +17,7 @@ from hesscli.cli.options import (
     plot_option,
     problem_options,
 )
+from hesscli.cli.replay import Replayable, Run
 from hesscli.cli.training_display import training_display
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
@@ -28,6 +29,8 @@ _INTERRUPTED = 130
 
 
 @click.command(
+    cls=Replayable,
+    replayed=("activations", "resume"),
     epilog="""
     \b
     Examples:
@@ -36,7 +39,7 @@ _INTERRUPTED = 130
       hesscli train --checkpoint trained.npz --plot training.png
       hesscli train --resume trained.npz --checkpoint trained.npz --steps 4000
       hesscli verify --check form --set model.weights=trained.npz
-    """
+    """,
 )
 @functools.partial(problem_options, batch_help="Examples in a mini-batch, or all.")
 @click.option("--learning-rate", metavar="X", type=float, help="Learning rate of SGD.")
@@ -68,6 +71,7 @@ def train(
     resume: str | None,
     output: OutputOptions,
     plot: str | None,
+    run: Run,
     **given: float | int | str | None,
 ) -> int:
     """Train by SGD, and measure the curvature on the way.
@@ -80,7 +84,7 @@ def train(
     same names in the section train of the configuration. Ctrl-C ends after the step: report and
     checkpoint are written, the exit code is 130.
     """
-    names = problem.activation_names()
+    names = problem.activations
     if len(names) > 1:
         raise InputError(f"--activation: {', '.join(names)}; one network is trained, so give one")
     if checkpoint is not None:
@@ -93,26 +97,24 @@ def train(
     from hesscli.config.training import build_training_data
     from hesscli.problem.network import Activation
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
-    from hesscli.report.plots import write_plot
     from hesscli.studies import training as study
 
     if names:
         config = with_hidden_activation(config, Activation(names[0]))
     with problem.naming_the_file():
         data = build_training_data(config)
+    more_files = [] if resume is None else [("resume", resume)]
+    # Before a checkpoint takes the place of the file that is resumed.
+    record = run.record(config, held_out=True, more_files=more_files)
     with stop_requested() as stopped, training_display(config.train.steps) as watch:
         result = study.train(
             data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
         )
-    document = document_of(result)
-    write_document(document, output.format_name, output.path)
-    if plot is not None:
-        write_plot(document, plot)
+    code = record.write(document_of(result), True, output, plot)
     if not result.completed:
         click.echo(f"hesscli: interrupted after step {result.steps}", err=True)
         return _INTERRUPTED
-    return 0
+    return code
 
 
 def _overrides(given: dict[str, float | int | str | None]) -> Iterator[Override]:

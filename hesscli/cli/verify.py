@@ -17,6 +17,7 @@ from hesscli.cli.options import (
     witness_options,
 )
 from hesscli.cli.progress import progress_bar
+from hesscli.cli.replay import Replayable, Run
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 
 
@@ -39,6 +40,8 @@ def _witness_names(
 
 
 @click.command(
+    cls=Replayable,
+    replayed=("activations", "method", "probes", "block", "layers", "terms", "of", "witnesses"),
     epilog="""
     \b
     Examples:
@@ -49,7 +52,7 @@ def _witness_names(
       hesscli verify --activation tanh --witnesses chain_rule,autodiff,finite
       hesscli verify --config mine.yaml --format junit --output report.xml
       hesscli verify --activation all --check form --plot residuals.png
-    """
+    """,
 )
 @problem_options
 @witness_options
@@ -83,6 +86,7 @@ def verify(
     witnesses: tuple[str, ...],
     plot: str | None,
     output: OutputOptions,
+    run: Run,
 ) -> int:
     """Hold the chain rule's derivatives against autodiff's.
 
@@ -101,11 +105,10 @@ def verify(
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)
+    record = run.record(config)
     witness.save(problems[0])
 
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
-    from hesscli.report.plots import write_plot
 
     with progress_bar() as progress:
         if of == "hessian":
@@ -118,10 +121,7 @@ def verify(
 
             first = verify_first(problems, of, check, progress)
             passed, document = first.passed, document_of(first)
-    write_document(document, output.format_name, output.path)
-    if plot is not None:
-        write_plot(document, plot)
-    return 0 if passed else 1
+    return record.write(document, passed, output, plot)
 
 
 def _require_hessian_options_unused(

@@ -22,6 +22,7 @@ from hesscli.config.schema import (
     TrainConfig,
 )
 from hesscli.problem import activations, data, initializers
+from hesscli.problem.errors import shown
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
@@ -41,7 +42,6 @@ Decoder = Callable[[Any, Path], T]
 _NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 # The slash separates layer and tensor in a parameter's name.
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-_SHOWN_LENGTH = 40
 # What NumPy's integers hold; more digits than it has are no size or seed of anything.
 LARGEST_INTEGER = 2**63 - 1
 
@@ -59,24 +59,6 @@ def dotted(path: Path) -> str:
     parts = [str(part) for part in path]
     shown_parts = [part if part.isprintable() else repr(part) for part in parts]
     return f"{'.'.join(shown_parts)}: " if path else ""
-
-
-def shown(value: Any) -> str:
-    """A value as messages quote it: short, and never the inside of a collection."""
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    try:
-        text = repr(value)
-    except ValueError:
-        # Python refuses to print integers of more than some thousand digits.
-        return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config, DataConfig, LayerConfig
-from hesscli.problem.errors import InputError, reason
+from hesscli.problem.errors import InputError, reason, shown
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
 from hesscli.problem.problemfile import is_problem_file
@@ -58,25 +58,27 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
     Raises InputError, which names file, line and key, the value, and what would be right.
     """
     document, root = ({}, None) if path is None else _parse(path)
-    return _loaded(document, overrides, path, root)
+    return _configured(path, document, root, overrides)
 
 
-def config_of(document: Mapping[str, Any], overrides: Iterable[Override] = ()) -> Config:
-    """As ``load_config``, of the plain values that a YAML file would hold."""
-    return _loaded(document, overrides, None, None)
+def config_of(
+    document: Any, overrides: Iterable[Override] = (), origin: str | None = None
+) -> Config:
+    """The configuration in plain values, as a YAML file or ``to_document`` gives them.
+
+    ``origin`` is the file that they come from. Raises InputError, which names it and the key.
+    """
+    if not isinstance(document, Mapping):
+        place = "" if origin is None else f"{origin}: "
+        raise InputError(f"{place}{shown(document)}; it must be a mapping with {_SECTION_LIST}")
+    return _configured(origin, dict(document), None, overrides)
 
 
-def as_mapping(config: Config) -> dict[str, Any]:
-    """The configuration as plain values, which ``config_of`` makes an equal Config of."""
-    document: dict[str, Any] = _plain(config)
-    return document
-
-
-def _loaded(
-    document: Mapping[str, Any],
-    overrides: Iterable[Override],
+def _configured(
     path: str | None,
+    document: dict[str, Any],
     root: yaml.Node | None,
+    overrides: Iterable[Override],
 ) -> Config:
     try:
         config = decode(document)
@@ -109,6 +111,12 @@ def _loaded(
         # Inputs in the configuration, like a problem file, are a batch already.
         config = replace(config, data=replace(config.data, batch_size="all"))
     return config
+
+
+def to_document(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, every key spelled out."""
+    document: dict[str, Any] = _plain(config)
+    return document
 
 
 def to_yaml(config: Config) -> str:
@@ -241,12 +249,12 @@ def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
     if document is None:
         return {}, root
     if not isinstance(document, Mapping):
-        raise InputError(f"{path}:1: not a mapping; it must be one with {', '.join(_SECTIONS)}")
+        raise InputError(f"{path}:1: not a mapping; it must be one with {_SECTION_LIST}")
     return dict(document), root
 
 
 _NEEDED = "valid YAML is needed"
-_SECTIONS = tuple(Config.__dataclass_fields__)
+_SECTION_LIST = ", ".join(Config.__dataclass_fields__)
 
 
 def _syntax(error: Exception) -> str:

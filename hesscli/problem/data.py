@@ -86,6 +86,21 @@ def load_dataset(source: str, split: str) -> Dataset:
     return _load_npz(source, split, source)
 
 
+def dataset_files(source: str, split: str) -> tuple[str, ...]:
+    """The files that ``load_dataset`` reads, as the messages name them; none of the package's own.
+
+    None where Keras has not downloaded its file yet. Raises InputError where there are none.
+    """
+    if source == EMBEDDED:
+        return ()
+    if source == KERAS:
+        cache = keras_file()
+        return (cache,) if os.path.isfile(cache) else ()
+    if os.path.isdir(os.path.expanduser(source)):
+        return find_idx_files(source, split)
+    return (source,)
+
+
 def has_test_split(source: str) -> bool:
     """Whether ``source`` comes with a test split beside its training split."""
     path = os.path.expanduser(source)

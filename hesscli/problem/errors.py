@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+_SHOWN_LENGTH = 40
+
 
 class HesscliError(Exception):
     """An error that the user can mend; its text is one line, shown as it is."""
@@ -26,3 +31,21 @@ def reason(error: BaseException) -> str:
     """What ``error`` says, on one line: for an OSError the system's text, without the path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def shown(value: Any) -> str:
+    """A value as messages quote it: short, and never the inside of a collection."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python refuses to print integers of more than some thousand digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,6 +12,26 @@ from typing import BinaryIO
 from hesscli.problem.errors import InputError, reason
 
 _NEEDED = "a file name in a writable folder is needed"
+_CHUNK_BYTES = 2**20
+
+
+def sha256_of(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; raises InputError where it is unreadable."""
+    digest = hashlib.sha256()
+    try:
+        expanded = os.path.expanduser(path)
+        # A pipe would be waited for.
+        if os.path.exists(expanded) and not os.path.isfile(expanded):
+            raise InputError(f"{path}: not a regular file; one is needed")
+        with open(expanded, "rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    # A ValueError comes of a null character in the name.
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({reason(error)}); a readable file is needed"
+        ) from error
+    return digest.hexdigest()
 
 
 def check_writable(path: str) -> str:

@@ -47,11 +47,17 @@ def use_threads(count: int) -> None:
 
 
 def thread_count() -> int:
-    """The number chosen; else what OPENBLAS_NUM_THREADS says; else the cores there are."""
+    """The number chosen; else what OPENBLAS_NUM_THREADS says, or OMP_NUM_THREADS; else the cores.
+
+    OpenBLAS, which NumPy mostly comes with, asks in the same order.
+    """
     if _chosen is not None:
         return _chosen
-    said = os.environ.get("OPENBLAS_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) > 0 else _cores()
+    for name in _BLAS_VARIABLES[:2]:
+        said = os.environ.get(name, "")
+        if said.isdecimal() and int(said) > 0:
+            return int(said)
+    return cores()
 
 
 def in_threads(
@@ -95,7 +101,7 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

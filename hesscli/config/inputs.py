@@ -1,0 +1,28 @@
+"""The files that a configuration reads: what a result depends on beside the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hesscli.config.schema import Config
+from hesscli.problem.data import dataset_files, has_test_split
+
+
+def files_read(config: Config, *, held_out: bool = False) -> Iterator[tuple[str, str]]:
+    """The key of the configuration and the path of each file, as given where it was given.
+
+    With ``held_out`` the test split of the data is among them, where there is one. Raises
+    InputError where the data has no files.
+    """
+    model, data = config.model, config.data
+    if model.weights is not None:
+        yield "model.weights", model.weights
+    if model.keras is not None:
+        yield "model.keras", model.keras
+    if data.inputs is not None:
+        return
+    files = dataset_files(data.source, data.split)
+    if held_out and data.split == "train" and has_test_split(data.source):
+        files = (*files, *dataset_files(data.source, "test"))
+    for path in dict.fromkeys(files):
+        yield "data.source", path

@@ -1,0 +1,167 @@
+"""A JSON report read back, to be run again.
+
+Without NumPy: how many threads it was made with must be known before that is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from hesscli.problem.errors import InputError, reason, shown
+from hesscli.problem.files import sha256_of
+from hesscli.report.invocation import InputFile
+
+# A longer one holds more numbers than any command gives in an hour; read, it takes the memory
+# of some thirty times its size.
+_MAX_BYTES = 32 * 2**20
+_SCHEMA = re.compile(r"hesscli/([a-z-]+)/(\d{1,9})")
+_VERSION = "1"
+_NEEDED = "a JSON report that hesscli wrote is needed"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report to be replayed: the plain values of its JSON document, and what is in them.
+
+    ``threads`` is None where it does not say.
+    """
+
+    path: str
+    data: Mapping[str, Any]
+    options: Mapping[str, Any]
+    configuration: Any
+    files: tuple[InputFile, ...]
+    threads: int | None
+
+
+def read_report(path: str, command: str) -> Report:
+    """The report in the file ``path``, which ``command`` wrote.
+
+    Raises InputError where it cannot be read, is no report, or one of another command or version.
+    """
+    data = _parsed(path)
+    schema = data.get("schema")
+    match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
+    if match is None:
+        raise InputError(f"{path}: schema: {shown(schema)}; {_NEEDED}")
+    if match[2] != _VERSION:
+        raise InputError(f"{path}: schema: {schema}; this hesscli reads version {_VERSION}")
+    invocation = data.get("invocation")
+    if invocation is None:
+        raise InputError(
+            f"{path}: invocation: missing; a report that says how it was made is needed, as "
+            "--format json writes it"
+        )
+    invocation = _mapping(path, "invocation", invocation)
+    made_by = invocation.get("command")
+    if made_by != command:
+        raise InputError(
+            f"{path}: invocation.command: {shown(made_by)}; hesscli {command} replays its own "
+            "reports only"
+        )
+    if data.get("status") == "interrupted":
+        raise InputError(f"{path}: status: interrupted; only what was completed can be replayed")
+    if not isinstance(data.get("results"), list):
+        raise InputError(f"{path}: results: {shown(data.get('results'))}; it must be a list")
+    return Report(
+        path=path,
+        data=data,
+        options=_mapping(path, "invocation.options", invocation.get("options")),
+        configuration=invocation.get("configuration"),
+        files=tuple(_files(path, invocation.get("files"))),
+        threads=_threads(data.get("environment")),
+    )
+
+
+def require_unchanged(report: Report, keys_given_anew: tuple[str, ...] = ()) -> None:
+    """Raises InputError where a file that the report was made from is not what it was.
+
+    Those of ``keys_given_anew`` are not looked at.
+    """
+    for file in report.files:
+        if file.key in keys_given_anew:
+            continue
+        try:
+            found = sha256_of(file.path)
+        except InputError as error:
+            raise InputError(f"{report.path}: {file.key}: {error}") from error
+        if found != file.sha256:
+            _refuse_changed(report, file)
+
+
+def require_same_files(report: Report, files: tuple[InputFile, ...]) -> None:
+    """Raises InputError where ``files``, those that are read now, are others than the report's."""
+    recorded = [(file.key, file.sha256) for file in report.files]
+    for file in files:
+        if (file.key, file.sha256) in recorded:
+            continue
+        if file.key not in (key for key, _ in recorded):
+            raise InputError(
+                f"{report.path}: invocation.files: no {file.key} among them, though {file.path} "
+                "is read; a whole report is needed"
+            )
+        _refuse_changed(report, file)
+
+
+def _parsed(path: str) -> Mapping[str, Any]:
+    if not path:
+        raise InputError("--replay '': the name of a JSON report is needed")
+    expanded = os.path.expanduser(path)
+    if os.path.exists(expanded) and not os.path.isfile(expanded):
+        raise InputError(f"{path}: not a regular file; {_NEEDED}")
+    try:
+        with open(expanded, "rb") as stream:
+            content = stream.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)}); {_NEEDED}") from error
+    if len(content) > _MAX_BYTES:
+        raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; {_NEEDED}")
+    try:
+        data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise InputError(f"{path}: not JSON (nested too deeply); {_NEEDED}") from error
+    # A UnicodeDecodeError is one, as is what Python says of a number of thousands of digits.
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({reason(error)}); {_NEEDED}") from error
+    return _mapping(path, "", data)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _mapping(path: str, key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        where = f"{key}: " if key else ""
+        raise InputError(f"{path}: {where}{shown(value)}; {_NEEDED}")
+    return value
+
+
+def _files(path: str, value: Any) -> Iterator[InputFile]:
+    if not isinstance(value, list):
+        raise InputError(f"{path}: invocation.files: {shown(value)}; it must be a list")
+    for index, item in enumerate(value):
+        key = f"invocation.files.{index}"
+        fields = _mapping(path, key, item)
+        if set(fields) != {"key", "path", "sha256"} or not all(
+            isinstance(text, str) for text in fields.values()
+        ):
+            raise InputError(f"{path}: {key}: it must hold key, path and sha256, all text")
+        yield InputFile(**fields)
+
+
+def _refuse_changed(report: Report, file: InputFile) -> NoReturn:
+    raise InputError(
+        f"{report.path}: {file.key}: {file.path} is not the file that the report was made from "
+        "(its SHA-256 is another); bring that one back"
+    )
+
+
+def _threads(environment: Any) -> int | None:
+    count = environment.get("threads") if isinstance(environment, dict) else None
+    return count if type(count) is int else None
