@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help verify compare test lint format ci clean
+.PHONY: help verify compare test lint docs docs-test screenshots format ci clean
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -17,6 +17,9 @@ help:
 	@echo "make test                       run the tests"
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, verify"
+	@echo "make docs                       build the documentation into build/site"
+	@echo "make docs-test                  run its slow commands, which make test leaves out"
+	@echo "make screenshots                draw the README's tables anew"
 	@echo "make format                     put the code into the project's format"
 	@echo "make clean                      remove .venv and what tools left"
 
@@ -36,6 +39,18 @@ lint: $(VENV)/.developing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The reference pages are written from the code first.
+docs: $(VENV)/.documenting
+	$(BIN)/python -m tools.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open build/site/index.html"
+
+docs-test: $(VENV)/.developing
+	$(BIN)/python -m pytest -m slow tests/test_documentation.py
+
+screenshots: $(VENV)/.installed
+	$(BIN)/python -m tools.screenshots
 
 # One after the other, also under make -j: their outputs would mix.
 ci:
@@ -61,4 +76,8 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.documenting: $(VENV)/.installed
+	$(PIP) --editable ".[docs]"
 	@touch $@
