@@ -10,6 +10,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help verify compare test lint docs docs-test screenshots format ci clean
+.PHONY: bench-setup bench bench-docs
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -21,6 +22,9 @@ help:
 	@echo "make docs-test                  run its slow commands, which make test leaves out"
 	@echo "make screenshots                draw the README's tables anew"
 	@echo "make format                     put the code into the project's format"
+	@echo "make bench-setup                make the environments of the peers (4 GB)"
+	@echo "make bench [BENCH=entries]      measure hesscli against its peers"
+	@echo "make bench-docs                 put the measurements into docs/performance.md"
 	@echo "make clean                      remove .venv and what tools left"
 
 verify: ACTIVATION ?= relu
@@ -62,8 +66,18 @@ format: $(VENV)/.developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench-setup: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.environments
+
+bench: bench-setup
+	$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-docs: bench-setup
+	$(BIN)/python -m benchmarks.page
+	benchmarks/.venvs/plots/bin/python -m benchmarks.plot
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) benchmarks/.venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; set PYTHON=" >&2; exit 2; }
@@ -71,7 +85,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.python pyproject.toml
-	$(PIP) --editable ".[plot]"
+	$(PIP) --editable ".[plot,threads]"
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
