@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help verify compare test lint gallery format ci clean bench-setup bench bench-docs wheel notebook
+.PHONY: help verify compare test lint gallery format ci clean bench-setup bench bench-docs wheel notebook docs docs-test screenshots
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -20,6 +20,9 @@ help:
 	@echo "make gallery                    draw the plots of docs/gallery.md anew"
 	@echo "make wheel                      build dist/hesscli-*.whl"
 	@echo "make notebook                   run the notebooks of docs/ and save their outputs"
+	@echo "make docs                       build the documentation into build/site"
+	@echo "make docs-test                  run its slow commands, which make test leaves out"
+	@echo "make screenshots                draw the README's tables anew"
 	@echo "make format                     put the code into the project's format"
 	@echo "make bench-setup                make the environments of the peers (4 GB)"
 	@echo "make bench [BENCH=entries]      measure hesscli against its peers"
@@ -45,6 +48,17 @@ lint: $(VENV)/.developing
 
 gallery: $(VENV)/.installed
 	$(BIN)/python -m tools.gallery
+# The reference pages are written from the code first.
+docs: $(VENV)/.documenting
+	$(BIN)/python -m tools.reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open build/site/index.html"
+
+docs-test: $(VENV)/.developing
+	$(BIN)/python -m pytest -m slow tests/test_documentation.py
+
+screenshots: $(VENV)/.installed
+	$(BIN)/python -m tools.screenshots
 
 # One after the other, also under make -j: their outputs would mix.
 ci:
@@ -87,4 +101,8 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml
 
 $(VENV)/.developing: $(VENV)/.installed
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.documenting: $(VENV)/.installed
+	$(PIP) --editable ".[docs]"
 	@touch $@

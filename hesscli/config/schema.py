@@ -1,9 +1,13 @@
-"""The configuration as frozen dataclasses; the defaults are those of ``configs/mnist_mlp.yaml``."""
+"""The configuration as frozen dataclasses; the defaults are those of ``configs/mnist_mlp.yaml``.
+
+Every key is annotated with what it takes and what it is: ``docs/configuration.md`` is made from
+these words.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation, Loss
@@ -21,12 +25,22 @@ class LayerConfig:
     it to the model's.
     """
 
-    name: str
-    units: int
-    activation: Activation = Activation("linear")
-    kernel: tuple[Row, ...] | None = None
-    bias: Row | None = None
-    initializer: Initializer | None = None
+    name: Annotated[
+        str,
+        "letters, digits, _ . and -",
+        "what results call the layer; dense1, dense2 … where it is left out",
+    ]
+    units: Annotated[int, "a whole number, 1 or more", "the layer's outputs; must be given"]
+    activation: Annotated[Activation, "an activation", "applied to the layer's output"] = (
+        Activation("linear")
+    )
+    kernel: Annotated[
+        tuple[Row, ...] | None, "`[[…], …]`, inputs × units", "the kernel's values, not drawn"
+    ] = None
+    bias: Annotated[Row | None, "`[…]`", "the bias's values, not drawn"] = None
+    initializer: Annotated[
+        Initializer | None, "an initializer", "draws this layer's kernel; without it, the model's"
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -37,17 +51,27 @@ class ModelConfig:
     the path of a Keras model, from which inputs, layers and parameters are then taken.
     """
 
-    inputs: int = 784
-    bias: bool = True
-    initializer: Initializer = Initializer("glorot_uniform")
-    bias_initializer: Initializer = Initializer("zeros")
-    layers: tuple[LayerConfig, ...] = (
+    inputs: Annotated[int, "a whole number, 1 or more", "values of an example"] = 784
+    bias: Annotated[bool, "true or false", "whether the layers have biases"] = True
+    initializer: Annotated[Initializer, "an initializer", "draws the kernels"] = Initializer(
+        "glorot_uniform"
+    )
+    bias_initializer: Annotated[
+        Initializer, "an initializer, but orthogonal", "draws the biases"
+    ] = Initializer("zeros")
+    layers: Annotated[
+        tuple[LayerConfig, ...], "a list of layers", "from the input to the output"
+    ] = (
         LayerConfig("dense1", 30, Activation("relu")),
         LayerConfig("dense2", 30, Activation("relu")),
         LayerConfig("dense3", 10, Activation("linear")),
     )
-    weights: str | None = None
-    keras: str | None = None
+    weights: Annotated[
+        str | None, "the path of a problem file", "parameters in the place of the initializers'"
+    ] = None
+    keras: Annotated[
+        str | None, "the path of a Keras model", "inputs, layers and parameters, all from there"
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +82,27 @@ class DataConfig:
     N labels or rows of numbers, or None for a loss that looks at none.
     """
 
-    source: str = "embedded"
-    split: str = "train"
-    batch_size: BatchSize = 32
-    offset: int = 0
-    shuffle: bool = False
-    inputs: tuple[Row, ...] | None = None
-    targets: tuple[int, ...] | Row | tuple[Row, ...] | None = None
+    source: Annotated[
+        str,
+        "embedded, keras, or the path of an `.npz` file or an IDX folder",
+        "where the examples are from",
+    ] = "embedded"
+    split: Annotated[str, "train or test", "which half of the source"] = "train"
+    batch_size: Annotated[
+        BatchSize, "a whole number, 1 or more, or all", "examples in the batch"
+    ] = 32
+    offset: Annotated[int, "a whole number, 0 or more", "the first example"] = 0
+    shuffle: Annotated[
+        bool, "true or false", "permute all examples with `seed` before `offset` is counted"
+    ] = False
+    inputs: Annotated[
+        tuple[Row, ...] | None, "`[[…], …]`", "the examples themselves, in place of a source"
+    ] = None
+    targets: Annotated[
+        tuple[int, ...] | Row | tuple[Row, ...] | None,
+        "a label or a row of numbers for each of `inputs`",
+        "what the loss compares with",
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +112,15 @@ class CheckConfig:
     ``probes`` is the number of random products, where these are what is compared.
     """
 
-    method: str = "auto"
-    rtol: float | None = None
-    probes: int = 32
+    method: Annotated[str, "auto, entries, probes or form", "how much of a block is compared"] = (
+        "auto"
+    )
+    rtol: Annotated[
+        float | None,
+        "a number, 0 or more",
+        "the relative tolerance; without it 1e-10 in float64 and 1e-5 in float32",
+    ] = None
+    probes: Annotated[int, "a whole number, 1 or more", "random products of `probes`"] = 32
 
 
 @dataclass(frozen=True)
@@ -90,14 +134,26 @@ class TrainConfig:
     a checkpoint is written where one was asked for.
     """
 
-    learning_rate: float = 0.1
-    momentum: float = 0.0
-    batch_size: BatchSize = 64
-    steps: int = 2000
-    examples: BatchSize = "all"
-    every: int = 20
-    measure_examples: BatchSize = 256
-    checkpoint_every: int = 200
+    learning_rate: Annotated[float, "a number above 0", "η"] = 0.1
+    momentum: Annotated[float, "0 or more and below 1", "β"] = 0.0
+    batch_size: Annotated[
+        BatchSize, "a whole number, 1 or more, or all", "examples in a mini-batch"
+    ] = 64
+    steps: Annotated[
+        int, "a whole number, 1 or more", "in all, those of a resumed run included"
+    ] = 2000
+    examples: Annotated[
+        BatchSize, "a whole number, 1 or more, or all", "train on the first N examples"
+    ] = "all"
+    every: Annotated[int, "a whole number, 1 or more", "steps from one measurement to the next"] = (
+        20
+    )
+    measure_examples: Annotated[
+        BatchSize, "a whole number, 1 or more, or all", "measure on the first N training examples"
+    ] = 256
+    checkpoint_every: Annotated[
+        int, "a whole number, 1 or more", "steps from one checkpoint to the next"
+    ] = 200
 
 
 @dataclass(frozen=True)
@@ -107,7 +163,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: Loss = field(default_factory=Loss)
     data: DataConfig = field(default_factory=DataConfig)
-    dtype: str = "float64"
-    seed: int = 0
+    dtype: Annotated[str, "float32 or float64", "floating-point type of everything"] = "float64"
+    seed: Annotated[int, "a whole number, 0 or more", "of the parameters and the shuffle"] = 0
     check: CheckConfig = field(default_factory=CheckConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

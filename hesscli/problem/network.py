@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,8 @@ class Activation:
 class Loss:
     """A loss by its Keras name; ``reduction`` is ``mean`` (c = 1/N) or ``sum`` (c = 1)."""
 
-    name: str = "sparse_categorical_crossentropy"
-    reduction: str = "mean"
+    name: Annotated[str, "a loss", "the loss of one example"] = "sparse_categorical_crossentropy"
+    reduction: Annotated[str, "mean or sum", "over the batch: c = 1/N or 1"] = "mean"
 
     def scale(self, examples: int) -> float:
         """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""

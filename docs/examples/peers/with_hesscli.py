@@ -1,0 +1,50 @@
+"""hesscli: all that the others print, by the chain rule."""
+
+import json
+import sys
+
+import numpy as np
+from scipy.sparse.linalg import eigsh
+
+from hesscli.config.build import build_problem
+from hesscli.config.load import Override, load_config
+from hesscli.engines.chainfirst import ChainFirst
+from hesscli.engines.chainrule import ChainRule
+from hesscli.problem.network import Activation
+from hesscli.studies.spectra.subject import SpectrumOptions
+from hesscli.studies.spectrum import spectrum
+
+path = sys.argv[1]
+keys = {("model", "weights"): path, ("data", "source"): path}
+config = load_config(None, [Override(key, value, path) for key, value in keys.items()])
+problem = build_problem(config).with_activation(Activation("tanh"))
+engine = ChainRule(problem)
+
+H = engine.hessian("network")
+eigenvalues = eigsh(H, k=5, which="LM", return_eigenvectors=False)
+theta = np.concatenate([t.ravel() for layer in problem.layers for t in (layer.kernel, layer.bias)])
+form = H.quadratic_form(theta)
+
+(exact,) = spectrum((problem,), SpectrumOptions(block="network")).results
+
+w = problem.layers[1].kernel
+H_dense2 = engine.hessian("dense2/kernel")
+G_dense2 = engine.gauss_newton("dense2/kernel")
+dense, gauss_newton = H_dense2.to_dense(), G_dense2.to_dense()
+J = ChainFirst(engine).jacobian("dense2/kernel")
+
+found = {
+    "eigenvalues of the network": sorted(map(float, eigenvalues), key=abs, reverse=True),
+    "trace of the network": exact.hessian.trace.value,
+    "vᵀHv of the network": form,
+    "vᵀHv of dense2/kernel": H_dense2.quadratic_form(w),
+    "vᵀGv of dense2/kernel": G_dense2.quadratic_form(w),
+    "‖H‖_F of dense2/kernel": float(np.linalg.norm(dense)),
+    "diagonal of H of dense2/kernel": [float(np.diag(dense).min()), float(np.diag(dense).max())],
+    "diagonal of G of dense2/kernel": [
+        float(np.diag(gauss_newton).min()),
+        float(np.diag(gauss_newton).max()),
+    ],
+    "‖J‖_F of dense2/kernel": float(np.linalg.norm(J.rows(0, J.shape[0]))),
+}
+print(json.dumps(found, indent=1, ensure_ascii=False))
