@@ -47,10 +47,10 @@ lint: $(VENV)/.developing
 	$(BIN)/lint-imports
 
 gallery: $(VENV)/.installed
-	$(BIN)/python -m tools.gallery
+	$(BIN)/python -m docs.tools.gallery
 # The reference pages are written from the code first.
 docs: $(VENV)/.documenting
-	$(BIN)/python -m tools.reference
+	$(BIN)/python -m docs.tools.reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "open build/site/index.html"
 
@@ -58,7 +58,7 @@ docs-test: $(VENV)/.developing
 	$(BIN)/python -m pytest -m slow tests/test_documentation.py
 
 screenshots: $(VENV)/.installed
-	$(BIN)/python -m tools.screenshots
+	$(BIN)/python -m docs.tools.screenshots
 
 # One after the other, also under make -j: their outputs would mix.
 ci:

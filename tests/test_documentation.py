@@ -17,12 +17,12 @@ from xml.etree import ElementTree as ET
 import click
 import pytest
 import yaml
+from tools import reference, screenshots
 
+from docs.tools.pages import ELLIPSIS, PAGES, ROOT, Block, arguments_of, blocks, make_folder, run
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem.names import ACTIVATIONS, INITIALIZERS, LOSSES
-from tools import reference, screenshots
-from tools.pages import ELLIPSIS, PAGES, ROOT, Block, arguments_of, blocks, make_folder, run
 
 DOCS = ROOT / "docs"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from docs.tools.gallery import DOCS, PAGE, commands, images
 from hesscli.cli.main import _run, cli
-from tools.gallery import DOCS, PAGE, commands, images
 
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = commands(TEXT)

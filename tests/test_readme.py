@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from docs.tools.pages import ROOT
 from hesscli.cli.main import cli
-from tools.pages import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

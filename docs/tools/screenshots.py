@@ -1,6 +1,6 @@
 """Draws the README's tables as SVG, from what the commands print in a terminal.
 
-    python -m tools.screenshots
+    python -m docs.tools.screenshots
 
 Each command runs in a process of its own as in a colour terminal of 80 columns; Rich turns what it
 prints into an SVG. Fonts are the reader's: nothing is fetched from elsewhere.
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
-FOLDER = Path(__file__).parent.parent / "docs" / "screenshots"
+FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 SCREENSHOTS = MappingProxyType(
     {
         "verify.svg": ("hesscli", "verify", "--activation", "relu"),

@@ -1,6 +1,6 @@
 """The commands that the README and docs show: found, run, and their output filled in.
 
-    python -m tools.pages README.md docs/checks.md
+    python -m docs.tools.pages README.md docs/checks.md
 
 runs every console block of these pages and puts what is printed in the place of what was shown. The
 tests run the same blocks and compare.
@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 # "…" on a line of its own stands for the rest of what is printed.
 ELLIPSIS = "…"

@@ -1,6 +1,6 @@
 """Writes the generated parts of docs/commands.md and docs/configuration.md.
 
-    python -m tools.reference
+    python -m docs.tools.reference
 
 The commands come from Click, the keys from the dataclasses of ``hesscli.config.schema``. What
 stands between ``<!-- generated: NAME -->`` and ``<!-- /generated -->`` in a page is replaced, and
@@ -24,7 +24,7 @@ from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, INITIALIZERS, LOSSES
 from hesscli.problem.network import Activation
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 # An option of as many commands, the same in each, is shown once for all of them.
 _SHARED_BY = 3
 _LOSSES = {

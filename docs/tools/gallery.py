@@ -1,6 +1,6 @@
 """Runs the commands of docs/gallery.md and puts what they draw into docs/plots.
 
-    python -m tools.gallery
+    python -m docs.tools.gallery
 
 The commands run one after the other in an empty folder, so that the page shows all that is needed.
 """
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "gallery.md"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]+\]\((plots/[^)]+)\)")
