@@ -9,8 +9,8 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help verify compare test lint docs docs-test screenshots format ci clean
-.PHONY: bench-setup bench bench-docs
+.PHONY: help verify compare test lint docs docs-test screenshots gallery format ci clean
+.PHONY: bench-setup bench bench-docs wheel notebook
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -21,6 +21,9 @@ help:
 	@echo "make docs                       build the documentation into build/site"
 	@echo "make docs-test                  run its slow commands, which make test leaves out"
 	@echo "make screenshots                draw the README's tables anew"
+	@echo "make gallery                    draw the plots of docs/gallery.md anew"
+	@echo "make wheel                      build dist/hesscli-*.whl"
+	@echo "make notebook                   run the notebooks of docs/ and save their outputs"
 	@echo "make format                     put the code into the project's format"
 	@echo "make bench-setup                make the environments of the peers (4 GB)"
 	@echo "make bench [BENCH=entries]      measure hesscli against its peers"
@@ -56,6 +59,9 @@ docs-test: $(VENV)/.developing
 screenshots: $(VENV)/.installed
 	$(BIN)/python -m tools.screenshots
 
+gallery: $(VENV)/.installed
+	$(BIN)/python -m tools.gallery
+
 # One after the other, also under make -j: their outputs would mix.
 ci:
 	$(MAKE) lint
@@ -65,6 +71,13 @@ ci:
 format: $(VENV)/.developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(VENV)/.python
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+notebook: $(VENV)/.developing
+	for n in docs/notebooks/*.ipynb; do $(BIN)/python docs/notebooks/execute.py $$n || exit 1; done
 
 bench-setup: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.environments

@@ -1,3 +1,140 @@
-"""hesscli: layer Hessians by two independent witnesses, compared, split and analysed."""
+"""hesscli: layer Hessians by two independent witnesses, compared, split and analysed.
 
-__version__ = "0.1.0"
+The Python API, documented in docs/api.md:
+
+    >>> import hesscli
+    >>> problem = hesscli.problem_from_config({"data": {"batch_size": 4}}, activation="tanh")
+    >>> H = hesscli.ChainRule(problem).hessian("dense2/kernel")
+    >>> H.shape
+    (900, 900)
+
+Everything here is imported on first use: ``import hesscli`` itself imports neither NumPy nor
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hesscli.version import __version__
+
+if TYPE_CHECKING:
+    from hesscli.api.answers import document, plot, render, save
+    from hesscli.api.problems import (
+        load_config,
+        problem_from_arrays,
+        problem_from_config,
+        problem_from_keras,
+    )
+    from hesscli.api.questions import (
+        compare,
+        entry,
+        export,
+        init,
+        spectrum,
+        sweep,
+        train,
+        tune,
+        verify,
+        verify_first,
+    )
+    from hesscli.config.schema import Config
+    from hesscli.engines.autodiff import Autodiff
+    from hesscli.engines.block import HessianBlock
+    from hesscli.engines.chainrule import ChainRule
+    from hesscli.engines.finite import FiniteDifferences
+    from hesscli.problem.errors import HesscliError, InputError, NumericalError, UnknownBlockError
+    from hesscli.problem.network import Activation, Layer, Loss, Problem
+    from hesscli.problem.plugins import load_plugin
+    from hesscli.problem.threads import use_threads
+    from hesscli.report.document import Document
+
+__all__ = [
+    "Activation",
+    "Autodiff",
+    "ChainRule",
+    "Config",
+    "Document",
+    "FiniteDifferences",
+    "HesscliError",
+    "HessianBlock",
+    "InputError",
+    "Layer",
+    "Loss",
+    "NumericalError",
+    "Problem",
+    "UnknownBlockError",
+    "__version__",
+    "compare",
+    "document",
+    "entry",
+    "export",
+    "init",
+    "load_config",
+    "load_plugin",
+    "plot",
+    "problem_from_arrays",
+    "problem_from_config",
+    "problem_from_keras",
+    "render",
+    "save",
+    "spectrum",
+    "sweep",
+    "train",
+    "tune",
+    "use_threads",
+    "verify",
+    "verify_first",
+]
+
+# A type checker sees the imports above, and so reports a name that is not among them.
+if not TYPE_CHECKING:
+    _HOMES = {
+        "hesscli.api.answers": ("document", "plot", "render", "save"),
+        "hesscli.api.problems": (
+            "load_config",
+            "problem_from_arrays",
+            "problem_from_config",
+            "problem_from_keras",
+        ),
+        "hesscli.api.questions": (
+            "compare",
+            "entry",
+            "export",
+            "init",
+            "spectrum",
+            "sweep",
+            "train",
+            "tune",
+            "verify",
+            "verify_first",
+        ),
+        "hesscli.config.schema": ("Config",),
+        "hesscli.engines.autodiff": ("Autodiff",),
+        "hesscli.engines.block": ("HessianBlock",),
+        "hesscli.engines.chainrule": ("ChainRule",),
+        "hesscli.engines.finite": ("FiniteDifferences",),
+        "hesscli.problem.errors": (
+            "HesscliError",
+            "InputError",
+            "NumericalError",
+            "UnknownBlockError",
+        ),
+        "hesscli.problem.network": ("Activation", "Layer", "Loss", "Problem"),
+        "hesscli.problem.plugins": ("load_plugin",),
+        "hesscli.problem.threads": ("use_threads",),
+        "hesscli.report.document": ("Document",),
+    }
+    _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'hesscli' has no attribute {name!r}")
+        value = getattr(import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

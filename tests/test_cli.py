@@ -113,7 +113,7 @@ def test_what_stops_a_study_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("verify",), ("compare",), ("init",), ("export",), ("config",)]
+    "command", [(), ("verify",), ("compare",), ("init",), ("export",), ("config",), ("doctor",)]
 )
 def test_help_fits_the_terminal_and_ends_in_examples_that_parse(
     run: Run, command: tuple[str, ...]
@@ -133,8 +133,11 @@ def test_help_fits_the_terminal_and_ends_in_examples_that_parse(
 
 
 WRONG = [
-    ("verfy", "'verify'"),
-    ("verify --chek form", "'--check'"),
+    ("verfy", "No such command 'verfy'; did you mean 'verify'?"),
+    ("docter --format json", "No such command 'docter'; did you mean 'doctor'?"),
+    ("zzz", "No such command 'zzz'; hesscli --help lists what there is"),
+    ("verify --chek form", "No such option '--chek'; did you mean '--check'?"),
+    ("doctor --no-tensorfow", "did you mean '--no-tensorflow'?"),
     ("compare --formt json", "'--format'"),
     ("verify extra", "unexpected extra argument (extra)"),
     ("verify -a tahn", "'tahn' is unknown; did you mean tanh?"),
@@ -172,6 +175,18 @@ def test_wrong_usage_is_one_line_on_standard_error(run: Run, line: str, wrong: s
     assert re.fullmatch(r"hesscli: .*\n", err)
     assert wrong in err
     assert os.listdir() == []
+
+
+def test_without_arguments_it_says_what_to_try(run: Run) -> None:
+    """As wrong usage: a script whose command came out empty must not pass."""
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert max(map(len, err.splitlines())) <= 80
+    tried = re.findall(r"^  hesscli (\w+)(.*?)(?: > \S+)?  ", err, re.MULTILINE)
+    assert len(tried) >= 5
+    for name, arguments in tried:
+        with click.Context(cli) as parent:
+            cli.commands[name].make_context(name, arguments.partition(">")[0].split(), parent)
 
 
 def titles(table: str) -> list[str]:
@@ -224,7 +239,11 @@ def test_the_installed_command_writes_its_result_and_nothing_else(home: Path) ->
         ("--help", 0, {"tensorflow", "numpy", "yaml"}),
         ("verify --help", 0, {"tensorflow", "numpy", "yaml"}),
         ("verify -a tahn", 2, {"tensorflow", "numpy", "yaml"}),
+        ("", 2, {"tensorflow", "numpy", "yaml"}),
         ("config", 0, {"tensorflow"}),
+        ("doctor --help", 0, {"tensorflow", "numpy", "yaml"}),
+        # It asks TensorFlow in another process.
+        ("doctor", 0, {"tensorflow"}),
         ("init --help", 0, {"tensorflow", "numpy", "yaml"}),
         ("init -n 2 --stddev 0.1 --seeds 1", 0, {"tensorflow"}),
         ("init -n 2 --tune --seeds 1", 0, {"tensorflow"}),

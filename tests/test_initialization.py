@@ -22,17 +22,14 @@ from hesscli.cli.main import _run
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
 from hesscli.config.schema import LayerConfig, ModelConfig
-from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of
-from hesscli.engines.roperator import HESSIAN, Node, ROperator
 from hesscli.problem import initializers, names
-from hesscli.problem.errors import InputError, NumericalError
+from hesscli.problem.errors import InputError
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.report.formats import render
 from hesscli.report.initialization import initialization_document
-from hesscli.studies import norms
+from hesscli.studies import initialization as initialization_study
 from hesscli.studies.initialization import (
     Initialization,
     Spread,
@@ -42,7 +39,6 @@ from hesscli.studies.initialization import (
     spread,
     usual_schemes,
 )
-from hesscli.studies.norms import frobenius_norms, spectral_norm
 
 
 def model_of(problem: Problem) -> ModelConfig:
@@ -88,14 +84,6 @@ def test_sizes_are_those_of_the_dense_matrices(
         assert size.gauss_newton_share == pytest.approx(G / (G + C), rel=1e-12)
 
 
-def test_the_batch_in_several_pieces_has_the_same_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pairs of examples are counted once or twice; a wrong count shows between pieces only."""
-    block = ChainRule(make_problem((5, 4, 3), "tanh", examples=11)).hessian("dense1/kernel")
-    assert isinstance(block, LayerBlock)
-    monkeypatch.setattr(norms, "pieces", lambda start, stop, _: [(0, 4), (4, 8), (8, 11)])
-    assert frobenius_norms([block])[0] == pytest.approx(np.linalg.norm(block.to_dense()), rel=1e-12)
-
-
 def test_linear_regression_has_its_closed_form() -> None:
     """H = 2/(N c) XᵀX ⊗ I at any kernel: Keras's loss is the mean over the c outputs."""
     problem = regression(np.ones((5, 3)), "mean_squared_error")
@@ -134,39 +122,8 @@ def test_frobenius_norms_are_those_of_another_program(
     assert compared >= 2
 
 
-def block_of(a: Array, S: Array) -> LayerBlock:
-    problem = make_problem((a.shape[1], S.shape[1]), "linear")
-    z = np.zeros(S.shape[:2], dtype=a.dtype)
-    products = ROperator(problem.layers, [Node(a, z, z, z, z, z)], lambda _, v: v, a.dtype.type(1))
-    layout = layout_of(problem, "dense1/kernel")
-    return LayerBlock("dense1/kernel", layout, products, HESSIAN, 0, lambda: S)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_norms_neither_overflow_nor_vanish_before_the_hessian_does(dtype: str) -> None:
-    generator = np.random.default_rng(0)
-    a = generator.standard_normal((4, 3)).astype(dtype)
-    S = generator.standard_normal((4, 2, 2)).astype(dtype)
-    S = S + S.transpose(0, 2, 1)
-    dense = block_of(a, S).to_dense().astype(float)
-    for power_a, power_S in ((-18, 0), (0, 37), (0, -37), (18, -30)):
-        scaled = block_of(a * a.dtype.type(10.0**power_a), S * S.dtype.type(10.0**power_S))
-        by = 10.0 ** (2 * power_a + power_S)
-        assert frobenius_norms([scaled])[0] == pytest.approx(by * np.linalg.norm(dense), rel=1e-5)
-        assert spectral_norm(scaled) == pytest.approx(by * np.linalg.norm(dense, 2), rel=1e-5)
-
-
-def test_a_norm_beyond_float64_is_refused_and_a_zero_block_has_norm_zero() -> None:
-    a, S = np.full((2, 3), 1e200), np.full((2, 2, 2), 1.0)
-    for norm in (spectral_norm, lambda block: frobenius_norms([block])):
-        with pytest.raises(NumericalError, match="range of float64"):
-            norm(block_of(a, S))
-    assert spectral_norm(block_of(a, 0 * S)) == 0
-    assert frobenius_norms([block_of(a, 0 * S)]) == [0]
-
-
 def test_a_batch_too_large_for_exact_norms_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norms, "LARGEST_BATCH", 8)
+    monkeypatch.setattr(initialization_study, "LARGEST_BATCH", 8)
     with pytest.raises(InputError, match=r"^data\.batch_size: 9; "):
         measured(make_problem((3, 4, 2), "tanh", examples=9), (0.1,))
 

@@ -14,11 +14,11 @@ from hesscli.problem.network import Activation, Layer, Loss, Problem
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
     accuracy,
-    frobenius_norm,
     largest_eigenvalue,
     measure,
     trace,
 )
+from hesscli.studies.norms import frobenius_norms, layer_block
 
 # Wide enough that Lanczos is used in the first two layers and in the network.
 WIDTHS = (9, 8, 7, 3)
@@ -134,18 +134,18 @@ def test_a_loss_beyond_the_type_is_refused_before_lanczos() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-60, 1e-3, 1e60])
-def test_the_frobenius_norm_neither_vanishes_nor_overflows(scale: float) -> None:
+def test_a_block_s_trace_and_norm_neither_vanish_nor_overflow(scale: float) -> None:
     problem = make_problem((5, 4, 3), "tanh", examples=6)
-    problem = replace(problem, inputs=scale * problem.inputs.copy())
-    zero = tuple(replace(layer, kernel=np.zeros_like(layer.kernel)) for layer in problem.layers[:1])
-    block = ChainRule(replace(problem, layers=(*zero, *problem.layers[1:]))).hessian(
-        "dense1/kernel"
-    )
+    first, *others = problem.layers
+    blind = replace(first, kernel=np.zeros_like(first.kernel))
+    problem = replace(problem, layers=(blind, *others), inputs=scale * problem.inputs)
+    block = layer_block(ChainRule(problem).hessian("dense1/kernel"))
     dense = block.to_dense()
     unit = np.abs(dense).max()
-    a, S = block.a, block.S
-    assert frobenius_norm(a, S) / unit == pytest.approx(np.linalg.norm(dense / unit), rel=1e-12)
-    assert trace(a, S) / unit == pytest.approx(np.trace(dense / unit), rel=1e-12)
+    assert frobenius_norms([block])[0] / unit == pytest.approx(
+        np.linalg.norm(dense / unit), rel=1e-12
+    )
+    assert trace(block.a, block.S) / unit == pytest.approx(np.trace(dense / unit), rel=1e-12)
 
 
 def test_accuracy_counts_the_largest_output() -> None:

@@ -33,7 +33,7 @@ from hesscli.studies.verification import (
 )
 
 LAYERS = ("dense1", "dense2", "dense3")
-ENVIRONMENT = Environment("0.1", "2.20.0", "2.1.0", "1.15.0", "float64")
+ENVIRONMENT = Environment("0.1", "2.20.0", "2.1.0", "1.15.0", "float64", 2)
 PROBLEM = ProblemSummary(32, (784, 30, 30, 10), LAYERS, 24790, "some_loss", "mean", 7)
 WORST = ("dense1/kernel[3,4]", "dense1/kernel[500,6]")
 WORST_IS = (
@@ -124,13 +124,14 @@ def test_verify_follows_the_published_schema() -> None:
         "status": "fail",
         "terms": "hessian",
         "witnesses": ["chain_rule", "autodiff"],
-        "environment": {**versions, "dtype": "float64"},
+        "environment": {**versions, "dtype": "float64", "threads": 2},
         "problem": {
             **size,
             "layers": list(LAYERS),
             "loss": "some_loss",
             "reduction": "mean",
             "notes": [],
+            "weights": None,
         },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}
@@ -146,7 +147,14 @@ def test_verify_follows_the_published_schema() -> None:
             "relative_residual": 0.2,
         },
         "finite_check": None,
-        "check": {"method": "entries", "compared": 100, "rtol": 1e-10, **judged, **rounding},
+        "check": {
+            "method": "entries",
+            "compared": 100,
+            "confidence": None,
+            "rtol": 1e-10,
+            **judged,
+            **rounding,
+        },
         "status": "fail",
     }
     assert (second["layer"], second["status"]) == ("dense2", "pass")

@@ -22,6 +22,9 @@ WITHOUT = [
     "hesscli.report.verification",
     "hesscli.report.tuning",
     "hesscli.cli.main",
+    "hesscli.api.questions",
+    "hesscli.studies.doctor",
+    "hesscli.report.notebook",
 ]
 
 

@@ -34,12 +34,18 @@ from hesscli.studies.witnesses import CheckOptions
 ROWS = 24
 VECTORS = 64
 EMBEDDED = 5000
+# Examples whose S of all layers is held at a time.
+SWEPT = 5000
 
 
 def sweep(problem: Problem) -> object:
     """Builds the S of all layers; the only place that says how."""
     engine = ChainRule(problem)
-    return [engine.second(index) for index in range(len(problem.layers))]
+    # A chunk of examples at a time, as whoever sums over a dataset goes through them.
+    for start in range(0, problem.examples, SWEPT):
+        for _, S in engine.sweep(slice(start, start + SWEPT)):
+            assert S.shape[1] == S.shape[2]
+    return engine
 
 
 def write_problem(job: Job) -> None:

@@ -45,14 +45,14 @@ def compare(
     problems = problem.problems(config)
     witness.save(problems[0])
 
-    from hesscli.report.comparison import comparison_document
+    from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
     from hesscli.report.plots import write_plot
     from hesscli.studies import comparison
 
     with progress_bar() as progress:
         result = comparison.compare(problems, check, progress)
-    document = comparison_document(result)
+    document = document_of(result)
     write_document(document, output.format_name, output.path)
     if plot is not None:
         write_plot(document, plot)

@@ -33,7 +33,7 @@ def entry(first: str, second: str | None, problem: ProblemOptions, output: Outpu
     config = problem.config()
     problems = problem.problems(config)
 
-    from hesscli.report.entry import entry_document
+    from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
     from hesscli.studies import entry as study
 
@@ -41,5 +41,5 @@ def entry(first: str, second: str | None, problem: ProblemOptions, output: Outpu
         result = study.entry(
             problems, first, first if second is None else second, config.check.rtol, progress
         )
-    write_document(entry_document(result), output.format_name, output.path)
+    write_document(document_of(result), output.format_name, output.path)
     return 0 if result.passed else 1

@@ -90,7 +90,7 @@ def export(
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.load import to_yaml
     from hesscli.problem.network import Activation
-    from hesscli.report.export import export_document
+    from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
 
     (chosen,) = problem.problems(config)
@@ -106,5 +106,5 @@ def export(
             configuration=to_yaml(config),
             progress=progress,
         )
-    write_document(export_document(result), format_name, None)
+    write_document(document_of(result), format_name, None)
     return 0

@@ -9,9 +9,9 @@ from typing import NoReturn
 
 import click
 
-from hesscli import __version__
 from hesscli.cli.compare import compare
 from hesscli.cli.config import config
+from hesscli.cli.doctor import doctor
 from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
@@ -21,9 +21,23 @@ from hesscli.cli.train import train
 from hesscli.cli.verify import verify
 from hesscli.problem.errors import HesscliError
 from hesscli.report.bars import PLAIN
+from hesscli.version import __version__
 
 _FAILED_INPUT = 2
 _INTERRUPTED = 130
+_WELCOME = f"""\
+hesscli {__version__}: second derivatives of neural networks by witnesses that
+must agree.
+
+Try:
+  hesscli verify --activation relu     is the chain rule autodiff's Hessian?
+  hesscli compare --activation tanh    what Gauss-Newton alone leaves out
+  hesscli spectrum --activation tanh   the Hessian's eigenvalues
+  hesscli config > mine.yaml           a network of your own, for --config
+  hesscli doctor                       is everything here that is needed?
+
+hesscli --help lists all commands, hesscli COMMAND --help explains one."""
+_SEE_HELP = "; hesscli --help lists what there is"
 
 
 @click.group(
@@ -53,7 +67,7 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, spectrum, init, train, export, config):
+for command in (verify, compare, sweep, entry, spectrum, init, train, export, config, doctor):
     cli.add_command(command)
 
 
@@ -70,9 +84,14 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = cli.main(arguments, prog_name="hesscli", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "")
+    except click.exceptions.NoArgsIsHelpError:
+        # Wrong usage all the same: a script whose command came out empty must not pass.
+        click.echo(_WELCOME, err=True)
         return _FAILED_INPUT
+    except (click.exceptions.NoSuchCommand, click.exceptions.NoSuchOption) as error:
+        # Click lists all that are near, by the alphabet; the nearest comes first here.
+        near = f"; did you mean {error.possibilities[0]!r}?" if error.possibilities else ""
+        return _refuse(f"{error.message.rstrip('.')}{near or _SEE_HELP}")
     except click.ClickException as error:
         return _refuse(error.format_message())
     except HesscliError as error:

@@ -88,7 +88,7 @@ def spectrum(
     plot: str | None,
     output: OutputOptions,
 ) -> int:
-    """Show the eigenvalues of the Hessian and of its Gauss-Newton term.
+    """Eigenvalues of the Hessian and its Gauss-Newton term.
 
     For each activation and layer, side by side: rank, largest and smallest eigenvalue, how many
     are negative, effective rank, trace, range of the diagonal, Frobenius and spectral norm. Up
@@ -105,8 +105,8 @@ def spectrum(
     config = problem.config()
     problems = problem.problems(config)
 
+    from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
-    from hesscli.report.spectrum import spectrum_document
     from hesscli.studies import spectrum as study
     from hesscli.studies.spectra.subject import SpectrumOptions
 
@@ -121,7 +121,7 @@ def spectrum(
     )
     with progress_bar() as progress:
         result = study.spectrum(problems, options, progress)
-    document = spectrum_document(result)
+    document = document_of(result)
     if vectors_path is not None:
         from hesscli.report.eigenvectors import write_eigenvectors
 

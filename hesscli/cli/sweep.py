@@ -49,14 +49,14 @@ def sweep(
     config = problem.config()
     problems = problem.problems(config)
 
+    from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
     from hesscli.report.plots import write_plot
-    from hesscli.report.sweep import sweep_document
     from hesscli.studies import sweep as study
 
     with progress_bar() as progress:
         result = study.sweep(problems, config.check.rtol, block == "input", progress)
-    document = sweep_document(result)
+    document = document_of(result)
     write_document(document, output.format_name, output.path)
     if plot is not None:
         write_plot(document, plot)

@@ -92,9 +92,9 @@ def train(
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.training import build_training_data
     from hesscli.problem.network import Activation
+    from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
     from hesscli.report.plots import write_plot
-    from hesscli.report.training import training_document
     from hesscli.studies import training as study
 
     if names:
@@ -105,7 +105,7 @@ def train(
         result = study.train(
             data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
         )
-    document = training_document(result)
+    document = document_of(result)
     write_document(document, output.format_name, output.path)
     if plot is not None:
         write_plot(document, plot)

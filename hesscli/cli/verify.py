@@ -103,22 +103,21 @@ def verify(
     problems = problem.problems(config)
     witness.save(problems[0])
 
+    from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
     from hesscli.report.plots import write_plot
 
     with progress_bar() as progress:
         if of == "hessian":
-            from hesscli.report.verification import verification_document
             from hesscli.studies.verification import verify as verify_hessian
 
             hessian = verify_hessian(problems, check, terms, progress, witnesses)
-            passed, document = hessian.passed, verification_document(hessian)
+            passed, document = hessian.passed, document_of(hessian)
         else:
-            from hesscli.report.first_derivatives import first_document
             from hesscli.studies.first_derivatives import verify_first
 
             first = verify_first(problems, of, check, progress)
-            passed, document = first.passed, first_document(first)
+            passed, document = first.passed, document_of(first)
     write_document(document, output.format_name, output.path)
     if plot is not None:
         write_plot(document, plot)

@@ -27,15 +27,18 @@ def with_hidden_activation(config: Config, activation: Activation) -> Config:
     return replace(config, model=replace(config.model, layers=(*hidden, layers[-1])))
 
 
-def build_problem(config: Config) -> Problem:
-    """The network, parameters and batch of ``config``; raises InputError where they do not fit."""
+def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
+    """The network, parameters and batch of ``config``; raises InputError where they do not fit.
+
+    ``examples``, where given, stand in place of those that ``config.data`` names.
+    """
     dtype = np.dtype(config.dtype)
     data = config.data
     try:
         require_consistent(config)
     except ConfigKeyError as error:
         raise InputError(str(error)) from None
-    dataset = _dataset(data)
+    dataset = _dataset(data) if examples is None else examples
     size = None if data.batch_size == "all" else data.batch_size
     selected, targets = select_batch(dataset, size, data.offset, data.shuffle, config.seed)
     keras = None if config.model.keras is None else network_of(config.model.keras)
@@ -63,6 +66,7 @@ def build_problem(config: Config) -> Problem:
         loss=config.loss,
         seed=config.seed,
         notes=notes,
+        weights=config.model.weights if keras is None else keras.path,
     )
 
 

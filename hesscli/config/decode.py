@@ -279,7 +279,8 @@ def _bias_initializer(value: Any, path: Path) -> Initializer:
     return initializer
 
 
-def _layer_name(value: Any, path: Path) -> str:
+def layer_name(value: Any, path: Path) -> str:
+    """A name that a layer may have."""
     name = _text(value, path)
     if not _LAYER_NAME.fullmatch(name):
         raise ConfigKeyError(path, f"{shown(name)}; it must be made of letters, digits, _ . and -")
@@ -307,7 +308,7 @@ def _layers(value: Any, path: Path) -> tuple[LayerConfig, ...]:
 _layer = _record(
     LayerConfig,
     {
-        "name": _layer_name,
+        "name": layer_name,
         "units": _integer(1),
         "activation": activation,
         "kernel": _optional(_matrix),

@@ -58,13 +58,33 @@ def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
     Raises InputError, which names file, line and key, the value, and what would be right.
     """
     document, root = ({}, None) if path is None else _parse(path)
+    return _loaded(document, overrides, path, root)
+
+
+def config_of(document: Mapping[str, Any], overrides: Iterable[Override] = ()) -> Config:
+    """As ``load_config``, of the plain values that a YAML file would hold."""
+    return _loaded(document, overrides, None, None)
+
+
+def as_mapping(config: Config) -> dict[str, Any]:
+    """The configuration as plain values, which ``config_of`` makes an equal Config of."""
+    document: dict[str, Any] = _plain(config)
+    return document
+
+
+def _loaded(
+    document: Mapping[str, Any],
+    overrides: Iterable[Override],
+    path: str | None,
+    root: yaml.Node | None,
+) -> Config:
     try:
         config = decode(document)
     except ConfigKeyError as problem:
         raise InputError(f"{_place(path, root, problem.path)}{problem}") from None
     sized = "batch_size" in document.get("data", {})
     overrides = sorted(overrides, key=_order)
-    origin = f"{path}:{_line_of(root, _KERAS)}"
+    origin = "" if path is None else f"{path}:{_line_of(root, _KERAS)}"
     given = document.get("model", {})
     early = [override for override in overrides if override.path in (_MODEL, _KERAS)]
     for override in early:
@@ -133,7 +153,7 @@ def _prefixed(origin: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{origin}: {error}") from error
+        raise InputError(f"{origin}: {error}" if origin else str(error)) from error
 
 
 def _apply(config: Config, override: Override) -> Config:

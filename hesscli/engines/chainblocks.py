@@ -21,6 +21,9 @@ from hesscli.problem.network import Array
 
 # W S Wᵀ is symmetric to some roundings of its largest entry.
 _SYMMETRIC = 8
+# Up to here products with S take less time than the passes through the layers above.
+_FEW_UNITS = 32
+_CACHED_BYTES = 2**22
 
 
 class _ParameterBlock(HessianBlock):
@@ -94,6 +97,24 @@ class LayerBlock(_ParameterBlock):
     @property
     def S(self) -> Array:
         return self._second()
+
+    def _matmat(self, V: Array) -> Array:
+        # For a single vector S has to be in the cache, or the R-operator takes less time.
+        size = len(self.a) * self.units**2 * self.dtype.itemsize
+        if self.units > _FEW_UNITS or (V.shape[1] == 1 and size > _CACHED_BYTES):
+            return super()._matmat(V)
+        # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n,  without the inputs that are 0
+        product = np.zeros(V.shape, dtype=self.dtype)
+        seen, a = self._seen
+        for low, high in pieces(0, V.shape[1], size // self.units):
+            k = high - low
+            by_input = V[:, low:high].reshape(self.inputs, self.units * k)[seen]
+            with np.errstate(over="ignore", invalid="ignore"):
+                SU = self.S @ (a @ by_input).reshape(len(a), self.units, k)
+                read_off = a.T @ SU.reshape(len(a), self.units * k)
+            target = product.reshape(self.inputs, self.units, -1)
+            target[seen, :, low:high] = read_off.reshape(len(seen), self.units, k)
+        return product
 
     @cached_property
     def a(self) -> Array:

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError
+from hesscli.problem.errors import InputError, UnknownBlockError
 from hesscli.problem.network import Array, Problem
 
 INPUT, NETWORK = "input", "network"
@@ -109,12 +109,23 @@ class Layout:
 
 
 def layout_of(problem: Problem, parameter: str) -> Layout:
-    """The layout of the block ``parameter``; raises KeyError for a name that is none.
+    """The layout of the block ``parameter``; raises UnknownBlockError for a name that is none.
 
     A block is a tensor (``dense1/kernel``, ``dense1/bias``), a layer (``dense1``: its kernel,
     then its bias), an example's input (``input[0]``), all inputs of the batch (``input``) or the
     ``network``, layer by layer.
     """
+    try:
+        return _layout(problem, parameter)
+    except KeyError:
+        layers = ", ".join(problem.layer_names)
+        raise UnknownBlockError(
+            f"{parameter!r} is no block; use <layer>/kernel, <layer>/bias or <layer> with the "
+            f"layers {layers}, or input, input[0] to input[{problem.examples - 1}], {NETWORK}"
+        ) from None
+
+
+def _layout(problem: Problem, parameter: str) -> Layout:
     if parameter == NETWORK:
         return Layout(tuple(_layer_segment(problem, name) for name in problem.layer_names))
     if parameter == INPUT:

@@ -19,9 +19,7 @@ def load_tensorflow() -> ModuleType:
     try:
         with silenced():
             tensorflow = importlib.import_module("tensorflow")
-            # Rows are shared out among our own threads: see hesscli.problem.threads.
-            tensorflow.config.threading.set_intra_op_parallelism_threads(1)
-            tensorflow.config.threading.set_inter_op_parallelism_threads(thread_count())
+            _share_cores(tensorflow)
             # The first operation starts the runtime, which talks as well.
             tensorflow.constant(0)
             # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
@@ -32,3 +30,13 @@ def load_tensorflow() -> ModuleType:
             "install it with: pip install tensorflow"
         ) from error
     return tensorflow
+
+
+def _share_cores(tensorflow: ModuleType) -> None:
+    """Rows are shared out among our own threads: see hesscli.problem.threads."""
+    try:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(thread_count())
+    except RuntimeError:
+        # The program that calls us has used TensorFlow already: it keeps the threads it has.
+        pass

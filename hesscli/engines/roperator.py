@@ -125,11 +125,10 @@ class ROperator:
         """H times k directions: the same layers' parameters, in the same shapes."""
         results: list[Direction] = []
         for chosen in self._chunks(directions):
+            swept_layers, _ = self.sweep(directions, term, chosen)
             summands = [
                 self._read_off(swept, direction, term, chosen)
-                for direction, swept in zip(
-                    directions, self.sweep(directions, term, chosen)[0], strict=True
-                )
+                for direction, swept in zip(directions, swept_layers, strict=True)
             ]
             results = (
                 [_sum(*pair) for pair in zip(results, summands, strict=True)]

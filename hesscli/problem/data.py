@@ -147,13 +147,24 @@ def to_inputs(selected: RawArray, dtype: DTypeLike) -> Array:
     return inputs
 
 
+def embedded_file() -> str:
+    """The path of the embedded sample."""
+    return str(_EMBEDDED_FILE)
+
+
+def keras_file() -> str:
+    """Where Keras keeps its MNIST, whether or not it is there."""
+    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+    return os.path.expanduser(os.path.join(home, "datasets", "mnist.npz"))
+
+
 def _load_embedded(split: str) -> Dataset:
     if split != "train":
         raise InputError(
             f"data.split: {split}: the embedded sample comes all from MNIST's training set; "
             "use data.split: train, or data.source: keras or a path"
         )
-    path = str(_EMBEDDED_FILE)
+    path = embedded_file()
     arrays = read_arrays(path, ("x", "y"), "the installed package must be complete")
     return _dataset(arrays["x"], arrays["y"], EMBEDDED, f"{path}: x", f"{path}: y")
 
@@ -170,8 +181,7 @@ def _load_idx(folder: str, split: str) -> Dataset:
 
 
 def _load_keras(split: str) -> Dataset:
-    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    cache = os.path.expanduser(os.path.join(home, "datasets", "mnist.npz"))
+    cache = keras_file()
     if not os.path.isfile(cache):
         return _download_keras(split)
     try:

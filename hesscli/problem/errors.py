@@ -11,6 +11,13 @@ class InputError(HesscliError):
     """A file, a key or a value that cannot be used."""
 
 
+class UnknownBlockError(InputError, KeyError):
+    """The name of a block that the problem does not have."""
+
+    # A KeyError shows its text in quotes.
+    __str__ = Exception.__str__
+
+
 class NumericalError(HesscliError):
     """A computation that left the range of its floating-point type."""
 

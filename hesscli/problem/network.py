@@ -73,7 +73,8 @@ class Problem:
 
     ``inputs`` is (N, d_0), ``targets`` (N,) class labels or (N, c) numbers. The arrays are made
     read-only: every witness sees the same ones. ``notes`` are sentences that every result
-    repeats, on what was done to make the problem.
+    repeats, on what was done to make the problem; ``weights`` is the file that the parameters are
+    from, None where ``seed`` drew them.
     """
 
     layers: tuple[Layer, ...]
@@ -82,6 +83,7 @@ class Problem:
     loss: Loss = field(default_factory=Loss)
     seed: int | None = None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         for array in self._arrays():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -16,11 +17,13 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     """One line on what was analysed, and one for each of the problem's notes."""
     widths = "-".join(str(width) for width in problem.widths)
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
-    size = (
-        f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype} · "
-        f"seed {problem.seed}"
-    )
-    return "\n".join((size, *problem.notes))
+    # A trained network's results must not pass for those of the network that the seed draws, and
+    # arrays that were given were drawn with no seed.
+    origin = "" if problem.seed is None else f" · seed {problem.seed}"
+    if problem.weights is not None:
+        origin = f" · weights {os.path.basename(problem.weights)}"
+    size = f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}"
+    return "\n".join((f"{size}{origin}", *problem.notes))
 
 
 def preamble(

@@ -39,7 +39,15 @@ def format_of(path: str) -> str:
 
 def _table(document: Document) -> str:
     stream = io.StringIO()
-    print_table(document, Console(file=stream, width=WIDTH, no_color=True, force_terminal=False))
+    console = Console(
+        file=stream,
+        width=WIDTH,
+        no_color=True,
+        force_terminal=False,
+        # In a notebook Rich would show it there, and leave the stream empty.
+        force_jupyter=False,
+    )
+    print_table(document, console)
     # Rich pads every line to the full width.
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 

@@ -13,7 +13,7 @@ from hesscli.studies.initialization import Initialization, InitializedBlock, Spr
 OVERFLOW = "overflow"
 
 
-def initialization_document(result: Initialization, norm: str) -> Document:
+def initialization_document(result: Initialization, norm: str = "frobenius") -> Document:
     """Tables, data and drawings; ``norm`` (spectral or frobenius) is the one that is drawn."""
     return Document(
         heading=heading(result.problem, result.environment),

@@ -23,7 +23,7 @@ def write_document(document: Document, format_name: str, path: str | None) -> No
         with replacing(path) as stream:
             stream.write(render(document, format_name).encode("utf-8"))
         return
-    console = Console(file=sys.stdout)
+    console = Console(file=sys.stdout, force_jupyter=False)
     if format_name == "table" and console.is_terminal and not console.no_color:
         print_table(document, console)
     else:

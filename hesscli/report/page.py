@@ -102,15 +102,19 @@ def _plots(document: Document) -> Iterator[str]:
         return
     for drawing in document.drawings:
         yield "<figure>"
-        yield f'<img src="{_image(drawing)}" alt="{escape(f"Plot. {drawing.title}")}">'
+        address, title = image_address(drawing, _LARGEST_SVG), escape(f"Plot. {drawing.title}")
+        yield f'<img src="{address}" alt="{title}">'
         yield f"<figcaption>{escape(drawing.caption)}</figcaption>"
         yield "</figure>"
 
 
-def _image(drawing: Drawing) -> str:
-    """As an image of its own, whose ids cannot clash with those of the next."""
+def image_address(drawing: Drawing, largest_svg: int) -> str:
+    """A drawing as a data: address: an image of its own, with ids that clash with no other's.
+
+    It is a PNG where the SVG has more than ``largest_svg`` bytes.
+    """
     kind, image = "svg+xml", drawn([drawing], "svg")
-    if len(image) > _LARGEST_SVG:
+    if len(image) > largest_svg:
         kind, image = "png", drawn([drawing], "png")
     return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
@@ -122,6 +126,7 @@ def _table(table: Table) -> Iterator[str]:
         record=True,
         width=WIDTH,
         force_terminal=True,
+        force_jupyter=False,
         color_system="truecolor",
         no_color=False,
     )

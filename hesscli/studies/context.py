@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-import hesscli
 from hesscli.problem.network import Problem
 from hesscli.problem.threads import thread_count
+from hesscli.version import __version__
 
 # Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -42,12 +42,13 @@ class ProblemSummary:
     reduction: str
     seed: int | None
     notes: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 def environment(problem: Problem) -> Environment:
     """The versions in use; TensorFlow's is looked up without importing it."""
     return Environment(
-        hesscli=hesscli.__version__,
+        hesscli=__version__,
         tensorflow=_installed("tensorflow") or _installed("tensorflow-cpu"),
         numpy=version("numpy"),
         scipy=version("scipy"),
@@ -67,6 +68,7 @@ def summary(problem: Problem) -> ProblemSummary:
         reduction=problem.loss.reduction,
         seed=problem.seed,
         notes=problem.notes,
+        weights=problem.weights,
     )
 
 

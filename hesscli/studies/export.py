@@ -21,7 +21,7 @@ import numpy as np
 
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import NETWORK, Layout, layout_of
+from hesscli.engines.layout import Layout, layout_of
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.files import check_writable, replacing, replacing_by_name
@@ -98,7 +98,7 @@ def export_block(
     small, all before anything is computed, and NumericalError where an entry is not finite.
     """
     writer = _writer(path)
-    layout = _layout(problem, parameter)
+    layout = layout_of(problem, parameter)
     start, end = (0, None) if rows is None else rows
     stop = layout.size if end is None else end
     if not 0 <= start < stop <= layout.size:
@@ -172,17 +172,6 @@ def _writer(path: str) -> Writer:
 def _beside(path: str) -> str:
     """The file that says what an ``.npy`` file is."""
     return f"{path}.json"
-
-
-def _layout(problem: Problem, parameter: str) -> Layout:
-    try:
-        return layout_of(problem, parameter)
-    except KeyError:
-        layers = ", ".join(problem.layer_names)
-        raise InputError(
-            f"{parameter!r} is no block; use <layer>/kernel, <layer>/bias or <layer> with the "
-            f"layers {layers}, or input, input[0] to input[{problem.examples - 1}], {NETWORK}"
-        ) from None
 
 
 def _layout_data(layout: Layout) -> list[dict[str, Any]]:

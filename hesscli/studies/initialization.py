@@ -15,7 +15,6 @@ import numpy as np
 
 from hesscli.config.build import redrawn
 from hesscli.config.schema import ModelConfig
-from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.chainfirst import ChainFirst
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import layout_of
@@ -31,7 +30,16 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.norms import frobenius_norms, spectral_norm
+from hesscli.studies.norms import (
+    frobenius_norms,
+    gauss_newton_share,
+    layer_block,
+    length,
+    spectral_norm,
+)
+
+# The sums over pairs of examples take seconds a block here, and minutes at ten times as many.
+LARGEST_BATCH = 8192
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,15 @@ def require_drawn(model: ModelConfig) -> None:
             )
 
 
+def require_pairs(problem: Problem) -> None:
+    """Raises InputError beyond the batch whose pairs of examples are summed over."""
+    if problem.examples > LARGEST_BATCH:
+        raise InputError(
+            f"data.batch_size: {problem.examples}; norms are exact sums over pairs of examples, "
+            f"up to {LARGEST_BATCH} of them; use fewer"
+        )
+
+
 def initialization(
     problems: Sequence[Problem],
     model: ModelConfig,
@@ -159,9 +176,10 @@ def initialization(
 
     ``problems`` differ in their activations only and are those of ``model``; the batch is the
     same at every draw. Raises InputError where ``model`` has kernels that are not drawn, and
-    beyond the batch that norms are exact for.
+    beyond LARGEST_BATCH examples.
     """
     require_drawn(model)
+    require_pairs(problems[0])
     rows: list[InitializedBlock] = []
     total = len(problems) * len(schemes) * len(seeds)
     for problem in problems:
@@ -181,30 +199,20 @@ def initialization(
 def block_size(engine: ChainRule, name: str) -> BlockSize:
     """How large the layer's block ``name`` is.
 
-    Raises NumericalError where it leaves the range of the dtype, InputError beyond the batch
-    that norms are exact for.
+    Raises NumericalError where it leaves the range of the dtype.
     """
     terms = (engine.hessian, engine.gauss_newton, engine.curvature)
     blocks = [layer_block(term(name)) for term in terms]
     H, G, C = frobenius_norms(blocks)
-    gradient = np.asarray(ChainFirst(engine).gradient(name), dtype=np.float64)
-    largest = float(np.abs(gradient).max())
-    length = largest * float(np.linalg.norm(gradient / largest)) if largest > 0 else 0.0
-    if not math.isfinite(length):
+    gradient = length(ChainFirst(engine).gradient(name))
+    if not math.isfinite(gradient):
         raise NumericalError(f"{name}: the gradient leaves the range of {engine.problem.dtype}")
     return BlockSize(
         spectral=spectral_norm(blocks[0]),
         frobenius=H,
-        gauss_newton_share=_share(G, C),
-        gradient=length,
+        gauss_newton_share=gauss_newton_share(G, C),
+        gradient=gradient,
     )
-
-
-def layer_block(block: object) -> LayerBlock:
-    """The block of a layer as what it is; raises TypeError for a block of another kind."""
-    if not isinstance(block, LayerBlock):
-        raise TypeError(f"{type(block).__name__} is no layer's block")
-    return block
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -217,11 +225,6 @@ def spread(values: Sequence[float]) -> Spread | None:
     relative = np.array(values) / largest
     deviation = largest * float(relative.std(ddof=1)) if len(values) > 1 else None
     return Spread(largest * float(relative.mean()), deviation)
-
-
-def _share(G: float, C: float) -> float | None:
-    largest = max(G, C)
-    return None if largest == 0 else (G / largest) / (G / largest + C / largest)
 
 
 def _drawn_by(model: ModelConfig, scheme: Scheme) -> ModelConfig:

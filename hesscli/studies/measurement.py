@@ -11,12 +11,11 @@ from scipy.sparse.linalg import ArpackError, eigsh
 
 from hesscli.engines.backpropagation import Backpropagation, parameter_vector
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import NETWORK, layout_of
-from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import NumericalError, reason
 from hesscli.problem.network import Array, Problem, Targets
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
 # error of a Rayleigh quotient is of second order in the residual.
@@ -171,21 +170,6 @@ def trace(a: Array, S: Array) -> float:
     return float(np.einsum("ni,ni->n", a, a) @ np.einsum("nhh->n", S))
 
 
-def frobenius_norm(a: Array, S: Array) -> float:
-    """‖H‖_F = (Σ_{n,m} (a_n·a_m)² ⟨S_n, S_m⟩)^{1/2} of a layer's block, in pieces of n."""
-    # Scaled to numbers near one, so that squares and fourth powers stay in the type's range.
-    a_scale, S_scale = float(np.abs(a).max()), float(np.abs(S).max())
-    if a_scale == 0 or S_scale == 0:
-        return 0.0
-    a = a / a_scale
-    flat = (S / S_scale).reshape(len(S), -1)
-    square = 0.0
-    for low, high in pieces(0, len(a), 2 * len(a) * a.itemsize):
-        square += float(np.sum(np.square(a[low:high] @ a.T) * (flat[low:high] @ flat.T)))
-    # Rounding may leave a norm of nearly nothing below zero.
-    return a_scale * a_scale * S_scale * math.sqrt(max(square, 0.0))
-
-
 def accuracy(f: Array, targets: Targets, loss: str) -> float | None:
     """The share of examples whose largest output (N, c) is the target's class.
 
@@ -210,35 +194,21 @@ def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...])
 
 def _unit(v: Array) -> Array:
     """``v`` at length 1; 0 stays 0."""
-    largest = np.abs(v).max()
-    if largest == 0:
-        return v
-    scaled: Array = v / largest
-    return np.asarray(scaled / np.linalg.norm(scaled))
+    norm = length(v)
+    return v if norm == 0 else np.asarray(v.astype(np.float64) / norm)
 
 
 def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
     """‖g‖ and gᵀHg / gᵀg."""
-    largest = float(np.abs(g).max())
-    if largest == 0:
-        return 0.0, None
-    direction = g / largest
-    length = float(np.linalg.norm(direction))
-    return largest * length, H.quadratic_form(direction / length)
+    norm = length(g)
+    return norm, None if norm == 0 else H.quadratic_form(_unit(g))
 
 
 def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
     """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
-    traces, norms = [], []
-    for block in (engine.gauss_newton(layer), engine.curvature(layer)):
-        if not isinstance(block, LayerBlock):
-            raise TypeError(f"{layer}: the block of a layer has a and S")
-        # Read once: an engine may go through the network for them.
-        a, S = block.a, block.S
-        traces.append(trace(a, S))
-        norms.append(frobenius_norm(a, S))
-    both = sum(norms)
-    return sum(traces), norms[0] / both if both > 0 else None
+    terms = [layer_block(engine.gauss_newton(layer)), layer_block(engine.curvature(layer))]
+    G, C = frobenius_norms(terms)
+    return sum(trace(term.a, term.S) for term in terms), gauss_newton_share(G, C)
 
 
 def _require_finite(measurement: Measurement, problem: Problem) -> None:

@@ -1,4 +1,4 @@
-"""Norms of a layer's block, exactly, without forming the block.
+"""How large a layer's block and a vector are: exactly, without forming the block.
 
 With a (N, inputs) and S (N, units, units) of the block H = Σ_n (a_n a_nᵀ) ⊗ S_n:
 
@@ -6,8 +6,8 @@ With a (N, inputs) and S (N, units, units) of the block H = Σ_n (a_n a_nᵀ) �
     ‖H‖₂   = ‖Σ_n (r_n r_nᵀ) ⊗ S_n‖₂,   r_n the rows of R = (a aᵀ)^{1/2}, N numbers each
 
 The second holds because a = R Q with orthonormal rows of Q. All of it is float64, whatever the
-block is in, and relative to the largest numbers of a and S, so that a square neither overflows
-nor vanishes before the norm itself does.
+block is in, and relative to the largest numbers there are, so that a square neither overflows nor
+vanishes before the norm itself does.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.pieces import pieces
-from hesscli.problem.errors import InputError, NumericalError
+from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 
-# The sums over pairs of examples take seconds a block here, and minutes at ten times as many.
-LARGEST_BATCH = 8192
 # Below this size LAPACK is faster than Lanczos.
 _DENSE_SIZE = 128
 # The error of an eigenvalue, relative to it.
@@ -37,22 +35,21 @@ Doubles = NDArray[np.float64]
 def frobenius_norms(blocks: Sequence[LayerBlock]) -> list[float]:
     """‖H‖_F of blocks of the same parameters, such as the Hessian and its terms.
 
-    Raises InputError beyond LARGEST_BATCH examples, NumericalError beyond float64.
+    The sums over pairs of N examples take N² (inputs + units²) / 2 multiplications or so. Raises
+    NumericalError beyond float64.
     """
     a, scale_a = _relative(blocks[0].a)
     parts = [_relative(block.S) for block in blocks]
     examples = len(a)
-    if examples > LARGEST_BATCH:
-        raise InputError(
-            f"data.batch_size: {examples}; norms are exact sums over pairs of examples, up to "
-            f"{LARGEST_BATCH} of them; use fewer"
-        )
     totals = [0.0] * len(blocks)
     for low, high in pieces(0, examples, 2 * examples * a.itemsize):
         squares = (a[low:high] @ a[low:].T) ** 2
         # Pairs with examples before ``low`` were counted already, those with later ones once.
         squares[:, high - low :] *= 2
-        for index, (S, _) in enumerate(parts):
+        for index, (S, scale_S) in enumerate(parts):
+            if scale_S == 0:
+                # A curvature term that vanishes, as relu's does.
+                continue
             flat = S.reshape(examples, -1)
             totals[index] += float(np.vdot(squares, flat[low:high] @ flat[low:].T))
     return [
@@ -73,10 +70,29 @@ def spectral_norm(block: LayerBlock) -> float:
     return _in_range(scale_a, scale_S, _largest_eigenvalue(a, S), block)
 
 
+def gauss_newton_share(G: float, C: float) -> float | None:
+    """G / (G + C) of the norms of Gauss–Newton and curvature term; None where both are 0."""
+    largest = max(G, C)
+    return None if largest == 0 else (G / largest) / (G / largest + C / largest)
+
+
+def length(v: Array) -> float:
+    """‖v‖₂; infinite only where it leaves the range of float64 itself."""
+    values, scale = _relative(v)
+    return scale * float(np.linalg.norm(values))
+
+
+def layer_block(block: object) -> LayerBlock:
+    """The block of a layer as what it is; raises TypeError for a block of another kind."""
+    if not isinstance(block, LayerBlock):
+        raise TypeError(f"{type(block).__name__} is no layer's block")
+    return block
+
+
 def _relative(array: Array) -> tuple[Doubles, float]:
     """``array`` in float64 with a largest entry of 1, and what it is the multiple of."""
     values = np.asarray(array, dtype=np.float64)
-    largest = float(np.abs(values).max())
+    largest = float(np.abs(values).max(initial=0.0))
     return (values / largest if largest > 0 else values), largest
 
 

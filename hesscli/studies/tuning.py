@@ -34,8 +34,14 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.initialization import Spread, block_names, layer_block, require_drawn, spread
-from hesscli.studies.norms import frobenius_norms, spectral_norm
+from hesscli.studies.initialization import (
+    Spread,
+    block_names,
+    require_drawn,
+    require_pairs,
+    spread,
+)
+from hesscli.studies.norms import frobenius_norms, layer_block, spectral_norm
 
 # How near the mean norm must be to the target, relative to it: far below its spread over seeds.
 TUNED_RTOL = 0.01
@@ -146,9 +152,12 @@ def tune(
     """Scales at which the mean ``norm`` of every layer's ``block`` over ``seeds`` is ``target``.
 
     ``problems`` differ in their activations only and are those of ``model``. Raises InputError
-    where a layer's kernel is not drawn, or by an initializer without a scale.
+    where a layer's kernel is not drawn, or by an initializer without a scale, and where ‖H‖_F is
+    a sum over too many pairs of examples.
     """
     require_drawn(model)
+    if norm == "frobenius":
+        require_pairs(problems[0])
     fresh = tuple(seed + len(seeds) for seed in seeds)
     rows: list[TunedBlock] = []
     models: list[TunedModel] = []

@@ -65,14 +65,6 @@ def histogram(eigenvalues: Doubles, edges: Doubles) -> Doubles:
     return np.bincount(bins, minlength=len(edges) - 1).astype(np.float64)
 
 
-def norm_of(eigenvalues: Doubles) -> float:
-    """√Σλ², also where the squares leave the range of floating point."""
-    largest = float(np.abs(eigenvalues).max(initial=0.0))
-    if largest == 0:
-        return 0.0
-    return largest * float(np.linalg.norm(eigenvalues / largest))
-
-
 def outliers(eigenvalues: Doubles, classes: int, tolerance: float) -> Doubles:
     """The eigenvalues above the widest gap, largest magnitude first; none where no gap is wide.
 

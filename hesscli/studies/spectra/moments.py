@@ -1,4 +1,4 @@
-"""What a layer's a and S say about its block without its spectrum: trace, diagonal, ‖H‖_F."""
+"""What a layer's a and S say about its block's diagonal, without its spectrum."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import numpy as np
 
 from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.pieces import pieces
-
-# Multiplications in the sum over all pairs of examples: a few seconds on one core.
-_PAIRS_WORK = 1e11
 
 
 @dataclass(frozen=True)
@@ -52,23 +49,3 @@ def together(diagonals: list[Diagonal]) -> Diagonal:
         smallest=min(each.smallest for each in diagonals),
         largest=max(each.largest for each in diagonals),
     )
-
-
-def frobenius_norm(block: LayerBlock) -> float | None:
-    """‖H‖_F of a layer's block; None where there are too many pairs of examples.
-
-    ‖H‖_F² = Σ_{n,m} (a_n·a_m)² ⟨S_n, S_m⟩
-    """
-    examples = len(block.a)
-    if examples**2 * (block.inputs + block.units**2) > _PAIRS_WORK:
-        return None
-    largest_a, largest_S = float(np.abs(block.a).max()), float(np.abs(block.S).max())
-    if largest_a == 0 or largest_S == 0:
-        return 0.0
-    # Squares of squares: small weights would vanish, large ones overflow.
-    a = block.a.astype(np.float64) / largest_a
-    S = block.S.reshape(examples, -1).astype(np.float64) / largest_S
-    square = 0.0
-    for low, high in pieces(0, examples, 16 * examples):
-        square += float((((a[low:high] @ a.T) ** 2) * (S[low:high] @ S.T)).sum())
-    return float(np.sqrt(max(0.0, square))) * largest_a**2 * largest_S

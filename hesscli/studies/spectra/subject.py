@@ -10,11 +10,14 @@ from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import NETWORK
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Problem
-from hesscli.studies.spectra.moments import Diagonal, diagonal, frobenius_norm, together
+from hesscli.studies.norms import frobenius_norms, layer_block
+from hesscli.studies.spectra.moments import Diagonal, diagonal, together
 from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span
 
 # Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
 EXACT_LIMIT = 4000
+# Multiplications in the sum over all pairs of examples: a few seconds on one core.
+_PAIRS_WORK = 1e11
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,13 @@ class Subject:
 
     def frobenius_norms(self) -> tuple[float | None, float | None, float | None]:
         """Those of H, G and C; None where they are not affordable, and for the network."""
-        if self.parameter == NETWORK or not affordable(self.own[0][0]):
+        if self.parameter == NETWORK:
             return None, None, None
-        H, G, C = (frobenius_norm(block) for block in self.own[0])
+        block = self.own[0][0]
+        work = len(block.a) ** 2 * (block.inputs + block.units**2)
+        if work > _PAIRS_WORK or not affordable(block):
+            return None, None, None
+        H, G, C = frobenius_norms(self.own[0])
         return H, G, C
 
 
@@ -108,9 +115,9 @@ def subject_of(engine: ChainRule, layer: str, parameter: str) -> Subject:
     names = problem.layer_names if parameter == NETWORK else (parameter,)
     own = tuple(
         (
-            _within_a_layer(engine.hessian(name)),
-            _within_a_layer(engine.gauss_newton(name)),
-            _within_a_layer(engine.curvature(name)),
+            layer_block(engine.hessian(name)),
+            layer_block(engine.gauss_newton(name)),
+            layer_block(engine.curvature(name)),
         )
         for name in names
     )
@@ -119,8 +126,3 @@ def subject_of(engine: ChainRule, layer: str, parameter: str) -> Subject:
         span = network_span([hessian for hessian, _, _ in own])
         return Subject(problem, layer, parameter, *terms, span=span, own=own)
     return Subject(problem, layer, parameter, *own[0], span=layer_span(own[0][0]), own=own)
-
-
-def _within_a_layer(block: HessianBlock) -> LayerBlock:
-    assert isinstance(block, LayerBlock)
-    return block

@@ -1,0 +1,356 @@
+"""Each command's question as a function of the same name, which returns the study's result.
+
+Results are frozen dataclasses. ``activations`` asks the question again with every hidden
+activation replaced by each of these, parameters and batch as they are; ``"all"`` goes through
+them all. Where a message names an option of a command, the keyword of that name is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from hesscli.api.problems import (
+    ActivationLike,
+    ConfigSource,
+    activation_of,
+    load_config,
+    require_one_of,
+)
+from hesscli.config.build import build_problem
+from hesscli.config.schema import TrainConfig
+from hesscli.config.training import TrainingData, build_training_data
+from hesscli.problem.errors import InputError
+from hesscli.problem.names import (
+    ACTIVATIONS,
+    BLOCKS,
+    CHECK_METHODS,
+    CONFIGURED,
+    DEFAULT_WITNESSES,
+    INITIALIZERS,
+    WITNESSES,
+)
+from hesscli.problem.network import Activation, Problem
+from hesscli.problem.registry import plugin_names
+from hesscli.report.notebook import show_in_notebooks
+from hesscli.studies import comparison, initialization, training, tuning, verification
+from hesscli.studies import entry as entries
+from hesscli.studies import export as exports
+from hesscli.studies import first_derivatives as first
+from hesscli.studies import spectrum as spectra
+from hesscli.studies import sweep as sweeps
+from hesscli.studies.context import Progress, no_progress
+from hesscli.studies.spectra.subject import SpectrumOptions
+from hesscli.studies.witnesses import CheckOptions
+
+# Where results are made, notebooks learn to show them.
+show_in_notebooks()
+
+Activations = ActivationLike | Sequence[ActivationLike]
+# Those that the commands look at as well: vanishing, usual, exploding.
+_STDDEVS = (1e-5, 0.01, 1.0)
+
+
+def verify(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    check: str = "auto",
+    rtol: float | None = None,
+    probes: int = 32,
+    block: str = "kernel",
+    layers: Sequence[str] = (),
+    terms: verification.Terms = "hessian",
+    witnesses: Sequence[str] = DEFAULT_WITNESSES,
+    progress: Progress = no_progress,
+) -> verification.Verification:
+    """Holds the chain rule's Hessians against autodiff's, block by block.
+
+    ``check`` is auto, form, probes or entries; ``block`` kernel, bias, layer, input or network;
+    ``terms`` "gauss-newton" holds the Gauss–Newton term alone against the Hessian; ``rtol`` None
+    is 1e-10 in float64 and 1e-5 in float32. ``result.passed`` is the verdict. Raises InputError
+    for an option that is none, NumericalError where a Hessian leaves the range of the dtype.
+    """
+    require_one_of("terms", terms, get_args(verification.Terms))
+    for name in witnesses:
+        require_one_of("witnesses", name, WITNESSES)
+    if len(set(witnesses)) < 2:
+        raise InputError(f"witnesses: two or three of {', '.join(WITNESSES)} are needed")
+    options = _check_options(problem, check, rtol, layers, block, probes)
+    problems = _problems(problem, activations)
+    return verification.verify(problems, options, terms, progress, witnesses)
+
+
+def verify_first(
+    problem: Problem,
+    of: first.FirstDerivative = "gradient",
+    activations: Activations = (),
+    *,
+    rtol: float | None = None,
+    block: str = "kernel",
+    layers: Sequence[str] = (),
+    progress: Progress = no_progress,
+) -> first.FirstVerification:
+    """Holds the chain rule's first derivatives against autodiff's, in every entry.
+
+    ``of`` is "gradient" (of the loss) or "jacobian" (of the network's outputs); the others are as
+    in ``verify``.
+    """
+    require_one_of("of", of, get_args(first.FirstDerivative))
+    options = _check_options(problem, "entries", rtol, layers, block, 1)
+    return first.verify_first(_problems(problem, activations), of, options, progress)
+
+
+def compare(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    check: str = "auto",
+    rtol: float | None = None,
+    probes: int = 32,
+    block: str = "kernel",
+    layers: Sequence[str] = (),
+    progress: Progress = no_progress,
+) -> comparison.Comparison:
+    """Splits the Hessians into Gauss–Newton and curvature term, by both witnesses.
+
+    Options and errors are those of ``verify``; ``result.passed`` is the whole chain rule's.
+    """
+    options = _check_options(problem, check, rtol, layers, block, probes)
+    return comparison.compare(_problems(problem, activations), options, progress)
+
+
+def sweep(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    inputs: bool = False,
+    rtol: float | None = None,
+    progress: Progress = no_progress,
+) -> sweeps.Sweep:
+    """Gradient and Hessian followed backwards through every node, held against autodiff's.
+
+    ``inputs`` keeps what the sweep ends in as well: gradient and Hessian in the examples' inputs.
+    """
+    return sweeps.sweep(_problems(problem, activations), rtol, inputs, progress)
+
+
+def entry(
+    problem: Problem,
+    first: str,
+    second: str | None = None,
+    activations: Activations = (),
+    *,
+    rtol: float | None = None,
+    progress: Progress = no_progress,
+) -> entries.Entry:
+    """∂²L/∂first ∂second by every witness; without ``second`` ∂²L/∂first².
+
+    The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``.
+    """
+    problems = _problems(problem, activations)
+    return entries.entry(problems, first, first if second is None else second, rtol, progress)
+
+
+def spectrum(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    block: str = "kernel",
+    layers: Sequence[str] = (),
+    top: int = 0,
+    ends: bool = False,
+    probes: int = 10,
+    steps: int = 80,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> spectra.Spectrum:
+    """The spectra of Hessians and of their Gauss–Newton terms, exact where that is affordable.
+
+    ``block`` is kernel, bias, layer or network; ``top`` asks for so many eigenpairs, largest
+    first or with ``ends`` half from either end; ``probes``, ``steps`` and ``seed`` are those of
+    the estimates where a spectrum is not exact.
+    """
+    require_one_of("block", block, ("kernel", "bias", "layer", "network"))
+    options = SpectrumOptions(
+        block=block,
+        layers=_known_layers(problem, layers),
+        top=top,
+        ends=ends,
+        probes=probes,
+        steps=steps,
+        seed=seed,
+    )
+    return spectra.spectrum(_problems(problem, activations), options, progress)
+
+
+def init(
+    source: ConfigSource = None,
+    activations: Activations = (),
+    *,
+    initializers: Sequence[str] = (),
+    stddevs: Sequence[float] = (),
+    seeds: int = 5,
+    block: Literal["kernel", "bias", "layer"] = "kernel",
+    progress: Progress = no_progress,
+) -> initialization.Initialization:
+    """How large the Hessian is at fresh draws of the kernels, by initializer.
+
+    ``initializers`` are Keras's names, or "configured" for the configuration's own; ``stddevs``
+    those of random_normal; with neither, all initializers and three deviations. ``seeds`` counts
+    the draws. It draws the kernels itself, so it takes a configuration, no Problem.
+    """
+    for name in initializers:
+        require_one_of("initializers", name, (*INITIALIZERS, CONFIGURED))
+    require_one_of("block", block, ("kernel", "bias", "layer"))
+    config = load_config(source)
+    initialization.require_drawn(config.model)
+    schemes = (
+        initialization.schemes_of(tuple(initializers), tuple(stddevs))
+        if initializers or stddevs
+        else initialization.usual_schemes(config.model, _STDDEVS)
+    )
+    return initialization.initialization(
+        _problems(build_problem(config), activations),
+        config.model,
+        schemes,
+        initialization.seeds_from(config.seed, _positive("seeds", seeds)),
+        block,
+        progress,
+    )
+
+
+def tune(
+    source: ConfigSource = None,
+    activations: Activations = (),
+    *,
+    target: float = 1.0,
+    norm: Literal["frobenius", "spectral"] = "frobenius",
+    seeds: int = 5,
+    block: Literal["kernel", "bias", "layer"] = "kernel",
+    progress: Progress = no_progress,
+) -> tuning.Tuning:
+    """The scale of each layer's initializer at which its Hessian has the norm ``target``."""
+    require_one_of("norm", norm, ("frobenius", "spectral"))
+    require_one_of("block", block, ("kernel", "bias", "layer"))
+    if not target > 0:
+        raise InputError(f"target: {target:g}; it must be above 0")
+    config = load_config(source)
+    initialization.require_drawn(config.model)
+    return tuning.tune(
+        _problems(build_problem(config), activations),
+        config.model,
+        initialization.seeds_from(config.seed, _positive("seeds", seeds)),
+        target=target,
+        norm=norm,
+        block=block,
+        progress=progress,
+    )
+
+
+def train(
+    source: ConfigSource | Problem = None,
+    *,
+    activation: ActivationLike | None = None,
+    checkpoint: str | None = None,
+    resume: str | None = None,
+    watch: training.Watch = training.no_watch,
+    stopped: Callable[[], bool] = lambda: False,
+    **options: Any,
+) -> training.Training:
+    """Trains by SGD and measures the curvature on the way.
+
+    ``source`` is a configuration, or a Problem, which is trained on its own batch. ``options``
+    are the keys of the configuration's section ``train``: learning_rate, momentum, batch_size,
+    steps, examples, every, measure_examples, checkpoint_every. ``stopped`` is asked after every
+    step whether to end. Raises NumericalError where the training diverges.
+    """
+    settings = {f"train.{key}": value for key, value in options.items()}
+    if isinstance(source, Problem):
+        config = load_config(settings=settings)
+        (problem,) = _problems(source, () if activation is None else activation)
+        data = _own_data(problem, config.train)
+    else:
+        config = load_config(source, settings=settings, activation=activation)
+        data = build_training_data(config)
+    return training.train(
+        data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
+    )
+
+
+def export(
+    problem: Problem,
+    block: str,
+    path: str,
+    *,
+    term: exports.Term = "hessian",
+    rows: tuple[int, int | None] | None = None,
+    progress: Progress = no_progress,
+) -> exports.Export:
+    """Writes a block, by the chain rule, to a .npy, .npz, .h5 or .hdf5 file, row by row.
+
+    ``term`` is hessian, gauss-newton or curvature; ``rows`` (start, stop) some of the rows.
+    """
+    require_one_of("term", term, get_args(exports.Term))
+    return exports.export_block(problem, block, path, term=term, rows=rows, progress=progress)
+
+
+def _own_data(problem: Problem, options: TrainConfig) -> TrainingData:
+    examples, size = options.examples, options.batch_size
+    count = problem.examples if examples == "all" else examples
+    if count > problem.examples:
+        raise InputError(f"examples: {count}; the problem has {problem.examples}")
+    if size != "all" and size > count:
+        raise InputError(f"batch_size: {size}; there are {count} examples, so it must be 1 to them")
+    kept = replace(problem, inputs=problem.inputs[:count], targets=problem.targets[:count])
+    if count == problem.examples:
+        return TrainingData(kept, None, "")
+    rest = replace(problem, inputs=problem.inputs[count:], targets=problem.targets[count:])
+    return TrainingData(kept, rest, "held out")
+
+
+def _problems(problem: Problem, activations: Activations) -> tuple[Problem, ...]:
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"problem: {type(problem).__name__}; make one with hesscli.problem_from_config, "
+            "problem_from_keras or problem_from_arrays"
+        )
+    if activations == "all":
+        activations = (*ACTIVATIONS, *plugin_names())
+    if not isinstance(activations, Sequence) or isinstance(activations, str):
+        activations = (activations,)
+    chosen: dict[Activation, None] = {
+        activation_of(value, "activations"): None for value in activations
+    }
+    return tuple(problem.with_activation(name) for name in chosen) or (problem,)
+
+
+def _check_options(
+    problem: Problem,
+    check: str,
+    rtol: float | None,
+    layers: Sequence[str],
+    block: str,
+    probes: int,
+) -> CheckOptions:
+    require_one_of("check", check, CHECK_METHODS)
+    require_one_of("block", block, BLOCKS)
+    if rtol is not None and not rtol >= 0:
+        raise InputError(f"rtol: {rtol:g}; it must be 0 or more, or None")
+    _positive("probes", probes)
+    return CheckOptions(check, rtol, _known_layers(problem, layers), block, probes)
+
+
+def _known_layers(problem: Problem, layers: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(layers, str):
+        layers = (layers,)
+    for name in layers:
+        require_one_of("layers", name, problem.layer_names)
+    return tuple(dict.fromkeys(layers))
+
+
+def _positive(where: str, count: int) -> int:
+    if count < 1:
+        raise InputError(f"{where}: {count}; it must be 1 or more")
+    return count

@@ -1,0 +1,110 @@
+"""The gallery's commands are commands, its images are what they draw."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from hesscli.cli.main import _run, cli
+from tools.gallery import DOCS, PAGE, commands, images
+
+TEXT = PAGE.read_text(encoding="utf-8")
+COMMANDS = commands(TEXT)
+IMAGES = images(TEXT)
+# Those that take seconds; training takes longer.
+QUICK = ("init.png", "spectrum-relu.png", "spectrum-tanh.png", "sweep.png")
+LARGEST = 150_000
+# Images are compared in squares of so many pixels, in which another version's letters look alike.
+SQUARE = 20
+# Of 255 levels. What lines another plot has shows in dozens.
+TOLERANCE = 24.0
+
+
+def option(command: tuple[str, ...], name: str) -> str | None:
+    """What stands behind ``name`` in a command line, or behind ``name=``."""
+    for index, word in enumerate(command):
+        if word == name:
+            return command[index + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def squares(path: Path) -> NDArray[np.float64]:
+    """An image's mean grey in squares, (rows, columns)."""
+    with Image.open(path) as image:
+        grey = np.asarray(image.convert("L"), dtype=np.float64)
+    height, width = (size // SQUARE for size in grey.shape)
+    cut = grey[: height * SQUARE, : width * SQUARE]
+    return cut.reshape(height, SQUARE, width, SQUARE).mean(axis=(1, 3))
+
+
+def command_of(image: str) -> tuple[str, ...]:
+    (found,) = (words for words in COMMANDS if option(words, "--plot") == image)
+    return found
+
+
+def test_every_command_that_draws_is_there_and_every_image_has_its_command() -> None:
+    drawing = {
+        name
+        for name, command in cli.commands.items()
+        if any(parameter.name == "plot" for parameter in command.params)
+    }
+    assert {words[1] for words in COMMANDS if option(words, "--plot")} == drawing
+    plots = [option(words, "--plot") for words in COMMANDS if option(words, "--plot")]
+    assert sorted(f"plots/{name}" for name in plots) == sorted(IMAGES)
+    # An image stands below the command that makes it.
+    for image in IMAGES:
+        name = Path(image).name
+        assert TEXT.index(f"--plot {name}") < TEXT.index(f"({image})")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_there_and_small(image: str) -> None:
+    with Image.open(DOCS / image) as found:
+        assert (found.format, found.width) == ("PNG", 1400)
+    assert (DOCS / image).stat().st_size < LARGEST
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_line_is_one(words: tuple[str, ...]) -> None:
+    program, name, *arguments = words
+    assert program == "hesscli"
+    context = cli.commands[name].make_context(name, list(arguments))
+    context.close()
+
+
+def test_files_are_made_before_they_are_read() -> None:
+    made: set[str | None] = set()
+    read = 0
+    for words in COMMANDS:
+        for file in re.findall(r"[\w-]+\.npz", " ".join(words)):
+            if file == option(words, "--checkpoint"):
+                continue
+            read += 1
+            assert file in made, words
+        made.add(option(words, "--checkpoint"))
+    assert read
+
+
+@pytest.mark.parametrize("image", QUICK)
+def test_a_quick_command_draws_its_image(
+    image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run(command_of(image)[1:]) == 0
+    assert capsys.readouterr().err == ""
+    assert np.abs(squares(tmp_path / image) - squares(DOCS / "plots" / image)).max() < TOLERANCE
+
+
+def test_the_comparison_tells_two_spectra_apart() -> None:
+    relu, tanh = (squares(DOCS / "plots" / f"spectrum-{name}.png") for name in ("relu", "tanh"))
+    assert np.abs(relu - tanh).max() > 2 * TOLERANCE

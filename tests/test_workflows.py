@@ -1,0 +1,125 @@
+"""The workflows' commands exist, and the one for users' repositories does what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import click
+import pytest
+import yaml
+
+from hesscli.cli.main import cli
+
+ROOT = Path(__file__).parent.parent
+OURS = ROOT / ".github" / "workflows" / "ci.yml"
+THEIRS = ROOT / "docs" / "examples" / "github-workflow.yml"
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def workflow(path: Path) -> dict[Any, Any]:
+    loaded: dict[Any, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in workflow(path)["jobs"].values() for step in job["steps"]]
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """Every command line of every step, without redirections."""
+    for step in steps(path):
+        for line in step.get("run", "").splitlines():
+            yield shlex.split(line.partition(" >> ")[0])
+
+
+@pytest.mark.parametrize("path", [OURS, THEIRS], ids=["ours", "theirs"])
+def test_a_workflow_is_one_of_github(path: Path) -> None:
+    document = workflow(path)
+    # YAML 1.1 reads the key `on` as true.
+    assert set(document) - {"concurrency"} == {"name", True, "permissions", "jobs"}
+    assert document["permissions"] == {"contents": "read"}
+    for job in document["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step)
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"])
+
+
+@pytest.mark.parametrize("path", [OURS, THEIRS], ids=["ours", "theirs"])
+def test_every_command_exists(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A plugin is run where its option is read.
+    (tmp_path / "activations").mkdir()
+    shutil.copy(ROOT / "docs" / "examples" / "cube.py", tmp_path / "activations")
+    monkeypatch.chdir(tmp_path)
+    ran: set[str] = set()
+    for program, *arguments in commands(path):
+        name = os.path.basename(program)
+        ran.add(name)
+        if name == "make":
+            target, *variables = arguments
+            assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+            assert variables == ["PYTHON=python"]
+        elif name == "hesscli":
+            command, *options = arguments
+            with click.Context(cli) as parent:
+                cli.commands[command].make_context(command, options, parent)
+        else:
+            assert name in ("python", "pip", "cd"), program
+    assert "hesscli" in ran
+
+
+def test_ours_tests_the_oldest_and_the_newest_python_and_lints_and_installs_a_wheel() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (low, beyond) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)[0]
+    jobs = workflow(OURS)["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == [f"3.{low}", f"3.{int(beyond) - 1}"]
+    run = list(commands(OURS))
+    assert {line[1] for line in run if line[0] == "make"} >= {"lint", "test", "verify", "wheel"}
+    assert any("dist/*.whl" in line for line in run)
+
+
+def test_the_users_workflow_reports_in_junit(tmp_path: Path) -> None:
+    """Its hesscli steps are run as the runner would, in a repository with the file they name."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "hesscli"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hesscli "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "activations").mkdir()
+    cube = (ROOT / "docs" / "examples" / "cube.py").read_text(encoding="utf-8")
+    environment = {
+        **os.environ,
+        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+
+    def run_steps() -> list[int]:
+        lines = [step["run"] for step in steps(THEIRS) if "hesscli " in step.get("run", "")]
+        return [
+            subprocess.run(["bash", "-e", "-c", line], cwd=tmp_path, env=environment).returncode
+            for line in lines
+        ]
+
+    (tmp_path / "activations" / "cube.py").write_text(cube)
+    assert run_steps() == [0, 0]
+    report = ET.parse(tmp_path / "hessians.xml").getroot()
+    assert (report.get("tests"), report.get("failures")) == ("2", "0")
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "### cube: quadratic forms" in summary
+    # A wrong second derivative fails the job, and the report says where.
+    assert "6 * z" in cube
+    (tmp_path / "activations" / "cube.py").write_text(cube.replace("6 * z", "5 * z"))
+    assert run_steps() == [1, 1]
+    failed = ET.parse(tmp_path / "hessians.xml").getroot()
+    assert failed.get("failures") == "1"
+    assert "dense2/kernel" in [case.get("name") for case in failed.iter("testcase")]
