@@ -9,7 +9,8 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help verify compare test lint gallery format ci clean bench-setup bench bench-docs wheel notebook docs docs-test screenshots
+.PHONY: help verify compare test lint docs docs-test screenshots gallery format ci clean
+.PHONY: bench-setup bench bench-docs wheel notebook
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -17,12 +18,12 @@ help:
 	@echo "make test                       run the tests"
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, verify"
-	@echo "make gallery                    draw the plots of docs/gallery.md anew"
-	@echo "make wheel                      build dist/hesscli-*.whl"
-	@echo "make notebook                   run the notebooks of docs/ and save their outputs"
 	@echo "make docs                       build the documentation into build/site"
 	@echo "make docs-test                  run its slow commands, which make test leaves out"
 	@echo "make screenshots                draw the README's tables anew"
+	@echo "make gallery                    draw the plots of docs/gallery.md anew"
+	@echo "make wheel                      build dist/hesscli-*.whl"
+	@echo "make notebook                   run the notebooks of docs/ and save their outputs"
 	@echo "make format                     put the code into the project's format"
 	@echo "make bench-setup                make the environments of the peers (4 GB)"
 	@echo "make bench [BENCH=entries]      measure hesscli against its peers"
@@ -46,8 +47,6 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-gallery: $(VENV)/.installed
-	$(BIN)/python -m docs.tools.gallery
 # The reference pages are written from the code first.
 docs: $(VENV)/.documenting
 	$(BIN)/python -m docs.tools.reference
@@ -59,6 +58,9 @@ docs-test: $(VENV)/.developing
 
 screenshots: $(VENV)/.installed
 	$(BIN)/python -m docs.tools.screenshots
+
+gallery: $(VENV)/.installed
+	$(BIN)/python -m docs.tools.gallery
 
 # One after the other, also under make -j: their outputs would mix.
 ci:

@@ -71,7 +71,7 @@ class Block:
     def steps(self) -> tuple[Step, ...]:
         """The commands of a console block with what each prints; those of a shell block."""
         if self.language == "sh":
-            lines = (line.strip() for line in self.text.splitlines())
+            lines = (line.strip() for line in self.text.replace("\\\n", " ").splitlines())
             return tuple(Step(line, "") for line in lines if line and not line.startswith("#"))
         found: list[list[str]] = []
         for line in self.text.splitlines(keepends=True):

@@ -6,26 +6,19 @@ import sys
 import numpy as np
 from scipy.sparse.linalg import eigsh
 
-from hesscli.config.build import build_problem
-from hesscli.config.load import Override, load_config
+import hesscli
 from hesscli.engines.chainfirst import ChainFirst
-from hesscli.engines.chainrule import ChainRule
-from hesscli.problem.network import Activation
-from hesscli.studies.spectra.subject import SpectrumOptions
-from hesscli.studies.spectrum import spectrum
 
 path = sys.argv[1]
-keys = {("model", "weights"): path, ("data", "source"): path}
-config = load_config(None, [Override(key, value, path) for key, value in keys.items()])
-problem = build_problem(config).with_activation(Activation("tanh"))
-engine = ChainRule(problem)
+settings = {"model.weights": path, "data.source": path}
+problem = hesscli.problem_from_config(settings=settings, activation="tanh")
+engine = hesscli.ChainRule(problem)
 
 H = engine.hessian("network")
 eigenvalues = eigsh(H, k=5, which="LM", return_eigenvectors=False)
 theta = np.concatenate([t.ravel() for layer in problem.layers for t in (layer.kernel, layer.bias)])
 form = H.quadratic_form(theta)
-
-(exact,) = spectrum((problem,), SpectrumOptions(block="network")).results
+(exact,) = hesscli.spectrum(problem, block="network").results
 
 w = problem.layers[1].kernel
 H_dense2 = engine.hessian("dense2/kernel")
