@@ -21,7 +21,7 @@ from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
 from hesscli.studies.sweep import Sweep, SweptNode
 
-ENVIRONMENT = Environment("0.1", None, "2.1.0", "1.15.0", "float64")
+ENVIRONMENT = Environment("0.1", None, "2.1.0", "1.15.0", "float64", 2)
 PROBLEM = ProblemSummary(4, (3, 2, 2), ("dense1", "dense2"), 14, "sum", "mean", 7)
 
 
