@@ -11,11 +11,25 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help verify compare test lint docs docs-test screenshots gallery format ci clean
 .PHONY: bench-setup bench bench-docs wheel notebook
+# The oldest Python that is found comes first: there all lower bounds are as low as they get.
+OLDEST := .venv-oldest
+OLDEST_PYTHON ?= $(shell for p in python3.10 python3.11 python3.12 python3.13 $(PYTHON); do \
+	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
+OLDEST_PIP := $(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check
+# What stands on the dependencies: Click, YAML, Rich, matplotlib, SciPy's eigensolvers, Keras
+# and TensorFlow. OLDEST_TESTS=tests runs all there are.
+OLDEST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,\
+	cli config data problemfile keras_model plugin report html plots drawings export rooms \
+	block reference witnesses_agree entry spectrum spectrum_command initialization train_cli \
+	replay lower_bounds))
+
+.PHONY: test-oldest
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
 	@echo "make compare [ACTIVATION=tanh]  split them into Gauss-Newton and curvature term"
 	@echo "make test                       run the tests"
+	@echo "make test-oldest                run most of them with the oldest versions supported"
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, verify"
 	@echo "make docs                       build the documentation into build/site"
@@ -40,6 +54,10 @@ compare: $(VENV)/.installed
 
 test: $(VENV)/.developing
 	$(BIN)/python -m pytest
+
+test-oldest: $(OLDEST)/.installed
+	@echo "$$($(OLDEST)/bin/python -V) with" $$(cat $(OLDEST)/versions.txt)
+	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .
@@ -90,7 +108,7 @@ bench-docs: bench-setup
 	benchmarks/.venvs/plots/bin/python -m benchmarks.plot
 
 clean:
-	rm -rf $(VENV) benchmarks/.venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OLDEST) benchmarks/.venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; set PYTHON=" >&2; exit 2; }
@@ -107,4 +125,13 @@ $(VENV)/.developing: $(VENV)/.installed
 
 $(VENV)/.documenting: $(VENV)/.installed
 	$(PIP) --editable ".[docs]"
+# Only wheels: a version that must be compiled here is none that anybody has.
+$(OLDEST)/.installed: pyproject.toml tests/lower_bounds.py
+	@test -n "$(OLDEST_PYTHON)" || \
+		{ echo "make: no Python 3.10 to 3.13 found; set OLDEST_PYTHON=" >&2; exit 2; }
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST_PIP) packaging
+	$(OLDEST_PIP) --no-deps --editable .
+	$(OLDEST)/bin/python tests/lower_bounds.py test > $(OLDEST)/versions.txt
+	$(OLDEST_PIP) --only-binary :all: --requirement $(OLDEST)/versions.txt
 	@touch $@
