@@ -76,7 +76,7 @@ class _Block(HessianBlock):
         """
         engine, tf = self.engine, self.engine.tf
         (segment,) = self.layout.segments
-        count, layer = len(vectors), engine.problem.layer_index(layer_of(self.parameter))
+        count, layer = len(vectors), engine.problem.layer_index(layer_of(segment.tensors[0].name))
         V = tf.constant(vectors.reshape(count, segment.rows, segment.units))
         multiplied: list[Tensor] = []
 
