@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help verify compare test lint format ci clean
+.PHONY: help verify compare test lint format ci clean bench-setup bench bench-docs
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -18,6 +18,9 @@ help:
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, verify"
 	@echo "make format                     put the code into the project's format"
+	@echo "make bench-setup                make the environments of the peers (4 GB)"
+	@echo "make bench [BENCH=entries]      measure hesscli against its peers"
+	@echo "make bench-docs                 put the measurements into docs/performance.md"
 	@echo "make clean                      remove .venv and what tools left"
 
 verify: ACTIVATION ?= relu
@@ -47,8 +50,18 @@ format: $(VENV)/.developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench-setup: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.environments
+
+bench: bench-setup
+	$(BIN)/python -m benchmarks.run $(BENCH)
+
+bench-docs: bench-setup
+	$(BIN)/python -m benchmarks.page
+	benchmarks/.venvs/plots/bin/python -m benchmarks.plot
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) benchmarks/.venvs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/.python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.13 found; set PYTHON=" >&2; exit 2; }

@@ -52,6 +52,17 @@ def _load_plugins(
     return paths
 
 
+def _use_threads(context: click.Context, _: click.Parameter, count: int | None) -> None:
+    if count is None or context.resilient_parsing:
+        return
+    from hesscli.problem.threads import use_threads
+
+    try:
+        use_threads(count)
+    except InputError as error:
+        raise InputError(f"--threads: {error}") from error
+
+
 def _activation_names(
     context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -160,6 +171,15 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
     @click.option("--batch-size", "-n", metavar="N", help=batch_help, default=None)
     @click.option("--seed", metavar="N", type=int, help="Seed of the parameters and the shuffle.")
     @click.option("--dtype", type=click.Choice(DTYPES), help="Floating-point type of it all.")
+    @click.option(
+        "--threads",
+        metavar="N",
+        type=click.IntRange(min=1),
+        is_eager=True,
+        expose_value=False,
+        callback=_use_threads,
+        help="Cores that both witnesses use; default all.",
+    )
     @click.option(
         "--set",
         "assignments",

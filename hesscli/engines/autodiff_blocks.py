@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from hesscli.engines.autodiff_network import Tensor, TensorflowNetwork, Tensors
+from hesscli.engines.autodiff_rows import TracedRows
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.layout import INPUT, Segment, input_example, layer_of, layout_of
+from hesscli.engines.layout import INPUT, input_example, layer_of, layout_of
 from hesscli.engines.pieces import pieces
 from hesscli.problem.network import Array
 
@@ -82,7 +84,7 @@ class _Block(HessianBlock):
 
         def output(step: Tensor, added: Tensor) -> Tensor:
             def shift(a: Tensor) -> Tensor:
-                factors = self._factors(segment, a)
+                factors = engine.factors(segment, a)
                 multiplied.append(factors)
                 return added + step * tf.matmul(factors, V)
 
@@ -93,28 +95,9 @@ class _Block(HessianBlock):
         added = tf.zeros((count, examples, segment.units), dtype=self.dtype.name)
         cotangents = self._at_pre_activations(step, added, output)
         by_example = tf.reshape(tf.transpose(cotangents, [1, 0, 2]), [examples, -1])
-        wide = np.asarray(self._through_layer(multiplied[0], by_example))
+        wide = np.asarray(engine.through_layer(multiplied[0], by_example))
         by_unit = wide.reshape(segment.rows, count, segment.units).swapaxes(1, 2)
         return np.reshape(by_unit, (self.shape[0], count))
-
-    def _factors(self, segment: Segment, a: Tensor) -> Tensor:
-        """What the segment's parameters multiply, (N, rows): a for a kernel, 1 for a bias."""
-        tf = self.engine.tf
-        ones = tf.ones_like(a[:, :1])
-        parts = [ones if tensor.is_vector else a for tensor in segment.tensors]
-        return tf.concat(parts, axis=1) if len(parts) > 1 else parts[0]
-
-    def _through_layer(self, factors: Tensor, cotangents: Tensor) -> Tensor:
-        """The derivative (rows, m) by W of the linear map z = a W, given those by z (N, m)."""
-        tf = self.engine.tf
-        wide = tf.zeros((factors.shape[1], tf.shape(cotangents)[1]), dtype=self.dtype.name)
-        # With the factors the other way round the gradient is a product without a transposed
-        # factor. In a traced function the product's own value, never needed, is left out.
-        transposed = tf.transpose(factors)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(wide)
-            z = tf.matmul(transposed, wide, transpose_a=True)
-        return tape.gradient(z, wide, output_gradients=cotangents)
 
     def _by_tensor(self, vectors: Array) -> Tensors:
         """Vectors (k, P) as a tensor (k, rows, units) for each parameter tensor."""
@@ -174,9 +157,8 @@ class AutodiffHessian(_Block):
             (panel,) = self.panels(start, stop)
             return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
         # np.asarray takes TensorFlow's memory as it is.
-        batch = self._x, self._targets
         parts = [
-            np.asarray(self._traced(index)(self._range(low, high, first), *batch))
+            np.asarray(self._traced.rows(index, low - first, high - first))
             for index, first in enumerate(self.layout.starts[:-1])
             for low, high in pieces(
                 max(start, first), min(stop, self.layout.starts[index + 1]), self._bytes_each
@@ -185,112 +167,22 @@ class AutodiffHessian(_Block):
         empty = np.empty((0, self.shape[0]), dtype=self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
 
+    @property
+    def row_bytes(self) -> int:
+        # Each row has its own copy of the derivatives at every unit, several at a time.
+        derivatives = 4 * self._x.shape[0] * max(self.engine.problem.widths[1:])
+        return int(max(self.shape[0], derivatives) * self.dtype.itemsize)
+
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
         if not self._is_one_layers:
             return super().panels(start, stop)
         (segment,) = self.layout.segments
-        numbers = self._range(start, min(stop, self.shape[0]), 0)
-        flat = self._traced(0)(numbers, self._x, self._targets)
+        flat = self._traced.panel(start, min(stop, self.shape[0]))
         return (np.asarray(flat).reshape(segment.rows, -1, segment.units),)
 
-    def _range(self, start: int, stop: int, first: int) -> Tensor:
-        return self.engine.tf.range(start - first, stop - first)
-
-    def _traced(self, index: int) -> Callable[..., Tensor]:
-        """The function of a segment's rows or panel, traced once in the engine."""
-        # One function does for the inputs of all examples.
-        block = INPUT if self._example is not None else self.parameter
-        traced = self.engine.traced
-        if (block, index) not in traced:
-            one = self._is_one_layers
-            traced[block, index] = self._panel_function() if one else self._row_function(index)
-        return traced[block, index]
-
-    def _row_function(self, index: int) -> Callable[..., Tensor]:
-        """A traced function from row numbers (R,) within one segment to rows (R, P).
-
-        The loss gets one small variable for each wanted row's parameter; its gradient (R,) is
-        differentiated by all the block's parameters, for all rows in one vectorized pass.
-        """
-        engine, tf = self.engine, self.engine.tf
-        segment = self.layout.segments[index]
-
-        def rows(numbers: Tensor, x: Tensor, targets: Tensor) -> Tensor:
-            values = self._values if self._example is None else {INPUT: x}
-            steps = tf.zeros(tf.shape(numbers), dtype=self.dtype.name)
-            with tf.GradientTape(watch_accessed_variables=False) as outer:
-                outer.watch(values)
-                with tf.GradientTape(watch_accessed_variables=False) as inner:
-                    inner.watch(steps)
-                    f, _ = self._moved_output(segment, numbers, steps, x)
-                    loss = engine.loss(f, targets)
-                slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
-            jacobians = outer.jacobian(slopes, values, unconnected_gradients="zero")
-            count = tf.shape(numbers)[0]
-            flat = [tf.reshape(jacobian, [count, -1]) for jacobian in jacobians.values()]
-            return tf.concat(flat, axis=1) if len(flat) > 1 else flat[0]
-
-        return self._compiled(rows)
-
-    def _panel_function(self) -> Callable[..., Tensor]:
-        """A traced function from row numbers (R,) of a layer's block to its panel (n, R · units).
-
-        As ``_row_function``, but differentiated first by what is added to the layer's
-        pre-activations, for all rows in one vectorized pass, and then through the layer's own
-        linear map z = a W, which gives all rows as one matrix product.
-        """
-        engine, tf = self.engine, self.engine.tf
-        (segment,) = self.layout.segments
-        examples = self._x.shape[0]
-
-        def panel(numbers: Tensor, x: Tensor, targets: Tensor) -> Tensor:
-            steps = tf.zeros(tf.shape(numbers), dtype=self.dtype.name)
-            added = tf.zeros((examples, segment.units), dtype=self.dtype.name)
-            with tf.GradientTape(watch_accessed_variables=False) as outer:
-                outer.watch(added)
-                with tf.GradientTape(watch_accessed_variables=False) as inner:
-                    inner.watch(steps)
-                    f, factors = self._moved_output(segment, numbers, steps, x, added)
-                    loss = engine.loss(f, targets)
-                slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
-            jacobian = outer.jacobian(slopes, added, unconnected_gradients="zero")
-            by_row = tf.reshape(tf.transpose(jacobian, [1, 0, 2]), [examples, -1])
-            return self._through_layer(factors, by_row)
-
-        return self._compiled(panel)
-
-    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        tf = self.engine.tf
-        specs = [tf.TensorSpec([None], tf.int32)]
-        specs += [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in (self._x, self._targets)]
-        traced: Callable[..., Tensor] = tf.function(
-            function, input_signature=specs, autograph=False
-        )
-        return traced
-
-    def _moved_output(
-        self, segment: Segment, numbers: Tensor, steps: Tensor, x: Tensor, added: Tensor = 0
-    ) -> tuple[Tensor, Tensor]:
-        """The output after steps (R,) in the parameters with these numbers in the segment.
-
-        And what the segment's parameters multiply, (N, rows): row i of a kernel is multiplied
-        by a[:, i], the bias by 1. ``added`` is added to the layer's pre-activations.
-        """
-        engine, tf = self.engine, self.engine.tf
-        units = tf.one_hot(numbers % segment.units, segment.units, dtype=self.dtype.name)
-        if self._example is not None:
-            return engine.output(x + tf.matmul(steps[None], units), {}), x
-        multiplied: list[Tensor] = []
-
-        def shift(a: Tensor) -> Tensor:
-            factors = self._factors(segment, a)
-            multiplied.append(factors)
-            chosen = tf.gather(factors, numbers // segment.units, axis=1)
-            return added + tf.matmul(chosen * steps, units)
-
-        layer = engine.problem.layer_index(layer_of(segment.tensors[0].name))
-        f = engine.output(x, self._values, (layer, shift))
-        return f, multiplied[0]
+    @cached_property
+    def _traced(self) -> TracedRows:
+        return TracedRows(self.engine, self.parameter, self.layout)
 
 
 class AutodiffGaussNewton(_Block):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
+from hesscli.engines.layout import Segment
 from hesscli.engines.lazy_tensorflow import load_tensorflow
 from hesscli.engines.tensorflow_functions import activation_functions, loss_function
 from hesscli.problem.errors import InputError
@@ -39,8 +41,6 @@ class TensorflowNetwork:
             return lambda z: function(z, **dict(of.parameters))
 
         self.tf = tf
-        # Traced functions by block and segment; tracing takes as long as thousands of rows.
-        self.traced: dict[tuple[str, int], Callable[..., Tensor]] = {}
         self.activations = [activation(layer.activation) for layer in problem.layers]
         self._loss_function = loss_function(tf, problem.loss.name)
         self._scale = tf.constant(problem.loss.scale(problem.examples), problem.dtype.name)
@@ -93,3 +93,27 @@ class TensorflowNetwork:
                 loss = self.loss(f, targets)
             gradient = inner.gradient(loss, f, unconnected_gradients="zero")
         return outer.gradient(gradient, f, output_gradients=v, unconnected_gradients="zero")
+
+    def with_parameters(self, parameters: Tensors) -> TensorflowNetwork:
+        """The same network with other parameters."""
+        other = copy(self)
+        other.parameters = dict(parameters)
+        return other
+
+    def factors(self, segment: Segment, a: Tensor) -> Tensor:
+        """What the segment's parameters multiply, (N, rows): a for a kernel, 1 for a bias."""
+        ones = self.tf.ones_like(a[:, :1])
+        parts = [ones if tensor.is_vector else a for tensor in segment.tensors]
+        return self.tf.concat(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def through_layer(self, factors: Tensor, cotangents: Tensor) -> Tensor:
+        """The derivative (rows, m) by W of the linear map z = a W, given those by z (N, m)."""
+        tf, dtype = self.tf, self.problem.dtype.name
+        wide = tf.zeros((factors.shape[1], tf.shape(cotangents)[1]), dtype=dtype)
+        # With the factors the other way round the gradient is a product without a transposed
+        # factor. In a traced function the product's own value, never needed, is left out.
+        transposed = tf.transpose(factors)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(wide)
+            z = tf.matmul(transposed, wide, transpose_a=True)
+        return tape.gradient(z, wide, output_gradients=cotangents)

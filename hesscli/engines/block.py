@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,9 +14,11 @@ from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError
 from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array
+from hesscli.problem.threads import in_threads
 
 # to_dense() leaves this share of the available memory for everything else.
 _DENSE_SHARE = 0.8
+_PIECE_BYTES = 8 * 2**20
 
 
 class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no types
@@ -52,6 +55,25 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         units[np.arange(start, stop), np.arange(stop - start)] = 1
         return np.ascontiguousarray(self._matmat(units).T)
 
+    @property
+    def row_bytes(self) -> int:
+        """What one of many rows takes while it is computed."""
+        return int(self.shape[0] * self.dtype.itemsize)
+
+    def row_pieces(self, piece_bytes: int, row_bytes: int = 0) -> list[tuple[int, int]]:
+        """(start, stop) of all rows in pieces that take about ``piece_bytes`` to compute.
+
+        Where the block has one segment, the rows of all units of an input are together.
+        ``row_bytes`` is what another witness needs for a row, where that is more.
+        """
+        segments = self.layout.segments
+        units = segments[0].units if len(segments) == 1 else 1
+        each = max(self.row_bytes, row_bytes) * units
+        return [
+            (low * units, high * units)
+            for low, high in pieces(0, self.shape[0] // units, each, piece_bytes)
+        ]
+
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
         """Rows ``start`` to ``stop`` as an (n, stop − start, units) array for each segment.
 
@@ -82,10 +104,20 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
                 f"{readable_size(needed)} and {readable_size(available)} are free; "
                 "use rows() or products instead"
             )
-        dense = np.empty(self.shape, dtype=self.dtype)
-        for start, stop in pieces(0, size, size * self.dtype.itemsize):
-            dense[start:stop] = self.rows(start, stop)
+        dense = np.zeros(self.shape, dtype=self.dtype)
+        for _ in in_threads(partial(self._fill, dense), self.row_pieces(_PIECE_BYTES)):
+            pass
         return dense
+
+    def _fill(self, dense: Array, piece: tuple[int, int]) -> None:
+        """Writes one of ``row_pieces`` into an array of zeros."""
+        start, stop = piece
+        if len(self.layout.segments) > 1:
+            dense[start:stop] = self.rows(start, stop)
+            return
+        (panel,) = self.panels(start, stop)
+        by_row = dense.reshape(-1, panel.shape[0], panel.shape[2])
+        by_row[start:stop] = panel.swapaxes(0, 1)
 
 
 class Engine(Protocol):

@@ -19,6 +19,9 @@ from hesscli.engines.pieces import pieces
 from hesscli.engines.roperator import Direction, ROperator, Term
 from hesscli.problem.network import Array
 
+# W S Wᵀ is symmetric to some roundings of its largest entry.
+_SYMMETRIC = 8
+
 
 class _ParameterBlock(HessianBlock):
     """A block of parameters, whose products go through the R-operator.
@@ -101,24 +104,64 @@ class LayerBlock(_ParameterBlock):
         return factors[0] if len(factors) == 1 else np.concatenate(factors, axis=1)
 
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
-        # All rows (i,h) at once:  aᵀ · (a[:, i] ⊙ S[:, h, :]),  without the inputs that are 0.
-        stop = min(stop, self.shape[0])
-        i, h = np.divmod(np.arange(start, stop), self.units)
+        stop, units = min(stop, self.shape[0]), self.units
+        first, last = start // units, -(-stop // units)
+        seen, chosen, product = self._seen_rows(first, last)
+        pairs, _ = self._pairs
+        if pairs is not None:
+            product = np.take(product, pairs, axis=2)
+        if len(chosen) < last - first or len(seen) < self.inputs:
+            whole = np.zeros((self.inputs, last - first, units * units), dtype=self.dtype)
+            whole[np.ix_(seen, chosen - first)] = product
+            product = whole
+        panel = product.reshape(self.inputs, (last - first) * units, units)
+        return (panel[:, start - first * units : stop - first * units],)
+
+    def _fill(self, dense: Array, piece: tuple[int, int]) -> None:
+        units = self.units
+        seen, chosen, product = self._seen_rows(piece[0] // units, piece[1] // units)
+        pairs, _ = self._pairs
+        by_input = dense.reshape(self.inputs, units, self.inputs, units)
+        for index, i in enumerate(chosen):
+            entries = product[:, index]
+            if pairs is not None:
+                entries = np.take(entries, pairs, axis=1)
+            by_input[i][:, seen] = entries.reshape(len(seen), units, units).swapaxes(0, 1)
+
+    def _seen_rows(self, first: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+        """The rows of inputs ``first`` to ``last`` where a is not 0 in the whole batch.
+
+        The inputs j that are not, the inputs i of the rows that are not, and the entries
+        (j, i, m) at the pairs (h,l), or at those of ``_pairs``:  aᵀ · (a[:, i] ⊗ S), as one
+        matrix product.
+        """
         seen, a = self._seen
-        rows = np.flatnonzero(np.isin(i, seen))
-        weighted = np.take(self.S, h[rows], axis=1)
-        weighted *= self.a[:, i[rows], None]
-        product = a.T @ weighted.reshape(len(a), len(rows) * self.units)
-        shape = (self.inputs, stop - start, self.units)
-        if len(seen) == self.inputs:
-            return (product.reshape(shape),)
-        panel = np.zeros(shape, dtype=self.dtype)
-        panel[np.ix_(seen, rows)] = product.reshape(len(seen), len(rows), self.units)
-        return (panel,)
+        low, high = np.searchsorted(seen, (first, last))
+        _, S = self._pairs
+        weighted = a[:, low:high, None] * S[:, None]
+        product = a.T @ weighted.reshape(len(a), (high - low) * S.shape[1])
+        return seen, seen[low:high], product.reshape(len(seen), high - low, S.shape[1])
 
     def rows(self, start: int, stop: int) -> Array:
         (panel,) = self.panels(start, stop)
         return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
+
+    @cached_property
+    def _pairs(self) -> tuple[NDArray[np.intp] | None, Array]:
+        """S (N, m) at the pairs h ≤ l, and which of the m each (h,l) is: half of the work.
+
+        Only where S is symmetric up to rounding, far below any tolerance of a check; else None
+        and all of S, so that nothing wrong is hidden.
+        """
+        S, units = self.S, self.units
+        flat = S.reshape(len(S), units * units)
+        asymmetry = np.abs(S - S.swapaxes(1, 2)).max()
+        if not asymmetry <= _SYMMETRIC * np.finfo(S.dtype).eps * np.abs(S).max():
+            return None, flat
+        upper = np.flatnonzero(np.triu(np.ones((units, units), dtype=bool)))
+        h, k = np.divmod(np.arange(units * units), units)
+        pairs = np.searchsorted(upper, np.minimum(h, k) * units + np.maximum(h, k))
+        return pairs, np.ascontiguousarray(flat[:, upper])
 
     @cached_property
     def _seen(self) -> tuple[NDArray[np.intp], Array]:

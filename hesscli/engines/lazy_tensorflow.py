@@ -9,6 +9,7 @@ from types import ModuleType
 
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.quiet import silenced
+from hesscli.problem.threads import thread_count
 
 
 @cache
@@ -18,6 +19,9 @@ def load_tensorflow() -> ModuleType:
     try:
         with silenced():
             tensorflow = importlib.import_module("tensorflow")
+            # Rows are shared out among our own threads: see hesscli.problem.threads.
+            tensorflow.config.threading.set_intra_op_parallelism_threads(1)
+            tensorflow.config.threading.set_inter_op_parallelism_threads(thread_count())
             # The first operation starts the runtime, which talks as well.
             tensorflow.constant(0)
             # Retracing hints are for who writes TensorFlow programs, not for who runs this one.

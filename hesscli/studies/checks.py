@@ -12,16 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.layout import Layout
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
+from hesscli.problem.threads import in_threads
 from hesscli.studies.context import Progress
 
 # Rows are compared in pieces of this size: few enough calls, and memory that is used again.
 _PIECE_BYTES = 16 * 2**20
+# What fits into a core's second-level cache together with its inputs.
+_CACHED_BYTES = 2**17
 Panels = tuple[Array, ...]
 # Relative tolerances, where the configuration gives none.
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
@@ -101,15 +105,27 @@ def check_entries(
     is not finite.
     """
     size = reference.shape[0]
+    row_bytes = max(candidate.row_bytes for candidate in candidates)
     tallies = [_Tally(reference.layout) for _ in candidates]
-    largest = 0.0
-    for start, stop in pieces(0, size, size * reference.dtype.itemsize, _PIECE_BYTES):
-        progress(reference.parameter, start, size)
-        rows = reference.panels(start, stop)
-        largest = float(np.maximum(largest, _largest(rows)))
-        for tally, candidate in zip(tallies, candidates, strict=True):
-            tally.add(start, stop, rows, candidate.panels(start, stop))
-    progress(reference.parameter, size, size)
+    largest, done = 0.0, 0
+
+    def compared(piece: tuple[int, int]) -> tuple[float, list[_Residuals]]:
+        rows = reference.panels(*piece)
+        residuals = [
+            _Residuals.of(reference.layout, piece[0], rows, candidate.panels(*piece))
+            for candidate in candidates
+        ]
+        return _largest(rows), residuals
+
+    row_pieces = reference.row_pieces(_PIECE_BYTES, row_bytes)
+    progress(reference.parameter, 0, size)
+    for (_, done), (of_rows, residuals) in zip(
+        row_pieces, in_threads(compared, row_pieces), strict=True
+    ):
+        largest = float(np.maximum(largest, of_rows))
+        for tally, found in zip(tallies, residuals, strict=True):
+            tally.add(found)
+        progress(reference.parameter, done, size)
     if not np.isfinite([largest, *(tally.worst.max() for tally in tallies)]).all():
         raise NumericalError(
             f"{reference.parameter}: an entry of the Hessian is not finite in {reference.dtype}; "
@@ -140,6 +156,32 @@ def merged(checks: Sequence[Check]) -> Check:
     )
 
 
+@dataclass(frozen=True)
+class _Residuals:
+    """The residuals of some rows: the largest of each row in each group, and where the worst is."""
+
+    groups: NDArray[np.intp]
+    maxima: Array
+    worst_at: tuple[int, int]
+
+    @classmethod
+    def of(cls, layout: Layout, start: int, reference: Panels, candidate: Panels) -> _Residuals:
+        """From the panels (HessianBlock.panels) of the rows that begin at ``start``."""
+        parts = [_largest_residuals(*pair) for pair in zip(reference, candidate, strict=True)]
+        maxima = np.concatenate(parts, axis=1)
+        row, group = (int(i) for i in np.unravel_index(int(maxima.argmax()), maxima.shape))
+        first, column = 0, 0
+        for index, segment in enumerate(layout.segments):
+            unit = group - first
+            if 0 <= unit < segment.units:
+                residuals = reference[index][:, row, unit] - candidate[index][:, row, unit]
+                j = int(np.abs(residuals).argmax())
+                column = layout.starts[index] + j * segment.units + unit
+            first += segment.units
+        groups = layout.groups_of(start, start + len(maxima))
+        return cls(groups, maxima, (start + row, column))
+
+
 class _Tally:
     """The largest residual seen so far, for each pair of groups and in all."""
 
@@ -148,27 +190,10 @@ class _Tally:
         self.worst = np.zeros((layout.groups, layout.groups))
         self._worst_at = (0, 0)
 
-    def add(self, start: int, stop: int, reference: Panels, candidate: Panels) -> None:
-        """Rows ``start`` to ``stop`` of both (HessianBlock.panels)."""
-        seen = self.worst.max()
-        # The largest residual of each row in each group.
-        maxima = np.concatenate(
-            [_largest_residuals(*pair) for pair in zip(reference, candidate, strict=True)], axis=1
-        )
-        np.maximum.at(self.worst, self.layout.groups_of(start, stop), maxima)
-        if maxima.max() > seen:
-            row, group = np.unravel_index(int(maxima.argmax()), maxima.shape)
-            first = 0
-            for segment, low, theirs, mine in zip(
-                self.layout.segments, self.layout.starts, reference, candidate, strict=False
-            ):
-                unit = int(group) - first
-                if unit < segment.units:
-                    residual = np.abs(theirs[:, row, unit] - mine[:, row, unit])
-                    column = low + int(residual.argmax()) * segment.units + unit
-                    self._worst_at = start + int(row), column
-                    return
-                first += segment.units
+    def add(self, found: _Residuals) -> None:
+        if found.maxima.max() > self.worst.max():
+            self._worst_at = found.worst_at
+        np.maximum.at(self.worst, found.groups, found.maxima)
 
     def worst_entry(self) -> tuple[str, str]:
         row, column = self._worst_at
@@ -178,12 +203,11 @@ class _Tally:
 def _largest_residuals(reference: Array, candidate: Array) -> Array:
     """max_j |reference[j] − candidate[j]|, (rows, units)."""
     worst = np.zeros(reference.shape[1:], dtype=reference.dtype)
-    residual = np.empty_like(worst)
-    # Row by row of the panel, so that the passes over each stay in the cache.
-    for theirs, mine in zip(reference, candidate, strict=True):
-        np.subtract(theirs, mine, out=residual)
+    # A few j at a time, so that the passes over them stay in the cache.
+    for low, high in pieces(0, len(reference), worst.nbytes, _CACHED_BYTES):
+        residual = reference[low:high] - candidate[low:high]
         np.abs(residual, out=residual)
-        np.maximum(worst, residual, out=worst)
+        np.maximum(worst, residual.max(axis=0), out=worst)
     return worst
 
 

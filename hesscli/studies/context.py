@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import hesscli
 from hesscli.problem.network import Problem
+from hesscli.problem.threads import thread_count
 
 # Called with what is being done, how much of it is done, and how much there is.
 Progress = Callable[[str, int, int], None]
@@ -19,13 +20,14 @@ def no_progress(task: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Environment:
-    """The versions that a result depends on; None for what is not installed."""
+    """The versions and threads that a result depends on; None for what is not installed."""
 
     hesscli: str
     tensorflow: str | None
     numpy: str
     scipy: str
     dtype: str
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def environment(problem: Problem) -> Environment:
         numpy=version("numpy"),
         scipy=version("scipy"),
         dtype=problem.dtype.name,
+        threads=thread_count(),
     )
 
 

@@ -26,6 +26,7 @@ from hesscli.engines.block import HessianBlock
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
+from hesscli.problem.threads import in_threads
 from hesscli.studies.checks import Check
 from hesscli.studies.context import Progress
 
@@ -50,18 +51,30 @@ def check_probes(
     product is not finite.
     """
     size, dtype = reference.shape[0], reference.dtype
-    generator = np.random.default_rng(_SEED)
-    of_H, of_D = 0.0, np.zeros(len(candidates))
+    of_H, of_D, done = 0.0, np.zeros(len(candidates)), 0
     floors: list[float] = []
-    for low, high in pieces(0, probes, size * dtype.itemsize):
-        progress(f"{reference.parameter} probes", low, probes)
+
+    def compared(piece: tuple[int, int]) -> tuple[float, list[float], list[float]]:
+        low, high = piece
+        generator = np.random.default_rng((_SEED, low))
         V = generator.standard_normal((high - low, size), dtype=dtype.type).T
-        floors += [floor(v) for v in V.T[: max(0, _PROBES_FOR_FLOOR - len(floors))]]
         theirs = reference.matmat(V)
-        of_H += _squares(theirs)
-        for index, candidate in enumerate(candidates):
-            of_D[index] += _squares(theirs - candidate.matmat(V))
-    progress(f"{reference.parameter} probes", probes, probes)
+        of_residuals = [_squares(theirs - candidate.matmat(V)) for candidate in candidates]
+        return (
+            _squares(theirs),
+            of_residuals,
+            [floor(v) for v in V.T[: max(0, _PROBES_FOR_FLOOR - low)]],
+        )
+
+    task = f"{reference.parameter} probes"
+    progress(task, 0, probes)
+    probe_pieces = list(pieces(0, probes, size * dtype.itemsize))
+    for (_, done), (squares, of_residuals, of_rounding) in zip(
+        probe_pieces, in_threads(compared, probe_pieces), strict=True
+    ):
+        of_H, of_D = of_H + squares, of_D + of_residuals
+        floors += of_rounding
+        progress(task, done, probes)
     if not np.isfinite([of_H, *of_D]).all():
         wider = " or dtype float64" if dtype == np.float32 else ""
         raise NumericalError(

@@ -1,0 +1,170 @@
+"""The benchmarks: which program measures what, in which case, and what it is held against.
+
+Ours are written first, and every peer holds its own numbers against them before it times anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.processes import OURS
+from benchmarks.session import Session
+
+# The network of the published figures; the other ones differ in width or depth.
+WIDTHS = "784-30-30-10"
+DENSE1 = "dense1/kernel"
+GB = 10**9
+
+ENTRIES_BATCHES = (1, 32, 512)
+# What each peer's whole Hessian took when it was tried, with room to spare, by batch.
+NEEDS: Mapping[str, Mapping[int, int]] = {
+    "JAX": {1: 6 * GB, 32: 8 * GB, 512: 10 * GB},
+    "PyTorch": {1: 10 * GB, 32: 10 * GB, 512: 14 * GB},
+    "TensorFlow": {1: 11 * GB, 32: 11 * GB, 512: 15 * GB},
+}
+PRODUCT_BATCHES = (32, 512, 5000)
+SWEEP_BATCHES = (500, 5000, 60000)
+DENSE_BATCHES = (1, 32, 512)
+WIDTH_BATCH = 512
+WIDTH_WIDTHS = (30, 128, 512, 2048, 4096)
+DEPTH_WIDTH = 128
+DEPTHS = (2, 3, 4, 6, 8, 12, 16)
+
+
+def entries(session: Session) -> None:
+    """The check of every entry against peers that form the Hessian of dense1 once."""
+    for batch in ENTRIES_BATCHES:
+        problem, case = session.problem(WIDTHS, batch), {"batch": batch}
+        expected = session.expected(problem, case, [DENSE1], ["rows"])
+        if expected is None:
+            continue
+        session.measure(OURS, "entries", case, problem, expected)
+        for peer, needs in NEEDS.items():
+            session.measure(peer, "hessian", case, problem, expected, needs=needs[batch])
+
+
+def product(session: Session) -> None:
+    """H·v, 64 vectors at once and five eigenvalues of dense1."""
+    quantities = ["gradient", "product", "products", "eigenvalues"]
+    for batch in PRODUCT_BATCHES:
+        problem, case = session.problem(WIDTHS, batch), {"batch": batch}
+        expected = session.expected(problem, case, [DENSE1], quantities)
+        if expected is None:
+            continue
+        for task in ("product", "products", "eigenvalues"):
+            session.measure(OURS, task, case, problem, expected)
+            session.measure("curvlinops", task, case, problem, expected)
+        for task in ("product", "eigenvalues"):
+            session.measure("PyHessian", task, case, problem, expected)
+        session.measure("PyTorch", "gradient", case, problem, expected)
+
+
+def sweep(session: Session) -> None:
+    """The S of all layers, after curvlinops has agreed with what is read off it."""
+    blocks = [f"dense{k}/kernel" for k in (1, 2, 3)]
+    for batch in SWEEP_BATCHES:
+        problem, case = session.problem(WIDTHS, batch), {"batch": batch}
+        expected = session.expected(problem, case, blocks, ["product"])
+        if expected and session.measure("curvlinops", "agree", case, problem, expected):
+            session.measure(OURS, "sweep", case, problem)
+
+
+def dense(session: Session) -> None:
+    """``to_dense()`` of dense1 beside writing an array of its size, after curvlinops has agreed."""
+    for batch in DENSE_BATCHES:
+        problem, case = session.problem(WIDTHS, batch), {"batch": batch}
+        expected = session.expected(problem, case, [DENSE1], ["rows"])
+        if expected and session.measure("curvlinops", "agree-rows", case, problem, expected):
+            session.measure(OURS, "dense", case, problem, expected, needs=6 * GB)
+
+
+def width(session: Session) -> None:
+    """H·v of dense1 and dense2, and the forward pass, in networks of growing width."""
+    blocks = [DENSE1, "dense2/kernel"]
+    for units in WIDTH_WIDTHS:
+        problem = session.problem(f"784-{units}-{units}-10", WIDTH_BATCH)
+        expected = session.expected(problem, {"width": units}, blocks, ["product"])
+        if expected is None:
+            continue
+        for block in blocks:
+            case = {"width": units, "block": block}
+            for subject in ("curvlinops", OURS):
+                session.measure(subject, "product", case, problem, expected, block)
+    widest = f"784-{WIDTH_WIDTHS[-1]}-{WIDTH_WIDTHS[-1]}-10"
+    config = _verify_config(session, widest)
+    command = [_hesscli(), "verify", "--config", str(config)]
+    # Once: that it works at all is the question.
+    session.measure_command(OURS, "hesscli verify", {"width": WIDTH_WIDTHS[-1]}, command, 1)
+
+
+def depth(session: Session) -> None:
+    """H·v of dense1 and the forward pass in networks of a growing number of dense layers."""
+    for layers in DEPTHS:
+        hidden = "-".join([str(DEPTH_WIDTH)] * (layers - 1))
+        problem, case = session.problem(f"784-{hidden}-10", WIDTH_BATCH), {"depth": layers}
+        expected = session.expected(problem, case, [DENSE1], ["product"])
+        if expected is None:
+            continue
+        for subject in ("curvlinops", OURS):
+            session.measure(subject, "product", case, problem, expected)
+
+
+def startup(session: Session) -> None:
+    """What has to be imported before anything happens; nothing here has a peer's numbers."""
+    python = [sys.executable, "-c"]
+    case: Mapping[str, int | str] = {}
+    for subject, what, command in (
+        ("Python", "import click", [*python, "import click"]),
+        (OURS, "hesscli --help", [_hesscli(), "--help"]),
+        ("TensorFlow", "import tensorflow", [*python, "import tensorflow"]),
+        (OURS, "hesscli verify --check form", [_hesscli(), "verify", "--check", "form"]),
+    ):
+        session.measure_command(subject, what, case, command, session.runs)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is measured, and on which network in which precision."""
+
+    measure: Callable[[Session], None]
+    network: str
+    dtype: str = "float32"
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "entries": Benchmark(entries, f"{WIDTHS} tanh"),
+    "product": Benchmark(product, f"{WIDTHS} tanh"),
+    "sweep": Benchmark(sweep, f"{WIDTHS} tanh"),
+    "dense": Benchmark(dense, f"{WIDTHS} tanh"),
+    "width": Benchmark(width, f"784-W-W-10 tanh, batch {WIDTH_BATCH}"),
+    "depth": Benchmark(depth, f"784-{DEPTH_WIDTH}-…-10 tanh, batch {WIDTH_BATCH}"),
+    "startup": Benchmark(startup, f"{WIDTHS} relu, batch 32 (the defaults)", "float64"),
+}
+
+
+def _verify_config(session: Session, widths: str) -> Path:
+    """A configuration that reads the problem of ``widths`` as a user's would."""
+    problem = session.problem(widths, WIDTH_BATCH)
+    inputs, *units = (int(number) for number in widths.split("-"))
+    layers = [
+        {"name": f"dense{k}", "units": number, "activation": "tanh" if k < len(units) else "linear"}
+        for k, number in enumerate(units, start=1)
+    ]
+    config = {
+        "model": {"inputs": inputs, "bias": False, "layers": layers, "weights": str(problem)},
+        "data": {"source": str(problem)},
+        "dtype": "float32",
+    }
+    path = session.folder / "verify.yaml"
+    # JSON is YAML.
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
+
+
+def _hesscli() -> str:
+    """The command as it is installed beside this Python."""
+    return str(Path(sys.executable).with_name("hesscli"))

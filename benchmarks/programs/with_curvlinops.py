@@ -1,0 +1,85 @@
+"""curvlinops: ``HessianLinearOperator`` of one kernel, the full batch in one step of its loader."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from curvlinops import HessianLinearOperator
+from scipy.sparse.linalg import eigsh
+
+from benchmarks.programs.torchnetwork import TorchProblem
+from benchmarks.worker import EIGENVALUE_RTOL, Array, Job, run
+
+
+def product(job: Job) -> None:
+    """H·v after set-up, and the network's forward pass beside it."""
+    problem, H = _operator(job)
+    v = problem.into(job.given("vector"))
+    job.agree("product", problem.back(H @ v))
+    job.measure("product", lambda: H @ v)
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            return problem.model(problem.X)
+
+    job.measure("forward pass", forward)
+
+
+def products(job: Job) -> None:
+    """H·V for the vectors given, the time divided by their number."""
+    problem, H = _operator(job)
+    V = problem.into(job.given("vectors"))
+    job.agree("products", problem.back(H @ V))
+    job.measure("products", lambda: H @ V, per=V.shape[1])
+
+
+def eigenvalues(job: Job) -> None:
+    """The five eigenvalues of largest size by SciPy's ``eigsh`` on the exported operator."""
+    problem, H = _operator(job)
+    exported = H.to_scipy(dtype=np.dtype(np.float32))
+    start = problem.into(job.given("vector")).numpy()
+
+    def call() -> Array:
+        found = eigsh(exported, k=5, v0=start, return_eigenvectors=False)
+        return found[np.argsort(-np.abs(found))]
+
+    job.agree("eigenvalues", call(), EIGENVALUE_RTOL)
+    job.measure("eigenvalues", call)
+
+
+def agree(job: Job) -> None:
+    """H·v of every block that hesscli gave, untimed."""
+    for key in job.expected:
+        block, _, quantity = key.partition("|")
+        if quantity == "product":
+            job.block = block
+            problem, H = _operator(job)
+            job.agree("product", problem.back(H @ problem.into(job.given("vector"))))
+
+
+def agree_rows(job: Job) -> None:
+    """Rows of H as products with unit vectors, untimed."""
+    problem, H = _operator(job)
+    numbers = job.given("row_numbers")
+    units = np.zeros((H.shape[0], len(numbers)), dtype=np.float32)
+    units[numbers, np.arange(len(numbers))] = 1
+    job.agree("rows", problem.back(H @ problem.into(units)).T)
+
+
+def _operator(job: Job) -> tuple[TorchProblem, HessianLinearOperator]:
+    problem = TorchProblem(job)
+    data = [(problem.X, problem.y)]
+    return problem, HessianLinearOperator(problem.model, problem.criterion, [problem.weight], data)
+
+
+if __name__ == "__main__":
+    run(
+        {
+            "product": product,
+            "products": products,
+            "eigenvalues": eigenvalues,
+            "agree": agree,
+            "agree-rows": agree_rows,
+        },
+        ("curvlinops-for-pytorch", "torch", "numpy", "scipy"),
+    )

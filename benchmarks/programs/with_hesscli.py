@@ -1,0 +1,239 @@
+"""hesscli itself, through its public interface; it also writes the problems and what peers check.
+
+What depends on how the engines work today stands in ``sweep`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.sparse.linalg import eigsh
+
+from benchmarks.worker import (
+    EIGENVALUE_RTOL,
+    Array,
+    DisagreementError,
+    Job,
+    forget_peak,
+    peak_bytes,
+    run,
+)
+from hesscli.config.build import build_problem
+from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.engines.block import HessianBlock
+from hesscli.engines.chainfirst import ChainFirst
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.lazy_tensorflow import load_tensorflow
+from hesscli.problem.network import Activation, Layer, Problem
+from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
+from hesscli.studies.verification import verify
+from hesscli.studies.witnesses import CheckOptions
+
+# Of every block this many rows are held against the peers'.
+ROWS = 24
+VECTORS = 64
+EMBEDDED = 5000
+
+
+def sweep(problem: Problem) -> object:
+    """Builds the S of all layers; the only place that says how."""
+    return ChainRule(problem).nodes
+
+
+def write_problem(job: Job) -> None:
+    """A tanh network without biases on MNIST images, repeated where there are not enough.
+
+    Options: ``widths``, as in 784-30-30-10, ``batch``, and ``out``, the file.
+    """
+    widths = [int(width) for width in job.options["widths"].split("-")]
+    batch = int(job.options["batch"])
+    hidden, linear = Activation("tanh"), Activation("linear")
+    layers = tuple(
+        LayerConfig(f"dense{k}", units, hidden if k < len(widths) - 1 else linear)
+        for k, units in enumerate(widths[1:], start=1)
+    )
+    config = Config(
+        model=ModelConfig(inputs=widths[0], bias=False, layers=layers),
+        data=DataConfig(batch_size=min(batch, EMBEDDED)),
+        dtype="float32",
+    )
+    problem = build_problem(config)
+    chosen = np.arange(batch) % problem.examples
+    inputs, targets = problem.inputs[chosen], problem.targets[chosen]
+    save_problem(
+        Problem(problem.layers, inputs, targets, problem.loss, problem.seed), job.options["out"]
+    )
+
+
+def write_expected(job: Job) -> None:
+    """What the peers are held against.
+
+    Options: ``blocks`` and ``quantities``, separated by commas, and ``out``, the file.
+    """
+    engine = ChainRule(_problem(job))
+    arrays: dict[str, Array] = {}
+    for block in job.options["blocks"].split(","):
+        for quantity in job.options["quantities"].split(","):
+            found = _QUANTITIES[quantity](engine, block)
+            arrays |= {f"{block}|{name}": array for name, array in found.items()}
+    np.savez(job.options["out"], **arrays)
+
+
+def _row_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
+    numbers = _row_numbers(engine.problem, block)
+    return {"row_numbers": numbers, "rows": _rows(engine.hessian(block), numbers)}
+
+
+def _gradient_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
+    W = engine.problem.layers[engine.problem.layer_index(block.partition("/")[0])].kernel
+    return {"gradient": ChainFirst(engine).gradient(block).reshape(W.shape)}
+
+
+def _product_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
+    H = engine.hessian(block)
+    v = _directions(H, 1)[:, 0]
+    return {"vector": v, "product": H @ v}
+
+
+def _products_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
+    H = engine.hessian(block)
+    V = _directions(H, VECTORS)
+    return {"vectors": V, "products": H.matmat(V)}
+
+
+def _eigenvalue_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
+    H = engine.hessian(block)
+    v = _directions(H, 1)[:, 0]
+    return {"vector": v, "eigenvalues": _eigenvalues(H, v)}
+
+
+_QUANTITIES: Mapping[str, Callable[[ChainRule, str], dict[str, Array]]] = {
+    "rows": _row_quantities,
+    "gradient": _gradient_quantities,
+    "product": _product_quantities,
+    "products": _products_quantities,
+    "eigenvalues": _eigenvalue_quantities,
+}
+
+
+def entries(job: Job) -> None:
+    """The check of every entry of all layers by both witnesses; the first call traces."""
+    problem = _problem(job)
+    # Importing it is start-up, which is measured apart.
+    load_tensorflow()
+
+    def call() -> None:
+        found = verify([problem], CheckOptions(method="entries"))
+        if not found.passed:
+            raise DisagreementError("hesscli's own two witnesses do not agree")
+        job.numbers["compared"] = sum(row.check.compared for row in found.results)
+
+    job.agree("rows", _rows(ChainRule(problem).hessian(job.block), job.given("row_numbers")))
+    job.measure("entries check", call)
+
+
+def product(job: Job) -> None:
+    """H·v after one set-up, the forward pass beside it, and how far the memory grows.
+
+    The memory is counted from what is resident with the problem and v loaded to the peak of
+    set-up and one product; ``network_bytes`` is that of weights and activations.
+    """
+    problem = _problem(job)
+    v = job.given("vector")
+    # The matrix library's own buffers are there from its first product on.
+    np.ones((64, 64), dtype=np.float32) @ np.ones((64, 64), dtype=np.float32)
+    before = forget_peak()
+    H = ChainRule(problem).hessian(job.block)
+    found = H @ v
+    job.numbers["growth_bytes"] = peak_bytes() - before
+    activations = problem.examples * sum(problem.widths)
+    job.numbers["network_bytes"] = (activations + problem.parameter_count) * problem.dtype.itemsize
+    job.agree("product", found)
+    job.measure("product", lambda: H @ v)
+    job.measure("forward pass", lambda: _forward(problem))
+
+
+def products(job: Job) -> None:
+    """H·V after one set-up, the time divided by the number of vectors."""
+    H, V = ChainRule(_problem(job)).hessian(job.block), job.given("vectors")
+    job.agree("products", H.matmat(V))
+    job.measure("products", lambda: H.matmat(V), per=V.shape[1])
+
+
+def eigenvalues(job: Job) -> None:
+    """The five eigenvalues of largest size by SciPy's ``eigsh`` after one set-up."""
+    H, v = ChainRule(_problem(job)).hessian(job.block), job.given("vector")
+    job.agree("eigenvalues", _eigenvalues(H, v), EIGENVALUE_RTOL)
+    job.measure("eigenvalues", lambda: _eigenvalues(H, v))
+
+
+def whole_sweep(job: Job) -> None:
+    """The S of all layers, set up anew by every call."""
+    problem = _problem(job)
+    job.measure("sweep", lambda: sweep(problem))
+
+
+def dense(job: Job) -> None:
+    """``to_dense()``, and writing an array of that size once; both into fresh memory."""
+    H = ChainRule(_problem(job)).hessian(job.block)
+    job.agree("rows", H.to_dense()[job.given("row_numbers")])
+    job.measure("to_dense", H.to_dense)
+    job.measure("write", lambda: np.full(H.shape, 1, dtype=H.dtype))
+
+
+def _problem(job: Job) -> Problem:
+    parameters = read_parameters(job.problem_path)
+    inputs, targets = read_batch(job.problem_path)
+    last = len(parameters) - 1
+    layers = tuple(
+        Layer(name.partition("/")[0], W, None, Activation("tanh" if k < last else "linear"))
+        for k, (name, W) in enumerate(parameters.items())
+    )
+    return Problem(layers, inputs, targets)
+
+
+def _row_numbers(problem: Problem, block: str) -> Array:
+    """Rows spread over the block, but for the pixels that are 0 in every image."""
+    layer = problem.layer_index(block.partition("/")[0])
+    lit = np.flatnonzero(problem.inputs.any(axis=0)) if layer == 0 else None
+    i = np.arange(problem.layers[layer].inputs) if lit is None else lit
+    chosen = i[np.linspace(0, len(i) - 1, ROWS).astype(int)]
+    units = problem.layers[layer].units
+    return chosen * units + np.arange(ROWS) % units
+
+
+def _rows(H: HessianBlock, numbers: Array) -> Array:
+    return np.concatenate([H.rows(int(row), int(row) + 1) for row in numbers])
+
+
+def _directions(H: HessianBlock, count: int) -> Array:
+    return np.random.default_rng(0).standard_normal((H.shape[0], count), dtype=np.float32)
+
+
+def _eigenvalues(H: HessianBlock, v: Array) -> Array:
+    found = eigsh(H, k=5, v0=v, return_eigenvectors=False)
+    return found[np.argsort(-np.abs(found))]
+
+
+def _forward(problem: Problem) -> Array:
+    a = problem.inputs
+    for layer in problem.layers[:-1]:
+        a = np.tanh(a @ layer.kernel)
+    return a @ problem.layers[-1].kernel
+
+
+if __name__ == "__main__":
+    run(
+        {
+            "problem": write_problem,
+            "expected": write_expected,
+            "entries": entries,
+            "product": product,
+            "products": products,
+            "eigenvalues": eigenvalues,
+            "sweep": whole_sweep,
+            "dense": dense,
+        },
+        ("hesscli", "numpy", "scipy", "tensorflow"),
+    )

@@ -1,0 +1,156 @@
+"""One run of one benchmark: its problems in a folder, its outcomes in a record."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.processes import (
+    OURS,
+    NotMeasuredError,
+    explained,
+    machine,
+    run_command,
+    run_program,
+)
+from benchmarks.results import Agreement, Case, Conditions, Measurement, Missing, Record
+
+
+class Session:
+    """Starts one process at a time and keeps what came out.
+
+    ``folder`` takes the problem files; ``timeout`` (s) ends a process that gives no answer;
+    ``say`` is told what is being done.
+    """
+
+    def __init__(
+        self, folder: Path, runs: int, threads: int, timeout: float, say: Callable[[str], None]
+    ) -> None:
+        self.folder = folder
+        self.runs = runs
+        self.threads = threads
+        self.timeout = timeout
+        self.say = say
+        self._measurements: list[Measurement] = []
+        self._agreements: list[Agreement] = []
+        self._missing: list[Missing] = []
+        self._versions: dict[str, dict[str, str]] = {}
+
+    def record(self, benchmark: str, network: str, dtype: str) -> Record:
+        """Everything so far, under the conditions of this run."""
+        conditions = Conditions(
+            machine=machine(),
+            threads=self.threads,
+            dtype=dtype,
+            network=network,
+            runs=self.runs,
+            date=dt.date.today().isoformat(),
+            versions=self._versions,
+        )
+        return Record(
+            benchmark,
+            conditions,
+            tuple(self._measurements),
+            tuple(self._agreements),
+            tuple(self._missing),
+        )
+
+    def problem(self, widths: str, batch: int) -> Path:
+        """The problem file that all programs read, written where it is not there yet."""
+        path = self.folder / f"{widths}-batch-{batch}.npz"
+        if not path.exists():
+            self._ours("problem", {"widths": widths, "batch": batch, "out": path})
+        return path
+
+    def expected(
+        self, problem: Path, case: Case, blocks: Sequence[str], quantities: Sequence[str]
+    ) -> Path | None:
+        """Our numbers on ``problem``; None where it does not come to them, which is kept."""
+        path = self.folder / f"{problem.stem}-expected.npz"
+        options = {"blocks": ",".join(blocks), "quantities": ",".join(quantities), "out": path}
+        try:
+            self._ours("expected", options, "--problem", str(problem))
+        except NotMeasuredError as error:
+            self.miss(OURS, " and ".join(quantities), case, str(error))
+            return None
+        return path
+
+    def measure(
+        self,
+        subject: str,
+        task: str,
+        case: Case,
+        problem: Path,
+        expected: Path | None = None,
+        block: str = "dense1/kernel",
+        needs: int = 0,
+    ) -> bool:
+        """One process that measures ``task``; False where it gave no answer, which is kept.
+
+        ``needs`` bytes must be free. Raises RefusedError where the numbers do not agree.
+        """
+        said = ", ".join(f"{key} {value}" for key, value in case.items())
+        self.say(f"{subject}: {task}, {said}")
+        arguments = ["--problem", str(problem), "--block", block, "--runs", str(self.runs)]
+        if expected is not None:
+            arguments += ["--expected", str(expected)]
+        try:
+            answer = run_program(subject, task, arguments, self.threads, self.timeout, needs)
+        except NotMeasuredError as error:
+            self.miss(subject, task, case, str(error))
+            return False
+        self._versions[subject] = answer["versions"]
+        self._agreements += [
+            Agreement(subject, case=dict(case), **item) for item in answer["agreements"]
+        ]
+        self._measurements += [
+            Measurement(
+                subject,
+                what,
+                dict(case),
+                tuple(timing["seconds"]),
+                timing["number"],
+                timing["first"],
+                answer["peak_bytes"],
+                answer["numbers"],
+            )
+            for what, timing in answer["timings"].items()
+        ]
+        return True
+
+    def measure_command(
+        self, subject: str, what: str, case: Case, command: Sequence[str], runs: int
+    ) -> None:
+        """The wall time and peak memory of a command, started ``runs`` times.
+
+        With more runs than one there is another one before them, to warm up.
+        """
+        self.say(f"{subject}: {what}")
+        outcomes = []
+        for _ in range(runs if runs == 1 else runs + 1):
+            outcome = run_command(command, self.threads, self.timeout)
+            if outcome.code != 0:
+                self.miss(subject, what, case, explained(outcome, self.timeout))
+                return
+            outcomes.append(outcome)
+        timed = outcomes[-runs:]
+        self._measurements.append(
+            Measurement(
+                subject,
+                what,
+                dict(case),
+                tuple(outcome.seconds for outcome in timed),
+                first=outcomes[0].seconds,
+                peak_bytes=max(outcome.peak_bytes for outcome in timed),
+            )
+        )
+
+    def miss(self, subject: str, what: str, case: Case, reason: str) -> None:
+        """Keeps that something was not measured, and why."""
+        self.say(f"{subject}: {what} not measured: {reason}")
+        self._missing.append(Missing(subject, what, dict(case), reason))
+
+    def _ours(self, task: str, options: dict[str, object], *arguments: str) -> None:
+        pairs = [part for key, value in options.items() for part in ("--option", f"{key}={value}")]
+        run_program(OURS, task, [*arguments, *pairs], self.threads, self.timeout)
