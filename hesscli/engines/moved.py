@@ -252,9 +252,9 @@ class MovedLoss:
                 moved[:, unit] += step
                 changes.append(np.abs(self._loss_gradient(moved, self._targets) - g))
             e_g, size = e_g + changes[0], size + changes[1]
-        losses = np.abs(self._loss(f, self._targets))
-        e_losses: Array = (np.abs(g) * e_f).sum(axis=1)
-        e_losses += _ELEMENTARY * _U * (losses + np.abs(f).max(axis=1))
+        losses = np.abs(self._loss(f, self._targets)) + reach * size.sum(axis=1)
+        e_losses: Array = (size * e_f).sum(axis=1)
+        e_losses += _ELEMENTARY * _U * (losses + np.abs(f).max(axis=1) + reach)
         g, e_g = self._c * size, self._c * e_g
         parts: dict[str, Array] = {}
         for index, layer in reversed(list(enumerate(self._layers))):
