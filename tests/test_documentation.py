@@ -16,8 +16,8 @@ from xml.etree import ElementTree as ET
 import click
 import pytest
 import yaml
-from docs.tools import reference, screenshots
 
+from docs.tools import reference, screenshots
 from docs.tools.pages import ELLIPSIS, PAGES, ROOT, Block, arguments_of, blocks, make_folder, run
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig

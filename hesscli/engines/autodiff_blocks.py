@@ -78,7 +78,7 @@ class _Block(HessianBlock):
         """
         engine, tf = self.engine, self.engine.tf
         (segment,) = self.layout.segments
-        count, layer = len(vectors), engine.problem.layer_index(layer_of(self.parameter))
+        count, layer = len(vectors), engine.problem.layer_index(layer_of(segment.tensors[0].name))
         V = tf.constant(vectors.reshape(count, segment.rows, segment.units))
         multiplied: list[Tensor] = []
 
@@ -239,9 +239,12 @@ class AutodiffCurvature(HessianBlock):
         self._gauss_newton = gauss_newton
 
     def _matmat(self, V: Array) -> Array:
-        difference: Array = self._hessian.matmat(V) - self._gauss_newton.matmat(V)
+        with np.errstate(over="ignore", invalid="ignore"):
+            difference: Array = self._hessian.matmat(V) - self._gauss_newton.matmat(V)
         return difference
 
     def rows(self, start: int, stop: int) -> Array:
-        difference: Array = self._hessian.rows(start, stop) - self._gauss_newton.rows(start, stop)
+        with np.errstate(over="ignore", invalid="ignore"):
+            of_both = self._hessian.rows(start, stop), self._gauss_newton.rows(start, stop)
+            difference: Array = of_both[0] - of_both[1]
         return difference

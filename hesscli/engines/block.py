@@ -91,7 +91,9 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     def quadratic_form(self, v: Array) -> float:
         """vᵀ H v for v of shape (P,) or of the parameter's own shape."""
         flat = np.asarray(v, dtype=self.dtype).reshape(-1)
-        return float(flat @ self._matvec(flat))
+        # Overflow is for who judges the number.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(flat @ self._matvec(flat))
 
     def to_dense(self) -> Array:
         """H as a (P, P) array; raises InputError, with the size, beyond the memory there is."""

@@ -159,8 +159,10 @@ class LayerBlock(_ParameterBlock):
         seen, a = self._seen
         low, high = np.searchsorted(seen, (first, last))
         _, S = self._pairs
-        weighted = a[:, low:high, None] * S[:, None]
-        product = a.T @ weighted.reshape(len(a), (high - low) * S.shape[1])
+        # Overflow is for who judges the numbers.
+        with np.errstate(over="ignore", invalid="ignore"):
+            weighted = a[:, low:high, None] * S[:, None]
+            product = a.T @ weighted.reshape(len(a), (high - low) * S.shape[1])
         return seen, seen[low:high], product.reshape(len(seen), high - low, S.shape[1])
 
     def rows(self, start: int, stop: int) -> Array:
@@ -222,7 +224,8 @@ class InputBlock(HessianBlock):
         return product
 
     def rows(self, start: int, stop: int) -> Array:
-        rows: Array = self._W[start:stop] @ self.S @ self._W.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows: Array = self._W[start:stop] @ self.S @ self._W.T
         return rows
 
 
@@ -292,12 +295,13 @@ class NetworkBlock(_ParameterBlock):
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
         rows = np.empty((stop - start, self.shape[0]), dtype=self.dtype)
-        for layer, low, high in self._by_layer(start, stop):
-            first = self.layout.starts[layer]
-            target = rows[low - start : high - start]
-            for other in range(len(self.layers)):
-                columns = slice(self.layout.starts[other], self.layout.starts[other + 1])
-                target[:, columns] = self._rows_between(layer, other, low - first, high - first)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for layer, low, high in self._by_layer(start, stop):
+                first = self.layout.starts[layer]
+                target = rows[low - start : high - start]
+                for other in range(len(self.layers)):
+                    columns = slice(self.layout.starts[other], self.layout.starts[other + 1])
+                    target[:, columns] = self._rows_between(layer, other, low - first, high - first)
         return rows
 
     def _by_layer(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:

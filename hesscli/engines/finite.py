@@ -74,11 +74,15 @@ class FiniteHessian(HessianBlock):
         super().__init__(parameter, loss.layout, np.dtype(np.float64))
         self._loss = loss
         with np.errstate(all="ignore"):
-            self._e_loss, self._e_gradient = loss.rounding
-        if not np.isfinite(self._e_gradient).all():
-            raise NumericalError(
-                f"{parameter}: the gradient leaves the range of float64; use smaller weights"
-            )
+            _, at_rest = loss.rounding(0.0)
+            if not np.isfinite(at_rest).all():
+                raise NumericalError(
+                    f"{parameter}: the gradient leaves the range of float64; use smaller weights"
+                )
+            e_loss, e_gradient = loss.rounding(_FARTHEST * VALUE_STEP)
+        # What overflows within a step tells nothing.
+        self._e_loss = e_loss if np.isfinite(e_loss) else np.inf
+        self._e_gradient = np.where(np.isfinite(e_gradient), e_gradient, np.inf)
 
     def product_with_error(self, V: Array) -> tuple[Array, Array]:
         """H V and its error bars, both (P, k), for V of shape (P, k)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,43 +203,62 @@ class MovedLoss:
         """The loss at θ."""
         return self._c * float(self._loss(self._f, self._targets).sum())
 
-    @cached_property
-    def rounding(self) -> tuple[float, Array]:
+    def rounding(self, reach: float) -> tuple[float, Array]:
         """How much rounding leaves uncertain of the loss, and of its gradient (P,).
 
-        Each result is wrong by about the roundoff times what it was summed from, by its
-        arguments' errors, and σ and σ′ by what they change within the error of z.
+        At any point where no pre-activation and no output has moved by more than ``reach``, nor
+        half the way to a corner. Each result is wrong by about the roundoff times what it was
+        summed from, by its arguments' errors, and σ and σ′ by what they change within the error
+        of z.
         """
-        # e_z = e_a |W| + u |a| |W| + u |b|,   e_k = |σ^(k)(z ± e_z) − σ^(k)(z)| + u |σ^(k)|
-        e_a: Array = np.zeros_like(self._a) if self._example is None else _U * np.abs(self._a)
+        # e_z = e_a |W| + u |a| |W| + u |b|,   e_k = |σ^(k)(z ± e_z) − σ^(k)(z)| + u |σ^(k)|,
+        # each the largest within reach: where z is 1e-20, what is rounded is what z has moved.
+        e_a: Array = np.zeros_like(self._a)
+        if self._example is not None:
+            e_a = _U * (np.abs(self._a) + reach)
         e_inputs: list[Array] = []
         e_slopes: list[Array] = []
+        slopes: list[Array] = []
+        sizes: list[Array] = [np.abs(self._a)]
         for index, layer in enumerate(self._layers):
             e_inputs.append(e_a)
-            z, size = self._z[index], np.abs(layer.W)
-            e_z = (e_a + _U * np.abs(self._inputs[index])) @ size + _U * np.abs(z)
+            z, W = self._z[index], np.abs(layer.W)
+            e_z = (e_a + _U * sizes[index]) @ W + _U * np.abs(z)
             if layer.b is not None:
                 e_z = e_z + _U * np.abs(layer.b)
+            far: Array = np.full_like(z, reach)
+            if layer.cornered:
+                far = np.minimum(far, np.abs(z) / 2)
             # A sum such as Φ + zφ has the roundoff of its terms where it vanishes itself.
-            within: Array = e_z if layer.cornered else e_z + _U
-            e_a, e_slope = (_spread(function, z, within) for function in (layer.value, layer.slope))
+            e_z = e_z + _U * (far if layer.cornered else 1)
+            points = (z, z + far, z - far)
+            e_a, e_slope = (
+                np.max([_spread(function, point, e_z) for point in points], axis=0)
+                for function in (layer.value, layer.slope)
+            )
             e_slopes.append(e_slope)
+            sizes.append(np.max([np.abs(layer.value(point)) for point in points], axis=0))
+            slopes.append(np.max([np.abs(layer.slope(point)) for point in points], axis=0))
         f = self._f
         # Softmax and logistic functions see differences of outputs, of the largest's roundoff.
         e_f = e_a + _U * (1 + np.abs(f).max(axis=1, keepdims=True))
         g = self._loss_gradient(f, self._targets)
+        size: Array = np.abs(g)
         e_g: Array = _ELEMENTARY * _U * np.abs(g)
         for unit in range(f.shape[1]):
-            moved = f.copy()
-            moved[:, unit] += e_f[:, unit]
-            e_g = e_g + np.abs(self._loss_gradient(moved, self._targets) - g)
-        losses = np.abs(self._loss(f, self._targets))
-        e_losses: Array = (np.abs(g) * e_f).sum(axis=1)
-        e_losses += _ELEMENTARY * _U * (losses + np.abs(f).max(axis=1))
-        g, e_g = np.abs(self._c * g), self._c * e_g
+            changes = []
+            for step in (e_f[:, unit], reach):
+                moved = f.copy()
+                moved[:, unit] += step
+                changes.append(np.abs(self._loss_gradient(moved, self._targets) - g))
+            e_g, size = e_g + changes[0], size + changes[1]
+        losses = np.abs(self._loss(f, self._targets)) + reach * size.sum(axis=1)
+        e_losses: Array = (size * e_f).sum(axis=1)
+        e_losses += _ELEMENTARY * _U * (losses + np.abs(f).max(axis=1) + reach)
+        g, e_g = self._c * size, self._c * e_g
         parts: dict[str, Array] = {}
         for index, layer in reversed(list(enumerate(self._layers))):
-            slope, a = np.abs(layer.slope(self._z[index])), np.abs(self._inputs[index])
+            slope, a = slopes[index], sizes[index]
             e_g = e_slopes[index] * g + (slope + e_slopes[index]) * e_g + _U * slope * g
             g = slope * g
             wrong = e_g + _U * g

@@ -45,7 +45,7 @@ from hesscli.engines.layout import NETWORK, input_example, layer_of, layout_of
 from hesscli.engines.quantities import Quantity
 from hesscli.engines.rounding_first import InputFloor, ParameterFloor, Uncertain
 from hesscli.engines.rounding_products import ProductErrors
-from hesscli.engines.rounding_sweep import SAFETY, ErrorSweep
+from hesscli.engines.rounding_sweep import SAFETY, ErrorSweep, root_of_squares
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 
@@ -190,7 +190,7 @@ class RoundingFloor:
     def _summed(self, factor: Array, e_factor: Array, value: Array, error: Array) -> Array:
         """The error of Σ_n factor · value, whose factors (N, 1, 1) and values have errors."""
         of_examples = factor * error + e_factor * (value + error)
-        of_sum = self._swept.u * np.sqrt(len(value) * np.square(factor * value).sum(axis=0))
+        of_sum = self._swept.u * np.sqrt(len(value)) * root_of_squares(factor * value, axis=0)
         return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._swept.tiny)
 
     def _inputs(self, parameter: str) -> tuple[Array, Array]:

@@ -13,13 +13,19 @@ The R-operator's quantities get errors as those of the other sweeps do (rounding
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from hesscli.engines.layout import INPUT, input_example, layer_of, layout_of
 from hesscli.engines.pieces import pieces
-from hesscli.engines.rounding_sweep import ErrorSweep, SweptErrors, SweptNode
+from hesscli.engines.rounding_sweep import (
+    ErrorSweep,
+    SweptErrors,
+    SweptNode,
+    root_of_squares,
+)
 from hesscli.engines.rounding_terms import loss_product_error
 from hesscli.problem.losses import loss_derivatives
 from hesscli.problem.network import Array
@@ -83,13 +89,13 @@ class ProductErrors:
     def norm(self) -> float:
         """The root of the sum of squares of the errors of H v."""
         if self._example is not None:
-            return float(np.linalg.norm(self._Rg.error))
-        squares = 0.0
+            return float(root_of_squares(self._Rg.error))
+        parts: list[float] = []
         for layer in self._layers:
             kernel, bias = self._directions[layer.index]
             if bias is not None:
                 ones = _exact(np.ones((len(layer.Rg_z.value), 1)))
-                squares += float(np.square(self._read_off(ones, layer.Rg_z)).sum())
+                parts.append(float(root_of_squares(self._read_off(ones, layer.Rg_z))))
             if kernel is not None:
                 node, error = self._at(layer.index)
                 for low, high in pieces(0, node.W.shape[0], 8 * max(node.W.shape[1], len(node.a))):
@@ -98,8 +104,8 @@ class ProductErrors:
                     if layer.Ra is not None:
                         Ra = Rounded(layer.Ra.value[:, low:high], layer.Ra.error[:, low:high])
                         e = e + self._read_off(Ra, self._gradient(layer.index))
-                    squares += float(np.square(e).sum())
-        return float(np.sqrt(squares))
+                    parts.append(float(root_of_squares(e)))
+        return math.hypot(*parts)
 
     def _split(self, parameter: str) -> None:
         """The kernel's (inputs, units) and the bias's (units,) part of v, for each layer."""
@@ -197,7 +203,7 @@ class ProductErrors:
         """The error of Σ x y."""
         size, other = np.abs(x.value), np.abs(y.value)
         each = size * y.error + x.error * (other + y.error)
-        rounding = self._swept.u * np.sqrt(size.size * np.square(size * other).sum())
+        rounding = self._swept.u * np.sqrt(size.size) * root_of_squares(size * other)
         return float(each.sum() + rounding + len(size) * self._swept.tiny)
 
 

@@ -75,16 +75,16 @@ class ErrorSweep:
         self.u = float(np.finfo(engine.problem.dtype).eps) / 2
         # Below the smallest normal number TensorFlow's values become zero.
         self.tiny = float(np.finfo(engine.problem.dtype).tiny)
-        self.nodes = tuple(
-            _in_float64(node, layer)
-            for node, layer in zip(engine.nodes, engine.problem.layers, strict=True)
-        )
-        last = engine.problem.layers[-1].activation
-        self.f = derivatives(last).value(self.nodes[-1].z)
         self.scale = engine.problem.loss.scale(engine.problem.examples)
         # Errors of S from the last layer down, as far as they were asked for.
         self._second: list[Array] = []
         with np.errstate(over="ignore", invalid="ignore"):
+            self.nodes = tuple(
+                _in_float64(node, layer)
+                for node, layer in zip(engine.nodes, engine.problem.layers, strict=True)
+            )
+            last = engine.problem.layers[-1].activation
+            self.f = derivatives(last).value(self.nodes[-1].z)
             self.errors = self._sweep()
 
     def second(self, index: int) -> tuple[Array, Array]:
@@ -221,6 +221,14 @@ def _spread(function: Elementwise, z: Array, reach: Array) -> Array:
     value = function(z)
     up, down = np.abs(function(z + reach) - value), np.abs(function(z - reach) - value)
     return np.asarray(np.maximum(up, down))
+
+
+def root_of_squares(values: Array, axis: int | None = None) -> Array:
+    """√Σ values² along an axis, or of all, of which no square overflows or vanishes."""
+    largest = np.abs(values).max(axis=axis, keepdims=True)
+    scale = np.where(largest > 0, largest, 1.0)
+    root = np.sqrt(np.square(values / scale).sum(axis=axis, keepdims=True))
+    return np.asarray((root * scale).sum(axis=axis))
 
 
 def _largest(values: Array, errors: Array) -> float:

@@ -81,6 +81,14 @@ def relative(residual: float, scale: float) -> float:
     return 0.0 if residual == 0 else float("inf")
 
 
+def frobenius_norm(values: Array) -> float:
+    """The Frobenius norm, of which no square overflows or vanishes; NaN of what is not finite."""
+    largest = float(np.abs(values).max())
+    if largest == 0 or not math.isfinite(largest):
+        return 0.0 if largest == 0 else math.nan
+    return largest * float(np.linalg.norm(values.astype(np.float64) / largest))
+
+
 def check_form(parameter: str, residual: float, scale: float, floor: float, rtol: float) -> Check:
     """Judges the difference of two quadratic forms; NumericalError where one is not finite."""
     size = abs(residual)
@@ -111,10 +119,11 @@ def check_entries(
 
     def compared(piece: tuple[int, int]) -> tuple[float, list[_Residuals]]:
         rows = reference.panels(*piece)
-        residuals = [
-            _Residuals.of(reference.layout, piece[0], rows, candidate.panels(*piece))
-            for candidate in candidates
-        ]
+        with np.errstate(over="ignore", invalid="ignore"):
+            residuals = [
+                _Residuals.of(reference.layout, piece[0], rows, candidate.panels(*piece))
+                for candidate in candidates
+            ]
         return _largest(rows), residuals
 
     row_pieces = reference.row_pieces(_PIECE_BYTES, row_bytes)

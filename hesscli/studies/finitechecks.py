@@ -145,7 +145,8 @@ class _Tally:
     failed: bool = False
 
     def add(self, start: int, residuals: Array, bars: Array, floors: Array) -> None:
-        beyond = residuals > self.rtol * self.scale + floors + bars
+        # Also beyond is what cannot be compared, NaN.
+        beyond = ~(residuals <= self.rtol * self.scale + floors + bars)
         decided = beyond | self._decisive(residuals, bars)
         self.compared += int(decided.sum())
         self.undecided += int(decided.size - decided.sum())

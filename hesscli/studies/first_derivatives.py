@@ -18,7 +18,7 @@ from hesscli.engines.layout import INPUT, Layout, layout_of
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array, Problem
-from hesscli.studies.checks import Check
+from hesscli.studies.checks import Check, frobenius_norm
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -190,7 +190,8 @@ class _Tally:
         self._worst = ("", "")
 
     def add(self, piece: _Piece) -> None:
-        residual = np.abs(piece.autodiff - piece.chain_rule)
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = np.abs(piece.autodiff - piece.chain_rule)
         largest = float(residual.max())
         doubtful = ~np.isfinite(residual) | ~np.isfinite(piece.floor)
         if doubtful.any():
@@ -208,8 +209,8 @@ class _Tally:
         self.largest = max(self.largest, float(np.abs(piece.autodiff).max()))
         self._floor = max(self._floor, float(piece.floor.max()))
         self._beyond_floor = max(self._beyond_floor, float((residual - piece.floor).max()))
-        self.autodiff_norm = math.hypot(self.autodiff_norm, _norm(piece.autodiff))
-        self.chain_rule_norm = math.hypot(self.chain_rule_norm, _norm(piece.chain_rule))
+        self.autodiff_norm = math.hypot(self.autodiff_norm, frobenius_norm(piece.autodiff))
+        self.chain_rule_norm = math.hypot(self.chain_rule_norm, frobenius_norm(piece.chain_rule))
 
     def check(self, rtol: float) -> Check:
         return Check(
@@ -222,11 +223,3 @@ class _Tally:
             worst=self._worst,
             passed=self._beyond_floor <= rtol * self.largest,
         )
-
-
-def _norm(values: Array) -> float:
-    """The Frobenius norm, of which no square overflows or vanishes."""
-    largest = float(np.abs(values).max())
-    if largest == 0:
-        return 0.0
-    return largest * float(np.linalg.norm(values.astype(np.float64) / largest))

@@ -17,6 +17,7 @@ hold with probability at least 1 − δ, and their quotient bounds the relative 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,13 +28,13 @@ from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 from hesscli.problem.threads import in_threads
-from hesscli.studies.checks import Check
+from hesscli.studies.checks import Check, frobenius_norm
 from hesscli.studies.context import Progress
 
 CONFIDENCE = 0.999
 _SEED = 0
-# The floor differs little from one probe to the next.
-_PROBES_FOR_FLOOR = 2
+# The floor differs little from one probe to the next; less so where a probe has few numbers.
+_PROBES_FOR_FLOOR, _NUMBERS_FOR_FLOOR = 2, 256
 
 
 def check_probes(
@@ -47,34 +48,34 @@ def check_probes(
     """Compares products of each candidate with the reference's, the same probes every time.
 
     ``floor`` gives the norm of the rounding of a product H v. A check passes when the bound on
-    ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor. Raises NumericalError where a
-    product is not finite.
+    ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what rounding
+    alone may leave of ‖D v‖. Raises NumericalError where a product is not finite.
     """
     size, dtype = reference.shape[0], reference.dtype
-    of_H, of_D, done = 0.0, np.zeros(len(candidates)), 0
+    with_floor = max(_PROBES_FOR_FLOOR, -(-_NUMBERS_FOR_FLOOR // size))
+    norms: list[list[float]] = []
     floors: list[float] = []
 
-    def compared(piece: tuple[int, int]) -> tuple[float, list[float], list[float]]:
+    def compared(piece: tuple[int, int]) -> tuple[list[float], list[float]]:
         low, high = piece
         generator = np.random.default_rng((_SEED, low))
         V = generator.standard_normal((high - low, size), dtype=dtype.type).T
         theirs = reference.matmat(V)
-        of_residuals = [_squares(theirs - candidate.matmat(V)) for candidate in candidates]
-        return (
-            _squares(theirs),
-            of_residuals,
-            [floor(v) for v in V.T[: max(0, _PROBES_FOR_FLOOR - low)]],
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            residuals = [theirs - candidate.matmat(V) for candidate in candidates]
+        of_rounding = [floor(v) for v in V.T[: max(0, with_floor - low)]]
+        return [frobenius_norm(values) for values in (theirs, *residuals)], of_rounding
 
     task = f"{reference.parameter} probes"
     progress(task, 0, probes)
     probe_pieces = list(pieces(0, probes, size * dtype.itemsize))
-    for (_, done), (squares, of_residuals, of_rounding) in zip(
+    for (_, done), (of_piece, of_rounding) in zip(
         probe_pieces, in_threads(compared, probe_pieces), strict=True
     ):
-        of_H, of_D = of_H + squares, of_D + of_residuals
+        norms.append(of_piece)
         floors += of_rounding
         progress(task, done, probes)
+    of_H, *of_D = (math.hypot(*column) for column in zip(*norms, strict=True))
     if not np.isfinite([of_H, *of_D]).all():
         wider = " or dtype float64" if dtype == np.float32 else ""
         raise NumericalError(
@@ -82,9 +83,9 @@ def check_probes(
             f"use smaller weights{wider}"
         )
     low_tail, high_tail = _quantiles(probes)
-    norm = float(np.sqrt(of_H / high_tail))
-    rounding = float(np.sqrt(np.mean(np.square(floors))))
-    bounds = [float(np.sqrt(squares / low_tail)) for squares in of_D]
+    norm = of_H / math.sqrt(high_tail)
+    rounding = math.hypot(*floors) * math.sqrt(probes / (len(floors) * low_tail))
+    bounds = [residual / math.sqrt(low_tail) for residual in of_D]
     return tuple(
         Check(
             method="probes",
@@ -106,8 +107,3 @@ def _quantiles(k: int) -> tuple[float, float]:
     # scipy.stats has them by name, and takes a third of a second to import.
     low, high = 2 * gammaincinv(k / 2, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
-
-
-def _squares(V: Array) -> float:
-    # In float64, so that a square of a float32 neither overflows nor vanishes.
-    return float(np.square(V, dtype=np.float64).sum())

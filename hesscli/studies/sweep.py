@@ -16,7 +16,7 @@ from hesscli.engines.rounding import RoundingFloor
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array, Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check
+from hesscli.studies.checks import DEFAULT_RTOL, Check, frobenius_norm
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -158,7 +158,7 @@ class _Sweeper:
             ):
                 tally.add(start, reference, candidate, floor)
             for name in norms:
-                norms[name] = math.hypot(norms[name], _norm(getattr(terms, name)))
+                norms[name] = math.hypot(norms[name], frobenius_norm(getattr(terms, name)))
         return SweptNode(
             activation=problem.hidden_activation,
             label=label,
@@ -198,14 +198,6 @@ def _label(problem: Problem, quantity: Quantity) -> str:
     return f"{layer.name} {layer.activation if quantity.kind == 'activation' else 'dense'}"
 
 
-def _norm(values: Array) -> float:
-    """The Frobenius norm, of squares that neither overflow nor vanish."""
-    largest = float(np.abs(values).max())
-    if largest == 0:
-        return 0.0
-    return largest * float(np.linalg.norm((values / largest).astype(np.float64)))
-
-
 def _require_memory(problem: Problem) -> None:
     width = max(problem.widths)
     needed = _MATRICES * width**2 * problem.dtype.itemsize
@@ -230,8 +222,9 @@ class _Tally:
         self._worst: tuple[str, str] | None = None
 
     def add(self, start: int, reference: Array, candidate: Array, floor: Array) -> None:
-        residual = np.abs(reference - candidate)
-        excess = residual - floor
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = np.abs(reference - candidate)
+            excess = residual - floor
         if not np.isfinite(excess).all():
             raise NumericalError(
                 f"the gradient or Hessian at {self._quantity} is not finite in {reference.dtype}; "
