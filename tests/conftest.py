@@ -66,3 +66,11 @@ def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [NoMatplotlib(), *sys.meta_path])
+
+
+@pytest.fixture(autouse=True)
+def _keras_counts_from_one() -> None:
+    """Keras numbers the layers of a process; a test must not depend on those before it."""
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.clear_session()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import base64
 import doctest
 import inspect
@@ -300,7 +301,14 @@ def test_the_api_says_what_the_command_says(
         assert _run((*line.split(), "--config", str(path), "--format", format_name)) == 0
         out, err = capsys.readouterr()
         assert err == ""
-        assert hesscli.render(ask(tiny), format_name) == out
+        rendered = hesscli.render(ask(tiny), format_name)
+        if format_name == "json":
+            # How to run a command again is what the command adds.
+            said = json.loads(out)
+            del said["invocation"]
+            assert json.loads(rendered) == said
+        else:
+            assert rendered == out
 
 
 def test_every_report_takes_the_result_that_it_is_registered_for() -> None:

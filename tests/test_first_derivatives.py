@@ -345,7 +345,7 @@ def test_a_failure_names_the_entry_and_exits_with_1(
     [
         (["--of", "gradient", "--terms", "gauss-newton"], "only the Hessian has a Gauss-Newton"),
         (["--of", "jacobian", "--terms", "gauss-newton"], "only the Hessian has a Gauss-Newton"),
-        (["--of", "jacobian", "--check", "form"], "only the Hessian has a quadratic form"),
+        (["--of", "jacobian", "--check", "form"], "first derivatives are compared in every entry"),
         (["--of", "hessians"], "hessians"),
         (["--of", "gradient", "--block", "input", "--layer", "dense1"], "no layers"),
     ],
