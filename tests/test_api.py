@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import base64
 import doctest
 import inspect
+import json
 import re
 import subprocess
 import sys
