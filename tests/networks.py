@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from hesscli.problem.data import Dataset, labels, select_order
 from hesscli.problem.names import ACTIVATIONS, LOSSES
 from hesscli.problem.network import Activation, Layer, Loss, Problem, Targets
+from hesscli.problem.stored import places
 from hesscli.problem.targets import fit_targets
 
 # Tiny weights make every activation nearly linear, large ones saturate it or overflow float32.
@@ -86,3 +89,11 @@ def random_targets(loss: str, examples: int, units: int, generator: np.random.Ge
     if loss == "mean_squared_error":
         return generator.standard_normal((examples, units))
     return generator.integers(0, units, examples)
+
+
+def select_batch(
+    dataset: Dataset, batch_size: int | None, offset: int, shuffle: bool, seed: int
+) -> tuple[Any, Targets]:
+    """The examples of a batch as stored: inputs (N, d) and their targets."""
+    selected = places(select_order(dataset, batch_size, offset, shuffle, seed))
+    return np.array(dataset.inputs[selected]), labels(dataset.targets[selected])

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import select_batch
 
-from hesscli.problem.data import Dataset, load_dataset, select_batch, to_inputs
+from hesscli.problem.data import Dataset, load_dataset, to_inputs
 from hesscli.problem.errors import InputError
 from hesscli.problem.quiet import silenced
 from hesscli.problem.targets import check_labels

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networks import select_batch
 
-from hesscli.problem.data import load_dataset, select_batch, to_inputs
+from hesscli.problem.data import load_dataset, to_inputs
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Activation, Layer, Problem
 from hesscli.problem.problemfile import (

@@ -132,6 +132,7 @@ def test_verify_follows_the_published_schema() -> None:
             "reduction": "mean",
             "notes": [],
             "weights": None,
+            "chunk": None,
         },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}

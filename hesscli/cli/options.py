@@ -94,6 +94,7 @@ class ProblemOptions:
     model_path: str | None
     activations: tuple[str, ...]
     batch_size: str | None
+    memory: str | None
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
@@ -126,6 +127,8 @@ class ProblemOptions:
         if self.batch_size is not None:
             size = whole_number(self.batch_size)
             yield Override(("data", "batch_size"), size, "--batch-size")
+        if self.memory is not None:
+            yield Override(("data", "memory"), self.memory, "--memory")
         if self.seed is not None:
             yield Override(("seed",), self.seed, "--seed")
         if self.dtype is not None:
@@ -175,6 +178,12 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         f"{', '.join(ACTIVATIONS)}, or all.",
     )
     @click.option("--batch-size", "-n", metavar="N", help=batch_help, default=None)
+    @click.option(
+        "--memory",
+        metavar="SIZE",
+        help="What the examples may take at a time, such as 500MB or 2GB; default a quarter of "
+        "what is free. Beyond it they are looked at in chunks.",
+    )
     @click.option("--seed", metavar="N", type=int, help="Seed of the parameters and the shuffle.")
     @click.option("--dtype", type=click.Choice(DTYPES), help="Floating-point type of it all.")
     @click.option(
@@ -200,6 +209,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         model_path: str | None,
         activations: tuple[str, ...],
         batch_size: str | None,
+        memory: str | None,
         seed: int | None,
         dtype: str | None,
         assignments: tuple[str, ...],
@@ -210,6 +220,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             model_path,
             activations,
             batch_size,
+            memory,
             seed,
             dtype,
             assignments,

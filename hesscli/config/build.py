@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -10,13 +11,19 @@ from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
-from hesscli.problem.data import Dataset, load_dataset, select_batch, to_inputs
+from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
 from hesscli.problem.errors import InputError
 from hesscli.problem.keras_model import SIGMOID, SOFTMAX, KerasNetwork, read_numbers
-from hesscli.problem.memory import available_memory, readable_size
+from hesscli.problem.memory import (
+    available_memory,
+    chunk_size,
+    parse_size,
+    readable_size,
+)
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
+from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets
 
 
@@ -40,17 +47,19 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
         raise InputError(str(error)) from None
     dataset = _dataset(data) if examples is None else examples
     size = None if data.batch_size == "all" else data.batch_size
-    selected, targets = select_batch(dataset, size, data.offset, data.shuffle, config.seed)
+    order = select_order(dataset, size, data.offset, data.shuffle, config.seed)
     keras = None if config.model.keras is None else network_of(config.model.keras)
-    if keras is None or dataset.is_batch:
-        inputs = to_inputs(selected, dtype)
-    else:
-        inputs = keras.network_inputs(selected, dtype)
-    if inputs.shape[1] != config.model.inputs:
+    width = int(dataset.inputs.shape[1])
+    if width != config.model.inputs:
         raise InputError(
             f"model.inputs: {config.model.inputs}; {dataset.name} has examples of "
-            f"{inputs.shape[1]} values, so it must be {inputs.shape[1]}"
+            f"{width} values, so it must be {width}"
         )
+    read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
+    convert = partial(read, dtype=dtype)
+    stored = StoredInputs(dataset.inputs, order, convert, width, dtype)
+    chunk = _chunk(config, len(order), dtype)
+    targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
     if keras is not None:
@@ -61,12 +70,13 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
     return Problem(
         layers=layers,
-        inputs=inputs,
+        inputs=stored[:] if chunk is None else stored,
         targets=fit_targets(targets, config.loss.name, last.units, dtype, where),
         loss=config.loss,
         seed=config.seed,
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
+        chunk=chunk,
     )
 
 
@@ -87,6 +97,14 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
         for layer in problem.layers
     )
     return replace(problem, layers=layers, seed=seed)
+
+
+def _chunk(config: Config, examples: int, dtype: np.dtype[np.floating]) -> int | None:
+    """How many examples to hold at a time; None is all of them."""
+    memory = config.data.memory
+    limit = parse_size(memory) if isinstance(memory, str) else memory
+    widths = (config.model.inputs, *(layer.units for layer in config.model.layers))
+    return chunk_size(examples, widths, dtype.itemsize, limit)
 
 
 def _dataset(data: DataConfig) -> Dataset:

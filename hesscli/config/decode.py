@@ -24,6 +24,7 @@ from hesscli.config.schema import (
 from hesscli.problem import activations, data, initializers
 from hesscli.problem.errors import shown
 from hesscli.problem.initializers import Initializer
+from hesscli.problem.memory import parse_size
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     CHECK_METHODS,
@@ -93,6 +94,13 @@ def _batch_size(value: Any, path: Path) -> Any:
     if not _is_whole(value, 1):
         raise ConfigKeyError(path, f"{shown(value)}; it must be a whole number, 1 or more, or all")
     return value
+
+
+def _memory(value: Any, path: Path) -> str | int:
+    size = parse_size(value) if isinstance(value, str) else value
+    if not _is_whole(size, 1):
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a size such as 500MB or 2GB")
+    return value  # type: ignore[no-any-return]
 
 
 def number(value: Any, path: Path) -> float:
@@ -320,6 +328,7 @@ _data_record = _record(
         "batch_size": _batch_size,
         "offset": _integer(0),
         "shuffle": _boolean,
+        "memory": _optional(_memory),
         "inputs": _optional(_matrix),
         "targets": _optional(_targets),
     },

@@ -95,6 +95,11 @@ class DataConfig:
     shuffle: Annotated[
         bool, "true or false", "permute all examples with `seed` before `offset` is counted"
     ] = False
+    memory: Annotated[
+        str | int | None,
+        "a size such as 500MB or 2GB",
+        "what the examples may take at a time; without it a quarter of what is free",
+    ] = None
     inputs: Annotated[
         tuple[Row, ...] | None, "`[[…], …]`", "the examples themselves, in place of a source"
     ] = None

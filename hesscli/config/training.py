@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config, DataConfig
 from hesscli.problem.data import has_test_split
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Problem
+from hesscli.problem.stored import StoredInputs
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,6 @@ def build_training_data(config: Config) -> TrainingData:
 
 
 def _part(problem: Problem, examples: slice) -> Problem:
-    return replace(
-        problem,
-        inputs=np.ascontiguousarray(problem.inputs[examples]),
-        targets=problem.targets[examples],
-    )
+    stored = problem.inputs
+    part = stored.part(examples) if isinstance(stored, StoredInputs) else stored[examples].copy()
+    return replace(problem, inputs=part, targets=problem.targets[examples])

@@ -16,6 +16,8 @@ from hesscli.engines.pieces import pieces
 from hesscli.problem.network import Array
 
 Output = Callable[[Tensor, Tensor], Tensor]
+# A tape keeps some twenty arrays of this size, in every thread.
+_PIECE_BYTES = 8 * 2**20
 
 
 class _Block(HessianBlock):
@@ -47,7 +49,7 @@ class _Block(HessianBlock):
 
     def _matmat(self, V: Array) -> Array:
         result = np.empty(V.shape, dtype=self.dtype)
-        for start, stop in pieces(0, V.shape[1], self._bytes_each):
+        for start, stop in pieces(0, V.shape[1], self._bytes_each, _PIECE_BYTES):
             columns = np.ascontiguousarray(V[:, start:stop].T, dtype=self.dtype)
             if self._is_one_layers:
                 result[:, start:stop] = self._layer_products(columns)

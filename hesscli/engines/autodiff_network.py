@@ -43,7 +43,7 @@ class TensorflowNetwork:
         self.tf = tf
         self.activations = [activation(layer.activation) for layer in problem.layers]
         self._loss_function = loss_function(tf, problem.loss.name)
-        self._scale = tf.constant(problem.loss.scale(problem.examples), problem.dtype.name)
+        self._scale = tf.constant(problem.scale, problem.dtype.name)
         self.parameters: dict[str, Tensor] = {}
         for layer in problem.layers:
             self.parameters[f"{layer.name}/kernel"] = tf.constant(layer.kernel)

@@ -175,7 +175,8 @@ def _likeness(problem: Problem) -> Hashable:
         for layer in problem.layers
     )
     targets = problem.targets.shape, problem.targets.dtype.name
-    return layers, problem.loss, problem.dtype.name, problem.examples, targets
+    of = problem.examples, problem.total
+    return layers, problem.loss, problem.dtype.name, of, targets
 
 
 def _without_values(problem: Problem) -> Problem:

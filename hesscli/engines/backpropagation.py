@@ -22,6 +22,7 @@ from hesscli.engines.pieces import pieces
 from hesscli.problem.activations import derivatives
 from hesscli.problem.losses import loss_derivatives
 from hesscli.problem.network import Array, Layer, Problem, Targets
+from hesscli.problem.stored import StoredInputs
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ class Backpropagation:
                     g = g @ tensors[index][0].T
         return Descent(loss, gradient, f)
 
-    def outputs(self, parameters: Array, inputs: Array) -> Array:
+    def outputs(self, parameters: Array, inputs: Array | StoredInputs) -> Array:
         """The network's outputs f (N, c) for ``inputs`` (N, d), in pieces of bounded memory."""
         tensors = list(self._tensors(parameters))
         widest = max(self._problem.widths) * parameters.dtype.itemsize
         parts = []
         with np.errstate(over="ignore", invalid="ignore"):
             for start, stop in pieces(0, len(inputs), widest):
-                a = inputs[start:stop]
+                a: Array = inputs[start:stop]
                 for (W, b), sigma in zip(tensors, self._sigmas, strict=True):
                     a = sigma.value(a @ W if b is None else a @ W + b)
                 parts.append(a)

@@ -30,6 +30,9 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     take it as it is.
     """
 
+    # Whether rows and products may be asked for from several threads at once.
+    in_threads = True
+
     def __init__(self, parameter: str, layout: Layout, dtype: np.dtype[np.floating]) -> None:
         super().__init__(dtype=dtype, shape=(layout.size, layout.size))
         self.parameter = parameter
@@ -107,7 +110,8 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
                 "use rows() or products instead"
             )
         dense = np.zeros(self.shape, dtype=self.dtype)
-        for _ in in_threads(partial(self._fill, dense), self.row_pieces(_PIECE_BYTES)):
+        threads = None if self.in_threads else 1
+        for _ in in_threads(partial(self._fill, dense), self.row_pieces(_PIECE_BYTES), threads):
             pass
         return dense
 

@@ -246,7 +246,7 @@ class ChainRule:
 
     @property
     def _scale(self) -> np.floating:
-        scale: np.floating = self.problem.dtype.type(self.problem.loss.scale(self.problem.examples))
+        scale: np.floating = self.problem.dtype.type(self.problem.scale)
         return scale
 
     @property
@@ -255,7 +255,7 @@ class ChainRule:
         return derivatives(self.problem.layers[-1].activation).value(self.nodes[-1].z)
 
     def _forward(self) -> tuple[list[Array], list[Array], Array]:
-        a = self.problem.inputs
+        a = self.problem.batch
         inputs: list[Array] = []
         pre_activations: list[Array] = []
         for layer in self.problem.layers:

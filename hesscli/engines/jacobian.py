@@ -33,10 +33,13 @@ class JacobianBlock(ABC):
     def rows(self, start: int, stop: int) -> Array:
         """Rows ``start`` to ``stop``, (stop − start, P), without ever holding all of them."""
 
-    def row_name(self, row: int) -> str:
-        """The output that the row belongs to, as in ``f[3,7]``: output 7 of example 3."""
+    def row_name(self, row: int, before: int = 0) -> str:
+        """The output that the row belongs to, as in ``f[3,7]``: output 7 of example 3.
+
+        ``before`` counts the examples that come before those of the problem.
+        """
         example, output = divmod(row, self.outputs)
-        return f"f[{self.first_example + example},{output}]"
+        return f"f[{before + self.first_example + example},{output}]"
 
     def _examples_and_outputs(
         self, start: int, stop: int

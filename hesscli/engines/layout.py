@@ -178,7 +178,7 @@ def tensor_of(problem: Problem, name: str) -> str:
 def value_of(problem: Problem, parameter: str) -> Array:
     """The value of the parameters of a block, (P,)."""
     if parameter == INPUT:
-        return problem.inputs.reshape(-1)
+        return problem.batch.reshape(-1)
     example = input_example(parameter)
     if example is not None:
         chosen: Array = problem.inputs[example]

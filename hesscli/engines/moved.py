@@ -90,7 +90,7 @@ class MovedLoss:
         loss = loss_derivatives(problem.loss)
         self._loss: Callable[[Array, Targets], Array] = loss.value
         self._loss_gradient: Callable[[Array, Targets], Array] = loss.gradient
-        self._c = problem.loss.scale(problem.examples)
+        self._c = problem.scale
         a: Array = problem.inputs[chosen].astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
             for layer in layers[:lowest]:

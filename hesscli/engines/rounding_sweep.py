@@ -75,7 +75,7 @@ class ErrorSweep:
         self.u = float(np.finfo(engine.problem.dtype).eps) / 2
         # Below the smallest normal number TensorFlow's values become zero.
         self.tiny = float(np.finfo(engine.problem.dtype).tiny)
-        self.scale = engine.problem.loss.scale(engine.problem.examples)
+        self.scale = engine.problem.scale
         # Errors of S from the last layer down, as far as they were asked for.
         self._second: list[Array] = []
         with np.errstate(over="ignore", invalid="ignore"):

@@ -7,19 +7,28 @@ numbers.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.idx import find_idx_files, read_idx
 from hesscli.problem.network import Array, Targets
-from hesscli.problem.npz import RawArray, array_names, read_arrays, require_finite
+from hesscli.problem.npz import (
+    RawArray,
+    array_names,
+    read_arrays,
+    read_rows,
+    require_finite,
+    rows_in_file,
+)
 from hesscli.problem.problemfile import is_problem_file, read_batch
 from hesscli.problem.quiet import silenced
+from hesscli.problem.stored import FileRows
 
 EMBEDDED = "embedded"
 KERAS = "keras"
@@ -44,17 +53,19 @@ class Dataset:
 
     ``inputs`` is (M, d), uint8 pixels or floating-point numbers; ``targets`` is (M,) class
     labels, or (M, c) numbers in a problem file; ``name`` is what messages and results call it.
-    ``is_batch`` says that the inputs are a problem file's: a network's own, not images.
+    ``is_batch`` says that the inputs are a problem file's: a network's own, not images. What is
+    large stays in its file (FileRows); only what is selected of it is read, and looked at.
     """
 
-    inputs: RawArray
-    targets: Targets
+    inputs: RawArray | FileRows
+    targets: Targets | FileRows
     name: str
     is_batch: bool = False
 
     def __post_init__(self) -> None:
-        self.inputs.setflags(write=False)
-        self.targets.setflags(write=False)
+        for array in (self.inputs, self.targets):
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
 
     @property
     def examples(self) -> int:
@@ -65,9 +76,9 @@ def load_dataset(source: str, split: str) -> Dataset:
     """The images and labels of ``split`` (``train`` or ``test``) of ``source``.
 
     ``source`` is ``embedded``, ``keras``, or the path (``~`` is expanded) of a Keras-layout
-    ``.npz`` file, of a folder with the MNIST IDX files, or of a problem file, which has no
-    splits. Raises InputError where the source is missing, damaged, or holds anything but finite
-    images with one integer label each.
+    ``.npz`` file, of a folder with the MNIST IDX files or with the same arrays as .npy files, or
+    of a problem file, which has no splits. Raises InputError where the source is missing, damaged,
+    or holds anything but finite images with one integer label each.
     """
     if split not in SPLITS:
         raise InputError(f"data.split: {split!r} is unknown; it must be train or test")
@@ -77,7 +88,7 @@ def load_dataset(source: str, split: str) -> Dataset:
         return _load_keras(split)
     path = os.path.expanduser(source)
     if os.path.isdir(path):
-        return _load_idx(source, split)
+        return _load_folder(source, split)
     if not os.path.lexists(path):
         raise InputError(f"{source}: no such file or folder; {_SOURCES}")
     if is_problem_file(source):
@@ -97,7 +108,7 @@ def dataset_files(source: str, split: str) -> tuple[str, ...]:
         cache = keras_file()
         return (cache,) if os.path.isfile(cache) else ()
     if os.path.isdir(os.path.expanduser(source)):
-        return find_idx_files(source, split)
+        return npy_files(source, split) or find_idx_files(source, split)
     return (source,)
 
 
@@ -110,17 +121,16 @@ def has_test_split(source: str) -> bool:
         return True
     try:
         if os.path.isdir(path):
-            find_idx_files(source, "test")
-            return True
+            return bool(npy_files(source, "test") or find_idx_files(source, "test"))
         return {"x_test", "y_test"} <= set(array_names(source))
     except InputError:
         return False
 
 
-def select_batch(
+def select_order(
     dataset: Dataset, batch_size: int | None, offset: int, shuffle: bool, seed: int
-) -> tuple[RawArray, Targets]:
-    """``batch_size`` examples from ``offset`` on, as stored: inputs (N, d) and their targets.
+) -> range | NDArray[np.intp]:
+    """The rows of ``batch_size`` examples from ``offset`` on.
 
     A batch size of None takes every example from ``offset`` on. With ``shuffle`` the whole set
     is permuted by ``np.random.default_rng(seed)`` first. Raises InputError where the batch does
@@ -141,9 +151,15 @@ def select_batch(
         )
     if shuffle and seed < 0:
         raise InputError(f"seed: {seed} is negative; it must be 0 or more")
-    order = np.random.default_rng(seed).permutation(examples) if shuffle else np.arange(examples)
-    selected = order[offset : offset + size]
-    return dataset.inputs[selected], dataset.targets[selected]
+    if not shuffle:
+        return range(offset, offset + size)
+    order = np.random.default_rng(seed).permutation(examples)[offset : offset + size]
+    return np.asarray(order, dtype=np.intp)
+
+
+def labels(targets: Targets) -> Targets:
+    """A copy of targets: integers as int64, others as they are."""
+    return targets.astype(np.int64 if targets.dtype.kind in "iu" else targets.dtype)
 
 
 def to_inputs(selected: RawArray, dtype: DTypeLike) -> Array:
@@ -153,6 +169,8 @@ def to_inputs(selected: RawArray, dtype: DTypeLike) -> Array:
     Raises InputError where a number is beyond the range of ``dtype``.
     """
     precision = np.dtype(dtype)
+    # A set that is held was looked at when it was read.
+    selected = _pixels(selected, "data.source: the selected inputs")
     with np.errstate(over="ignore"):
         inputs: Array = selected.reshape(len(selected), -1).astype(precision)
     if selected.dtype.kind in "iu":
@@ -186,8 +204,23 @@ def _load_embedded(split: str) -> Dataset:
 
 def _load_npz(path: str, split: str, name: str) -> Dataset:
     images, labels = f"x_{split}", f"y_{split}"
-    arrays = read_arrays(path, (images, labels), _LAYOUTS)
+    arrays = read_rows(path, (images, labels), _LAYOUTS)
     return _dataset(arrays[images], arrays[labels], name, f"{path}: {images}", f"{path}: {labels}")
+
+
+def npy_files(folder: str, split: str) -> tuple[str, str] | None:
+    """The paths of the images and labels of ``split`` in ``folder``, where they are .npy files."""
+    images, labels = (os.path.join(folder, f"{kind}_{split}.npy") for kind in "xy")
+    found = all(os.path.isfile(os.path.expanduser(path)) for path in (images, labels))
+    return (images, labels) if found else None
+
+
+def _load_folder(folder: str, split: str) -> Dataset:
+    files = npy_files(folder, split)
+    if files is None:
+        return _load_idx(folder, split)
+    images, labels = files
+    return _dataset(rows_in_file(images, images), rows_in_file(labels, labels), folder, *files)
 
 
 def _load_idx(folder: str, split: str) -> Dataset:
@@ -222,7 +255,11 @@ def _download_keras(split: str) -> Dataset:
 
 
 def _dataset(
-    images: RawArray, labels: RawArray, name: str, images_at: str, labels_at: str
+    images: RawArray | FileRows,
+    labels: RawArray | FileRows,
+    name: str,
+    images_at: str,
+    labels_at: str,
 ) -> Dataset:
     if images.ndim < 2:
         raise InputError(
@@ -235,14 +272,17 @@ def _dataset(
             f"{images_at} holds {len(images)} images but {labels_at} holds {len(labels)} labels; "
             "there must be one label for each image"
         )
-    if images.size == 0:
+    if 0 in images.shape:
         raise InputError(
             f"{images_at} is empty, of shape {images.shape}; at least one image is needed"
         )
     if labels.dtype.kind not in "iu":
         raise InputError(f"{labels_at} is of type {labels.dtype}; labels must be integers")
-    pixels = _pixels(images, images_at).reshape(len(images), -1)
-    return Dataset(pixels, labels.astype(np.int64), name)
+    if isinstance(images, np.ndarray):
+        images = _pixels(images, images_at)
+    if isinstance(labels, np.ndarray):
+        labels = labels.astype(np.int64)
+    return Dataset(images.reshape(len(images), math.prod(images.shape[1:])), labels, name)
 
 
 def _pixels(images: RawArray, where: str) -> RawArray:

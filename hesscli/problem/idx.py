@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.npz import MAX_ARRAY_BYTES
+from hesscli.problem.stored import LARGE_BYTES, FileRows
 
 Pixels = NDArray[np.uint8]
 
@@ -37,8 +38,10 @@ def find_idx_files(folder: str, split: str) -> tuple[str, str]:
     return _find(folder, f"{prefix}-images", 3), _find(folder, f"{prefix}-labels", 1)
 
 
-def read_idx(path: str, dimensions: int) -> Pixels:
+def read_idx(path: str, dimensions: int) -> Pixels | FileRows:
     """The uint8 array of ``dimensions`` dimensions in the IDX file ``path``, gzipped if ``.gz``.
+
+    A large one that is not gzipped stays in its file.
 
     Raises InputError where the file cannot be read, is damaged, is of another kind or holds
     another number of bytes than its header declares.
@@ -73,13 +76,18 @@ def _find(folder: str, stem: str, dimensions: int) -> str:
     )
 
 
-def _read(stream: BinaryIO | gzip.GzipFile, path: str, dimensions: int) -> Pixels:
+def _read(stream: BinaryIO | gzip.GzipFile, path: str, dimensions: int) -> Pixels | FileRows:
     expected = _UNSIGNED_BYTES + dimensions
     (magic,) = struct.unpack(">I", stream.read(4))
     if magic != expected:
         raise InputError(f"{path}: IDX magic number {magic}; it must be {expected}")
     shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
     declared = math.prod(shape)
+    if declared > LARGE_BYTES and not isinstance(stream, gzip.GzipFile):
+        start = stream.tell()
+        if os.fstat(stream.fileno()).st_size - start == declared:
+            file = os.path.expanduser(path)
+            return FileRows(path, file, start, shape, np.dtype(np.uint8))
     if declared > MAX_ARRAY_BYTES:
         raise InputError(
             f"{path}: the header declares shape {shape}, {declared / 2**30:.1f} GiB; "

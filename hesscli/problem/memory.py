@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB)?")
+_UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# Larger chunks are no faster: what is computed of an example leaves the cache before it is used.
+_LARGEST_CHUNK = 8192
+# What the examples may take where nobody says: this share of what is free.
+_SHARE_OF_EXAMPLES = 0.25
+# What an example costs while it is looked at, measured as the peak of the checks: so many numbers
+# of the problem's type for each input and each unit, and doubles for the rounding errors beside.
+_NUMBERS_OF_AN_INPUT, _NUMBERS_OF_A_UNIT = 4, 16
+_DOUBLES_OF_AN_INPUT, _DOUBLES_OF_A_UNIT = 3, 16
+# Of narrow layers the Hessian S (units, units) of every example is held, with its terms' and its
+# errors'; of wide ones never, because there entries are not compared.
+_NARROW, _DOUBLES_OF_S = 64, 12
 
 
 def available_memory() -> int | None:
@@ -29,3 +44,31 @@ def readable_size(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def parse_size(text: str) -> int | None:
+    """The bytes that ``500MB`` or ``2 GB`` means, in decimal units; None for other text."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        return None
+    return int(float(match[1]) * _UNITS[match[2] or "B"])
+
+
+def chunk_size(
+    examples: int, widths: Sequence[int], itemsize: int, memory: int | None
+) -> int | None:
+    """How many of the examples of a network with ``widths`` to look at together; None is all.
+
+    ``memory`` is what they may take in bytes; None is a quarter of what is free. A chunk is a
+    power of two, so that a little more or less free memory leaves the last digits as they are.
+    """
+    if memory is None:
+        available = available_memory()
+        memory = 2**62 if available is None else int(_SHARE_OF_EXAMPLES * available)
+    inputs, units = widths[0], sum(widths[1:])
+    each = itemsize * (_NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * units)
+    each += 8 * (_DOUBLES_OF_AN_INPUT * inputs + _DOUBLES_OF_A_UNIT * units)
+    each += 8 * _DOUBLES_OF_S * max((w * w for w in widths[1:] if w <= _NARROW), default=0)
+    if examples * each <= memory:
+        return None
+    return min(_LARGEST_CHUNK, 1 << max(0, (memory // each).bit_length() - 1))

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.problem.stored import StoredInputs
+
 Array = NDArray[np.floating]
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
 Targets = NDArray[Any]
@@ -75,22 +77,30 @@ class Problem:
     read-only: every witness sees the same ones. ``notes`` are sentences that every result
     repeats, on what was done to make the problem; ``weights`` is the file that the parameters are
     from, None where ``seed`` drew them.
+
+    ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
+    them only, a chunk or one worker's share: their Hessians add up to that of the whole. ``chunk``
+    says how many examples are to be held at a time; None is all of them. With it ``inputs`` may
+    be StoredInputs, which are read in slices.
     """
 
     layers: tuple[Layer, ...]
-    inputs: Array
+    inputs: Array | StoredInputs
     targets: Targets
     loss: Loss = field(default_factory=Loss)
     seed: int | None = None
     notes: tuple[str, ...] = ()
     weights: str | None = None
+    part_of: int | None = None
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         for array in self._arrays():
             array.setflags(write=False)
 
     def _arrays(self) -> Iterator[NDArray[np.generic]]:
-        yield self.inputs
+        if isinstance(self.inputs, np.ndarray):
+            yield self.inputs
         yield self.targets
         for layer in self.layers:
             yield layer.kernel
@@ -103,7 +113,33 @@ class Problem:
 
     @property
     def examples(self) -> int:
+        """How many examples the batch has."""
         return int(self.inputs.shape[0])
+
+    @property
+    def total(self) -> int:
+        """How many examples the loss is the mean or sum of."""
+        return self.examples if self.part_of is None else self.part_of
+
+    @property
+    def scale(self) -> float:
+        """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""
+        return self.loss.scale(self.total)
+
+    @property
+    def batch(self) -> Array:
+        """``inputs`` as an array (N, d_0); those that are stored are read."""
+        return self.inputs[:]
+
+    def part(self, start: int, stop: int) -> Problem:
+        """The examples from ``start`` to ``stop``, held, as a part of the whole sum."""
+        return replace(
+            self,
+            inputs=self.inputs[start:stop],
+            targets=self.targets[start:stop],
+            part_of=self.total,
+            chunk=None,
+        )
 
     @property
     def parameter_count(self) -> int:

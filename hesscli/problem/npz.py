@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from hesscli.problem.errors import InputError, reason
+from hesscli.problem.stored import LARGE_BYTES, FileRows
 
 RawArray = NDArray[Any]
 
@@ -74,6 +75,52 @@ def read_arrays(path: str, names: Sequence[str], layout: str) -> dict[str, RawAr
     return arrays
 
 
+def read_rows(path: str, names: Sequence[str], layout: str) -> dict[str, RawArray | FileRows]:
+    """The arrays called ``names`` as ``read_arrays`` gives them, but large ones stay in the file.
+
+    Those are the ones of more than LARGE_BYTES that are stored as they are, as ``numpy.savez``
+    does: whether their numbers are finite, and the archive's checksum, is then not looked at.
+    """
+    arrays: dict[str, RawArray | FileRows] = {}
+    with _opened(path) as archive:
+        members = _members(archive)
+        for name in names:
+            info = members.get(name)
+            rows = None if info is None else _rows_of(archive, info, path, f"{path}: {name}")
+            if rows is not None:
+                arrays[name] = rows
+    rest = [name for name in names if name not in arrays]
+    return {**arrays, **read_arrays(path, rest, layout)}
+
+
+def rows_in_file(path: str, where: str) -> RawArray | FileRows:
+    """The array of an ``.npy`` file, which stays there where it is large.
+
+    Raises InputError where the file is missing or damaged, or holds anything but numbers.
+    """
+    expanded = os.path.expanduser(path)
+    try:
+        with open(expanded, "rb") as stream:
+            shape, dtype, in_c_order = _read_header(stream)
+            start, size = stream.tell(), os.fstat(stream.fileno()).st_size
+            declared = _require_numbers(shape, dtype, size - start, where)
+            if declared > LARGE_BYTES and in_c_order and shape:
+                return FileRows(where, expanded, start, shape, dtype)
+            stream.seek(0)
+            array: RawArray = npy.read_array(stream, allow_pickle=False)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({reason(error)}); a readable .npy file is needed"
+        ) from error
+    except DAMAGE as error:
+        raise InputError(
+            f"{path}: damaged or not an .npy file ({reason(error)}); "
+            "an .npy file as numpy.save writes it is needed"
+        ) from error
+    require_finite(array, where)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def require_finite(array: RawArray, where: str) -> None:
     """Raises InputError with the first index where ``array`` is NaN or infinite."""
     if array.dtype.kind != "f":
@@ -120,10 +167,46 @@ def _listing(members: dict[str, zipfile.ZipInfo]) -> str:
     return f"it holds {shown}{', …' if len(members) > _NAMES_SHOWN else ''}"
 
 
+def _rows_of(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, where: str
+) -> FileRows | None:
+    """A large member as rows of the file; None where it is to be read."""
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size <= LARGE_BYTES:
+        return None
+    with archive.open(info) as member:
+        shape, dtype, in_c_order = _read_header(member)
+        header = member.tell()
+    _require_numbers(shape, dtype, info.file_size - header, where)
+    expanded = os.path.expanduser(path)
+    with open(expanded, "rb") as stream:
+        # The local header: 30 bytes, of which the last four are the lengths of what follows.
+        stream.seek(info.header_offset)
+        name, extra = struct.unpack("<26x2H", stream.read(30))
+        start = info.header_offset + 30 + name + extra + header
+        size = os.fstat(stream.fileno()).st_size
+    if not in_c_order or not shape or start + info.file_size - header > size:
+        return None
+    return FileRows(where, expanded, start, shape, dtype)
+
+
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> RawArray:
     with archive.open(info) as member:
-        shape, dtype = _read_header(member)
+        shape, dtype, _ = _read_header(member)
         stored = info.file_size - member.tell()
+    _require_numbers(shape, dtype, stored, where, limit=MAX_ARRAY_BYTES)
+    with archive.open(info) as member:
+        array: RawArray = npy.read_array(member, allow_pickle=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _require_numbers(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    stored: int,
+    where: str,
+    limit: int | None = None,
+) -> int:
+    """The bytes that a header declares; InputError where it is no array of as many numbers."""
     if dtype.hasobject:
         raise InputError(
             f"{where} holds Python objects, which are never unpickled; "
@@ -134,28 +217,27 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) ->
             f"{where} is of type {dtype}; integers or floating-point numbers are needed"
         )
     declared = math.prod(shape) * dtype.itemsize
-    if declared > MAX_ARRAY_BYTES:
+    if limit is not None and declared > limit:
         raise InputError(
             f"{where} declares shape {shape} of {dtype}, {declared / 2**30:.1f} GiB; "
-            f"at most {MAX_ARRAY_BYTES / 2**30:g} GiB are read"
+            f"at most {limit / 2**30:g} GiB are read"
         )
     if declared != stored:
         raise InputError(
             f"{where} declares {declared} bytes for shape {shape} of {dtype} but {stored} bytes "
             "are stored; the two must be equal"
         )
-    with archive.open(info) as member:
-        array: RawArray = npy.read_array(member, allow_pickle=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return declared
 
 
-def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Shape and type, and whether the numbers are in C order."""
     version = npy.read_magic(member)
     if version == (1, 0):
-        shape, _, dtype = npy.read_array_header_1_0(member)
+        shape, by_columns, dtype = npy.read_array_header_1_0(member)
     elif version == (2, 0):
-        shape, _, dtype = npy.read_array_header_2_0(member)
+        shape, by_columns, dtype = npy.read_array_header_2_0(member)
     else:
         # Version 3.0 exists only for structured types with non-Latin field names.
         raise ValueError(f"array format version {version[0]}.{version[1]}")
-    return shape, dtype
+    return shape, dtype, not by_columns

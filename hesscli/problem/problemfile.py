@@ -104,7 +104,7 @@ def save_problem(
     The arrays of ``training`` are written as ``train/`` and their name. Raises InputError where
     the file cannot be written.
     """
-    arrays: dict[str, RawArray] = {"inputs": problem.inputs, "targets": problem.targets}
+    arrays: dict[str, RawArray] = {"inputs": problem.batch, "targets": problem.targets}
     for layer in problem.layers:
         arrays[f"{layer.name}/kernel"] = layer.kernel
         if layer.bias is not None:

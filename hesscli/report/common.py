@@ -23,7 +23,8 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     if problem.weights is not None:
         origin = f" · weights {os.path.basename(problem.weights)}"
     size = f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}"
-    return "\n".join((f"{size}{origin}", *problem.notes))
+    chunks = () if problem.chunk is None else (f"{problem.chunk:,} examples at a time",)
+    return "\n".join((f"{size}{origin}", *chunks, *problem.notes))
 
 
 def preamble(

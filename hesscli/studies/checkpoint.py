@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,10 +21,12 @@ import numpy as np
 from hesscli.config.schema import TrainConfig
 from hesscli.engines.backpropagation import parameter_vector, with_parameters
 from hesscli.engines.layout import NETWORK, layout_of
+from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Array, Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import read_parameters, read_training, save_problem
+from hesscli.problem.stored import StoredInputs
 from hesscli.studies.measurement import LayerCurvature, Measurement
 
 _VERSION = 1
@@ -167,9 +170,11 @@ def _damaged(path: str) -> str:
     return f"{path}: a damaged checkpoint; one as train --checkpoint writes it is needed"
 
 
-def _digest(*arrays: RawArray) -> str:
+def _digest(*arrays: RawArray | StoredInputs) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        # Stored examples are read a few at a time.
+        for low, high in pieces(0, len(array), array.dtype.itemsize * math.prod(array.shape[1:])):
+            digest.update(np.ascontiguousarray(array[low:high]).data)
     return digest.hexdigest()

@@ -127,9 +127,12 @@ def check_entries(
         return _largest(rows), residuals
 
     row_pieces = reference.row_pieces(_PIECE_BYTES, row_bytes)
+    threads = None if reference.in_threads else 1
     progress(reference.parameter, 0, size)
     for (_, done), (of_rows, residuals) in zip(
-        row_pieces, in_threads(compared, row_pieces), strict=True
+        row_pieces,
+        in_threads(compared, row_pieces, threads),
+        strict=True,
     ):
         largest = float(np.maximum(largest, of_rows))
         for tally, found in zip(tallies, residuals, strict=True):

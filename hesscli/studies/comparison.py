@@ -90,7 +90,7 @@ def compare(
     """
     rows = [
         _compared_block(witnesses, subject, options, progress)
-        for witnesses, subject in each_subject(problems, options)
+        for witnesses, subject in each_subject(problems, options, progress)
     ]
     first = problems[0]
     return Comparison(

@@ -32,7 +32,10 @@ class Environment:
 
 @dataclass(frozen=True)
 class ProblemSummary:
-    """The size and origin of a problem, without its arrays."""
+    """The size and origin of a problem, without its arrays.
+
+    ``chunk`` is how many examples were looked at at a time; None where all were.
+    """
 
     examples: int
     widths: tuple[int, ...]
@@ -43,6 +46,7 @@ class ProblemSummary:
     seed: int | None
     notes: tuple[str, ...] = ()
     weights: str | None = None
+    chunk: int | None = None
 
 
 def environment(problem: Problem) -> Environment:
@@ -60,7 +64,7 @@ def environment(problem: Problem) -> Environment:
 def summary(problem: Problem) -> ProblemSummary:
     """What ``problem`` is, without its arrays."""
     return ProblemSummary(
-        examples=problem.examples,
+        examples=problem.total,
         widths=problem.widths,
         layers=problem.layer_names,
         parameters=problem.parameter_count,
@@ -69,6 +73,7 @@ def summary(problem: Problem) -> ProblemSummary:
         seed=problem.seed,
         notes=problem.notes,
         weights=problem.weights,
+        chunk=problem.chunk,
     )
 
 

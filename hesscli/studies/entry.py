@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.block import Engine
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.finite import FiniteDifferences
 from hesscli.engines.layout import (
     INPUT,
     NETWORK,
@@ -20,7 +17,14 @@ from hesscli.engines.layout import (
     layout_of,
     tensor_of,
 )
-from hesscli.engines.rounding import RoundingFloor
+from hesscli.engines.summed import (
+    ChainRuleEngine,
+    autodiff_of,
+    chain_rule_of,
+    floor_of,
+    require_held,
+)
+from hesscli.engines.summed_finite import finite_of
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check
@@ -170,7 +174,9 @@ def _place(problem: Problem, first: str, second: str) -> _Place:
 
 
 def _entry_of(problem: Problem, place: _Place, rtol: float | None) -> EntryOf:
-    chain_rule, autodiff = ChainRule(problem), Autodiff(problem)
+    if place.block.startswith(INPUT):
+        require_held(problem, "an input belongs to one of them")
+    chain_rule, autodiff = chain_rule_of(problem), autodiff_of(problem)
     floor = _floor(chain_rule, place)
     rtol = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
 
@@ -212,7 +218,7 @@ def _finite(
     rtol: float,
     floor: float,
 ) -> FiniteEntry:
-    block = FiniteDifferences(problem).hessian(place.block)
+    block = finite_of(problem).hessian(place.block)
     values, errors = block.product_with_error(unit.astype(np.float64)[:, None])
     value, error = float(values[place.column, 0]), float(errors[place.column, 0])
     name = f"{place.names[0]}, {place.names[1]}"
@@ -239,11 +245,11 @@ def _term(
     return EntryTerm(term, autodiff, chain_rule, check)
 
 
-def _floor(chain_rule: ChainRule, place: _Place) -> float:
+def _floor(chain_rule: ChainRuleEngine, place: _Place) -> float:
     """What rounding leaves uncertain; nothing between two examples, where nothing is rounded."""
     if place.separate_examples:
         return 0.0
-    floors = RoundingFloor(chain_rule).entries(place.block)
+    floors = floor_of(chain_rule).entries(place.block)
     groups = [
         int(place.layout.groups_of(index, index + 1)[0]) for index in (place.row, place.column)
     ]

@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import Layout, layout_of
 from hesscli.engines.pieces import pieces
+from hesscli.engines.summed import ChainRuleEngine, chain_rule_of
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.files import check_writable, replacing, replacing_by_name
 from hesscli.problem.memory import readable_size
@@ -121,7 +121,7 @@ def export_block(
         "names": _names(layout),
         "configuration": configuration,
     }
-    block = _term_of(ChainRule(problem), term, parameter)
+    block = _term_of(chain_rule_of(problem), term, parameter)
     contents = _Contents(lambda: _finite_rows(block, start, stop, progress), shape, dtype, about)
     writer(contents, path)
     files = (path, _beside(path)) if writer is _write_npy else (path,)
@@ -191,7 +191,7 @@ def _names(layout: Layout) -> list[str] | None:
     return [layout.name_of(index) for index in range(layout.size)]
 
 
-def _term_of(engine: ChainRule, term: Term, parameter: str) -> HessianBlock:
+def _term_of(engine: ChainRuleEngine, term: Term, parameter: str) -> HessianBlock:
     of = {
         "hessian": engine.hessian,
         "gauss-newton": engine.gauss_newton,

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.finite import FiniteHessian
 from hesscli.engines.pieces import pieces
+from hesscli.engines.summed_finite import FiniteBlock
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 from hesscli.studies.checks import Check, relative
@@ -59,7 +59,7 @@ def check_finite_form(
 
 
 def check_finite_entries(
-    exact: HessianBlock, finite: FiniteHessian, floor: Array, rtol: float, progress: Progress
+    exact: HessianBlock, finite: FiniteBlock, floor: Array, rtol: float, progress: Progress
 ) -> Check:
     """Every entry; ``floor`` (groups, groups) is as in hesscli.studies.checks."""
     size = exact.shape[0]
@@ -79,7 +79,7 @@ def check_finite_entries(
 
 
 def check_finite_products(
-    exact: HessianBlock, finite: FiniteHessian, floor: Array, rtol: float, progress: Progress
+    exact: HessianBlock, finite: FiniteBlock, floor: Array, rtol: float, progress: Progress
 ) -> Check:
     """H·v in RANDOM_DIRECTIONS normal directions, the same ones each time."""
     size = exact.shape[0]

@@ -11,11 +11,15 @@ from typing import Literal
 
 import numpy as np
 
+from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.autodiff_first import AutodiffFirst
 from hesscli.engines.chainfirst import ChainFirst
+from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.jacobian import FirstOrderEngine, JacobianBlock
 from hesscli.engines.layout import INPUT, Layout, layout_of
 from hesscli.engines.pieces import pieces
+from hesscli.engines.rounding import RoundingFloor
+from hesscli.engines.summed import Chunks
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import Check, frobenius_norm
@@ -95,7 +99,7 @@ def verify_first(
     leaves the range of the dtype, InputError where the options name no block.
     """
     rows = []
-    for witnesses, subject in each_subject(problems, options):
+    for witnesses, subject in each_subject(problems, options, progress):
         problem = witnesses.problem
         activation = problem.hidden_activation
         shape = _shape(problem, of, subject)
@@ -126,44 +130,64 @@ def _shape(problem: Problem, of: FirstDerivative, subject: Subject) -> tuple[int
     return (*(problem.examples * c for c in outputs), subject.size)
 
 
-def _engines(witnesses: Witnesses) -> tuple[FirstOrderEngine, FirstOrderEngine]:
-    return ChainFirst(witnesses.chain_rule), AutodiffFirst(witnesses.autodiff)
+@dataclass(frozen=True)
+class _Engines:
+    """Both witnesses' first derivatives of a problem that is held, and their floors."""
+
+    autodiff: FirstOrderEngine
+    chain_rule: FirstOrderEngine
+    floor: RoundingFloor
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Engines:
+        chain_rule = ChainRule(problem)
+        floor = RoundingFloor(chain_rule)
+        return cls(AutodiffFirst(Autodiff(problem)), ChainFirst(chain_rule), floor)
+
+    def gradient(self, name: str) -> Array:
+        """Autodiff's and the chain rule's gradient, and their floor: (3, P)."""
+        found = (self.autodiff.gradient(name), self.chain_rule.gradient(name))
+        return np.stack([*found, self.floor.gradient(name)])
 
 
 def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
-    ours, theirs = _engines(witnesses)
+    problem = witnesses.problem
+    chunks = Chunks(problem, witnesses.watch)
+    held = _Engines.of(problem) if problem.chunk is None else None
     for name in subject.parameters:
-        layout = layout_of(witnesses.problem, name)
-        yield _Piece(
-            0,
-            theirs.gradient(name)[None, :],
-            ours.gradient(name)[None, :],
-            witnesses.floor.gradient(name)[None, :],
-            partial(_gradient_names, layout),
-        )
+        of_all = held.gradient if held else partial(_summed_gradient, chunks)
+        rows = of_all(name)
+        theirs, ours = rows[:2, None].astype(problem.dtype, copy=False)
+        yield _Piece(0, theirs, ours, rows[2:], partial(_gradient_names, layout_of(problem, name)))
+
+
+def _summed_gradient(chunks: Chunks, name: str) -> Array:
+    return chunks.sum(lambda part: _Engines.of(part).gradient(name))
 
 
 def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
-    ours, theirs = _engines(witnesses)
-    for name in subject.parameters:
-        J, reference = ours.jacobian(name), theirs.jacobian(name)
-        floor = witnesses.floor.jacobian(name)
-        for start, stop in pieces(0, J.shape[0], J.shape[1] * J.dtype.itemsize):
-            yield _Piece(
-                start,
-                reference.rows(start, stop),
-                J.rows(start, stop),
-                floor.rows(start, stop),
-                partial(_jacobian_names, J),
-            )
+    problem = witnesses.problem
+    for first, part in Chunks(problem).parts():
+        engines = _Engines.of(part)
+        for name in subject.parameters:
+            J, reference = engines.chain_rule.jacobian(name), engines.autodiff.jacobian(name)
+            floor = engines.floor.jacobian(name)
+            for start, stop in pieces(0, J.shape[0], J.shape[1] * J.dtype.itemsize):
+                yield _Piece(
+                    start,
+                    reference.rows(start, stop),
+                    J.rows(start, stop),
+                    floor.rows(start, stop),
+                    partial(_jacobian_names, J, first),
+                )
 
 
 def _gradient_names(layout: Layout, _: int, column: int) -> tuple[str, str]:
     return "L", layout.name_of(column)
 
 
-def _jacobian_names(J: JacobianBlock, row: int, column: int) -> tuple[str, str]:
-    return J.row_name(row), J.layout.name_of(column)
+def _jacobian_names(J: JacobianBlock, first: int, row: int, column: int) -> tuple[str, str]:
+    return J.row_name(row, first), J.layout.name_of(column)
 
 
 _PIECES: Mapping[FirstDerivative, Callable[[Witnesses, Subject], Iterator[_Piece]]] = (

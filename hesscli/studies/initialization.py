@@ -18,6 +18,7 @@ from hesscli.config.schema import ModelConfig
 from hesscli.engines.chainfirst import ChainFirst
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import layout_of
+from hesscli.engines.summed import require_held
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
@@ -157,6 +158,7 @@ def require_drawn(model: ModelConfig) -> None:
 
 def require_pairs(problem: Problem) -> None:
     """Raises InputError beyond the batch whose pairs of examples are summed over."""
+    require_held(problem, "norms are exact sums over pairs of them")
     if problem.examples > LARGEST_BATCH:
         raise InputError(
             f"data.batch_size: {problem.examples}; norms are exact sums over pairs of examples, "

@@ -96,7 +96,7 @@ def measure(
     """
     engine = ChainRule(problem)
     theta = parameter_vector(problem.layers)
-    at = Backpropagation(problem).descent(theta, problem.inputs, problem.targets)
+    at = Backpropagation(problem).descent(theta, problem.batch, problem.targets)
     if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
         raise NumericalError(
             f"the loss or its gradient leaves the range of {problem.dtype}; use smaller weights"

@@ -69,8 +69,9 @@ def check_probes(
     task = f"{reference.parameter} probes"
     progress(task, 0, probes)
     probe_pieces = list(pieces(0, probes, size * dtype.itemsize))
+    threads = None if reference.in_threads else 1
     for (_, done), (of_piece, of_rounding) in zip(
-        probe_pieces, in_threads(compared, probe_pieces), strict=True
+        probe_pieces, in_threads(compared, probe_pieces, threads), strict=True
     ):
         norms.append(of_piece)
         floors += of_rounding

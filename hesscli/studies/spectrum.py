@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.summed import chain_rule_of
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Problem
 from hesscli.studies.context import (
@@ -78,7 +78,7 @@ def spectrum(
     total = len(problems) * len(names)
     rows: list[BlockSpectrum] = []
     for problem in problems:
-        engine = ChainRule(problem)
+        engine = chain_rule_of(problem)
         for layer, parameter in names:
             task = f"{problem.hidden_activation} {parameter}"
             show = partial(_show, progress, task, len(rows), total)

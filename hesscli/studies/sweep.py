@@ -13,6 +13,7 @@ from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.pieces import pieces
 from hesscli.engines.quantities import NodeKind, Quantity, quantities
 from hesscli.engines.rounding import RoundingFloor
+from hesscli.engines.summed import Chunks
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array, Problem
@@ -121,57 +122,73 @@ def sweep(
     rows: list[SweptNode] = []
     inputs: list[SweptInput] = []
     for problem in problems:
-        sweeper = _Sweeper(problem, rtol)
-        rows += [sweeper.swept(quantity, progress) for quantity in quantities(problem)]
-        if with_inputs and problem.widths[0] <= SHOWN_INPUTS:
-            examples = min(problem.examples, SHOWN_EXAMPLES)
-            inputs += [sweeper.swept_input(example) for example in range(examples)]
+        _require_memory(problem)
+        rtol_here = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
+        nodes = [_Node(problem, quantity, rtol_here) for quantity in quantities(problem)]
+        for before, part in Chunks(problem).parts():
+            sweeper = _Sweeper(part)
+            for node in nodes:
+                sweeper.sweep(node, before, progress)
+            if before == 0 and with_inputs and problem.widths[0] <= SHOWN_INPUTS:
+                examples = min(part.examples, SHOWN_EXAMPLES)
+                inputs += [sweeper.swept_input(example) for example in range(examples)]
+        rows += [node.swept() for node in nodes]
     first = problems[0]
     return Sweep(
         environment(first), summary(first), tuple(rows), tuple(inputs) if with_inputs else None
     )
 
 
-class _Sweeper:
-    """Both witnesses of one problem."""
+class _Node:
+    """What is found at one node, example by example."""
 
-    def __init__(self, problem: Problem, rtol: float | None) -> None:
-        _require_memory(problem)
+    def __init__(self, problem: Problem, quantity: Quantity, rtol: float) -> None:
         self.problem = problem
-        self.rtol = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
+        self.quantity = quantity
+        self.label = _label(problem, quantity)
+        self.norms = dict.fromkeys("gIOS", 0.0)
+        self.tallies = _Tally(quantity.name, rtol), _Tally(quantity.name, rtol)
+
+    def swept(self) -> SweptNode:
+        return SweptNode(
+            activation=self.problem.hidden_activation,
+            label=self.label,
+            kind=self.quantity.kind,
+            quantity=self.quantity.name,
+            shape=(self.problem.examples, self.quantity.width),
+            g_norm=self.norms["g"],
+            I_norm=self.norms["I"],
+            O_norm=self.norms["O"],
+            S_norm=self.norms["S"],
+            g_check=self.tallies[0].check(),
+            S_check=self.tallies[1].check(),
+        )
+
+
+class _Sweeper:
+    """Both witnesses of a problem that is held, all of it or a part."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
         self.chain_rule = ChainRule(problem)
         self.floor = RoundingFloor(self.chain_rule)
         self.autodiff = Autodiff(problem)
 
-    def swept(self, quantity: Quantity, progress: Progress) -> SweptNode:
-        problem, label = self.problem, _label(self.problem, quantity)
-        norms = dict.fromkeys("gIOS", 0.0)
-        tallies = _Tally(quantity.name, self.rtol), _Tally(quantity.name, self.rtol)
+    def sweep(self, node: _Node, first: int, progress: Progress) -> None:
+        """Looks at the node in every example; ``first`` come before them."""
+        problem, quantity = self.problem, node.quantity
         each = quantity.width**2 * problem.dtype.itemsize
         for start, stop in pieces(0, problem.examples, each, _PIECE_BYTES):
-            progress(f"{problem.hidden_activation} {label}", start, problem.examples)
+            progress(f"{problem.hidden_activation} {node.label}", first + start, problem.total)
             terms = self.chain_rule.node_terms(quantity, start, stop)
             theirs = self.autodiff.gradient_and_hessian(quantity, start, stop)
             floors = self.floor.node(quantity, start, stop)
             for tally, reference, candidate, floor in zip(
-                tallies, theirs, (terms.g, terms.S), floors, strict=True
+                node.tallies, theirs, (terms.g, terms.S), floors, strict=True
             ):
-                tally.add(start, reference, candidate, floor)
-            for name in norms:
-                norms[name] = math.hypot(norms[name], frobenius_norm(getattr(terms, name)))
-        return SweptNode(
-            activation=problem.hidden_activation,
-            label=label,
-            kind=quantity.kind,
-            quantity=quantity.name,
-            shape=(problem.examples, quantity.width),
-            g_norm=norms["g"],
-            I_norm=norms["I"],
-            O_norm=norms["O"],
-            S_norm=norms["S"],
-            g_check=tallies[0].check(),
-            S_check=tallies[1].check(),
-        )
+                tally.add(first + start, reference, candidate, floor)
+            for name, norm in node.norms.items():
+                node.norms[name] = math.hypot(norm, frobenius_norm(getattr(terms, name)))
 
     def swept_input(self, example: int) -> SweptInput:
         x = quantities(self.problem)[-1]

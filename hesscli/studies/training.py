@@ -116,8 +116,12 @@ class _Run:
         size, measured = options.batch_size, options.measure_examples
         self.batch_size = problem.examples if size == "all" else size
         examples = problem.examples if measured == "all" else min(measured, problem.examples)
+        # Held, whatever the training examples are: they are measured again and again.
         self.measured = replace(
-            problem, inputs=problem.inputs[:examples], targets=problem.targets[:examples]
+            problem,
+            inputs=problem.inputs[:examples],
+            targets=problem.targets[:examples],
+            chunk=None,
         )
         self.seed = 0 if problem.seed is None else problem.seed
         self.batches = Batches(problem.examples, self.batch_size, self.seed)
@@ -171,7 +175,7 @@ class _Run:
     def save(self) -> None:
         if self.checkpoint is None or self.saved_at == self.sgd.step:
             return
-        outputs = Backpropagation(self.problem).outputs(self.sgd.parameters, self.measured.inputs)
+        outputs = Backpropagation(self.problem).outputs(self.sgd.parameters, self.measured.batch)
         if not np.isfinite(outputs).all():
             raise NumericalError(self._diverged("the outputs are no finite numbers"))
         moment = Moment(
@@ -233,7 +237,7 @@ class _Run:
     def _evaluation(self, name: str, problem: Problem) -> Evaluation:
         engine = Backpropagation(problem)
         f = engine.outputs(self.sgd.parameters, problem.inputs)
-        loss = float(engine.losses(f, problem.targets).sum()) * problem.loss.scale(problem.examples)
+        loss = float(engine.losses(f, problem.targets).sum()) * problem.scale
         if not math.isfinite(loss):
             raise NumericalError(self._diverged(f"the loss on the {name} set is no finite number"))
         return Evaluation(

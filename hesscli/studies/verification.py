@@ -166,7 +166,7 @@ def verify(
         raise InputError("--terms gauss-newton: only chain_rule has them; add it to --witnesses")
     rows = [
         _verified_block(engines, subject, options, terms, progress, chosen)
-        for engines, subject in each_subject(problems, options)
+        for engines, subject in each_subject(problems, options, progress)
     ]
     first = problems[0]
     return Verification(

@@ -9,16 +9,23 @@ from functools import cached_property
 
 import numpy as np
 
-from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.finite import FiniteDifferences
 from hesscli.engines.layout import INPUT, NETWORK, layout_of, value_of
-from hesscli.engines.rounding import RoundingFloor
+from hesscli.engines.summed import (
+    AutodiffEngine,
+    ChainRuleEngine,
+    Floor,
+    Watch,
+    autodiff_of,
+    chain_rule_of,
+    floor_of,
+    require_held,
+)
+from hesscli.engines.summed_finite import FiniteEngine, finite_of
 from hesscli.problem.errors import InputError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
-from hesscli.studies.context import Progress
+from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.finitechecks import (
     ENTRIES_LIMIT,
     check_finite_entries,
@@ -55,7 +62,7 @@ class CheckOptions:
         """The method, where ``auto`` is every entry while that is affordable."""
         if self.method != "auto":
             return self.method
-        examples = 1 if subject.block == INPUT else problem.examples
+        examples = 1 if subject.block == INPUT else problem.total
         each = subject.size**2 * (examples + _WORK_OF_AN_ENTRY)
         return "entries" if len(subject.parameters) * each <= AFFORDABLE_WORK else "probes"
 
@@ -83,16 +90,17 @@ class Witnesses:
     """
 
     problem: Problem
-    chain_rule: ChainRule
-    floor: RoundingFloor
+    chain_rule: ChainRuleEngine
+    floor: Floor
+    watch: Watch | None = None
 
     @cached_property
-    def autodiff(self) -> Autodiff:
-        return Autodiff(self.problem)
+    def autodiff(self) -> AutodiffEngine:
+        return autodiff_of(self.problem, self.watch)
 
     @cached_property
-    def finite(self) -> FiniteDifferences:
-        return FiniteDifferences(self.problem)
+    def finite(self) -> FiniteEngine:
+        return finite_of(self.problem, self.watch)
 
     def form(self, of: Callable[[str], HessianBlock], subject: Subject) -> float:
         """vᵀHv at the parameter itself, summed over the subject's blocks."""
@@ -210,7 +218,7 @@ class Witnesses:
 
 
 def each_subject(
-    problems: Sequence[Problem], options: CheckOptions
+    problems: Sequence[Problem], options: CheckOptions, progress: Progress = no_progress
 ) -> Iterator[tuple[Witnesses, Subject]]:
     """The witnesses of every problem with each of the subjects that the options name.
 
@@ -219,9 +227,9 @@ def each_subject(
     """
     for problem in problems:
         subjects = _subjects(problem, options)
-        chain_rule = ChainRule(problem)
-        floor = RoundingFloor(chain_rule)
-        witnesses = Witnesses(problem, chain_rule, floor)
+        watch = functools.partial(progress, f"{problem.hidden_activation} examples")
+        chain_rule = chain_rule_of(problem, watch)
+        witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), watch)
         for subject in subjects:
             yield witnesses, subject
 
@@ -230,6 +238,8 @@ def _subjects(problem: Problem, options: CheckOptions) -> list[Subject]:
     if options.block in (INPUT, NETWORK):
         if options.layers:
             raise InputError(f"--layer: the block {options.block} has no layers to choose from")
+        if options.block == INPUT:
+            require_held(problem, "each example's input is a block of its own")
         names = (
             (NETWORK,)
             if options.block == NETWORK

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.pieces import pieces
+
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,23 @@ class Diagonal:
 
 def diagonal(block: LayerBlock) -> Diagonal:
     """The diagonal of a layer's block: H[(i,h),(i,h)] = Σ_n a_n[i]² S_n[h,h]."""
+    return from_sums(diagonal_sums(block))
+
+
+def from_sums(sums: Doubles) -> Diagonal:
+    """The diagonal out of ``diagonal_sums``, of a block or added up over chunks of examples."""
+    values, (absolute, summands) = sums[:-2], sums[-2:]
+    return Diagonal(
+        trace=float(values.sum()),
+        absolute=float(absolute),
+        summands=float(summands),
+        smallest=float(values.min()),
+        largest=float(values.max()),
+    )
+
+
+def diagonal_sums(block: LayerBlock) -> Doubles:
+    """The diagonal (P,), then ``absolute`` and ``summands``: what adds up over examples."""
     values = np.zeros((block.inputs, block.units))
     absolute = summands = 0.0
     for low, high in pieces(0, len(block.a), 8 * (block.inputs + block.units**2)):
@@ -36,8 +56,7 @@ def diagonal(block: LayerBlock) -> Diagonal:
         values += squares.T @ own
         absolute += float(squares.sum(axis=1) @ np.abs(own).sum(axis=1))
         summands += float(squares.max(axis=1) @ np.abs(S).max(axis=(1, 2)).astype(np.float64))
-    extremes = float(values.min()), float(values.max())
-    return Diagonal(float(values.sum()), absolute, summands, *extremes)
+    return np.append(values.reshape(-1), [absolute, summands])
 
 
 def together(diagonals: list[Diagonal]) -> Diagonal:

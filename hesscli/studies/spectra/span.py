@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainblocks import LayerBlock
+from hesscli.engines.layout import Layout
 from hesscli.engines.pieces import pieces
+from hesscli.engines.summed import SummedBlock
 from hesscli.problem.memory import available_memory
 from hesscli.problem.network import Array
 
@@ -91,6 +93,11 @@ def layer_span(block: LayerBlock) -> Span:
     return Span((_projected(block),))
 
 
+def whole_span(layout: Layout) -> Span:
+    """All of the space: what there is without a look at every example."""
+    return Span(tuple(Part(segment.rows, segment.units, None) for segment in layout.segments))
+
+
 def network_span(layers: Sequence[LayerBlock]) -> Span:
     """The subspace of the network, whose layers' own blocks are ``layers``."""
     first, *others = layers
@@ -100,9 +107,12 @@ def network_span(layers: Sequence[LayerBlock]) -> Span:
 def small_matrix(block: HessianBlock, span: Span, own: Sequence[LayerBlock]) -> Doubles:
     """K = Zᵀ H Z of shape (size, size), in double precision, symmetric to the last bit.
 
-    ``own`` are the blocks of the layers in it: the block itself, or the network's diagonal.
+    ``own`` are the blocks of the layers in it: the block itself, or the network's diagonal; none
+    of a block in chunks.
     """
-    if not all(affordable(layer) for layer in own):
+    if isinstance(block, SummedBlock):
+        K = _from_chunks(block, span)
+    elif not all(affordable(layer) for layer in own):
         K = _from_products(block, span)
     elif len(own) == 1:
         K = _from_examples(own[0], span.parts[0])
@@ -148,6 +158,13 @@ def _from_rows(block: HessianBlock, span: Span, first: LayerBlock) -> Doubles:
     for low, high in pieces(known, span.size, 2 * 8 * block.shape[0]):
         K[low:high] = span.restrict(block.rows(low + left_out, high + left_out).T).T
     K[:known, known:] = K[known:, :known].T
+    return K
+
+
+def _from_chunks(block: SummedBlock, span: Span) -> Doubles:
+    K = np.empty((span.size, span.size))
+    for low, high in pieces(0, span.size, 8 * block.shape[0]):
+        K[low:high] = block.rows(low, high)
     return K
 
 

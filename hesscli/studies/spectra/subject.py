@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
 
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainblocks import LayerBlock
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.layout import NETWORK
+from hesscli.engines.summed import ChainRuleEngine, Chunks
 from hesscli.problem.errors import InputError
-from hesscli.problem.network import Problem
+from hesscli.problem.network import Array, Problem
 from hesscli.studies.norms import frobenius_norms, layer_block
-from hesscli.studies.spectra.moments import Diagonal, diagonal, together
-from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span
+from hesscli.studies.spectra.moments import (
+    Diagonal,
+    diagonal,
+    diagonal_sums,
+    from_sums,
+    together,
+)
+from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span, whole_span
 
 # Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
 EXACT_LIMIT = 4000
@@ -43,7 +53,8 @@ class SpectrumOptions:
 class Subject:
     """A block to look at: its three operators, and what belongs to all of them.
 
-    ``own`` are (H, G, C) of each layer in it: the block itself, or the network's diagonal.
+    ``own`` are (H, G, C) of each layer in it: the block itself, or the network's diagonal. There
+    are none where the examples come in ``chunks``.
     """
 
     problem: Problem
@@ -53,7 +64,8 @@ class Subject:
     gauss_newton: HessianBlock
     curvature: HessianBlock
     span: Span
-    own: tuple[tuple[LayerBlock, LayerBlock, LayerBlock], ...]
+    own: tuple[tuple[LayerBlock, LayerBlock, LayerBlock], ...] = ()
+    chunks: Chunks | None = None
 
     @property
     def size(self) -> int:
@@ -65,6 +77,8 @@ class Subject:
 
     def diagonals(self) -> tuple[Diagonal, Diagonal, Diagonal] | None:
         """Those of H, G and C; None where the S_n do not fit into memory."""
+        if self.chunks is not None:
+            return self._summed_diagonals(self.chunks)
         if not all(affordable(hessian) for hessian, _, _ in self.own):
             return None
         H, G, C = (
@@ -72,9 +86,18 @@ class Subject:
         )
         return H, G, C
 
+    def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal]:
+        names = self.problem.layer_names if self.parameter == NETWORK else (self.parameter,)
+        of_layers = []
+        for name in names:
+            sums = chunks.sum(partial(_three_diagonals, name))
+            of_layers.append([from_sums(each) for each in sums])
+        H, G, C = (together(list(of)) for of in zip(*of_layers, strict=True))
+        return H, G, C
+
     def frobenius_norms(self) -> tuple[float | None, float | None, float | None]:
         """Those of H, G and C; None where they are not affordable, and for the network."""
-        if self.parameter == NETWORK:
+        if self.parameter == NETWORK or self.chunks is not None:
             return None, None, None
         block = self.own[0][0]
         work = len(block.a) ** 2 * (block.inputs + block.units**2)
@@ -109,20 +132,30 @@ def chosen(problem: Problem, options: SpectrumOptions) -> list[tuple[str, str]]:
     ]
 
 
-def subject_of(engine: ChainRule, layer: str, parameter: str) -> Subject:
+def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
     """The block called ``parameter`` (hesscli.engines.layout) of the engine's problem."""
     problem = engine.problem
+    if not isinstance(engine, ChainRule):
+        H = engine.hessian(parameter)
+        G, C = engine.gauss_newton(parameter), engine.curvature(parameter)
+        span = whole_span(H.layout)
+        return Subject(problem, layer, parameter, H, G, C, span, chunks=engine.chunks)
     names = problem.layer_names if parameter == NETWORK else (parameter,)
-    own = tuple(
-        (
-            layer_block(engine.hessian(name)),
-            layer_block(engine.gauss_newton(name)),
-            layer_block(engine.curvature(name)),
-        )
-        for name in names
-    )
+    own = tuple(_own(engine, name) for name in names)
     if parameter == NETWORK:
         terms = engine.hessian(NETWORK), engine.gauss_newton(NETWORK), engine.curvature(NETWORK)
         span = network_span([hessian for hessian, _, _ in own])
         return Subject(problem, layer, parameter, *terms, span=span, own=own)
     return Subject(problem, layer, parameter, *own[0], span=layer_span(own[0][0]), own=own)
+
+
+def _three_diagonals(name: str, part: Problem) -> Array:
+    """Those of H, G and C, (3, P + 2)."""
+    return np.stack([diagonal_sums(block) for block in _own(ChainRule(part), name)])
+
+
+def _own(engine: ChainRule, name: str) -> tuple[LayerBlock, LayerBlock, LayerBlock]:
+    """H, G and C of a layer's block."""
+    terms = engine.hessian(name), engine.gauss_newton(name), engine.curvature(name)
+    H, G, C = (layer_block(term) for term in terms)
+    return H, G, C

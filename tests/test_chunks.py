@@ -1,0 +1,355 @@
+"""Examples in chunks: the same answers, whatever the chunks, and no more held than one of them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import make_problem
+
+from hesscli.cli.main import main
+from hesscli.engines.autodiff import Autodiff
+from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.finite import FiniteDifferences
+from hesscli.engines.rounding import RoundingFloor
+from hesscli.engines.summed import autodiff_of, chain_rule_of, floor_of
+from hesscli.engines.summed_finite import finite_of
+from hesscli.problem import stored
+from hesscli.problem.data import load_dataset, to_inputs
+from hesscli.problem.errors import InputError
+from hesscli.problem.memory import chunk_size, parse_size
+from hesscli.problem.network import Loss, Problem
+from hesscli.problem.stored import FileRows, StoredInputs
+
+BLOCKS = ("dense1/kernel", "dense2/bias", "dense2", "network")
+TERMS = ("hessian", "gauss_newton", "curvature")
+
+
+def in_chunks(problem: Problem, chunk: int) -> Problem:
+    """The problem with stored examples, of which ``chunk`` are held at a time."""
+    assert isinstance(problem.inputs, np.ndarray)
+    rows = StoredInputs(
+        problem.inputs,
+        range(problem.examples),
+        lambda raw: raw.copy(),
+        problem.inputs.shape[1],
+        problem.dtype,
+    )
+    return replace(problem, inputs=rows, chunk=chunk)
+
+
+def ended(*arguments: str) -> tuple[int, str, str]:
+    """The exit code of a command, and what it wrote to stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return int(caught.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def run(*arguments: str) -> Any:
+    code, out, err = ended(*arguments, "--format", "json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("engine", ["chain rule", "autodiff"])
+@settings(max_examples=6, deadline=None)
+@given(
+    chunk=st.integers(1, 9),
+    reduction=st.sampled_from(["mean", "sum"]),
+    seed=st.integers(0, 99),
+    block=st.sampled_from(BLOCKS),
+)
+def test_blocks_of_chunks_add_up(
+    engine: str, chunk: int, reduction: str, seed: int, block: str
+) -> None:
+    whole = replace(
+        make_problem((5, 4, 3), "tanh", examples=9, seed=seed),
+        loss=Loss("sparse_categorical_crossentropy", reduction),
+    )
+    if engine == "chain rule":
+        summed, held = chain_rule_of(in_chunks(whole, chunk)), ChainRule(whole)
+    else:
+        summed, held = autodiff_of(in_chunks(whole, chunk)), Autodiff(whole)
+    for term in TERMS:
+        H = getattr(held, term)(block).to_dense()
+        parts = getattr(summed, term)(block)
+        close = 64 * np.finfo(float).eps * np.abs(held.gauss_newton(block).to_dense()).max()
+        np.testing.assert_allclose(parts.to_dense(), H, rtol=0, atol=close)
+        V = np.random.default_rng(seed).standard_normal((len(H), 3))
+        np.testing.assert_allclose(parts.matmat(V), H @ V, rtol=0, atol=64 * close)
+        form = float(V[:, 0] @ H @ V[:, 0])
+        assert parts.quadratic_form(V[:, 0]) == pytest.approx(form, rel=0, abs=64 * close)
+
+
+def test_floors_and_error_bars_of_chunks_are_no_smaller_than_those_of_the_whole() -> None:
+    whole = make_problem((5, 4, 3), "tanh", examples=9)
+    parts = in_chunks(whole, 2)
+    floors = RoundingFloor(ChainRule(whole)), floor_of(chain_rule_of(parts))
+    v = np.linspace(-1, 1, 20)
+    for name in ("entries", "gradient"):
+        of_whole, of_parts = (getattr(floor, name)("dense1/kernel") for floor in floors)
+        assert (of_parts >= 0.3 * of_whole).all()
+        assert (of_parts <= 10 * of_whole).all()
+    for name in ("quadratic_form", "product_norm"):
+        of_whole, of_parts = (getattr(floor, name)("dense1/kernel", v) for floor in floors)
+        assert 0.3 * of_whole <= of_parts <= 10 * of_whole
+    held, summed = (
+        of.hessian("dense1/kernel") for of in (FiniteDifferences(whole), finite_of(parts))
+    )
+    (value, bar), (other, other_bar) = held.form_with_error(v), summed.form_with_error(v)
+    assert abs(value - other) <= bar + other_bar
+    H = ChainRule(whole).hessian("dense1/kernel").to_dense()
+    rows, bars = summed.rows_with_error(3, 7)
+    assert (np.abs(rows - H[3:7]) <= bars + 1e-14).all()
+
+
+# Commands
+
+TINY = ("--memory", "2MB", "-n", "100")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", "-a", "tanh", "--check", "form"),
+        ("verify", "-a", "tanh", "--check", "probes", "--probes", "4", "--dtype", "float32"),
+        ("verify", "-a", "gelu", "--layer", "dense3", "--block", "bias", "--check", "entries"),
+        ("verify", "-a", "tanh", "--of", "gradient"),
+        ("compare", "-a", "tanh", "--check", "form"),
+        ("compare", "-a", "elu", "--block", "network", "--check", "form"),
+        ("entry", "dense1/kernel[300,4]", "dense2/bias[7]", "-a", "tanh"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_finds_the_same_in_chunks(command: tuple[str, ...]) -> None:
+    chunked, held = run(*command, *TINY), run(*command, "-n", "100")
+    assert chunked["problem"]["chunk"] < held["problem"]["examples"]
+    assert held["problem"]["chunk"] is None
+    rtol = 1e-5 if "float32" in command else 1e-12
+    assert_numbers_close(chunked["results"], held["results"], rtol)
+
+
+def test_a_sweep_goes_through_every_chunk() -> None:
+    command = ("sweep", "-a", "tanh", "-n", "10", "--set", "model.inputs=12")
+    inputs = np.random.default_rng(0).random((10, 12)).tolist()
+    command = (*command, "--set", f"data.inputs={inputs}", "--set", f"data.targets={[3] * 10}")
+    chunked, held = run(*command, "--memory", "400kB"), run(*command)
+    assert chunked["problem"]["chunk"] < 10
+    assert_numbers_close(chunked["results"], held["results"], 1e-12)
+
+
+def assert_numbers_close(one: Any, other: Any, rtol: float) -> None:
+    """The same structure, and the values of the forms and entries to ``rtol``."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one.keys() - {"residual", "relative_residual", "check", "form_check"}:
+            if "check" not in key and "residual" not in key:
+                assert_numbers_close(one[key], other[key], rtol)
+    elif isinstance(one, list):
+        for pair in zip(one, other, strict=True):
+            assert_numbers_close(*pair, rtol)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=rtol, abs=1e-15)
+    else:
+        assert one == other
+
+
+def test_an_exact_spectrum_is_the_same_in_chunks() -> None:
+    command = ("spectrum", "-a", "tanh", "--layer", "dense2", "--layer", "dense3", "-n", "60")
+    chunked, held = run(*command, "--memory", "2MB"), run(*command)
+    for one, other in zip(chunked["results"], held["results"], strict=True):
+        for term in ("hessian", "gauss_newton"):
+            for key in ("largest", "smallest", "trace", "frobenius_norm"):
+                value, expected = one[term][key], other[term][key]
+                assert value["value"] == pytest.approx(expected["value"], rel=1e-9, abs=1e-14)
+
+
+def test_an_export_is_the_same_in_chunks(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("chunks.npy", "held.npy")]
+    for path, more in zip(files, (("--memory", "2MB"), ()), strict=True):
+        code, _, err = ended("export", "dense3/kernel", "-a", "tanh", "-n", "60", "-o", path, *more)
+        assert code == 0, err
+    chunked, held = (np.load(path) for path in files)
+    np.testing.assert_allclose(chunked, held, rtol=0, atol=1e-15)
+
+
+def test_training_on_stored_examples_is_the_same_to_the_last_bit() -> None:
+    command = ("train", "--set", "train.steps=12", "--set", "train.examples=300", "--set")
+    command = (*command, "train.measure_examples=32")
+    found = [run(*command, *more) for more in ((), ("--memory", "5MB"))]
+    assert found[0]["results"] == found[1]["results"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("verify", "--block", "input"), "each example's input"),
+        (("entry", "input[3][5]", "input[3][5]"), "an input belongs to one of them"),
+        (("init",), "sums over pairs"),
+    ],
+)
+def test_what_looks_at_single_examples_says_so(arguments: tuple[str, ...], named: str) -> None:
+    code, _, err = ended(*arguments, *TINY)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "data.batch_size" in err
+    assert named in err
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("500MB", 5 * 10**8),
+        ("2 GB", 2 * 10**9),
+        ("1.5kB", 1500),
+        ("12", 12),
+        ("MB", None),
+        ("", None),
+    ],
+)
+def test_sizes_are_decimal(text: str, size: int | None) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("size", ["much", "-1GB", "0", "1e9", "2GiB"])
+def test_a_wrong_size_is_one_line(size: str) -> None:
+    code, _, err = ended("verify", "--memory", size)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--memory" in err
+    assert "500MB or 2GB" in err
+
+
+def test_a_chunk_is_a_power_of_two_that_grows_with_the_memory() -> None:
+    widths = (784, 30, 30, 10)
+    sizes = [chunk_size(10**9, widths, 8, 10**power) for power in range(3, 13)]
+    assert all(size is not None and size & (size - 1) == 0 for size in sizes)
+    assert sizes == sorted(sizes, key=lambda size: size or 0)
+    assert sizes[0] == 1
+    assert chunk_size(32, widths, 8, 10**9) is None
+
+
+# Files
+
+
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("npz", "idx"):
+        monkeypatch.setattr(f"hesscli.problem.{module}.LARGE_BYTES", 100)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 3), dtype=np.uint8)
+LABELS = np.arange(50, dtype=np.uint8) % 10
+
+
+def as_npz(folder: Path) -> str:
+    path = folder / "set.npz"
+    np.savez(path, x_train=IMAGES, y_train=LABELS)
+    return str(path)
+
+
+def as_npy(folder: Path) -> str:
+    np.save(folder / "x_train.npy", IMAGES)
+    np.save(folder / "y_train.npy", LABELS)
+    return str(folder)
+
+
+def as_idx(folder: Path) -> str:
+    for name, array in (("images-idx3", IMAGES), ("labels-idx1", LABELS)):
+        header = struct.pack(f">I{array.ndim}I", 0x0800 + array.ndim, *array.shape)
+        (folder / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
+    return str(folder)
+
+
+def as_compressed(folder: Path) -> str:
+    path = folder / "set.npz"
+    np.savez_compressed(path, x_train=IMAGES, y_train=LABELS)
+    return str(path)
+
+
+def as_gzip(folder: Path) -> str:
+    as_idx(folder)
+    for path in list(folder.iterdir()):
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    return str(folder)
+
+
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("write", [as_npz, as_npy, as_idx, as_compressed, as_gzip])
+@pytest.mark.parametrize("rows", [slice(7, 20), np.array([3, 1, 41])], ids=["slice", "indices"])
+def test_rows_of_a_large_file_are_read_where_they_stand(
+    write: Callable[[Path], str], rows: Any, tmp_path: Path
+) -> None:
+    found = load_dataset(write(tmp_path), "train")
+    assert isinstance(found.inputs, FileRows) == (write in (as_npz, as_npy, as_idx))
+    assert np.array_equal(found.inputs[rows], IMAGES.reshape(50, 12)[rows])
+    assert np.array_equal(found.targets[rows], LABELS[rows])
+
+
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("shuffle", ["true", "false"])
+def test_a_command_reads_chunks_of_a_large_file(shuffle: str, tmp_path: Path) -> None:
+    command = ("verify", "-a", "tanh", "--check", "form", "-n", "40")
+    command = (*command, "--set", f"data.source={as_npz(tmp_path)}", "--set", "model.inputs=12")
+    command = (*command, "--set", f"data.shuffle={shuffle}", "--set", "data.offset=3")
+    chunked, held = run(*command, "--memory", "1MB"), run(*command)
+    assert_numbers_close(chunked["results"], held["results"], 1e-12)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_file_that_shrinks_while_it_is_used_is_one_line(tmp_path: Path) -> None:
+    rows = load_dataset(as_npy(tmp_path), "train").inputs
+    (tmp_path / "x_train.npy").write_bytes(b"gone")
+    for chosen in (slice(0, 5), np.array([4, 2])):
+        with pytest.raises(InputError, match=r"x_train\.npy: cannot be read any more"):
+            rows[chosen]
+
+
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_of_a_large_file_are_looked_at_when_they_are_read(
+    bad: float, tmp_path: Path
+) -> None:
+    images = np.ones((50, 12))
+    images[30, 2] = bad
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=LABELS)
+    command = ["verify", "--check", "form", "--set", f"data.source={tmp_path / 'set.npz'}"]
+    command += ["--set", "model.inputs=12", "-n", "50", "--memory", "500kB"]
+    code, _, err = ended(*command)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "must be finite" in err
+
+
+def test_integers_that_are_no_pixels_are_refused_when_they_are_read() -> None:
+    with pytest.raises(InputError, match=r"is 256; integer pixels must be 0 to 255"):
+        to_inputs(np.array([[3, 256]], dtype=np.int32), "float64")
+
+
+def test_only_what_is_asked_for_is_read() -> None:
+    asked: list[Any] = []
+
+    class Watched:
+        shape, dtype = (100, 2), np.dtype(np.float64)
+
+        def __getitem__(self, chosen: Any) -> Any:
+            asked.append(chosen)
+            return np.zeros((len(range(100)[chosen]), 2))
+
+    rows = stored.StoredInputs(Watched(), range(10, 90), lambda raw: raw, 2, np.dtype(np.float64))
+    assert rows.part(slice(20, 40))[3:5].shape == (2, 2)
+    assert asked == [slice(33, 35)]
