@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mutants import CHECKS, DOCUMENT, DTYPES, MUTATIONS, Mutation, Seen, applied, network
 
 from hesscli.cli.main import main
 from hesscli.engines import chainrule
 from hesscli.problem.activations import Derivatives, derivatives
 from hesscli.problem.network import Activation
 
-Mutation = Callable[[Derivatives], Derivatives]
+Wrong = Callable[[Derivatives], Derivatives]
 
-WRONG_SECOND: dict[str, Mutation] = {
+WRONG_SECOND: dict[str, Wrong] = {
     "dropped": lambda sigma: replace(sigma, second=np.zeros_like),
     "wrong sign": lambda sigma: replace(sigma, second=lambda z: -sigma.second(z)),
     "first for second": lambda sigma: replace(sigma, second=sigma.first),
@@ -91,3 +92,29 @@ def test_gauss_newton_alone_passes_for_relu_and_fails_for_tanh_where_there_is_cu
     assert verdicts([*arguments, "-a", "relu"], capsys)[0] == 0
     code, found = verdicts([*arguments, "-a", "tanh"], capsys)
     assert (code, found) == (1, {"dense1": "fail", "dense2": "fail", "dense3": "pass"})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "exponential"])
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_mutant_is_caught_by_every_check_of_the_whole_matrix(
+    mutation: Mutation, activation: str, dtype: str
+) -> None:
+    problem = network(activation, dtype)
+    assert Seen.of(problem) == Seen(form=False, probes=False, entries=False, verify=False)
+    with applied(mutation.apply):
+        seen = Seen.of(problem)
+    if activation in mutation.unchanged:
+        assert seen == Seen(form=False, probes=False, entries=False, verify=False)
+    else:
+        assert (seen.probes, seen.entries, seen.verify) == (True, True, True)
+
+
+def test_the_page_says_of_every_mutant_that_it_was_caught() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for mutation in MUTATIONS:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {mutation.name} |")]
+        probes, entries = line.strip(" |").split(" | ")[-len(CHECKS) + 1 :]
+        for cell in (probes, entries):
+            caught, _, networks = cell.partition(" of ")
+            assert caught == networks, cell
