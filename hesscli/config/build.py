@@ -25,6 +25,7 @@ from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets
+from hesscli.problem.workers import ALONE, Workers, share_of
 
 
 def with_hidden_activation(config: Config, activation: Activation) -> Config:
@@ -34,10 +35,13 @@ def with_hidden_activation(config: Config, activation: Activation) -> Config:
     return replace(config, model=replace(config.model, layers=(*hidden, layers[-1])))
 
 
-def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
+def build_problem(
+    config: Config, examples: Dataset | None = None, workers: Workers = ALONE
+) -> Problem:
     """The network, parameters and batch of ``config``; raises InputError where they do not fit.
 
-    ``examples``, where given, stand in place of those that ``config.data`` names.
+    ``examples``, where given, stand in place of those that ``config.data`` names. Of several
+    ``workers`` each gets its share of the batch.
     """
     dtype = np.dtype(config.dtype)
     data = config.data
@@ -47,7 +51,13 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
         raise InputError(str(error)) from None
     dataset = _dataset(data) if examples is None else examples
     size = None if data.batch_size == "all" else data.batch_size
-    order = select_order(dataset, size, data.offset, data.shuffle, config.seed)
+    whole = select_order(dataset, size, data.offset, data.shuffle, config.seed)
+    if len(whole) < workers.count:
+        raise InputError(
+            f"data.batch_size: {len(whole)} examples for {workers.count} workers; each needs one "
+            "at least"
+        )
+    order = whole[share_of(len(whole), workers)]
     keras = None if config.model.keras is None else network_of(config.model.keras)
     width = int(dataset.inputs.shape[1])
     if width != config.model.inputs:
@@ -76,7 +86,9 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
         seed=config.seed,
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
+        part_of=None if workers.count == 1 else len(whole),
         chunk=chunk,
+        workers=workers,
     )
 
 

@@ -1,5 +1,7 @@
 """Blocks of a loss over more examples than are held at a time: the sum over chunks of examples.
 
+Where several workers have a share of the examples each, the sum goes on over the workers.
+
 The loss is a sum over examples, and so is each of its derivatives. With c taken from the number of
 all examples, the blocks of the chunks add up to the block of the whole:
 
@@ -37,6 +39,8 @@ T = TypeVar("T")
 class Chunks:
     """The parts of a problem, each of which can be held; ``problem.chunk`` examples at a time.
 
+    Of several workers each has its own chunks; all of them ask for the same sums.
+
     Threads take a chunk each, so that of ``problem.chunk`` examples each has its share.
     """
 
@@ -67,7 +71,7 @@ class Chunks:
             yield result
 
     def sum(self, work: Callable[[Problem], Array]) -> Array:
-        """The sum of ``work`` of every part, in double precision."""
+        """The sum of ``work`` of every part, of every worker, in double precision."""
         total: Array | None = None
         # What overflows is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -77,7 +81,7 @@ class Chunks:
                 else:
                     total += part
         assert total is not None  # a batch has one example at least
-        return total
+        return self.problem.workers.sum(total)
 
 
 class SummedEngine(Generic[E]):
@@ -123,9 +127,13 @@ class SummedBlock(HessianBlock):
 
     @cached_property
     def row_bytes(self) -> int:
-        """What one row takes in the first chunk, which is as large as the others."""
-        first = next(iter(self._chunks.pieces))
-        return self._of(self._chunks.problem.part(*first)).row_bytes
+        """What one row takes in the first chunk, which is as large as the others.
+
+        Of several workers' the mean: they must take the same rows at a time.
+        """
+        problem, first = self._chunks.problem, next(iter(self._chunks.pieces))
+        own = float(self._of(problem.part(*first)).row_bytes)
+        return int(problem.workers.sum(np.array(own)) / problem.workers.count)
 
     def rows(self, start: int, stop: int) -> Array:
         return self._rounded(self._chunks.sum(lambda part: self._of(part).rows(start, stop)))
@@ -165,14 +173,14 @@ Floor: TypeAlias = RoundingFloor | SummedFloor
 
 def chain_rule_of(problem: Problem, watch: Watch | None = None) -> ChainRuleEngine:
     """The chain rule on a problem, in chunks where it is not to be held at once."""
-    if problem.chunk is None:
+    if not problem.summed:
         return ChainRule(problem)
     return SummedEngine(Chunks(problem, watch), ChainRule)
 
 
 def autodiff_of(problem: Problem, watch: Watch | None = None) -> AutodiffEngine:
     """Autodiff on a problem, in chunks where it is not to be held at once."""
-    if problem.chunk is None:
+    if not problem.summed:
         return Autodiff(problem)
     return SummedEngine(Chunks(problem, watch), Autodiff)
 
@@ -184,6 +192,11 @@ def floor_of(engine: ChainRuleEngine) -> Floor:
 
 def require_held(problem: Problem, why: str) -> None:
     """Raises InputError where the examples are not held at once, which something needs."""
+    if problem.workers.count > 1:
+        raise InputError(
+            f"--strategy: the examples are shared out among {problem.workers.count} workers, but "
+            f"{why}; use one process"
+        )
     if problem.chunk is not None:
         raise InputError(
             f"data.batch_size: {problem.total:,} examples are looked at {problem.chunk:,} at a "

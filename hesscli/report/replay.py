@@ -26,6 +26,8 @@ _NAMES = {
     "python": "Python",
     "blas": "BLAS",
 }
+# What a report that does not say it was made with.
+_UNSAID = {"workers": 1}
 # Names and versions are not put in quotation marks.
 _SHORT = 30
 
@@ -110,7 +112,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
         (_section(invocation, "versions"), now["invocation"]["versions"]),
     ):
         for name, value in versions_now.items():
-            was = versions_then.get(name)
+            was = versions_then.get(name, _UNSAID.get(name))
             if was != value:
                 yield f"{_NAMES.get(name, name)} {_text(value)}, was {_text(was)}"
     if invocation.get("machine") != now["invocation"]["machine"]:
