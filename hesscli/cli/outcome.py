@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import IO
 
 import click
 
@@ -16,9 +17,9 @@ _SEE_HELP = "; hesscli --help lists what there is"
 Tell = Callable[[str, int], None]
 
 
-def show(line: str, _code: int = FAILED_INPUT) -> None:
+def show(line: str, _code: int = FAILED_INPUT, stream: IO[str] | None = None) -> None:
     """One line on standard error."""
-    click.echo(f"hesscli: {' '.join(line.split())}", err=True)
+    click.echo(f"hesscli: {' '.join(line.split())}", file=stream, err=True)
 
 
 def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:

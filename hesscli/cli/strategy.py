@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -84,7 +84,7 @@ def _joined(run: Run) -> Team:
 
     cluster = find_cluster()
     _keep_standard_error_for_us()
-    return Team(cluster, _versions(run), _say_last)
+    return Team(cluster, _versions(run), functools.partial(_say_last, sys.stderr))
 
 
 def _keep_standard_error_for_us() -> None:
@@ -106,12 +106,12 @@ def _keep_standard_error_for_us() -> None:
     os.close(null)
 
 
-def _say_last(line: str) -> None:
-    """From another thread, whatever the first one is showing."""
-    if sys.stderr.isatty():
-        sys.stderr.write(_CLEAR_LINE_AND_SHOW_CURSOR)
-    show(line)
-    sys.stderr.flush()
+def _say_last(stream: IO[str], line: str) -> None:
+    """From another thread, whatever the first one is showing, and where it is silenced, too."""
+    if stream.isatty():
+        stream.write(_CLEAR_LINE_AND_SHOW_CURSOR)
+    show(line, stream=stream)
+    stream.flush()
 
 
 def _leave(code: int) -> NoReturn:

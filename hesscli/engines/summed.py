@@ -15,7 +15,6 @@ anew for each product, which costs a forward and a backward pass beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -117,6 +116,7 @@ class SummedBlock(HessianBlock):
         problem = engine.problem
         super().__init__(parameter, layout_of(problem, parameter), problem.dtype)
         self._chunks = engine.chunks
+        self._row_bytes: int | None = None
         self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.make(part))
 
     def _matmat(self, V: Array) -> Array:
@@ -125,12 +125,17 @@ class SummedBlock(HessianBlock):
     def quadratic_form(self, v: Array) -> float:
         return float(self._chunks.sum(lambda part: np.asarray(self._of(part).quadratic_form(v))))
 
-    @cached_property
+    @property
     def row_bytes(self) -> int:
         """What one row takes in the first chunk, which is as large as the others.
 
         Of several workers' the mean: they must take the same rows at a time.
         """
+        if self._row_bytes is None:
+            self._row_bytes = self._mean_row_bytes()
+        return self._row_bytes
+
+    def _mean_row_bytes(self) -> int:
         problem, first = self._chunks.problem, next(iter(self._chunks.pieces))
         own = float(self._of(problem.part(*first)).row_bytes)
         return int(problem.workers.sum(np.array(own)) / problem.workers.count)

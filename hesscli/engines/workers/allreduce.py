@@ -53,11 +53,11 @@ def all_reduce(cluster: Cluster) -> Sum:
         # The strategy asks where a tensor is; an argument is nowhere yet.
         return context.all_reduce(distribute.ReduceOp.SUM, tensorflow.identity(values))
 
-    @tensorflow.function(
-        input_signature=[tensorflow.TensorSpec([None], tensorflow.float64)], autograph=False
+    reduced = tensorflow.function(
+        lambda values: strategy.run(of_replica, args=(values,)),
+        input_signature=[tensorflow.TensorSpec([None], tensorflow.float64)],
+        autograph=False,
     )
-    def reduced(values: Any) -> Any:
-        return strategy.run(of_replica, args=(values,))
 
     def add_up(values: NDArray[Any]) -> NDArray[Any]:
         flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
