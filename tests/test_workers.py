@@ -142,7 +142,7 @@ def test_products_and_rows_are_those_of_one_process(
 
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize(
-    ("block", "chunked"), [("kernel", ""), ("network", "data.memory=30kB"), ("bias", "")]
+    ("block", "chunked"), [("kernel", ""), ("network", "data.memory=600kB"), ("bias", "")]
 )
 def test_verify_gives_the_forms_and_the_verdicts_of_one_process(
     count: int, block: str, chunked: str
