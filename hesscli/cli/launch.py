@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType
+from typing import TextIO
 
 import click
 
@@ -94,7 +96,8 @@ class _Processes:
         self._stack.callback(self._kill)
         for each in _SIGNALS:
             self._stack.callback(signal.signal, each, signal.signal(each, self._pass_on))
-        self._said = [_Said(on_terminal=index == 0) for index in range(self._count)]
+        self._said = [_Said(sys.stderr if index == 0 else None) for index in range(self._count)]
+        self._result = None if _is_of_the_process(sys.stdout) else _Said(sys.stdout)
         for index, said in enumerate(self._said):
             task = {"type": "worker", "index": index}
             config = {"cluster": {"worker": addresses}, "task": task}
@@ -103,13 +106,15 @@ class _Processes:
                     [sys.executable, "-m", "hesscli", *self._arguments],
                     env={**os.environ, "TF_CONFIG": json.dumps(config)},
                     stdin=subprocess.DEVNULL,
-                    stdout=None if index == 0 else subprocess.DEVNULL,
+                    stdout=self._standard_output() if index == 0 else subprocess.DEVNULL,
                     stderr=said.writing_end,
                     # Signals of the terminal come from here, once.
                     start_new_session=True,
                 )
             )
             said.begin()
+        if self._result is not None:
+            self._result.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,6 +132,10 @@ class _Processes:
         self._kill()
         self._say_what_is_left()
         return max(_code(worker.returncode) for worker in self._workers)
+
+    def _standard_output(self) -> int | None:
+        """Where the first worker's goes: None is this process's own."""
+        return None if self._result is None else self._result.writing_end
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self._signalled = True
@@ -148,6 +157,8 @@ class _Processes:
     def _say_what_is_left(self) -> None:
         """What the first worker has not said itself."""
         first, *others = (said.lines() for said in self._said)
+        if self._result is not None:
+            self._result.lines()
         known = {_OF_WORKER.sub("", line) for line in first}
         for index, lines in enumerate(others, start=1):
             for line in lines:
@@ -159,14 +170,14 @@ class _Processes:
 
 
 class _Said:
-    """What one worker writes to standard error: the first one's is shown as it comes.
+    """What one worker writes, shown on ``stream`` as it comes, where there is one.
 
-    Where that goes to a terminal the worker gets a terminal, too, for its progress bar.
+    Where that is a terminal the worker gets a terminal, too, for its progress bar.
     """
 
-    def __init__(self, on_terminal: bool) -> None:
-        self._shown = on_terminal
-        if on_terminal and sys.stderr.isatty():
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        if stream is not None and stream.isatty():
             self._reading_end, self.writing_end = os.openpty()
         else:
             self._reading_end, self.writing_end = os.pipe()
@@ -186,13 +197,23 @@ class _Said:
 
     def _read(self) -> None:
         # A terminal whose other end is closed is an error.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with suppress(OSError):
             while some := os.read(self._reading_end, 2**12):
                 self._received += some
-                if self._shown:
-                    sys.stderr.buffer.write(some)
-                    sys.stderr.flush()
+                if self._stream is not None:
+                    self._stream.write(decoder.decode(some))
+                    self._stream.flush()
         os.close(self._reading_end)
+
+
+def _is_of_the_process(stream: TextIO) -> bool:
+    """Whether it has a descriptor: a program that calls this one may have put another there."""
+    try:
+        stream.fileno()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _code(returned: int) -> int:

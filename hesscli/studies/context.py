@@ -38,7 +38,7 @@ class Environment:
     scipy: str
     dtype: str
     threads: int
-    workers: int
+    workers: int = 1
 
 
 @dataclass(frozen=True)
