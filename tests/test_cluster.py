@@ -27,6 +27,8 @@ from hesscli.problem.problemfile import read_parameters
 
 # Within a minute every worker has ended, whatever happened to another one.
 MINUTE = 60.0
+# Where everything is well but the machine has much to do.
+AT_LENGTH = 240.0
 TINY = ("--set", "model.layers.0.units=6", "--set", "model.layers.1.units=5")
 MULTI = ("--strategy", "multi-worker")
 VERIFY = ("verify", *MULTI, "--check", "form", "-n", "12", *TINY)
@@ -48,8 +50,8 @@ main(sys.argv[1:])
 # Workers that agree and then do nothing, without TensorFlow.
 IDLE = """
 import os, sys, time
-from hesscli.engines.workers import links, team
-links.PATIENCE_SECONDS = team.PATIENCE_SECONDS = 3.0
+from hesscli.engines.workers import team
+team.PATIENCE_SECONDS = 4.0
 from hesscli.engines.workers.cluster import find_cluster
 def say(line):
     print(line, flush=True)
@@ -57,6 +59,50 @@ together = team.Team(find_cluster(), {}, say)
 together.agree({"data": "the same"})
 print("ready", flush=True)
 time.sleep(50)
+"""
+
+# All questions at once: TensorFlow takes longer to start than to answer them.
+FOUR = """
+import json, os, sys
+from hesscli.config.build import build_problem
+from hesscli.config.load import load_config, parse_override
+from hesscli.config.training import build_training_data
+from hesscli.engines.workers.cluster import find_cluster
+from hesscli.engines.workers.team import Team
+from hesscli.problem.workers import ALONE
+from hesscli.studies.comparison import compare
+from hesscli.studies.spectra.subject import SpectrumOptions
+from hesscli.studies.spectrum import spectrum
+from hesscli.studies.training import train
+from hesscli.studies.witnesses import CheckOptions
+
+workers, team = ALONE, None
+if os.environ["TF_CONFIG"]:
+    workers = team = Team(find_cluster(), {}, print)
+    team.agree({})
+    team.start()
+config = load_config(None, [parse_override(text) for text in sys.argv[1:]])
+problem = build_problem(config, workers=workers)
+compared = compare([problem], CheckOptions("probes", block="layer", probes=2))
+options = SpectrumOptions(layers=("dense2",), top=3, probes=2, steps=5)
+(row,) = spectrum([problem], options).results
+trained = train(build_training_data(config), config.train, workers=workers)
+found = {
+    "passed": compared.passed,
+    "forms": [
+        [of.hessian, of.gauss_newton, of.curvature]
+        for block in compared.results for of in (block.autodiff, block.chain_rule)
+    ],
+    "norms": [block.chain_rule_check.max_abs_entry for block in compared.results],
+    "top": [*row.hessian.top.values, *row.gauss_newton.top.values],
+    "loss": [trained.final[0].loss, *(at.gradient_norm for at in trained.measurements)],
+}
+if team is None:
+    print(json.dumps(found))
+    sys.exit()
+team.settle() if team.first else None
+print(json.dumps(found), flush=True)
+os._exit(team.finish(0))
 """
 
 
@@ -97,13 +143,13 @@ class Started:
             cwd=self.folder,
         )
 
-    def ended(self, index: int) -> tuple[int, str, str]:
-        out, err = self.processes[index].communicate(timeout=MINUTE)
+    def ended(self, index: int, within: float = MINUTE) -> tuple[int, str, str]:
+        out, err = self.processes[index].communicate(timeout=within)
         return self.processes[index].returncode, out, err
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + MINUTE
+    deadline = time.monotonic() + AT_LENGTH
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -114,7 +160,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
         [sys.executable, "-m", "hesscli", *arguments],
         capture_output=True,
         text=True,
-        timeout=2 * MINUTE,
+        timeout=AT_LENGTH,
         check=False,
     )
     return ended.returncode, ended.stdout, ended.stderr
@@ -323,6 +369,36 @@ def test_a_worker_that_is_killed_in_the_middle_ends_all_and_leaves_files_whole(
         assert time.monotonic() - killed < MINUTE
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
     assert "dense1/kernel" in read_parameters(str(state))
+
+
+# The answers
+
+
+def test_four_workers_give_the_answers_of_one_process(tmp_path: Path) -> None:
+    settings = ["data.batch_size=30", "model.layers.0.units=6", "model.layers.1.units=5"]
+    settings += ["model.layers.0.activation=tanh", "train.batch_size=18", "train.examples=50"]
+    settings += ["train.steps=4", "train.every=2", "train.measure_examples=20"]
+    with Started(4, tmp_path) as cluster:
+        for index in range(4):
+            cluster.start(index, settings, FOUR)
+        alone = subprocess.run(
+            [sys.executable, "-c", FOUR, *settings],
+            env={**os.environ, "TF_CONFIG": "", "OPENBLAS_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answers = [cluster.ended(index, AT_LENGTH)[1] for index in range(4)]
+    assert answers[0]
+    # To the last bit, or they would not go the same way.
+    assert all(answer == answers[0] for answer in answers)
+    one, four = json.loads(alone.stdout), json.loads(answers[0])
+    assert one["passed"] and four["passed"]
+    for (H, G, C), (of_H, of_G, of_C) in zip(four["forms"], one["forms"], strict=True):
+        scale = abs(of_G) + abs(of_C)
+        np.testing.assert_allclose([H, G, C], [of_H, of_G, of_C], rtol=0, atol=1e-12 * scale)
+    for key in ("norms", "top", "loss"):
+        np.testing.assert_allclose(four[key], one[key], rtol=1e-12)
 
 
 # Launch

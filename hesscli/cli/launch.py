@@ -19,7 +19,7 @@ from typing import TextIO
 
 import click
 
-from hesscli.cli.outcome import FAILED_INPUT
+from hesscli.cli.outcome import FAILED_INPUT, INTERRUPTED, show
 from hesscli.cli.strategy import MULTI_WORKER
 
 COMMANDS = ("verify", "compare", "spectrum", "train")
@@ -131,7 +131,12 @@ class _Processes:
             time.sleep(_POLL_SECONDS)
         self._kill()
         self._say_what_is_left()
-        return max(_code(worker.returncode) for worker in self._workers)
+        return max(self._code(worker.returncode) for worker in self._workers)
+
+    def _code(self, returned: int) -> int:
+        """A worker that a signal has ended has given no answer."""
+        ended = INTERRUPTED if self._signalled else FAILED_INPUT
+        return returned if returned >= 0 else ended
 
     def _standard_output(self) -> int | None:
         """Where the first worker's goes: None is this process's own."""
@@ -159,6 +164,8 @@ class _Processes:
         first, *others = (said.lines() for said in self._said)
         if self._result is not None:
             self._result.lines()
+        if self._signalled and not first:
+            show("interrupted")
         known = {_OF_WORKER.sub("", line) for line in first}
         for index, lines in enumerate(others, start=1):
             for line in lines:
@@ -214,11 +221,6 @@ def _is_of_the_process(stream: TextIO) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _code(returned: int) -> int:
-    """A worker that a signal has ended has given no answer."""
-    return returned if returned >= 0 else FAILED_INPUT
 
 
 def _free_ports(count: int) -> list[int]:

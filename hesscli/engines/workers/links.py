@@ -64,7 +64,10 @@ class Link:
             raise LostError("its connection is closed")
         self.heard = time.monotonic()
         *lines, self._rest = (self._rest + received).split(b"\n")
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise LostError("it says what no worker says") from error
 
 
 class NotAllThereError(InputError):
@@ -91,6 +94,9 @@ def gather(cluster: Cluster, hello: Message) -> tuple[list[Link], list[Message]]
                     missing = [i for i in range(1, cluster.count) if i not in links]
                     refuse_all(list(links.values()), _not_started(cluster, missing))
                 tell(list(links.values()), {})
+            except OSError:
+                # Gone before it was taken.
+                continue
             else:
                 said = _first_message(connection)
                 if said is None:
@@ -199,8 +205,9 @@ def _first_message(connection: socket.socket) -> Message | None:
         said = json.loads(received)
     except (OSError, ValueError):
         return None
+    kinds = {"index": int, "count": int, "facts": dict}
     is_hello = isinstance(said, dict) and all(
-        type(said.get(key)) is int for key in ("index", "count")
+        type(said.get(key)) is kind for key, kind in kinds.items()
     )
     return said if is_hello else None
 
