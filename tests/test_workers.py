@@ -73,6 +73,8 @@ class Together:
 
 
 class Member:
+    here = 1
+
     def __init__(self, together: Together, index: int) -> None:
         self.together, self.index, self.count = together, index, together.count
 

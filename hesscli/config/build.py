@@ -68,7 +68,7 @@ def build_problem(
     read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
     convert = partial(read, dtype=dtype)
     stored = StoredInputs(dataset.inputs, order, convert, width, dtype)
-    chunk = _chunk(config, len(order), dtype)
+    chunk = _chunk(config, len(order), dtype, workers.here)
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
@@ -111,12 +111,14 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     return replace(problem, layers=layers, seed=seed)
 
 
-def _chunk(config: Config, examples: int, dtype: np.dtype[np.floating]) -> int | None:
+def _chunk(
+    config: Config, examples: int, dtype: np.dtype[np.floating], processes: int
+) -> int | None:
     """How many examples to hold at a time; None is all of them."""
     memory = config.data.memory
     limit = parse_size(memory) if isinstance(memory, str) else memory
     widths = (config.model.inputs, *(layer.units for layer in config.model.layers))
-    return chunk_size(examples, widths, dtype.itemsize, limit)
+    return chunk_size(examples, widths, dtype.itemsize, limit, processes)
 
 
 def _dataset(data: DataConfig) -> Dataset:

@@ -9,7 +9,8 @@ all examples, the blocks of the chunks add up to the block of the whole:
 
 Chunks weigh as much as they have examples, so that their size changes nothing but the rounding.
 The sums are in double precision. Nothing of a chunk is kept but its summand: engines are made
-anew for each product, which costs a forward and a backward pass beside it.
+anew for each product, which costs a forward and a backward pass beside it. A worker's share that
+is held keeps its engine.
 """
 
 from __future__ import annotations
@@ -92,7 +93,16 @@ class SummedEngine(Generic[E]):
     def __init__(self, chunks: Chunks, make: Callable[[Problem], E]) -> None:
         self.chunks = chunks
         self.problem = chunks.problem
-        self.make = make
+        self._make = make
+        self._held: E | None = None
+
+    def of(self, part: Problem) -> E:
+        """The engine on a chunk, or on all of a share that is held."""
+        if self.problem.chunk is not None:
+            return self._make(part)
+        if self._held is None:
+            self._held = self._make(part)
+        return self._held
 
     def hessian(self, parameter: str) -> SummedBlock:
         return SummedBlock(self, parameter, lambda engine: engine.hessian(parameter))
@@ -117,7 +127,7 @@ class SummedBlock(HessianBlock):
         super().__init__(parameter, layout_of(problem, parameter), problem.dtype)
         self._chunks = engine.chunks
         self._row_bytes: int | None = None
-        self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.make(part))
+        self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.of(part))
 
     def _matmat(self, V: Array) -> Array:
         return self._rounded(self._chunks.sum(lambda part: self._of(part).matmat(V)))

@@ -55,16 +55,17 @@ def parse_size(text: str) -> int | None:
 
 
 def chunk_size(
-    examples: int, widths: Sequence[int], itemsize: int, memory: int | None
+    examples: int, widths: Sequence[int], itemsize: int, memory: int | None, processes: int = 1
 ) -> int | None:
     """How many of the examples of a network with ``widths`` to look at together; None is all.
 
-    ``memory`` is what they may take in bytes; None is a quarter of what is free. A chunk is a
+    ``memory`` is what they may take in bytes; None is a quarter of what is free, which so many
+    ``processes`` share. A chunk is a
     power of two, so that a little more or less free memory leaves the last digits as they are.
     """
     if memory is None:
         available = available_memory()
-        memory = 2**62 if available is None else int(_SHARE_OF_EXAMPLES * available)
+        memory = 2**62 if available is None else int(_SHARE_OF_EXAMPLES * available / processes)
     inputs, units = widths[0], sum(widths[1:])
     each = itemsize * (_NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * units)
     each += 8 * (_DOUBLES_OF_AN_INPUT * inputs + _DOUBLES_OF_A_UNIT * units)

@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
 
 class Workers(Protocol):
-    """All workers, as one of them sees them: ``index`` (from 0) of ``count``."""
+    """All workers, as one of them sees them: ``index`` (from 0) of ``count``.
+
+    ``here`` of them share this machine's memory, the one itself among them.
+    """
 
     @property
     def index(self) -> int: ...
 
     @property
     def count(self) -> int: ...
+
+    @property
+    def here(self) -> int: ...
 
     def sum(self, values: NDArray[Any]) -> NDArray[Any]:
         """The sum of what the workers give, float64 of one shape: the same bits for each of them.
@@ -35,6 +41,7 @@ class Workers(Protocol):
 class _Alone:
     index: int = 0
     count: int = 1
+    here: int = 1
 
     def sum(self, values: NDArray[Any]) -> NDArray[Any]:
         return values

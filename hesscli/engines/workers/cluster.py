@@ -38,6 +38,12 @@ class Cluster:
     def count(self) -> int:
         return len(self.addresses)
 
+    @property
+    def here(self) -> int:
+        """How many of the workers are on this one's host."""
+        hosts = [self.host_and_port(index)[0] for index in range(self.count)]
+        return hosts.count(hosts[self.index])
+
     def name_of(self, index: int) -> str:
         """A worker as messages call it."""
         return f"worker {index} ({self.addresses[index]})"

@@ -87,6 +87,10 @@ class Team:
         return self._cluster.count
 
     @property
+    def here(self) -> int:
+        return self._cluster.here
+
+    @property
     def first(self) -> bool:
         """Whether this is the worker that reports."""
         return self.index == 0
