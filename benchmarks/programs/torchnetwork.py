@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.worker import Array, Job
+
+
+# Examples in a step of a loader: as many as one of our threads takes at a time.
+BATCH = 4096
 
 
 class TorchProblem:
@@ -35,6 +40,14 @@ class TorchProblem:
         """The gradient of the loss in the block's weight, forward pass included."""
         loss = self.criterion(self.model(self.X), self.y)
         return torch.autograd.grad(loss, self.weight)[0]
+
+    def loader(self, size: int) -> DataLoader[tuple[torch.Tensor, ...]]:
+        """The examples in the order they have, ``size`` at a time, as PyTorch loads them."""
+        return DataLoader(TensorDataset(self.X, self.y), batch_size=size)
+
+    def parts(self, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The same batches, without a loader's work."""
+        return list(zip(self.X.split(size), self.y.split(size), strict=True))
 
     def into(self, vectors: Array) -> torch.Tensor:
         """Vectors (P,) or (P, k) in hesscli's order as PyTorch's."""

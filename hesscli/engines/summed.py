@@ -6,8 +6,10 @@ all examples, the blocks of the chunks add up to the block of the whole:
     H V = Σ_chunks H_chunk V,   vᵀHv = Σ_chunks vᵀ H_chunk v
 
 Chunks weigh as much as they have examples, so that their size changes nothing but the rounding.
-The sums are in double precision. Nothing of a chunk is kept but its summand: engines are made
-anew for each product, which costs a forward and a backward pass beside it.
+The sums are in double precision. Of a chunk nothing is kept but its summand, so that memory stays
+flat whatever the number of examples; but where the memory budget leaves room beside the chunk at
+work, the first chunks' first-order quantities are kept for the next product, which then needs no
+file and no forward and backward pass of its own.
 """
 
 from __future__ import annotations
@@ -32,20 +34,31 @@ from hesscli.problem.threads import in_threads, thread_count
 Watch = Callable[[int, int], None]
 E = TypeVar("E", bound=Engine)
 T = TypeVar("T")
+# What is kept of a chunk for products with single vectors: so many numbers of the problem's type
+# for each input and each unit of an example, and for each layer and term the S of its examples,
+# which products of one vector use where they are no larger than a cache.
+_NUMBERS_OF_AN_INPUT, _NUMBERS_OF_A_UNIT = 2, 8
+_TERMS, _CACHED_BYTES = 3, 2**22
 
 
 class Chunks:
     """The parts of a problem, each of which can be held; ``problem.chunk`` examples at a time.
 
-    Threads take a chunk each, so that of ``problem.chunk`` examples each has its share.
+    Threads take a chunk each, so that of ``problem.chunk`` examples each has its share. The first
+    ones that fit into ``spare`` bytes are kept for the next sum; all where the problem is held.
     """
 
-    def __init__(self, problem: Problem, watch: Watch | None = None) -> None:
+    def __init__(self, problem: Problem, watch: Watch | None = None, spare: int = 0) -> None:
         self.problem = problem
         self.watch = watch
         size = problem.examples if problem.chunk is None else problem.chunk
         threads = 1 if size >= problem.examples else thread_count()
         self.pieces = list(pieces(0, problem.examples, 1, max(1, size // threads)))
+        self._kept: dict[tuple[int, int], Problem] = {}
+        keepable = len(self.pieces)
+        if problem.chunk is not None:
+            keepable = spare // _kept_bytes(problem, self.pieces[0][1])
+        self._keepable = frozenset(self.pieces[:keepable])
 
     def parts(self) -> Iterator[tuple[int, Problem]]:
         """(first example, part) of every part: the problem itself where it is held."""
@@ -59,12 +72,24 @@ class Chunks:
         """``work`` of every part, in order."""
 
         def of_piece(piece: tuple[int, int]) -> T:
-            return work(self.problem.part(*piece))
+            return work(self._part(piece))
 
         for (_, done), result in zip(self.pieces, in_threads(of_piece, self.pieces), strict=True):
             if self.watch is not None:
                 self.watch(done, self.problem.examples)
             yield result
+
+    def keeps(self, part: Problem) -> bool:
+        """Whether ``part`` is one that every sum is given anew."""
+        return any(part is kept for kept in self._kept.values())
+
+    def _part(self, piece: tuple[int, int]) -> Problem:
+        part = self._kept.get(piece)
+        if part is None:
+            part = self.problem.part(*piece)
+            if piece in self._keepable:
+                self._kept[piece] = part
+        return part
 
     def sum(self, work: Callable[[Problem], Array]) -> Array:
         """The sum of ``work`` of every part, in double precision."""
@@ -90,6 +115,16 @@ class SummedEngine(Generic[E]):
         self.chunks = chunks
         self.problem = chunks.problem
         self.make = make
+        self._prepared: dict[int, E] = {}
+
+    def prepared(self, part: Problem) -> E:
+        """The engine of a part; of a part that is kept it is the same one each time."""
+        if not self.chunks.keeps(part):
+            return self.make(part)
+        # Nobody else has this number while the part is kept.
+        if id(part) not in self._prepared:
+            self._prepared[id(part)] = self.make(part)
+        return self._prepared[id(part)]
 
     def hessian(self, parameter: str) -> SummedBlock:
         return SummedBlock(self, parameter, lambda engine: engine.hessian(parameter))
@@ -114,12 +149,17 @@ class SummedBlock(HessianBlock):
         super().__init__(parameter, layout_of(problem, parameter), problem.dtype)
         self._chunks = engine.chunks
         self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.make(part))
+        self._prepared: Callable[[Problem], HessianBlock] = lambda part: of(engine.prepared(part))
 
     def _matmat(self, V: Array) -> Array:
-        return self._rounded(self._chunks.sum(lambda part: self._of(part).matmat(V)))
+        # For several vectors the passes of a chunk are soon paid for, and more than them is kept.
+        block_of = self._prepared if V.shape[1] == 1 else self._of
+        return self._rounded(self._chunks.sum(lambda part: block_of(part).matmat(V)))
 
     def quadratic_form(self, v: Array) -> float:
-        return float(self._chunks.sum(lambda part: np.asarray(self._of(part).quadratic_form(v))))
+        return float(
+            self._chunks.sum(lambda part: np.asarray(self._prepared(part).quadratic_form(v)))
+        )
 
     @cached_property
     def row_bytes(self) -> int:
@@ -167,7 +207,7 @@ def chain_rule_of(problem: Problem, watch: Watch | None = None) -> ChainRuleEngi
     """The chain rule on a problem, in chunks where it is not to be held at once."""
     if problem.chunk is None:
         return ChainRule(problem)
-    return SummedEngine(Chunks(problem, watch), ChainRule)
+    return SummedEngine(Chunks(problem, watch, problem.spare), ChainRule)
 
 
 def autodiff_of(problem: Problem, watch: Watch | None = None) -> AutodiffEngine:
@@ -189,6 +229,15 @@ def require_held(problem: Problem, why: str) -> None:
             f"data.batch_size: {problem.total:,} examples are looked at {problem.chunk:,} at a "
             f"time, but {why}; use at most {problem.chunk:,}, or more data.memory"
         )
+
+
+def _kept_bytes(problem: Problem, examples: int) -> int:
+    """What a chunk of so many examples takes while it waits for the next product."""
+    inputs, *units = problem.widths
+    numbers = _NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * sum(units)
+    each = examples * problem.dtype.itemsize
+    seconds = (each * width * width for width in units)
+    return each * numbers + _TERMS * sum(size for size in seconds if size <= _CACHED_BYTES)
 
 
 def _floor(part: Problem) -> RoundingFloor:
