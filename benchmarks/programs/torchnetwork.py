@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.worker import Array, Job
 
-
 # Examples in a step of a loader: as many as one of our threads takes at a time.
 BATCH = 4096
+
+
+Loader = Iterable[tuple[torch.Tensor, ...]]
 
 
 class TorchProblem:
@@ -41,13 +44,11 @@ class TorchProblem:
         loss = self.criterion(self.model(self.X), self.y)
         return torch.autograd.grad(loss, self.weight)[0]
 
-    def loader(self, size: int) -> DataLoader[tuple[torch.Tensor, ...]]:
-        """The examples in the order they have, ``size`` at a time, as PyTorch loads them."""
-        return DataLoader(TensorDataset(self.X, self.y), batch_size=size)
-
-    def parts(self, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The same batches, without a loader's work."""
-        return list(zip(self.X.split(size), self.y.split(size), strict=True))
+    def loaders(self) -> dict[str, Loader]:
+        """The examples, BATCH at a time: as PyTorch loads them, and without that work."""
+        loader = DataLoader(TensorDataset(self.X, self.y), batch_size=BATCH)
+        made = list(zip(self.X.split(BATCH), self.y.split(BATCH), strict=True))
+        return {"H·v, DataLoader": loader, "H·v, list of batches": made}
 
     def into(self, vectors: Array) -> torch.Tensor:
         """Vectors (P,) or (P, k) in hesscli's order as PyTorch's."""

@@ -10,7 +10,7 @@ import torch
 from curvlinops import HessianLinearOperator
 from scipy.sparse.linalg import eigsh
 
-from benchmarks.programs.torchnetwork import BATCH, TorchProblem
+from benchmarks.programs.torchnetwork import TorchProblem
 from benchmarks.worker import EIGENVALUE_RTOL, Array, Job, run
 
 
@@ -54,11 +54,7 @@ def dataset(job: Job) -> None:
     """H·v over the batches of a DataLoader, and over the same batches made once."""
     problem = TorchProblem(job)
     v = problem.into(job.given("vector"))
-    loaders = {
-        "H·v, DataLoader": problem.loader(BATCH),
-        "H·v, list of batches": problem.parts(BATCH),
-    }
-    for what, data in loaders.items():
+    for what, data in problem.loaders().items():
         H = HessianLinearOperator(problem.model, problem.criterion, [problem.weight], data)
         job.agree("product", problem.back(H @ v))
         job.measure(what, partial(matmul, H, v))

@@ -13,7 +13,7 @@ import torch
 from pyhessian import hessian
 from pyhessian.utils import hessian_vector_product
 
-from benchmarks.programs.torchnetwork import BATCH, TorchProblem
+from benchmarks.programs.torchnetwork import TorchProblem
 from benchmarks.worker import POWER_ITERATION_RTOL, Job, run
 
 # Power iteration stops where two values in a row differ by less than this, relatively. PyHessian's
@@ -38,11 +38,7 @@ def dataset(job: Job) -> None:
     """H·v over the batches of a DataLoader, and over the same batches made once."""
     problem = _problem(job)
     v = problem.into(job.given("vector")).reshape(problem.weight.shape)
-    loaders = {
-        "H·v, DataLoader": problem.loader(BATCH),
-        "H·v, list of batches": problem.parts(BATCH),
-    }
-    for what, data in loaders.items():
+    for what, data in problem.loaders().items():
         H = hessian(problem.model, problem.criterion, dataloader=data, cuda=False)
         job.agree("product", problem.back(H.dataloader_hv_product([v])[1][0].reshape(-1)))
         job.measure(what, partial(H.dataloader_hv_product, [v]))

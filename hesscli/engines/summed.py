@@ -15,6 +15,7 @@ file and no forward and backward pass of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import cached_property
 from typing import Generic, TypeAlias, TypeVar
 
@@ -39,6 +40,9 @@ T = TypeVar("T")
 # which products of one vector use where they are no larger than a cache.
 _NUMBERS_OF_AN_INPUT, _NUMBERS_OF_A_UNIT = 2, 8
 _TERMS, _CACHED_BYTES = 3, 2**22
+# What needs the S of every example, entries and diagonals, takes fewer examples at a time where
+# layers are wide: so many that the S of one layer takes this much. Chunks are made for narrow ones.
+_SECOND_BYTES = 2**26
 
 
 class Chunks:
@@ -78,6 +82,20 @@ class Chunks:
             if self.watch is not None:
                 self.watch(done, self.problem.examples)
             yield result
+
+    def finer(self, most: int) -> Chunks:
+        """The same examples with at most ``most`` of them in a part."""
+        if most >= self.pieces[0][1]:
+            return self
+        other = copy(self)
+        other.pieces = [cut for piece in self.pieces for cut in pieces(*piece, 1, most)]
+        other._kept, other._keepable = {}, frozenset()
+        return other
+
+    def for_second(self) -> Chunks:
+        """The same examples in parts of which the S (n, units, units) of a layer stays small."""
+        widest = max(self.problem.widths[1:])
+        return self.finer(max(1, _SECOND_BYTES // (8 * widest * widest)))
 
     def keeps(self, part: Problem) -> bool:
         """Whether ``part`` is one that every sum is given anew."""
@@ -164,11 +182,12 @@ class SummedBlock(HessianBlock):
     @cached_property
     def row_bytes(self) -> int:
         """What one row takes in the first chunk, which is as large as the others."""
-        first = next(iter(self._chunks.pieces))
+        first = next(iter(self._chunks.for_second().pieces))
         return self._of(self._chunks.problem.part(*first)).row_bytes
 
     def rows(self, start: int, stop: int) -> Array:
-        return self._rounded(self._chunks.sum(lambda part: self._of(part).rows(start, stop)))
+        chunks = self._chunks.for_second()
+        return self._rounded(chunks.sum(lambda part: self._of(part).rows(start, stop)))
 
     def _rounded(self, total: Array) -> Array:
         with np.errstate(over="ignore"):
@@ -182,7 +201,7 @@ class SummedFloor:
         self._chunks = chunks
 
     def entries(self, parameter: str) -> Array:
-        return self._chunks.sum(lambda part: _floor(part).entries(parameter))
+        return self._chunks.for_second().sum(lambda part: _floor(part).entries(parameter))
 
     def quadratic_form(self, parameter: str, v: Array) -> float:
         return float(
