@@ -61,7 +61,7 @@ class Chunks:
         self._kept: dict[tuple[int, int], Problem] = {}
         keepable = len(self.pieces)
         if problem.chunk is not None:
-            keepable = spare // _kept_bytes(problem, self.pieces[0][1])
+            keepable = spare // kept_bytes(problem, self.pieces[0][1])
         self._keepable = frozenset(self.pieces[:keepable])
 
     def parts(self) -> Iterator[tuple[int, Problem]]:
@@ -250,7 +250,7 @@ def require_held(problem: Problem, why: str) -> None:
         )
 
 
-def _kept_bytes(problem: Problem, examples: int) -> int:
+def kept_bytes(problem: Problem, examples: int) -> int:
     """What a chunk of so many examples takes while it waits for the next product."""
     inputs, *units = problem.widths
     numbers = _NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * sum(units)
