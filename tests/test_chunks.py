@@ -380,10 +380,12 @@ def test_rows_are_summed_in_finer_parts_where_layers_are_wide(
 
 
 @pytest.mark.parametrize(("spare", "kept"), [(0, 0), (10**9, 5)])
-def test_prepared_chunks_are_those_that_the_budget_has_room_for(spare: int, kept: int) -> None:
+def test_prepared_chunks_are_those_that_the_budget_has_room_for(
+    spare: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = make_problem((5, 4, 3), "tanh", examples=9)
-    problem = replace(in_chunks(whole, 2 * thread_count()), spare=spare)
-    engine = chain_rule_of(problem)
+    monkeypatch.setattr("hesscli.engines.summed.LARGEST_CHUNK", 2 * thread_count())
+    engine = chain_rule_of(replace(in_chunks(whole, 2 * thread_count()), spare=spare))
     assert isinstance(engine, SummedEngine)
     made: list[Problem] = []
     make = engine.make

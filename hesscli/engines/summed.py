@@ -28,6 +28,7 @@ from hesscli.engines.layout import layout_of
 from hesscli.engines.pieces import pieces
 from hesscli.engines.rounding import RoundingFloor
 from hesscli.problem.errors import InputError
+from hesscli.problem.memory import LARGEST_CHUNK, example_bytes, product_bytes
 from hesscli.problem.network import Array, Problem
 from hesscli.problem.threads import in_threads, thread_count
 
@@ -48,20 +49,23 @@ _SECOND_BYTES = 2**26
 class Chunks:
     """The parts of a problem, each of which can be held; ``problem.chunk`` examples at a time.
 
-    Threads take a chunk each, so that of ``problem.chunk`` examples each has its share. The first
-    ones that fit into ``spare`` bytes are kept for the next sum; all where the problem is held.
+    Threads take a chunk each, so that of ``problem.chunk`` examples each has its share.
     """
 
-    def __init__(self, problem: Problem, watch: Watch | None = None, spare: int = 0) -> None:
+    def __init__(self, problem: Problem, watch: Watch | None = None) -> None:
         self.problem = problem
         self.watch = watch
         size = problem.examples if problem.chunk is None else problem.chunk
-        threads = 1 if size >= problem.examples else thread_count()
-        self.pieces = list(pieces(0, problem.examples, 1, max(1, size // threads)))
+        self._threads = 1 if size >= problem.examples else thread_count()
+        self._cut(max(1, size // self._threads))
+
+    def _cut(self, size: int, spare: int = 0) -> None:
+        """Makes parts of ``size`` examples."""
+        self.pieces = list(pieces(0, self.problem.examples, 1, size))
         self._kept: dict[tuple[int, int], Problem] = {}
         keepable = len(self.pieces)
-        if problem.chunk is not None:
-            keepable = spare // kept_bytes(problem, self.pieces[0][1])
+        if self.problem.chunk is not None:
+            keepable = spare // kept_bytes(self.problem, self.pieces[0][1])
         self._keepable = frozenset(self.pieces[:keepable])
 
     def parts(self) -> Iterator[tuple[int, Problem]]:
@@ -83,19 +87,29 @@ class Chunks:
                 self.watch(done, self.problem.examples)
             yield result
 
-    def finer(self, most: int) -> Chunks:
-        """The same examples with at most ``most`` of them in a part."""
-        if most >= self.pieces[0][1]:
-            return self
-        other = copy(self)
-        other.pieces = [cut for piece in self.pieces for cut in pieces(*piece, 1, most)]
-        other._kept, other._keepable = {}, frozenset()
-        return other
-
     def for_second(self) -> Chunks:
         """The same examples in parts of which the S (n, units, units) of a layer stays small."""
         widest = max(self.problem.widths[1:])
-        return self.finer(max(1, _SECOND_BYTES // (8 * widest * widest)))
+        most = max(1, _SECOND_BYTES // (8 * widest * widest))
+        if most >= self.pieces[0][1]:
+            return self
+        other = copy(self)
+        other._cut(most)
+        return other
+
+    def for_products(self) -> Chunks:
+        """The same examples in larger parts: as large as products with one vector may hold.
+
+        The first ones that fit into ``problem.spare`` bytes are kept for the next product; all
+        where the problem is held.
+        """
+        problem, other = self.problem, copy(self)
+        of = problem.widths, problem.dtype.itemsize
+        size = self.pieces[0][1] * example_bytes(*of) // product_bytes(*of)
+        if problem.chunk is not None:
+            size = max(1, min(size, LARGEST_CHUNK // self._threads))
+        other._cut(size, problem.spare)
+        return other
 
     def keeps(self, part: Problem) -> bool:
         """Whether ``part`` is one that every sum is given anew."""
@@ -129,15 +143,18 @@ class SummedEngine(Generic[E]):
     (Not of the inputs: an example's block is its own chunk's.)
     """
 
-    def __init__(self, chunks: Chunks, make: Callable[[Problem], E]) -> None:
+    def __init__(
+        self, chunks: Chunks, make: Callable[[Problem], E], for_products: Chunks | None = None
+    ) -> None:
         self.chunks = chunks
+        self.for_products = chunks if for_products is None else for_products
         self.problem = chunks.problem
         self.make = make
         self._prepared: dict[int, E] = {}
 
     def prepared(self, part: Problem) -> E:
         """The engine of a part; of a part that is kept it is the same one each time."""
-        if not self.chunks.keeps(part):
+        if not self.for_products.keeps(part):
             return self.make(part)
         # Nobody else has this number while the part is kept.
         if id(part) not in self._prepared:
@@ -165,19 +182,20 @@ class SummedBlock(HessianBlock):
     ) -> None:
         problem = engine.problem
         super().__init__(parameter, layout_of(problem, parameter), problem.dtype)
-        self._chunks = engine.chunks
+        self._chunks, self._for_products = engine.chunks, engine.for_products
         self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.make(part))
         self._prepared: Callable[[Problem], HessianBlock] = lambda part: of(engine.prepared(part))
 
     def _matmat(self, V: Array) -> Array:
-        # For several vectors the passes of a chunk are soon paid for, and more than them is kept.
-        block_of = self._prepared if V.shape[1] == 1 else self._of
-        return self._rounded(self._chunks.sum(lambda part: block_of(part).matmat(V)))
+        # Several vectors soon pay for the passes of a chunk, but need more memory each.
+        chunks, block_of = self._chunks, self._of
+        if V.shape[1] == 1:
+            chunks, block_of = self._for_products, self._prepared
+        return self._rounded(chunks.sum(lambda part: block_of(part).matmat(V)))
 
     def quadratic_form(self, v: Array) -> float:
-        return float(
-            self._chunks.sum(lambda part: np.asarray(self._prepared(part).quadratic_form(v)))
-        )
+        chunks = self._for_products
+        return float(chunks.sum(lambda part: np.asarray(self._prepared(part).quadratic_form(v))))
 
     @cached_property
     def row_bytes(self) -> int:
@@ -226,7 +244,8 @@ def chain_rule_of(problem: Problem, watch: Watch | None = None) -> ChainRuleEngi
     """The chain rule on a problem, in chunks where it is not to be held at once."""
     if problem.chunk is None:
         return ChainRule(problem)
-    return SummedEngine(Chunks(problem, watch, problem.spare), ChainRule)
+    chunks = Chunks(problem, watch)
+    return SummedEngine(chunks, ChainRule, chunks.for_products())
 
 
 def autodiff_of(problem: Problem, watch: Watch | None = None) -> AutodiffEngine:

@@ -11,7 +11,7 @@ _MEMINFO = Path("/proc/meminfo")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB)?")
 _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 # Larger chunks are no faster: what is computed of an example leaves the cache before it is used.
-_LARGEST_CHUNK = 8192
+LARGEST_CHUNK = 8192
 # What the examples may take where nobody says: this share of what is free.
 _SHARE_OF_EXAMPLES = 0.25
 # What an example costs while it is looked at, measured as the peak of the checks: so many numbers
@@ -21,6 +21,8 @@ _DOUBLES_OF_AN_INPUT, _DOUBLES_OF_A_UNIT = 3, 16
 # Of narrow layers the Hessian S (units, units) of every example is held, with its terms' and its
 # errors'; of wide ones never, because there entries are not compared.
 _NARROW, _DOUBLES_OF_S = 64, 12
+# The same for the chain rule's product with one vector, which has no S and no rounding errors.
+_PRODUCT_OF_AN_INPUT, _PRODUCT_OF_A_UNIT = 4, 24
 
 
 def available_memory() -> int | None:
@@ -69,7 +71,12 @@ def chunk_size(examples: int, widths: Sequence[int], itemsize: int, memory: int)
     each = example_bytes(widths, itemsize)
     if examples * each <= memory:
         return None
-    return min(_LARGEST_CHUNK, 1 << max(0, (memory // each).bit_length() - 1))
+    return min(LARGEST_CHUNK, 1 << max(0, (memory // each).bit_length() - 1))
+
+
+def product_bytes(widths: Sequence[int], itemsize: int) -> int:
+    """What an example takes while the chain rule multiplies one vector."""
+    return itemsize * (_PRODUCT_OF_AN_INPUT * widths[0] + _PRODUCT_OF_A_UNIT * sum(widths[1:]))
 
 
 def example_bytes(widths: Sequence[int], itemsize: int) -> int:
