@@ -81,7 +81,8 @@ class Problem:
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
     them only, a chunk or one worker's share: their Hessians add up to that of the whole. ``chunk``
     says how many examples are to be held at a time; None is all of them. With it ``inputs`` may
-    be StoredInputs, which are read in slices.
+    be StoredInputs, which are read in slices. ``spare`` is how many bytes may be kept of other
+    chunks beside that at work.
     """
 
     layers: tuple[Layer, ...]
@@ -93,6 +94,7 @@ class Problem:
     weights: str | None = None
     part_of: int | None = None
     chunk: int | None = None
+    spare: int = 0
 
     def __post_init__(self) -> None:
         for array in self._arrays():
@@ -139,6 +141,7 @@ class Problem:
             targets=self.targets[start:stop],
             part_of=self.total,
             chunk=None,
+            spare=0,
         )
 
     @property
