@@ -5,16 +5,25 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from networks import make_problem
+from scipy.sparse.linalg import eigsh
 
-from docs.tools.pages import ROOT, blocks, run
+import hesscli
+from docs.tools.pages import ROOT, arguments_of, blocks, run
+from hesscli.cli.main import cli
+from hesscli.engines.chainfirst import ChainFirst
 
 PAGE = ROOT / "docs" / "peers.md"
 PEERS = ROOT / "docs" / "examples" / "peers"
+ROW = re.compile(r"^\|.*\|(.*)\|(.*)\|$", re.MULTILINE)
+CALL = re.compile(r"`([^`]+)`")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +69,31 @@ def test_our_side_prints_what_the_others_printed(ours: dict[str, Any]) -> None:
 
 def test_tape_jacobian_prints_the_same(saved_problem: Path, ours: dict[str, Any]) -> None:
     agree(printed_by("with_tape_jacobian.py", saved_problem), ours)
+
+
+def test_our_calls_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the two columns of ours, in a program and on the command line."""
+    monkeypatch.chdir(tmp_path)
+    problem = make_problem((3, 4, 2), "tanh")
+    engine = hesscli.ChainRule(problem)
+    H, G = engine.hessian("network"), engine.gauss_newton("network")
+    names = {"hesscli": hesscli, "ChainFirst": ChainFirst, "eigsh": eigsh, "problem": problem}
+    names |= {"engine": engine, "H": H, "G": G, "start": 0, "stop": 2}
+    tables, _, _ = PAGE.read_text(encoding="utf-8").partition("## The same numbers")
+    programs, commands = zip(*ROW.findall(tables), strict=True)
+    calls = set(CALL.findall("".join(programs)))
+    assert len(calls) > 10
+    for call in calls:
+        text = call.replace("(…)", '("dense2/kernel")')
+        block = re.search(r'engine\.\w+\("([^"]+)"\)', text)
+        size = engine.hessian(block[1]).shape[1] if block else H.shape[1]
+        assert eval(text, {**names, "v": np.ones(size)}) is not None or "plot" in text, call
+    lines = set(CALL.findall("".join(commands)))
+    assert len(lines) > 5
+    for line in lines:
+        (name, *options), _ = arguments_of(f"hesscli {line}")
+        with cli.commands[name].make_context(name, options):
+            pass
 
 
 def test_the_page_shows_lines_of_the_programs() -> None:
