@@ -82,7 +82,7 @@ docs: $(VENV)/.documenting
 	@echo "open build/site/index.html"
 
 docs-test: $(VENV)/.developing
-	$(BIN)/python -m pytest -m slow tests/test_documentation.py
+	$(BIN)/python -m pytest -m slow tests/test_documentation.py tests/test_gallery.py
 
 screenshots: $(VENV)/.installed
 	$(BIN)/python -m docs.tools.screenshots
@@ -135,6 +135,8 @@ $(VENV)/.developing: $(VENV)/.installed
 
 $(VENV)/.documenting: $(VENV)/.installed
 	$(PIP) --editable ".[docs]"
+	@touch $@
+
 # Only wheels: a version that must be compiled here is none that anybody has.
 $(OLDEST)/.installed: pyproject.toml tests/lower_bounds.py
 	@test -n "$(OLDEST_PYTHON)" || \
