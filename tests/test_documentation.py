@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +15,7 @@ import click
 import pytest
 import yaml
 
-from docs.tools import reference, screenshots
+from docs.tools import gallery, reference, screenshots
 from docs.tools.pages import ELLIPSIS, PAGES, ROOT, Block, arguments_of, blocks, make_folder, run
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
@@ -35,8 +33,9 @@ ROUNDING = re.compile(
 )
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 SLOW_AT_MOST = 12
-# Pages whose commands or examples other tests run: test_gallery, test_api, test_first_derivatives.
-COMMANDS_RUN_ELSEWHERE = ("gallery.md",)
+# What draws the gallery is run by test_gallery, which looks at the images, wherever it is shown.
+DRAWING = frozenset(gallery.commands(gallery.PAGE.read_text(encoding="utf-8")))
+# Pages whose examples other tests run: test_api and test_first_derivatives.
 EXAMPLES_RUN_ELSEWHERE = ("api.md", "derivatives.md")
 
 
@@ -58,6 +57,13 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folder
 
 
+def draws_the_gallery(block: Block) -> bool:
+    """Whether nothing but an image comes of it: of a console block the output is compared here."""
+    return block.language == "sh" and all(
+        tuple(shlex.split(step.command, comments=True)) in DRAWING for step in block.steps
+    )
+
+
 def parameter(block: Block) -> Any:
     marks = (pytest.mark.slow,) if block.slow else ()
     return pytest.param(block, id=block.name, marks=marks)
@@ -67,7 +73,7 @@ def parameter(block: Block) -> Any:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     "block",
-    [parameter(block) for block in PROGRAMS if block.page.name not in COMMANDS_RUN_ELSEWHERE],
+    [parameter(block) for block in PROGRAMS if not draws_the_gallery(block)],
 )
 def test_what_is_shown_runs(block: Block, folder_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands print what is shown below them; programs in Python run to their end."""
@@ -233,68 +239,3 @@ def test_a_screenshot_needs_nothing_from_elsewhere() -> None:
         text = (screenshots.FOLDER / name).read_text(encoding="utf-8")
         assert "url(http" not in text
         assert "@font-face" not in text
-
-
-PEERS = DOCS / "examples" / "peers"
-
-
-@pytest.fixture(scope="module")
-def saved_problem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("peers")
-    run("hesscli compare --activation tanh --check form --save-problem problem.npz", folder)
-    return folder / "problem.npz"
-
-
-@pytest.fixture(scope="module")
-def ours(saved_problem: Path) -> dict[str, Any]:
-    return printed_by("with_hesscli.py", saved_problem)
-
-
-def printed_by(script: str, problem: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        (sys.executable, str(PEERS / script), str(problem)),
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""},
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def agree(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    assert theirs
-    for quantity, value in theirs.items():
-        if quantity.endswith("(estimate)"):
-            # Random probes of a few hundred: near, and no more than that.
-            assert value == pytest.approx(ours[quantity.removesuffix(" (estimate)")], rel=0.1)
-        else:
-            # Power iteration ends at 1e-5, the others at rounding.
-            assert value == pytest.approx(ours[quantity], rel=1e-5), quantity
-
-
-def test_our_side_prints_what_the_others_printed(ours: dict[str, Any]) -> None:
-    """The numbers in results.json are those of other libraries, not of any code here."""
-    recorded = json.loads((PEERS / "results.json").read_text(encoding="utf-8"))
-    assert set(recorded) == {path.name for path in PEERS.glob("with_*.py")} - {"with_hesscli.py"}
-    for result in recorded.values():
-        agree(result["found"], ours)
-
-
-def test_tape_jacobian_prints_the_same(saved_problem: Path, ours: dict[str, Any]) -> None:
-    agree(printed_by("with_tape_jacobian.py", saved_problem), ours)
-
-
-def test_the_page_shows_lines_of_the_programs() -> None:
-    """What stands in the page was run, as part of a script."""
-    page = DOCS / "peers.md"
-    lines = {
-        line.strip()
-        for path in PEERS.glob("*.py")
-        for line in path.read_text(encoding="utf-8").splitlines()
-    }
-    for block in blocks(page):
-        if block.language == "python":
-            for line in block.text.splitlines():
-                assert line.strip() in lines, line

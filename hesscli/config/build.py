@@ -17,6 +17,8 @@ from hesscli.problem.keras_model import SIGMOID, SOFTMAX, KerasNetwork, read_num
 from hesscli.problem.memory import (
     available_memory,
     chunk_size,
+    example_bytes,
+    examples_memory,
     parse_size,
     readable_size,
 )
@@ -68,7 +70,7 @@ def build_problem(
     read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
     convert = partial(read, dtype=dtype)
     stored = StoredInputs(dataset.inputs, order, convert, width, dtype)
-    chunk = _chunk(config, len(order), dtype, workers.here)
+    chunk, spare = _chunk(config, len(order), dtype, workers.here)
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
@@ -88,6 +90,7 @@ def build_problem(
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
         chunk=chunk,
+        spare=spare,
         workers=workers,
     )
 
@@ -113,12 +116,16 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
 
 def _chunk(
     config: Config, examples: int, dtype: np.dtype[np.floating], processes: int
-) -> int | None:
-    """How many examples to hold at a time; None is all of them."""
+) -> tuple[int | None, int]:
+    """How many examples to hold at a time, None being all of them, and the bytes left beside."""
     memory = config.data.memory
     limit = parse_size(memory) if isinstance(memory, str) else memory
+    limit = examples_memory() // processes if limit is None else limit
     widths = (config.model.inputs, *(layer.units for layer in config.model.layers))
-    return chunk_size(examples, widths, dtype.itemsize, limit, processes)
+    chunk = chunk_size(examples, widths, dtype.itemsize, limit)
+    if chunk is None:
+        return None, 0
+    return chunk, max(0, limit - chunk * example_bytes(widths, dtype.itemsize))
 
 
 def _dataset(data: DataConfig) -> Dataset:

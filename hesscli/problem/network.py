@@ -82,7 +82,8 @@ class Problem:
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
     them only, a chunk or one worker's share: their Hessians add up to that of the whole. ``chunk``
     says how many examples are to be held at a time; None is all of them. With it ``inputs`` may
-    be StoredInputs, which are read in slices. ``workers`` are those that have the other parts.
+    be StoredInputs, which are read in slices. ``spare`` is how many bytes may be kept of other
+    chunks beside that at work. ``workers`` are those that have the other parts.
     """
 
     layers: tuple[Layer, ...]
@@ -94,6 +95,7 @@ class Problem:
     weights: str | None = None
     part_of: int | None = None
     chunk: int | None = None
+    spare: int = 0
     workers: Workers = ALONE
 
     def __post_init__(self) -> None:
@@ -146,6 +148,7 @@ class Problem:
             targets=self.targets[start:stop],
             part_of=self.total,
             chunk=None,
+            spare=0,
             workers=ALONE,
         )
 

@@ -12,15 +12,17 @@ import numpy as np
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData
 from hesscli.engines.backpropagation import Backpropagation, parameter_vector, with_parameters
+from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Array, Problem
-from hesscli.problem.stored import StoredInputs
 from hesscli.problem.workers import ALONE, Workers, share_of
 from hesscli.studies.checkpoint import Moment, fingerprint, load_checkpoint, save_checkpoint
 from hesscli.studies.context import Environment, ProblemSummary, environment, summary
 from hesscli.studies.measurement import Measured, Measurement, accuracy, measure
 from hesscli.studies.sgd import SGD, Batches
 
+# Examples whose outputs are held at a time when a whole set is evaluated.
+_EVALUATED = 8192
 # Called after every step with the number of steps done, the mini-batch's loss before the step
 # and the last measurement.
 Watch = Callable[[int, float, Measurement], None]
@@ -127,6 +129,11 @@ class _Run:
         size, measured = options.batch_size, options.measure_examples
         self.batch_size = problem.examples if size == "all" else size
         examples = problem.examples if measured == "all" else min(measured, problem.examples)
+        if problem.chunk is not None and examples > problem.chunk:
+            raise InputError(
+                f"train.measure_examples: {measured}; they are held together, so use at most "
+                f"{problem.chunk}, or more data.memory"
+            )
         # Held, whatever the training examples are: they are measured again and again.
         self.measured = replace(
             problem,
@@ -255,18 +262,22 @@ class _Run:
         # Of fewer examples than workers each looks at all.
         workers = self.workers if problem.examples >= self.workers.count else ALONE
         own = share_of(problem.examples, workers)
-        inputs, targets = problem.inputs, problem.targets[own]
-        inputs = inputs.part(own) if isinstance(inputs, StoredInputs) else inputs[own]
-        f = engine.outputs(self.sgd.parameters, inputs)
-        losses = np.array(float(engine.losses(f, targets).sum()))
-        loss = float(workers.sum(losses)) * problem.scale
+        losses, right = [], []
+        for low, high in pieces(own.start, own.stop, 1, _EVALUATED):
+            targets = problem.targets[low:high]
+            f = engine.outputs(self.sgd.parameters, problem.inputs[low:high])
+            losses.append(float(engine.losses(f, targets).sum()))
+            share = accuracy(f, targets, problem.loss.name)
+            # A count, which is whole; None of a loss that chooses no class.
+            right.append(None if share is None else round(share * len(f)))
+        loss = float(workers.sum(np.array(sum(losses)))) * problem.scale
         if not math.isfinite(loss):
             raise NumericalError(self._diverged(f"the loss on the {name} set is no finite number"))
-        share = accuracy(f, targets, problem.loss.name)
-        if share is not None and workers.count > 1:
-            right = workers.sum(np.array(share * len(targets)))
-            share = float(right) / problem.examples
-        return Evaluation(name, problem.examples, loss, share)
+        counted = [count for count in right if count is not None]
+        shared = None
+        if counted:
+            shared = float(workers.sum(np.array(float(sum(counted))))) / problem.examples
+        return Evaluation(name, problem.examples, loss, shared)
 
     def _diverged(self, what: str) -> str:
         momentum = " or train.momentum" if self.options.momentum else ""
