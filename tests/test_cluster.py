@@ -61,6 +61,18 @@ print("ready", flush=True)
 time.sleep(50)
 """
 
+# A worker that asks for more sums than the other one, which TensorFlow would wait for.
+APART = """
+import os, sys, time
+from hesscli.engines.workers import team
+from hesscli.engines.workers.cluster import find_cluster
+together = team.Team(find_cluster(), {}, lambda line: print(line, flush=True))
+sums = int(sys.argv[1])
+together._sum = lambda values: time.sleep(50 if together._sums == 3 else 0)
+for _ in range(sums):
+    together.sum(None)
+os._exit(together.finish(0))
+"""
 # All questions at once: TensorFlow takes longer to start than to answer them.
 FOUR = """
 import json, os, sys
@@ -369,6 +381,21 @@ def test_a_worker_that_is_killed_in_the_middle_ends_all_and_leaves_files_whole(
         assert time.monotonic() - killed < MINUTE
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
     assert "dense1/kernel" in read_parameters(str(state))
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_workers_that_take_another_number_of_steps_do_not_wait_for_ever(
+    tmp_path: Path, longer: int
+) -> None:
+    with Started(2, tmp_path) as cluster:
+        cluster.start(longer, ["3"], APART)
+        cluster.start(1 - longer, ["2"], APART)
+        code, out, _ = cluster.ended(longer)
+        assert code == 2
+        assert out == (
+            f"{cluster.name(1 - longer)} has ended its computation after 2 sums, "
+            f"{cluster.name(longer)} asks for one more; use machines that are alike\n"
+        )
 
 
 # The answers

@@ -183,7 +183,7 @@ class Run:
             machine=this_machine(),
         )
         if self.team is not None:
-            self.team.agree(_facts(invocation))
+            self.team.agree({**_facts(invocation), **_rounding(invocation)})
             self.team.start()
         return Record(invocation, self.report, config, self.team)
 
@@ -263,6 +263,16 @@ def _facts(invocation: Invocation) -> dict[str, Any]:
     for file in invocation.files:
         facts[f"{file.key} {file.path} with SHA-256"] = file.sha256
     return facts
+
+
+def _rounding(invocation: Invocation) -> dict[str, Any]:
+    """What Lanczos may take one step more for than on another worker: each runs its own."""
+    from hesscli.problem.threads import thread_count
+
+    if invocation.command != "spectrum":
+        return {}
+    blas = invocation.versions["blas"]
+    return {"threads": thread_count(), "BLAS": blas, "the machine": invocation.machine}
 
 
 def _leaves(value: Any, key: str = "") -> dict[str, Any]:

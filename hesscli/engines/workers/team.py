@@ -33,7 +33,7 @@ from hesscli.engines.workers.links import (
     join,
     tell,
 )
-from hesscli.problem.errors import InputError
+from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.files import BEING_WRITTEN
 
 # At the end the first worker waits so long for the others to be gone.
@@ -66,6 +66,9 @@ class Team:
         self._agreements = 0
         self._code: int | None = None
         self._sum: Sum | None = None
+        # How many sums this worker has asked for, and in all those that have asked for their last.
+        self._sums = 0
+        self._ended_after: dict[int, int] = {}
         hello = {"facts": {**facts, "cluster": ", ".join(cluster.addresses)}}
         if cluster.index == 0:
             self._links, hellos = gather(cluster, hello)
@@ -121,6 +124,11 @@ class Team:
         """The sum over the workers: hesscli.problem.workers.Workers."""
         if self._sum is None:
             return values
+        with self._lock:
+            self._sums += 1
+            gone = self._gone_before_us()
+        if gone is not None:
+            raise NumericalError(self._apart(gone))
         try:
             return self._sum(values)
         except Exception:
@@ -148,15 +156,28 @@ class Team:
         It waits for the others.
         """
         if not self.first:
+            self._tell({"finished": self._sums})
             self._wait_for(lambda: self._code is not None)
             assert self._code is not None
             return self._code
         with self._lock:
             self._settled = True
-        self._tell({"done": code})
+        self._tell({"done": code, "finished": self._sums})
         with self._news:
             self._news.wait_for(lambda: not self._open, _LEAVE_SECONDS)
         return code
+
+    def _gone_before_us(self) -> int | None:
+        """A worker that has ended its computation while this one asks for another sum."""
+        return next((i for i, sums in self._ended_after.items() if sums < self._sums), None)
+
+    def _apart(self, index: int) -> str:
+        """As when two processors round otherwise, and a loop takes a step more on one of them."""
+        return (
+            f"{self._cluster.name_of(index)} has ended its computation after "
+            f"{self._ended_after[index]} sums, {self._cluster.name_of(self.index)} asks for one "
+            "more; use machines that are alike"
+        )
 
     def _tell(self, message: Message) -> None:
         with self._lock:
@@ -204,13 +225,18 @@ class Team:
             return
         for message in messages:
             with self._news:
+                if "finished" in message:
+                    self._ended_after[link.index] = message["finished"]
                 if "agree" in message:
                     self._agreed[link.index] = message["agree"]
                 elif "agreed" in message:
                     self._agreements += 1
-                elif "done" in message:
+                elif "done" in message and self._gone_before_us() is None:
                     self._code, self._settled = message["done"], True
                 self._news.notify_all()
+            apart = self._gone_before_us()
+            if apart is not None:
+                self._end(self._apart(apart), _LOST)
             if "failed" in message:
                 self._end(message["failed"], message["code"], besides=link)
             elif "end" in message:
