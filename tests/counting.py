@@ -1,6 +1,6 @@
 """Counts what a command computes and sums: multiply-additions in NumPy, sums over examples.
 
-Run as a program: ``python counting.py WIDTHS EXAMPLES CHUNK ARGUMENTS…`` runs the command of hesscli
+Run as ``python counting.py WIDTHS EXAMPLES CHUNK ARGUMENTS…`` it runs the command of hesscli
 in this process, with every matrix product of hesscli's modules counted on its way, and writes what
 it found to the standard output as JSON.
 """
@@ -27,7 +27,7 @@ products: dict[str, int] = {}
 class _Products(ast.NodeTransformer):
     """``a @ b`` and ``np.matmul(a, b)`` by way of ``multiplied``."""
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:  # noqa: N802
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         if not isinstance(node.op, ast.MatMult):
             return node
@@ -102,8 +102,15 @@ def counted(widths: Sequence[int], examples: int, chunk: int, arguments: Sequenc
     tensorflow: dict[str, int] = {}
     _watch_tensorflow(tensorflow)
     with io.StringIO() as out, redirect_stdout(out), suppress(SystemExit):
-        main([*arguments, "--set", f"model={json.dumps(config['model'])}",
-              "--set", f"data={json.dumps(config['data'])}"])
+        main(
+            [
+                *arguments,
+                "--set",
+                f"model={json.dumps(config['model'])}",
+                "--set",
+                f"data={json.dumps(config['data'])}",
+            ]
+        )
     return {"products": products, "sums": sums, "tensorflow": tensorflow}
 
 
