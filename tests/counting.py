@@ -1,8 +1,8 @@
 """Counts what a command computes and sums: multiply-additions in NumPy, sums over examples.
 
-Run as ``python counting.py WIDTHS EXAMPLES CHUNK ARGUMENTS…`` it runs the command of hesscli
-in this process, with every matrix product of hesscli's modules counted on its way, and writes what
-it found to the standard output as JSON.
+A program of its own, because it loads hesscli with every matrix product ``a @ b`` on its way
+counted: ``python counting.py CASES`` runs the commands of CASES, a JSON list, and writes what it
+found to standard output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -69,15 +69,17 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-def counted(widths: Sequence[int], examples: int, chunk: int, arguments: Sequence[str]) -> Any:
-    """What the command does on a network of ``widths`` with ``examples``, ``chunk`` at a time."""
+def counted(cases: Sequence[tuple[Sequence[int], int, int, Sequence[str]]]) -> list[Any]:
+    """What each command does: (widths, examples, examples at a time, arguments).
+
+    ``numpy`` and ``tensorflow`` are multiply-additions, ``sums`` how many numbers each sum over
+    examples has. Nothing of a chunk is kept from one sum to the next.
+    """
     sys.meta_path.insert(0, _Finder())
     from hesscli.cli.main import main
     from hesscli.config import build
     from hesscli.engines import summed
 
-    build.chunk_size = lambda *_: chunk  # type: ignore[assignment]
-    summed.kept_bytes = lambda *_: 1 << 60  # type: ignore[assignment]
     sums: list[int] = []
     whole = summed.Chunks.sum
 
@@ -87,63 +89,66 @@ def counted(widths: Sequence[int], examples: int, chunk: int, arguments: Sequenc
         return total
 
     summed.Chunks.sum = noted  # type: ignore[method-assign]
+    summed.kept_bytes = lambda *_: 1 << 60  # type: ignore[assignment]
+    tensorflow = _watched_tensorflow()
+    found = []
+    for widths, examples, chunk, arguments in cases:
+        build.chunk_size = lambda *_, chunk=chunk: chunk  # type: ignore[assignment]
+        products.clear()
+        tensorflow.clear()
+        sums.clear()
+        with io.StringIO() as out, redirect_stdout(out):
+            try:
+                main([*arguments, *_configuration(widths, examples)])
+            except SystemExit as end:
+                if end.code:
+                    raise
+        found.append({"numpy": dict(products), "tensorflow": sum(tensorflow), "sums": list(sums)})
+    return found
+
+
+def _configuration(widths: Sequence[int], examples: int) -> list[str]:
     rng = np.random.default_rng(0)
-    inputs = rng.random((examples, widths[0])).round(3).tolist()
-    targets = rng.integers(0, widths[-1], examples).tolist()
     last = len(widths) - 1
     layers = [
         {"name": f"d{k}", "units": units, "activation": "tanh" if k < last else "linear"}
         for k, units in enumerate(widths[1:], start=1)
     ]
-    config = {
-        "model": {"inputs": widths[0], "bias": False, "layers": layers},
-        "data": {"inputs": inputs, "targets": targets, "batch_size": "all"},
+    model = {"inputs": widths[0], "bias": False, "layers": layers}
+    data = {
+        "inputs": rng.random((examples, widths[0])).round(3).tolist(),
+        "targets": rng.integers(0, widths[-1], examples).tolist(),
+        "batch_size": "all",
     }
-    tensorflow: dict[str, int] = {}
-    _watch_tensorflow(tensorflow)
-    with io.StringIO() as out, redirect_stdout(out), suppress(SystemExit):
-        main(
-            [
-                *arguments,
-                "--set",
-                f"model={json.dumps(config['model'])}",
-                "--set",
-                f"data={json.dumps(config['data'])}",
-            ]
-        )
-    return {"products": products, "sums": sums, "tensorflow": tensorflow}
+    return ["--set", f"model={json.dumps(model)}", "--set", f"data={json.dumps(data)}"]
 
 
-def _watch_tensorflow(found: dict[str, int]) -> None:
-    """Counts the multiply-additions of TensorFlow's matrix products, once it is loaded."""
-    from hesscli.engines import lazy_tensorflow
+def _watched_tensorflow() -> list[int]:
+    """Gets the multiply-additions of each matrix product of TensorFlow, once it is loaded."""
+    from hesscli.engines import autodiff_network
 
-    load = lazy_tensorflow.load_tensorflow
+    found: list[int] = []
+    load = autodiff_network.load_tensorflow
+    watched: list[ModuleType] = []
 
-    def watched() -> ModuleType:
-        tf = load()
-        from tensorflow.python.framework import op_callbacks
+    def note(kind: str, inputs: Any, attributes: Any, outputs: Any, *_: Any, **__: Any) -> None:
+        if kind in ("MatMul", "BatchMatMulV2"):
+            names = list(attributes)
+            transposed = attributes[names.index("adj_x" if "adj_x" in names else "transpose_a") + 1]
+            inner = int(inputs[0].shape[-2 if transposed else -1])
+            found.append(int(np.prod(outputs[0].shape)) * inner)
 
-        def note(kind: str, inputs: Any, attrs: Any, outputs: Any, *_: Any, **__: Any) -> None:
-            if kind not in ("MatMul", "BatchMatMulV2"):
-                return
-            names = list(attrs)
-            transposed = attrs[names.index("transpose_a" if kind == "MatMul" else "adj_x") + 1]
-            inner = inputs[0].shape[-2 if transposed else -1]
-            size = int(np.prod(outputs[0].shape)) * int(inner)
-            found["products"] = found.get("products", 0) + size
+    def loaded() -> ModuleType:
+        if not watched:
+            watched.append(load())
+            from tensorflow.python.framework import op_callbacks
 
-        if not found:
-            found["products"] = 0
             op_callbacks.add_op_callback(note)
-        return tf
+        return watched[0]
 
-    lazy_tensorflow.load_tensorflow = watched
-    for name in ("autodiff_network",):
-        __import__(f"hesscli.engines.{name}", fromlist=["x"]).load_tensorflow = watched
+    autodiff_network.load_tensorflow = loaded
+    return found
 
 
 if __name__ == "__main__":
-    shape = [int(width) for width in sys.argv[1].split("-")]
-    found = counted(shape, int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(counted(json.loads(sys.argv[1]))) + "\n")
