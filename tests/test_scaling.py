@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 # Widths that make a wrong index show, beyond those of which products use S.
 NETWORKS = ((20, 40, 36, 5), (7, 50, 33, 4), (64, 35, 48, 37, 6), (33, 90, 8))
 LAYERS = (1, 2, 3, 1)
@@ -155,6 +156,33 @@ def test_operations_and_sums_of_the_gradient(
     assert_counted(counts, cost.gradient, 1, widths)
     assert counts["tensorflow"] / EXAMPLES == cost.F + cost.m + cost.U
     assert counts["sums"] == [3 * cost.P]
+
+
+def test_the_worked_example_follows_from_the_formulas() -> None:
+    widths, examples = (784, 30, 30, 10), 10**6
+    costs = [Cost(widths, k) for k in (1, 2, 3)]
+    rows = {
+        "`verify --of gradient`": sum(c.gradient + c.F + c.m + c.U for c in costs),
+        "`verify --check form`": sum(c.verify_form + c.autodiff(1) for c in costs),
+        "`compare --check form`": sum(c.verify_form + 4 * c.autodiff(1) for c in costs),
+        "`verify --check probes` (32)": sum(
+            c.verify_probes(32) + c.autodiff(1) + c.autodiff(32) for c in costs
+        ),
+        "one H·v of dense1": costs[0].product,
+        "`spectrum --top`, 1,000 products of dense1": 1000 * costs[0].product,
+    }
+    summed = {
+        "`verify --of gradient`": f"{8 * 3 * sum(c.P for c in costs) / 1e3:.0f} kB",
+        "`verify --check form`": f"{8 * 5 * 3} B",
+        "`compare --check form`": f"{8 * 7 * 3} B",
+        "`verify --check probes` (32)": f"{8 * sum(7 + 64 * c.P for c in costs) / 1e6:.1f} MB",
+        "one H·v of dense1": f"{8 * costs[0].P / 1e3:.0f} kB",
+        "`spectrum --top`, 1,000 products of dense1": f"{8 * costs[0].P / 1e3:.0f} MB",
+    }
+    for what, each in rows.items():
+        mantissa, _, exponent = f"{2.0 * each * examples:.1e}".partition("e+")
+        power = exponent.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        assert f"| {what} | {each:,} | {mantissa}·10{power} | {summed[what]} |" in PAGE
 
 
 def test_operations_and_sums_of_lanczos() -> None:
