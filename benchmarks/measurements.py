@@ -31,8 +31,8 @@ SWEEP_BATCHES = (500, 5000, 60000)
 DENSE_BATCHES = (1, 32, 512)
 # The tiled sample, and what examples may take at a time: the default, or much less than they need.
 DATASET = 60_000
-DATASET_SIZES = (5_000, DATASET, 600_000)
-DATASET_MEMORY = "500MB"
+DATASET_SIZES = (5_000, 20_000, DATASET, 600_000)
+DATASET_MEMORY = "200MB"
 DEFAULT_MEMORY = "default"
 WIDTH_BATCH = 512
 WIDTH_WIDTHS = (30, 128, 512, 2048, 4096)
@@ -124,12 +124,12 @@ def dataset(session: Session) -> None:
     expected = session.expected(problem, {"examples": DATASET}, [DENSE1], ["product"])
     if expected is None:
         return
-    for examples in DATASET_SIZES:
-        images = session.images(examples)
-        for memory in (DEFAULT_MEMORY, DATASET_MEMORY):
-            options = {"images": images, "memory": "" if memory == DEFAULT_MEMORY else memory}
-            case = {"examples": examples, "memory": memory}
-            session.measure(OURS, "dataset", case, problem, expected, options=options)
+    cases = [(DATASET, DEFAULT_MEMORY), *((size, DATASET_MEMORY) for size in DATASET_SIZES)]
+    for examples, memory in cases:
+        said = "" if memory == DEFAULT_MEMORY else memory
+        options = {"images": session.images(examples), "memory": said}
+        case = {"examples": examples, "memory": memory}
+        session.measure(OURS, "dataset", case, problem, expected, options=options)
     for peer in ("curvlinops", "PyHessian"):
         session.measure(peer, "dataset", {"examples": DATASET}, problem, expected)
 

@@ -39,7 +39,10 @@ from hesscli.problem.network import Loss, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
 from hesscli.problem.stored import FileRows, StoredInputs
 from hesscli.problem.threads import thread_count
-from hesscli.studies.spectra.subject import subject_of
+from hesscli.studies.spectra.subject import SpectrumOptions, subject_of
+from hesscli.studies.spectrum import spectrum
+from hesscli.studies.verification import verify
+from hesscli.studies.witnesses import CheckOptions
 
 BLOCKS = ("dense1/kernel", "dense2/bias", "dense2", "network")
 TERMS = ("hessian", "gauss_newton", "curvature")
@@ -507,3 +510,22 @@ def test_a_label_in_a_late_chunk_is_looked_at_before_anything_is_computed(tmp_pa
     )
     assert (code, err.count("\n")) == (2, 1)
     assert "label 10 at index 49; 10 classes have the labels 0 to 9" in err
+
+
+def test_a_spectrum_over_chunks_shows_how_far_it_is() -> None:
+    problem = in_chunks(make_problem((80, 60, 3), "tanh", examples=4), 2)
+    shown: list[int] = []
+    options = SpectrumOptions(layers=("dense1",), probes=2, steps=6, exact_limit=100)
+    spectrum([problem], options, lambda _, done, __: shown.append(done))
+    assert shown == sorted(shown)
+    assert len(set(shown)) > 20
+    assert shown[-1] == 100
+
+
+def test_the_time_left_is_that_of_all_passes_over_the_examples() -> None:
+    problem = in_chunks(make_problem((6, 5, 4, 3), "tanh", examples=12), 2 * thread_count())
+    shown: list[tuple[str, int, int]] = []
+    verify([problem], CheckOptions(method="form"), progress=lambda *of: shown.append(of))
+    assert {(task, total) for task, _, total in shown} == {("tanh examples", 3 * 5 * 12)}
+    assert [done for _, done, _ in shown] == sorted(done for _, done, _ in shown)
+    assert shown[-1][1] == 3 * 5 * 12

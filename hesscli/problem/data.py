@@ -37,8 +37,8 @@ SPLITS = ("train", "test")
 _EMBEDDED_FILE = Path(__file__).with_name("mnist_5k.npz")
 _WHITE = 255
 _SOURCES = (
-    "data.source takes embedded, keras, a Keras-layout .npz file, a folder with the MNIST IDX "
-    "files or a problem file"
+    "data.source takes embedded, keras, a Keras-layout .npz file, a folder with MNIST's IDX or "
+    ".npy files or a problem file"
 )
 _LAYOUTS = (
     "a Keras-layout file holds x_train, y_train, x_test and y_test, a problem file inputs and "

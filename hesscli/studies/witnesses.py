@@ -39,6 +39,9 @@ from hesscli.studies.probes import check_probes
 # two cores it is half a minute in float64.
 AFFORDABLE_WORK = 5e11
 _WORK_OF_AN_ENTRY = 64
+# Passes over chunked examples that a check takes at least: two products and two floors; of entries
+# they depend on how many rows are taken at a time.
+_PASSES = {"form": 0, "probes": 4, "entries": 3}
 
 
 @dataclass(frozen=True)
@@ -217,10 +220,30 @@ class Witnesses:
         return lambda task, done, total: progress(f"{activation} {task}", done, total)
 
 
+class _Passes:
+    """Shows how many of the passes over all examples are done, ``expected`` of them or more."""
+
+    def __init__(self, progress: Progress, task: str, expected: int) -> None:
+        self._progress = progress
+        self._task = task
+        self._expected = expected
+        self._done = 0
+
+    def __call__(self, done: int, examples: int) -> None:
+        passes = max(self._expected, self._done + 1)
+        self._progress(self._task, self._done * examples + done, passes * examples)
+        self._done += done == examples
+
+
 def each_subject(
-    problems: Sequence[Problem], options: CheckOptions, progress: Progress = no_progress
+    problems: Sequence[Problem],
+    options: CheckOptions,
+    progress: Progress = no_progress,
+    forms: int = 1,
 ) -> Iterator[tuple[Witnesses, Subject]]:
     """The witnesses of every problem with each of the subjects that the options name.
+
+    ``forms`` is how many passes over the examples a subject takes beside its check.
 
     Raises NumericalError where the chain rule leaves the range of the dtype, InputError where
     the options name no block.
@@ -228,7 +251,8 @@ def each_subject(
     for problem in problems:
         subjects = _subjects(problem, options)
         _require_no_entries(problem, options, subjects)
-        watch = functools.partial(progress, f"{problem.hidden_activation} examples")
+        passes = sum(forms + _PASSES[options.method_for(problem, of)] for of in subjects)
+        watch = _Passes(progress, f"{problem.hidden_activation} examples", passes)
         chain_rule = chain_rule_of(problem, watch)
         witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), watch)
         for subject in subjects:
