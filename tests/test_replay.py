@@ -183,7 +183,7 @@ DATA = {
     "schema": "hesscli/verify/1",
     "status": "pass",
     "environment": {"hesscli": "0.1.0", "numpy": "2.4.0", "tensorflow": None, "threads": 2},
-    "problem": {"seed": 0},
+    "problem": {"seed": 0, "chunk": None},
     "results": [ROW, {**ROW, "layer": "dense2"}],
 }
 
@@ -260,6 +260,8 @@ OTHERS: Mapping[str, tuple[tuple[Any, ...], Any, str]] = {
     ),
     "machine": (("invocation", "machine"), "Linux x86_64, ENIAC", "another machine"),
     "no machine": (("invocation", "machine"), None, "another machine"),
+    "chunks": (("problem", "chunk"), 4096, "all examples at a time, was 4096"),
+    "chunks of nothing": (("problem", "chunk"), [], "all examples at a time, was a list"),
 }
 
 
