@@ -78,12 +78,17 @@ def test_every_command_exists(path: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "hesscli" in ran
 
 
-def test_ours_tests_the_oldest_and_the_newest_python_and_lints_and_installs_a_wheel() -> None:
+def test_ours_tests_the_oldest_and_the_newest_versions_and_lints_and_installs_a_wheel() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (low, beyond) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)[0]
     jobs = workflow(OURS)["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == [f"3.{low}", f"3.{int(beyond) - 1}"]
+    (python,) = (
+        step["with"]["python-version"] for step in jobs["oldest"]["steps"] if "with" in step
+    )
+    assert python == f"3.{low}"
     run = list(commands(OURS))
+    assert ["make", "test-oldest", "PYTHON=python"] in run
     assert {line[1] for line in run if line[0] == "make"} >= {"lint", "test", "verify", "wheel"}
     assert any("dist/*.whl" in line for line in run)
 
