@@ -21,6 +21,7 @@ from hesscli.cli.main import cli
 
 ROOT = Path(__file__).parent.parent
 OURS = ROOT / ".github" / "workflows" / "ci.yml"
+WEEKLY = ROOT / ".github" / "workflows" / "soak.yml"
 THEIRS = ROOT / "docs" / "examples" / "github-workflow.yml"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -41,7 +42,7 @@ def commands(path: Path) -> Iterator[list[str]]:
             yield shlex.split(line.partition(" >> ")[0])
 
 
-@pytest.mark.parametrize("path", [OURS, THEIRS], ids=["ours", "theirs"])
+@pytest.mark.parametrize("path", [OURS, WEEKLY, THEIRS], ids=["ours", "weekly", "theirs"])
 def test_a_workflow_is_one_of_github(path: Path) -> None:
     document = workflow(path)
     # YAML 1.1 reads the key `on` as true.
@@ -91,6 +92,16 @@ def test_ours_tests_the_oldest_and_the_newest_versions_and_lints_and_installs_a_
     assert ["make", "test-oldest", "PYTHON=python"] in run
     assert {line[1] for line in run if line[0] == "make"} >= {"lint", "test", "verify", "wheel"}
     assert any("dist/*.whl" in line for line in run)
+
+
+def test_new_networks_are_drawn_every_week() -> None:
+    (line,) = (step["run"] for step in steps(WEEKLY) if "run" in step)
+    found = re.fullmatch(
+        r"make soak PYTHON=python NETWORKS=(\d+) SEED=\$\(\(GITHUB_RUN_NUMBER \* (\d+)\)\)", line
+    )
+    assert found is not None
+    assert found[1] == found[2]
+    assert re.search(r"^soak:.*developing", MAKEFILE, re.MULTILINE)
 
 
 def test_the_users_workflow_reports_in_junit(tmp_path: Path) -> None:
