@@ -86,7 +86,7 @@ def _edits(*edits: tuple[type, str, str, str]) -> Callable[[MonkeyPatch], None]:
 
 def _of_second(wrong: str) -> Callable[[MonkeyPatch], None]:
     # Node.bend = σ″ ⊙ g_a is what both the sweep and the R-operator read.
-    return _edits((ChainRule, "nodes", "sigma.second(z) * g_a", wrong))
+    return _edits((ChainRule, "_backward", "sigma.second(z) * g_a", wrong))
 
 
 def _without_scale(patch: MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "W S Wᵀ, and g",
         "Rg Wᵀ, and g",
         _edits(
-            (ChainRule, "nodes", "g @ layer.kernel.T", "g @ layer.kernel"),
+            (ChainRule, "_backward", "g @ layer.kernel.T", "g @ layer.kernel"),
             (ChainRule, "sweep", "W @ S @ W.T", "W.T @ S @ W"),
             (
                 ROperator,
