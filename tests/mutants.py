@@ -92,7 +92,7 @@ def _edits(*edits: tuple[type, str, str, str]) -> Callable[[MonkeyPatch], None]:
 
 def _of_second(wrong: str) -> Callable[[MonkeyPatch], None]:
     # Node.bend = σ″ ⊙ g_a is what both the sweep and the R-operator read.
-    return _edits((ChainRule, "nodes", "sigma.second(z) * g_a", wrong))
+    return _edits((ChainRule, "_backward", "sigma.second(z) * g_a", wrong))
 
 
 def _transposed(kernel: str) -> str:
@@ -175,7 +175,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "Rg Wᵀ, and g",
         # Where it can be: a kernel that is not square stays as it is.
         _edits(
-            (ChainRule, "nodes", "layer.kernel.T", _transposed("layer.kernel")),
+            (ChainRule, "_backward", "layer.kernel.T", _transposed("layer.kernel")),
             (
                 ChainRule,
                 "sweep",
