@@ -65,6 +65,7 @@ def launch(workers: int, command: tuple[str, ...]) -> int:
         )
     arguments = [*command, *_strategy(command), *_threads(command, workers)]
     with _Processes(workers, arguments) as processes:
+        processes.start()
         return processes.wait()
 
 
@@ -92,10 +93,14 @@ class _Processes:
         self._stack = ExitStack()
 
     def __enter__(self) -> _Processes:
-        addresses = [f"{_LOOPBACK}:{port}" for port in _free_ports(self._count)]
         self._stack.callback(self._kill)
         for each in _SIGNALS:
             self._stack.callback(signal.signal, each, signal.signal(each, self._pass_on))
+        return self
+
+    def start(self) -> None:
+        """Starts all of them, each with an address of its own."""
+        addresses = [f"{_LOOPBACK}:{port}" for port in _free_ports(self._count)]
         self._said = [_Said(sys.stderr if index == 0 else None) for index in range(self._count)]
         self._result = None if _is_of_the_process(sys.stdout) else _Said(sys.stdout)
         for index, said in enumerate(self._said):
@@ -115,7 +120,9 @@ class _Processes:
             said.begin()
         if self._result is not None:
             self._result.begin()
-        return self
+        if self._signalled:
+            # It came before there were all of them.
+            self._pass_on(signal.SIGINT, None)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
