@@ -23,13 +23,14 @@ OLDEST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,\
 	block reference witnesses_agree entry spectrum spectrum_command initialization train_cli \
 	replay lower_bounds))
 
-.PHONY: test-oldest
+.PHONY: test-oldest soak
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
 	@echo "make compare [ACTIVATION=tanh]  split them into Gauss-Newton and curvature term"
 	@echo "make test                       run the tests"
 	@echo "make test-oldest                run most of them with the oldest versions supported"
+	@echo "make soak [NETWORKS=1000]       compare the witnesses on random networks [SEED=0]"
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, verify"
 	@echo "make docs                       build the documentation into build/site"
@@ -52,12 +53,21 @@ compare: ACTIVATION ?= tanh
 compare: $(VENV)/.installed
 	$(BIN)/hesscli compare --activation $(ACTIVATION)
 
+# A process a core, each with a TensorFlow of its own, so not more than four.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-oldest: $(OLDEST)/.installed
 	@echo "$$($(OLDEST)/bin/python -V) with" $$(cat $(OLDEST)/versions.txt)
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
+
+# A network is its seed: SEED=S NETWORKS=1 is one of a longer run again. JOBS is processes.
+soak: NETWORKS ?= 1000
+soak: SEED ?= 0
+soak: $(VENV)/.developing
+	$(BIN)/python tests/soak.py --networks $(NETWORKS) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS))
 
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .
@@ -72,7 +82,7 @@ docs: $(VENV)/.documenting
 	@echo "open build/site/index.html"
 
 docs-test: $(VENV)/.developing
-	$(BIN)/python -m pytest -m slow tests/test_documentation.py
+	$(BIN)/python -m pytest -m slow tests/test_documentation.py tests/test_gallery.py
 
 screenshots: $(VENV)/.installed
 	$(BIN)/python -m docs.tools.screenshots
@@ -125,6 +135,8 @@ $(VENV)/.developing: $(VENV)/.installed
 
 $(VENV)/.documenting: $(VENV)/.installed
 	$(PIP) --editable ".[docs]"
+	@touch $@
+
 # Only wheels: a version that must be compiled here is none that anybody has.
 $(OLDEST)/.installed: pyproject.toml tests/lower_bounds.py
 	@test -n "$(OLDEST_PYTHON)" || \

@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 from xml.etree import ElementTree as ET
 
 import click
 import pytest
 import yaml
 
-from docs.tools import reference, screenshots
-from docs.tools.pages import ELLIPSIS, PAGES, ROOT, Block, arguments_of, blocks, make_folder, run
+from docs.tools import gallery, reference, screenshots
+from docs.tools.pages import (
+    ELLIPSIS,
+    PAGES,
+    ROOT,
+    Block,
+    Step,
+    arguments_of,
+    blocks,
+    make_folder,
+    run,
+)
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem.names import ACTIVATIONS, INITIALIZERS, LOSSES
@@ -27,16 +35,18 @@ DOCS = ROOT / "docs"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 BLOCKS = tuple(block for page in PAGES for block in blocks(page))
 SHELL = tuple(block for block in BLOCKS if block.language in ("console", "sh"))
-PROGRAMS = tuple(block for block in BLOCKS if block.language in ("console", "sh", "python"))
 # Rounding differs from machine to machine, so only the size of a residual is not compared (of
 # finite differences that is 1e-7 or so), and neither is what is free on a disk.
 ROUNDING = re.compile(
     r"-?\b\d(\.\d+)?e-([1-9]\d|0[89])\b|(?<![\d.,])0(?![\d.,])|\d+\.\d [GT]B free"
 )
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:hesscli|make) [^`]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 SLOW_AT_MOST = 12
-# Pages whose commands or examples other tests run: test_gallery, test_api, test_first_derivatives.
-COMMANDS_RUN_ELSEWHERE = ("gallery.md",)
+# What draws the gallery is run by test_gallery, which looks at the images, wherever it is shown.
+DRAWING = frozenset(gallery.commands(gallery.PAGE.read_text(encoding="utf-8")))
+# Pages whose examples other tests run: test_api and test_first_derivatives.
 EXAMPLES_RUN_ELSEWHERE = ("api.md", "derivatives.md")
 
 
@@ -45,51 +55,71 @@ def masked(text: str) -> list[str]:
     return [re.sub(r"\s+", " ", ROUNDING.sub("~0", line)).strip() for line in text.splitlines()]
 
 
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A folder for each page: what one command writes, the next ones of the page read."""
-
-    @cache
-    def folder(page: Path) -> Path:
-        path = tmp_path_factory.mktemp(page.stem)
-        make_folder(path)
-        return path
-
-    return folder
+def draws_the_gallery(block: Block) -> bool:
+    """Whether nothing but an image comes of it: of a console block the output is compared here."""
+    return block.language == "sh" and all(
+        tuple(shlex.split(step.command, comments=True)) in DRAWING for step in block.steps
+    )
 
 
-def parameter(block: Block) -> Any:
-    marks = (pytest.mark.slow,) if block.slow else ()
-    return pytest.param(block, id=block.name, marks=marks)
+# By page, because one block reads what another wrote; a page is one test.
+RUN = {
+    page: found
+    for page in PAGES
+    if (
+        found := tuple(
+            block
+            for block in BLOCKS
+            if block.page == page
+            and block.language in ("console", "sh", "python")
+            and not draws_the_gallery(block)
+        )
+    )
+}
+WITH_SLOW = tuple(page for page, found in RUN.items() if any(block.slow for block in found))
 
 
 # Keras's own, where it saves a model.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize(
-    "block",
-    [parameter(block) for block in PROGRAMS if block.page.name not in COMMANDS_RUN_ELSEWHERE],
-)
-def test_what_is_shown_runs(block: Block, folder_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in RUN])
+def test_what_is_shown_runs(page: Path, tmp_path: Path) -> None:
     """Commands print what is shown below them; programs in Python run to their end."""
-    folder = folder_of(block.page)
-    if block.language == "python":
-        program = compile(block.text, block.name, "exec")
-        monkeypatch.chdir(folder)
-        if not block.parsed_only:
-            exec(program, {})
-        return
-    for step in block.steps:
-        if not step.command.startswith("hesscli ") or block.parsed_only:
-            continue
-        out, err, code = run(step.command, folder)
-        assert code == block.exit_code, err
-        # A console block shows both streams, as a terminal does.
-        if block.language == "console":
-            expected, actual = masked(step.shown), masked(out + err)
-            if ELLIPSIS in expected:
-                head = expected.index(ELLIPSIS)
-                expected, actual = expected[:head], actual[:head]
-            assert actual == expected
+    require_run((block for block in RUN[page] if not block.slow), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in WITH_SLOW])
+def test_what_is_shown_and_takes_long_runs(page: Path, tmp_path: Path) -> None:
+    require_run((block for block in RUN[page] if block.slow), tmp_path)
+
+
+def require_run(found: Iterable[Block], folder: Path) -> None:
+    """Fails where a block does. What one writes, the next of the page may read."""
+    make_folder(folder)
+    for block in found:
+        if block.parsed_only:
+            if block.language == "python":
+                compile(block.text, block.name, "exec")
+        elif block.language == "python":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                exec(compile(block.text, block.name, "exec"), {})
+        else:
+            for step in block.steps:
+                if step.command.startswith("hesscli "):
+                    require_printed(block, step, folder)
+
+
+def require_printed(block: Block, step: Step, folder: Path) -> None:
+    out, err, code = run(step.command, folder)
+    assert code == block.exit_code, f"{block.name}: {step.command}: {err}"
+    # A console block shows both streams, as a terminal does.
+    if block.language == "console":
+        expected, actual = masked(step.shown), masked(out + err)
+        if ELLIPSIS in expected:
+            head = expected.index(ELLIPSIS)
+            expected, actual = expected[:head], actual[:head]
+        assert actual == expected, f"{block.name}: {step.command}"
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=block.name) for block in SHELL])
@@ -97,6 +127,45 @@ def test_a_shown_command_exists_with_its_options(block: Block) -> None:
     """Also of the slow ones, which the quick tests do not run."""
     for step in block.steps:
         require_parsed(step.command)
+
+
+def test_a_command_in_the_text_exists_with_its_options() -> None:
+    """In a sentence or a table, and the examples that --help ends in."""
+    examples = [
+        line
+        for block in blocks(DOCS / "commands.md")
+        if block.language == "text"
+        for line in block.text.splitlines()
+    ]
+    inline = [
+        found
+        for page in PAGES
+        for found in INLINE.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
+    ]
+    assert len(examples) > 20
+    assert len(inline) > 20
+    for command in (*examples, *inline):
+        program, name, *rest = command.split()
+        if program == "hesscli" and not rest:
+            assert name in cli.commands or name.startswith("-") or name == "COMMAND", command
+        elif not re.search(r"…|\[OPTIONS\]|COMMAND", command):
+            require_parsed(" ".join(command.split()))
+
+
+def test_no_block_is_overlooked() -> None:
+    """Whatever looks like a block of code is one that the tests above know."""
+    assert {block.language for block in BLOCKS} <= {
+        "console",
+        "sh",
+        "python",
+        "yaml",
+        "json",
+        "text",
+    }
+    for page in PAGES:
+        rest = FENCED.sub("", page.read_text(encoding="utf-8"))
+        assert "```" not in rest, page.name
+        assert not re.search(r"^\s+\$ ", rest, re.MULTILINE), page.name
 
 
 def require_parsed(command: str) -> None:
@@ -140,6 +209,7 @@ def test_yaml_blocks_are_configurations(tmp_path: Path) -> None:
     from hesscli.config.load import load_config
 
     found = [block for block in BLOCKS if block.language == "yaml"]
+    assert found
     for block in found:
         path = tmp_path / "shown.yaml"
         path.write_text(block.text, encoding="utf-8")
@@ -186,7 +256,7 @@ def test_every_key_is_documented() -> None:
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
 def test_every_link_leads_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
     for target in LINK.findall(text):
         if re.match(r"https?:", target):
             continue
@@ -233,68 +303,3 @@ def test_a_screenshot_needs_nothing_from_elsewhere() -> None:
         text = (screenshots.FOLDER / name).read_text(encoding="utf-8")
         assert "url(http" not in text
         assert "@font-face" not in text
-
-
-PEERS = DOCS / "examples" / "peers"
-
-
-@pytest.fixture(scope="module")
-def saved_problem(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("peers")
-    run("hesscli compare --activation tanh --check form --save-problem problem.npz", folder)
-    return folder / "problem.npz"
-
-
-@pytest.fixture(scope="module")
-def ours(saved_problem: Path) -> dict[str, Any]:
-    return printed_by("with_hesscli.py", saved_problem)
-
-
-def printed_by(script: str, problem: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        (sys.executable, str(PEERS / script), str(problem)),
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""},
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def agree(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    assert theirs
-    for quantity, value in theirs.items():
-        if quantity.endswith("(estimate)"):
-            # Random probes of a few hundred: near, and no more than that.
-            assert value == pytest.approx(ours[quantity.removesuffix(" (estimate)")], rel=0.1)
-        else:
-            # Power iteration ends at 1e-5, the others at rounding.
-            assert value == pytest.approx(ours[quantity], rel=1e-5), quantity
-
-
-def test_our_side_prints_what_the_others_printed(ours: dict[str, Any]) -> None:
-    """The numbers in results.json are those of other libraries, not of any code here."""
-    recorded = json.loads((PEERS / "results.json").read_text(encoding="utf-8"))
-    assert set(recorded) == {path.name for path in PEERS.glob("with_*.py")} - {"with_hesscli.py"}
-    for result in recorded.values():
-        agree(result["found"], ours)
-
-
-def test_tape_jacobian_prints_the_same(saved_problem: Path, ours: dict[str, Any]) -> None:
-    agree(printed_by("with_tape_jacobian.py", saved_problem), ours)
-
-
-def test_the_page_shows_lines_of_the_programs() -> None:
-    """What stands in the page was run, as part of a script."""
-    page = DOCS / "peers.md"
-    lines = {
-        line.strip()
-        for path in PEERS.glob("*.py")
-        for line in path.read_text(encoding="utf-8").splitlines()
-    }
-    for block in blocks(page):
-        if block.language == "python":
-            for line in block.text.splitlines():
-                assert line.strip() in lines, line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,10 +18,11 @@ import click
 import pytest
 import yaml
 
-from hesscli.cli.main import cli
+from hesscli.cli.main import _run, cli
 
 ROOT = Path(__file__).parent.parent
 OURS = ROOT / ".github" / "workflows" / "ci.yml"
+WEEKLY = ROOT / ".github" / "workflows" / "soak.yml"
 THEIRS = ROOT / "docs" / "examples" / "github-workflow.yml"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -41,7 +43,7 @@ def commands(path: Path) -> Iterator[list[str]]:
             yield shlex.split(line.partition(" >> ")[0])
 
 
-@pytest.mark.parametrize("path", [OURS, THEIRS], ids=["ours", "theirs"])
+@pytest.mark.parametrize("path", [OURS, WEEKLY, THEIRS], ids=["ours", "weekly", "theirs"])
 def test_a_workflow_is_one_of_github(path: Path) -> None:
     document = workflow(path)
     # YAML 1.1 reads the key `on` as true.
@@ -78,48 +80,79 @@ def test_every_command_exists(path: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "hesscli" in ran
 
 
-def test_ours_tests_the_oldest_and_the_newest_python_and_lints_and_installs_a_wheel() -> None:
+def test_ours_tests_the_oldest_and_the_newest_versions_and_lints_and_installs_a_wheel() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (low, beyond) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)[0]
     jobs = workflow(OURS)["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == [f"3.{low}", f"3.{int(beyond) - 1}"]
+    (python,) = (
+        step["with"]["python-version"] for step in jobs["oldest"]["steps"] if "with" in step
+    )
+    assert python == f"3.{low}"
     run = list(commands(OURS))
+    assert ["make", "test-oldest", "PYTHON=python"] in run
     assert {line[1] for line in run if line[0] == "make"} >= {"lint", "test", "verify", "wheel"}
     assert any("dist/*.whl" in line for line in run)
 
 
-def test_the_users_workflow_reports_in_junit(tmp_path: Path) -> None:
-    """Its hesscli steps are run as the runner would, in a repository with the file they name."""
-    (tmp_path / "bin").mkdir()
+def test_new_networks_are_drawn_every_week() -> None:
+    (line,) = (step["run"] for step in steps(WEEKLY) if "run" in step)
+    found = re.fullmatch(
+        r"make soak PYTHON=python NETWORKS=(\d+) SEED=\$\(\(GITHUB_RUN_NUMBER \* (\d+)\)\)", line
+    )
+    assert found is not None
+    assert found[1] == found[2]
+    assert re.search(r"^soak:.*developing", MAKEFILE, re.MULTILINE)
+
+
+# Stands in for the command in a runner's shell: what it is given, and output of its own.
+STAND_IN = """\
+#!{python}
+import json, os, sys
+with open("given.jsonl", "a") as file:
+    print(json.dumps([os.getcwd(), *sys.argv[1:]]), file=file)
+print("printed by", sys.argv[1])
+"""
+
+
+def test_the_users_workflow_reports_in_junit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its hesscli steps as the runner's shell reads them, in a repository with the file they name.
+
+    The commands themselves run in this process: each alone would import TensorFlow anew.
+    """
     program = tmp_path / "bin" / "hesscli"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hesscli "$@"\n')
+    program.parent.mkdir()
+    program.write_text(STAND_IN.format(python=sys.executable))
     program.chmod(0o755)
-    (tmp_path / "activations").mkdir()
-    cube = (ROOT / "docs" / "examples" / "cube.py").read_text(encoding="utf-8")
     environment = {
         **os.environ,
         "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
     }
+    for step in steps(THEIRS):
+        if step.get("run", "").startswith("hesscli "):
+            shell = ["bash", "-e", "-c", step["run"]]
+            assert subprocess.run(shell, cwd=tmp_path, env=environment).returncode == 0
+    assert (tmp_path / "summary.md").read_text(encoding="utf-8") == "printed by compare\n"
+    given = (tmp_path / "given.jsonl").read_text(encoding="utf-8").splitlines()
+    folders, lines = zip(*((words[0], words[1:]) for words in map(json.loads, given)), strict=True)
+    assert set(folders) == {str(tmp_path.resolve())}
+    assert [line[0] for line in lines] == ["verify", "compare"]
 
-    def run_steps() -> list[int]:
-        lines = [step["run"] for step in steps(THEIRS) if "hesscli " in step.get("run", "")]
-        return [
-            subprocess.run(["bash", "-e", "-c", line], cwd=tmp_path, env=environment).returncode
-            for line in lines
-        ]
-
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "activations").mkdir()
+    cube = (ROOT / "docs" / "examples" / "cube.py").read_text(encoding="utf-8")
     (tmp_path / "activations" / "cube.py").write_text(cube)
-    assert run_steps() == [0, 0]
+    assert [_run(line) for line in lines] == [0, 0]
     report = ET.parse(tmp_path / "hessians.xml").getroot()
     assert (report.get("tests"), report.get("failures")) == ("2", "0")
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert "### cube: quadratic forms" in summary
+    assert "### cube: quadratic forms" in capsys.readouterr().out
     # A wrong second derivative fails the job, and the report says where.
     assert "6 * z" in cube
     (tmp_path / "activations" / "cube.py").write_text(cube.replace("6 * z", "5 * z"))
-    assert run_steps() == [1, 1]
+    assert [_run(line) for line in lines] == [1, 1]
     failed = ET.parse(tmp_path / "hessians.xml").getroot()
     assert failed.get("failures") == "1"
     assert "dense2/kernel" in [case.get("name") for case in failed.iter("testcase")]

@@ -27,6 +27,7 @@ from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets
+from hesscli.problem.workers import ALONE, Workers, share_of
 
 
 def with_hidden_activation(config: Config, activation: Activation) -> Config:
@@ -36,10 +37,13 @@ def with_hidden_activation(config: Config, activation: Activation) -> Config:
     return replace(config, model=replace(config.model, layers=(*hidden, layers[-1])))
 
 
-def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
+def build_problem(
+    config: Config, examples: Dataset | None = None, workers: Workers = ALONE
+) -> Problem:
     """The network, parameters and batch of ``config``; raises InputError where they do not fit.
 
-    ``examples``, where given, stand in place of those that ``config.data`` names.
+    ``examples``, where given, stand in place of those that ``config.data`` names. Of several
+    ``workers`` each gets its share of the batch.
     """
     dtype = np.dtype(config.dtype)
     data = config.data
@@ -49,7 +53,13 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
         raise InputError(str(error)) from None
     dataset = _dataset(data) if examples is None else examples
     size = None if data.batch_size == "all" else data.batch_size
-    order = select_order(dataset, size, data.offset, data.shuffle, config.seed)
+    whole = select_order(dataset, size, data.offset, data.shuffle, config.seed)
+    if len(whole) < workers.count:
+        raise InputError(
+            f"data.batch_size: {len(whole)} examples for {workers.count} workers; each needs one "
+            "at least"
+        )
+    order = whole[share_of(len(whole), workers)]
     keras = None if config.model.keras is None else network_of(config.model.keras)
     width = int(dataset.inputs.shape[1])
     if width != config.model.inputs:
@@ -60,7 +70,7 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
     read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
     convert = partial(read, dtype=dtype)
     stored = StoredInputs(dataset.inputs, order, convert, width, dtype)
-    chunk, spare = _chunk(config, len(order), dtype)
+    chunk, spare = _chunk(config, len(order), dtype, workers.here)
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
@@ -78,8 +88,10 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
         seed=config.seed,
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
+        part_of=None if workers.count == 1 else len(whole),
         chunk=chunk,
         spare=spare,
+        workers=workers,
     )
 
 
@@ -102,11 +114,13 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     return replace(problem, layers=layers, seed=seed)
 
 
-def _chunk(config: Config, examples: int, dtype: np.dtype[np.floating]) -> tuple[int | None, int]:
+def _chunk(
+    config: Config, examples: int, dtype: np.dtype[np.floating], processes: int
+) -> tuple[int | None, int]:
     """How many examples to hold at a time, None being all of them, and the bytes left beside."""
     memory = config.data.memory
     limit = parse_size(memory) if isinstance(memory, str) else memory
-    limit = examples_memory() if limit is None else limit
+    limit = examples_memory() // processes if limit is None else limit
     widths = (config.model.inputs, *(layer.units for layer in config.model.layers))
     chunk = chunk_size(examples, widths, dtype.itemsize, limit)
     if chunk is None:

@@ -1,5 +1,7 @@
 """Blocks of a loss over more examples than are held at a time: the sum over chunks of examples.
 
+Where several workers have a share of the examples each, the sum goes on over the workers.
+
 The loss is a sum over examples, and so is each of its derivatives. With c taken from the number of
 all examples, the blocks of the chunks add up to the block of the whole:
 
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from functools import cached_property
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -48,6 +49,8 @@ _SECOND_BYTES = 2**26
 
 class Chunks:
     """The parts of a problem, each of which can be held; ``problem.chunk`` examples at a time.
+
+    Of several workers each has its own chunks; all of them ask for the same sums.
 
     Threads take a chunk each, so that of ``problem.chunk`` examples each has its share.
     """
@@ -124,7 +127,7 @@ class Chunks:
         return part
 
     def sum(self, work: Callable[[Problem], Array]) -> Array:
-        """The sum of ``work`` of every part, in double precision."""
+        """The sum of ``work`` of every part, of every worker, in double precision."""
         total: Array | None = None
         # What overflows is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -134,7 +137,7 @@ class Chunks:
                 else:
                     total += part
         assert total is not None  # a batch has one example at least
-        return total
+        return self.problem.workers.sum(total)
 
 
 class SummedEngine(Generic[E]):
@@ -183,6 +186,7 @@ class SummedBlock(HessianBlock):
         problem = engine.problem
         super().__init__(parameter, layout_of(problem, parameter), problem.dtype)
         self._chunks, self._for_products = engine.chunks, engine.for_products
+        self._row_bytes: int | None = None
         self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.make(part))
         self._prepared: Callable[[Problem], HessianBlock] = lambda part: of(engine.prepared(part))
 
@@ -197,11 +201,17 @@ class SummedBlock(HessianBlock):
         chunks = self._for_products
         return float(chunks.sum(lambda part: np.asarray(self._prepared(part).quadratic_form(v))))
 
-    @cached_property
+    @property
     def row_bytes(self) -> int:
-        """What one row takes in the first chunk, which is as large as the others."""
-        first = next(iter(self._chunks.for_second().pieces))
-        return self._of(self._chunks.problem.part(*first)).row_bytes
+        """What one row takes in the first chunk, which is as large as the others.
+
+        Of several workers' the mean: they must take the same rows at a time.
+        """
+        if self._row_bytes is None:
+            problem, first = self._chunks.problem, self._chunks.for_second().pieces[0]
+            own = np.array(float(self._of(problem.part(*first)).row_bytes))
+            self._row_bytes = int(problem.workers.sum(own) / problem.workers.count)
+        return self._row_bytes
 
     def rows(self, start: int, stop: int) -> Array:
         chunks = self._chunks.for_second()
@@ -242,7 +252,7 @@ Floor: TypeAlias = RoundingFloor | SummedFloor
 
 def chain_rule_of(problem: Problem, watch: Watch | None = None) -> ChainRuleEngine:
     """The chain rule on a problem, in chunks where it is not to be held at once."""
-    if problem.chunk is None:
+    if not problem.summed:
         return ChainRule(problem)
     chunks = Chunks(problem, watch)
     return SummedEngine(chunks, ChainRule, chunks.for_products())
@@ -250,7 +260,7 @@ def chain_rule_of(problem: Problem, watch: Watch | None = None) -> ChainRuleEngi
 
 def autodiff_of(problem: Problem, watch: Watch | None = None) -> AutodiffEngine:
     """Autodiff on a problem, in chunks where it is not to be held at once."""
-    if problem.chunk is None:
+    if not problem.summed:
         return Autodiff(problem)
     return SummedEngine(Chunks(problem, watch), Autodiff)
 
@@ -262,6 +272,11 @@ def floor_of(engine: ChainRuleEngine) -> Floor:
 
 def require_held(problem: Problem, why: str) -> None:
     """Raises InputError where the examples are not held at once, which something needs."""
+    if problem.workers.count > 1:
+        raise InputError(
+            f"--strategy: the examples are shared out among {problem.workers.count} workers, but "
+            f"{why}; use one process"
+        )
     if problem.chunk is not None:
         raise InputError(
             f"data.batch_size: {problem.total:,} examples are looked at {problem.chunk:,} at a "

@@ -15,6 +15,7 @@ from hesscli.engines.backpropagation import Backpropagation, parameter_vector, w
 from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Array, Problem
+from hesscli.problem.workers import ALONE, Workers, share_of
 from hesscli.studies.checkpoint import Moment, fingerprint, load_checkpoint, save_checkpoint
 from hesscli.studies.context import Environment, ProblemSummary, environment, summary
 from hesscli.studies.measurement import Measured, Measurement, accuracy, measure
@@ -84,19 +85,21 @@ def train(
     resume: str | None = None,
     watch: Watch = no_watch,
     stopped: Callable[[], bool] = lambda: False,
+    workers: Workers = ALONE,
 ) -> Training:
     """Trains by SGD and measures the curvature every ``options.every`` steps, and at the end.
 
     ``checkpoint`` is written every ``options.checkpoint_every`` steps and at the end; from
     ``resume``, such a file, the training goes on as if it had not been interrupted. After each
-    step ``stopped`` is asked whether to end. Raises NumericalError where the training diverges,
+    step ``stopped`` is asked whether to end. Of several ``workers`` each calls this with the same
+    data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
-    run = _Run(data, options, checkpoint)
+    run = _Run(data, options, checkpoint, workers)
     if resume is not None:
         run.resume(resume)
     resumed_at = run.sgd.step
-    while run.sgd.step < options.steps and not stopped():
+    while run.sgd.step < options.steps and not run.any_worker(stopped()):
         if run.sgd.step % options.every == 0:
             run.measure()
         loss = run.advance()
@@ -111,8 +114,15 @@ def train(
 class _Run:
     """A training under way."""
 
-    def __init__(self, data: TrainingData, options: TrainConfig, checkpoint: str | None) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        options: TrainConfig,
+        checkpoint: str | None,
+        workers: Workers,
+    ) -> None:
         self.data = data
+        self.workers = workers
         self.options = options
         self.checkpoint = checkpoint
         self.problem = problem = data.problem
@@ -138,6 +148,10 @@ class _Run:
         self.saved_at: int | None = None
         theta = parameter_vector(problem.layers)
         self.sgd = self._sgd(0, theta, np.zeros_like(theta))
+
+    def any_worker(self, says: bool) -> bool:
+        """Whether one of the workers says so; then all of them know."""
+        return bool(self.workers.sum(np.array(float(says))) > 0)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -197,7 +211,7 @@ class _Run:
         if self.data.held_out is not None:
             final.append(self._evaluation(self.data.held_out_name, self.data.held_out))
         return Training(
-            environment=environment(self.problem),
+            environment=replace(environment(self.problem), workers=self.workers.count),
             problem=summary(self.problem),
             activation=self.problem.hidden_activation,
             options=self.options,
@@ -221,6 +235,7 @@ class _Run:
             parameters=parameters,
             velocity=velocity,
             step=step,
+            workers=self.workers,
         )
 
     def _measured(self) -> Measured:
@@ -244,19 +259,24 @@ class _Run:
 
     def _evaluation(self, name: str, problem: Problem) -> Evaluation:
         engine = Backpropagation(problem)
+        # Of fewer examples than workers each looks at all.
+        workers = self.workers if problem.examples >= self.workers.count else ALONE
+        own = share_of(problem.examples, workers)
         losses, right = [], []
-        for low, high in pieces(0, problem.examples, 1, _EVALUATED):
+        for low, high in pieces(own.start, own.stop, 1, _EVALUATED):
             targets = problem.targets[low:high]
             f = engine.outputs(self.sgd.parameters, problem.inputs[low:high])
             losses.append(float(engine.losses(f, targets).sum()))
             share = accuracy(f, targets, problem.loss.name)
             # A count, which is whole; None of a loss that chooses no class.
             right.append(None if share is None else round(share * len(f)))
-        loss = sum(losses) * problem.scale
+        loss = float(workers.sum(np.array(sum(losses)))) * problem.scale
         if not math.isfinite(loss):
             raise NumericalError(self._diverged(f"the loss on the {name} set is no finite number"))
         counted = [count for count in right if count is not None]
-        shared = sum(counted) / problem.examples if counted else None
+        shared = None
+        if counted:
+            shared = float(workers.sum(np.array(float(sum(counted))))) / problem.examples
         return Evaluation(name, problem.examples, loss, shared)
 
     def _diverged(self, what: str) -> str:

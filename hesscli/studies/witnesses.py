@@ -250,12 +250,27 @@ def each_subject(
     """
     for problem in problems:
         subjects = _subjects(problem, options)
+        _require_no_entries(problem, options, subjects)
         passes = sum(forms + _PASSES[options.method_for(problem, of)] for of in subjects)
         watch = _Passes(progress, f"{problem.hidden_activation} examples", passes)
         chain_rule = chain_rule_of(problem, watch)
         witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), watch)
         for subject in subjects:
             yield witnesses, subject
+
+
+def _require_no_entries(
+    problem: Problem, options: CheckOptions, subjects: Sequence[Subject]
+) -> None:
+    """Rows of H are as large as H, and would all go through the network between the workers."""
+    if problem.workers.count == 1:
+        return
+    if any(options.method_for(problem, subject) == "entries" for subject in subjects):
+        asked = "--check entries" if options.method == "entries" else "--check auto, here entries"
+        raise InputError(
+            f"{asked}: of {problem.workers.count} workers each has some of the examples, and none "
+            "has an entry; use --check probes or --check form"
+        )
 
 
 def _subjects(problem: Problem, options: CheckOptions) -> list[Subject]:
