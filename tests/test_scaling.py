@@ -18,6 +18,7 @@ PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 # Widths that make a wrong index show, beyond those of which products use S.
 NETWORKS = ((20, 40, 36, 5), (7, 50, 33, 4), (64, 35, 48, 37, 6), (33, 90, 8))
 LAYERS = (1, 2, 3, 1)
+SMALL = (9, 8, 5, 3)
 EXAMPLES = 12
 COMMANDS = (
     ["verify", "--check", "form"],
@@ -203,23 +204,24 @@ def test_the_worked_example_follows_from_the_formulas() -> None:
         assert f"| {what} | {each:,} | {mantissa}·10{power} | {summed[what]} |" in PAGE
 
 
-def test_operations_and_sums_of_lanczos() -> None:
+def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
     # 80 · 60 parameters are too many for the exact spectrum.
     widths, examples, steps, probes = (80, 60, 40, 3), 4, 5, 2
     arguments = ["spectrum", "-a", "tanh", "--layer", "d1", "--top", "1"]
     arguments += ["--steps", str(steps), "--probes", str(probes)]
+    exported = ["export", "d1/kernel", "-a", "tanh", "-o", str(tmp_path / "H.npy")]
     done = subprocess.run(
         [
             sys.executable,
             str(ROOT / "tests" / "counting.py"),
-            json.dumps([(widths, examples, 2, arguments)]),
+            json.dumps([(widths, examples, 2, arguments), (SMALL, examples, 2, exported)]),
         ],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    (counts,) = json.loads(done.stdout)
+    counts, of_rows = json.loads(done.stdout)
     cost = Cost(widths, 1)
     diagonal, *products = counts["sums"]
     assert diagonal == 3 * (cost.P + 2)
@@ -230,3 +232,9 @@ def test_operations_and_sums_of_lanczos() -> None:
     # The S of the first layer, for each of three terms, and the passes for every sum.
     second = 3 * sum(a * b * (a + b) for a, b in pairwise(widths[1:]))
     assert counts["numpy"]["chainrule"] / examples == second + (len(products) + 1) * cost.passes
+
+    small = Cost(SMALL, 1)
+    assert of_rows["sums"] == [small.P**2]
+    assert of_rows["numpy"]["chainblocks"] / examples == small.P * (small.P + SMALL[0]) / 2
+    second = sum(a * b * (a + b) for a, b in pairwise(SMALL[1:]))
+    assert of_rows["numpy"]["chainrule"] / examples == small.passes + second
