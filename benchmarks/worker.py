@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,15 @@ class Job:
         self.block: str = arguments.block
         self.runs: int = arguments.runs
         self.options: dict[str, str] = dict(pair.split("=", 1) for pair in arguments.option)
-        self.arrays = _arrays(arguments.problem)
         self.expected = _arrays(arguments.expected)
         self.timings: dict[str, dict[str, Any]] = {}
         self.agreements: list[dict[str, Any]] = []
         self.numbers: dict[str, float] = {}
+
+    @cached_property
+    def arrays(self) -> dict[str, Array]:
+        """The problem file's; of a task that has examples of its own they are not read."""
+        return _arrays(self.problem_path)
 
     @property
     def inputs(self) -> Array:

@@ -32,7 +32,7 @@ from hesscli.config.schema import Config
 from hesscli.engines import chainrule
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.chainrule import ChainRule
+from hesscli.engines.chainrule import ChainRule, FirstOrder
 from hesscli.engines.roperator import ROperator
 from hesscli.problem.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.names import ACTIVATIONS
@@ -92,7 +92,7 @@ def _edits(*edits: tuple[type, str, str, str]) -> Callable[[MonkeyPatch], None]:
 
 def _of_second(wrong: str) -> Callable[[MonkeyPatch], None]:
     # Node.bend = σ″ ⊙ g_a is what both the sweep and the R-operator read.
-    return _edits((ChainRule, "_backward", "sigma.second(z) * g_a", wrong))
+    return _edits((FirstOrder, "_backward", "sigma.second(z) * g_a", wrong))
 
 
 def _transposed(kernel: str) -> str:
@@ -100,7 +100,7 @@ def _transposed(kernel: str) -> str:
 
 
 def _without_scale(patch: MonkeyPatch) -> None:
-    patch.setattr(ChainRule, "_scale", property(lambda self: self.problem.dtype.type(1)))
+    patch.setattr(FirstOrder, "scale", property(lambda self: self.problem.dtype.type(1)))
 
 
 def _next_class(patch: MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "Rg Wᵀ, and g",
         # Where it can be: a kernel that is not square stays as it is.
         _edits(
-            (ChainRule, "_backward", "layer.kernel.T", _transposed("layer.kernel")),
+            (FirstOrder, "_backward", "layer.kernel.T", _transposed("layer.kernel")),
             (
                 ChainRule,
                 "sweep",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import json
 import struct
+import weakref
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -529,3 +531,21 @@ def test_the_time_left_is_that_of_all_passes_over_the_examples() -> None:
     assert {(task, total) for task, _, total in shown} == {("tanh examples", 3 * 5 * 12)}
     assert [done for _, done, _ in shown] == sorted(done for _, done, _ in shown)
     assert shown[-1][1] == 3 * 5 * 12
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_nothing_of_a_chunk_waits_for_the_garbage_collector(block: str, term: str) -> None:
+    # A cycle of references would keep many chunks alive: the memory grew with the examples.
+    engine = ChainRule(make_problem((5, 4, 3), "tanh", examples=3))
+    H = getattr(engine, term)(block)
+    v = np.ones(H.shape[0])
+    H @ v, H.quadratic_form(v), H.rows(0, 2), engine.nodes, RoundingFloor(engine).entries(block)
+    gc.collect()
+    gc.disable()
+    try:
+        watched = weakref.ref(engine.first_order)
+        del H, engine
+        assert watched() is None
+    finally:
+        gc.enable()

@@ -18,6 +18,7 @@ PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 # Widths that make a wrong index show, beyond those of which products use S.
 NETWORKS = ((20, 40, 36, 5), (7, 50, 33, 4), (64, 35, 48, 37, 6), (33, 90, 8))
 LAYERS = (1, 2, 3, 1)
+SMALL = (9, 8, 5, 3)
 EXAMPLES = 12
 COMMANDS = (
     ["verify", "--check", "form"],
@@ -25,6 +26,7 @@ COMMANDS = (
     ["compare", "--check", "form"],
     ["verify", "--of", "gradient"],
 )
+WHOLE = ["verify", "--check", "form", "--block", "network"]
 # What is counted beside the passes: vᵀ(Hv) itself, P multiply-additions for each part.
 OF_FORMS = ("block",)
 
@@ -54,28 +56,38 @@ class Cost:
         return 2 * self.F - self.first
 
     @property
+    def passes(self) -> int:
+        """Before products with the layer."""
+        return self.F + self.U
+
+    @property
+    def all_passes(self) -> int:
+        """What gradients and floors need."""
+        return 4 * self.F - self.first
+
+    @property
     def floor_of_form(self) -> int:
-        return 2 * self.F + self.errors + 2 * self.form
+        return self.all_passes + self.errors + 2 * self.form
 
     @property
     def floor_of_product(self) -> int:
-        return 2 * self.F + self.errors + 2 * self.form + 3 * self.m
+        return self.floor_of_form + 3 * self.m
 
     def autodiff(self, q: int) -> int:
         return self.B + self.m + q * (3 * self.m + 7 * self.U)
 
     @property
     def verify_form(self) -> int:
-        return 3 * (2 * self.F + self.form) + self.floor_of_form
+        return 3 * (self.passes + self.form) + self.floor_of_form
 
     def verify_probes(self, p: int) -> int:
         floors = max(2, -(-256 // self.P))
-        products = 2 * self.F + p * self.product
+        products = self.passes + p * self.product
         return self.verify_form + products + floors * self.floor_of_product
 
     @property
     def gradient(self) -> int:
-        return 2 * self.F + self.m + self.errors + 3 * self.m
+        return self.all_passes + self.m + self.errors + 3 * self.m
 
 
 def cases() -> list[tuple[tuple[int, ...], int, int, list[str]]]:
@@ -84,7 +96,7 @@ def cases() -> list[tuple[tuple[int, ...], int, int, list[str]]]:
         (widths, EXAMPLES, chunk, [*command, "-a", "tanh", "--layer", f"d{k}"])
         for widths, k, chunk in zip(NETWORKS, LAYERS, (6, 12, 4, 12), strict=True)
         for command in COMMANDS
-    ]
+    ] + [(NETWORKS[0], EXAMPLES, 6, [*WHOLE, "-a", "tanh"])]
 
 
 @pytest.fixture(scope="module")
@@ -99,20 +111,18 @@ def found() -> dict[tuple[tuple[int, ...], str], Any]:
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    keys = [(widths, " ".join(arguments[:-4])) for widths, _, _, arguments in cases()]
+    keys = [
+        (widths, " ".join(arguments[: arguments.index("-a")])) for widths, *_, arguments in cases()
+    ]
     return dict(zip(keys, json.loads(done.stdout), strict=True))
 
 
 each_network = pytest.mark.parametrize(("widths", "k"), list(zip(NETWORKS, LAYERS, strict=True)))
 
 
-def assert_counted(found: Any, per_example: int, sets_up: int, widths: Sequence[int]) -> None:
-    """The chain rule's and the floors' multiply-additions, for all examples.
-
-    Each of the ``sets_up`` backward passes may leave out the gradient in the input.
-    """
-    whole = sum(n for name, n in found["numpy"].items() if name not in OF_FORMS) / EXAMPLES
-    assert per_example - sets_up * widths[0] * widths[1] <= whole <= per_example
+def by_numpy(found: Any) -> float:
+    """The chain rule's and the floors' multiply-additions, for one example."""
+    return sum(n for name, n in found["numpy"].items() if name not in OF_FORMS) / EXAMPLES
 
 
 @each_network
@@ -120,7 +130,7 @@ def test_operations_of_the_quadratic_forms(
     found: dict[Any, Any], widths: tuple[int, ...], k: int
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "verify --check form"]
-    assert_counted(counts, cost.verify_form, 4, widths)
+    assert by_numpy(counts) == cost.verify_form
     # Beside it the softmax's own few.
     assert 0 <= counts["tensorflow"] / EXAMPLES - cost.autodiff(1) <= 2 * widths[-1]
     assert counts["sums"] == [1] * 5
@@ -132,7 +142,7 @@ def test_operations_and_sums_of_probes(
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "verify --check probes --probes 3"]
     floors = max(2, -(-256 // cost.P))
-    assert_counted(counts, cost.verify_probes(3), 5 + floors, widths)
+    assert by_numpy(counts) == cost.verify_probes(3)
     theirs = cost.autodiff(1) + cost.autodiff(3)
     assert 0 <= counts["tensorflow"] / EXAMPLES - theirs <= 8 * widths[-1]
     assert counts["sums"] == [*[1] * 5, 3 * cost.P, 3 * cost.P, *[1] * floors]
@@ -143,7 +153,7 @@ def test_operations_and_sums_of_compare(
     found: dict[Any, Any], widths: tuple[int, ...], k: int
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "compare --check form"]
-    assert_counted(counts, cost.verify_form, 4, widths)
+    assert by_numpy(counts) == cost.verify_form
     assert 0 <= counts["tensorflow"] / EXAMPLES - 4 * cost.autodiff(1) <= 8 * widths[-1]
     assert counts["sums"] == [1] * 7
 
@@ -153,9 +163,18 @@ def test_operations_and_sums_of_the_gradient(
     found: dict[Any, Any], widths: tuple[int, ...], k: int
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "verify --of gradient"]
-    assert_counted(counts, cost.gradient, 1, widths)
+    assert by_numpy(counts) == cost.gradient
     assert counts["tensorflow"] / EXAMPLES == cost.F + cost.m + cost.U
     assert counts["sums"] == [3 * cost.P]
+
+
+def test_operations_of_the_network(found: dict[Any, Any]) -> None:
+    counts, cost = found[NETWORKS[0], "verify --check form --block network"], Cost(NETWORKS[0], 1)
+    m, others = cost.first, cost.F - cost.first
+    passed = counts["numpy"]["roperator"] + counts["numpy"]["multiplied"]
+    # H and C, and G, which lacks what the gradients do.
+    assert passed / EXAMPLES == 2 * (m + 5 * others) + m + 3 * others
+    assert 0 <= counts["tensorflow"] / EXAMPLES - (7 * m + 9 * others) <= 2 * NETWORKS[0][-1]
 
 
 def test_the_worked_example_follows_from_the_formulas() -> None:
@@ -185,31 +204,37 @@ def test_the_worked_example_follows_from_the_formulas() -> None:
         assert f"| {what} | {each:,} | {mantissa}·10{power} | {summed[what]} |" in PAGE
 
 
-def test_operations_and_sums_of_lanczos() -> None:
+def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
     # 80 · 60 parameters are too many for the exact spectrum.
     widths, examples, steps, probes = (80, 60, 40, 3), 4, 5, 2
     arguments = ["spectrum", "-a", "tanh", "--layer", "d1", "--top", "1"]
     arguments += ["--steps", str(steps), "--probes", str(probes)]
+    exported = ["export", "d1/kernel", "-a", "tanh", "-o", str(tmp_path / "H.npy")]
     done = subprocess.run(
         [
             sys.executable,
             str(ROOT / "tests" / "counting.py"),
-            json.dumps([(widths, examples, 2, arguments)]),
+            json.dumps([(widths, examples, 2, arguments), (SMALL, examples, 2, exported)]),
         ],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    (counts,) = json.loads(done.stdout)
+    counts, of_rows = json.loads(done.stdout)
     cost = Cost(widths, 1)
     diagonal, *products = counts["sums"]
     assert diagonal == 3 * (cost.P + 2)
     assert {size % cost.P for size in products} == {0}
     vectors = sum(products) // cost.P
-    assert counts["numpy"]["roperator"] == examples * vectors * cost.product
-    # The S of the first layer, for each of three terms, and once 2F for every sum.
+    passed = counts["numpy"]["roperator"] + counts["numpy"]["multiplied"]
+    assert passed == examples * vectors * cost.product
+    # The S of the first layer, for each of three terms, and the passes for every sum.
     second = 3 * sum(a * b * (a + b) for a, b in pairwise(widths[1:]))
-    set_up = (len(products) + 1) * 2 * cost.F
-    counted = counts["numpy"]["chainrule"] / examples
-    assert set_up - (len(products) + 1) * cost.first <= counted - second <= set_up
+    assert counts["numpy"]["chainrule"] / examples == second + (len(products) + 1) * cost.passes
+
+    small = Cost(SMALL, 1)
+    assert of_rows["sums"] == [small.P**2]
+    assert of_rows["numpy"]["chainblocks"] / examples == small.P * (small.P + SMALL[0]) / 2
+    second = sum(a * b * (a + b) for a, b in pairwise(SMALL[1:]))
+    assert of_rows["numpy"]["chainrule"] / examples == small.passes + second
