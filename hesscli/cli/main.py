@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -15,16 +17,16 @@ from hesscli.cli.doctor import doctor
 from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
+from hesscli.cli.interrupt import INTERRUPTED, Interrupted, say_interrupted
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
 from hesscli.cli.verify import verify
-from hesscli.problem.errors import HesscliError
+from hesscli.problem.errors import HesscliError, one_line, reason
 from hesscli.report.bars import PLAIN
 from hesscli.version import __version__
 
 _FAILED_INPUT = 2
-_INTERRUPTED = 130
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -73,6 +75,7 @@ for command in (verify, compare, sweep, entry, spectrum, init, train, export, co
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the code that the documentation gives."""
+    _stand_in_for_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that cannot show a sign gets one of ASCII, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
@@ -86,23 +89,57 @@ def _run(arguments: Sequence[str] | None) -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError:
         # Wrong usage all the same: a script whose command came out empty must not pass.
-        click.echo(_WELCOME, err=True)
-        return _FAILED_INPUT
+        return _refuse(_WELCOME, "")
     except (click.exceptions.NoSuchCommand, click.exceptions.NoSuchOption) as error:
         # Click lists all that are near, by the alphabet; the nearest comes first here.
         near = f"; did you mean {error.possibilities[0]!r}?" if error.possibilities else ""
-        return _refuse(f"{error.message.rstrip('.')}{near or _SEE_HELP}")
+        return _refuse(one_line(f"{error.message.rstrip('.')}{near or _SEE_HELP}"))
     except click.ClickException as error:
-        return _refuse(error.format_message())
+        return _refuse(one_line(error.format_message()))
     except HesscliError as error:
-        return _refuse(str(error))
-    except MemoryError:
+        return _refuse(one_line(str(error)))
+    except ImportError as error:
+        return _refuse(one_line(f"{reason(error)}; hesscli doctor tells what is missing"))
+    except OSError as error:
+        # Of the user's files it is said where they are read and written.
+        where = error.filename or "standard output"
+        return _refuse(one_line(f"{where} cannot be read or written ({reason(error)})"))
+    except (click.Abort, KeyboardInterrupt, Interrupted):
+        say_interrupted()
+        return INTERRUPTED
+    except SystemExit as error:
+        # Of Click, where the reader of its help has seen enough, as head has.
+        if isinstance(error.__context__, BrokenPipeError):
+            return 0
+        raise
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
         return _refuse("out of memory; use a smaller batch, fewer units or dtype float32")
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("hesscli: interrupted", err=True)
-        return _INTERRUPTED
 
 
-def _refuse(message: str) -> int:
-    click.echo(f"hesscli: {' '.join(message.split())}", err=True)
+def _refuse(message: str, prefix: str = "hesscli: ") -> int:
+    # Where standard error is closed or full there is nobody to tell.
+    with suppress(OSError):
+        click.echo(f"{prefix}{message}", err=True)
     return _FAILED_INPUT
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it is Python, NumPy or TensorFlow that finds no memory, or the system no thread's."""
+    tensorflow = sys.modules.get("tensorflow")
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return True
+    return tensorflow is not None and isinstance(error, tensorflow.errors.ResourceExhaustedError)
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Opens nothing in the place of standard streams that are closed.
+
+    Else the next file would get their number, and what libraries write there.
+    """
+    descriptor = -1
+    while descriptor <= 2:
+        # The lowest number that is free.
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)

@@ -45,6 +45,8 @@ _NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 # What NumPy's integers hold; more digits than it has are no size or seed of anything.
 LARGEST_INTEGER = 2**63 - 1
+# Of a longer one the beginning is enough to find it.
+_LONGEST_KEY = 60
 
 
 class ConfigKeyError(Exception):
@@ -57,9 +59,14 @@ class ConfigKeyError(Exception):
 
 def dotted(path: Path) -> str:
     """A key as messages name it, ``data.offset: ``; nothing for the document itself."""
-    parts = [str(part) for part in path]
-    shown_parts = [part if part.isprintable() else repr(part) for part in parts]
-    return f"{'.'.join(shown_parts)}: " if path else ""
+    return f"{'.'.join(map(_part, path))}: " if path else ""
+
+
+def _part(part: str | int) -> str:
+    text = str(part)
+    if text.isprintable() and len(text) <= _LONGEST_KEY:
+        return text
+    return shown(text)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

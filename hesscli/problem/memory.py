@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO, _STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB)?")
 _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 # Larger chunks are no faster: what is computed of an example leaves the cache before it is used.
@@ -24,7 +24,29 @@ _NARROW, _DOUBLES_OF_S = 64, 12
 
 
 def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping; None where the system does not say."""
+    """Bytes that can be allocated without swapping; None where the system does not say.
+
+    No more than what the process may still take (``ulimit -v``).
+    """
+    known = [size for size in (_free(), _allowed()) if size is not None]
+    return min(known, default=None)
+
+
+def _allowed() -> int | None:
+    """What a limit of the address space leaves; None without one."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return None
+        pages = int(_STATM.read_text(encoding="ascii").split()[0])
+        return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+    except (ImportError, OSError, ValueError):
+        return None
+
+
+def _free() -> int | None:
     try:
         for line in _MEMINFO.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -35,6 +35,9 @@ def write_text(text: str) -> None:
 
     A reader that has seen enough, as ``head`` has, is no error: the verdict stands.
     """
+    # Closed: nobody wants to read it, and the verdict is the exit code.
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
