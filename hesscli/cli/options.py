@@ -17,6 +17,7 @@ import click
 from hesscli.cli.replay import note_plugins, replayed_report
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
+from hesscli.problem.memory import require_room_for_libraries
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, BLOCKS, CHECK_METHODS, DTYPES
 from hesscli.problem.registry import plugin_names
 
@@ -42,6 +43,7 @@ def _load_plugins(
     # Completing a command line must not run a file.
     if not paths or context.resilient_parsing:
         return paths
+    require_room_for_libraries()
     from hesscli.problem.plugins import forget, load_plugin
 
     for path in paths:
@@ -102,6 +104,7 @@ class ProblemOptions:
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
+        require_room_for_libraries()
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:

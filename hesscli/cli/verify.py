@@ -106,7 +106,6 @@ def verify(
     check = witness.check(config)
     problems = problem.problems(config)
     record = run.record(config)
-    witness.save(problems[0])
 
     from hesscli.report.documents import document_of
 
@@ -121,6 +120,7 @@ def verify(
 
             first = verify_first(problems, of, check, progress)
             passed, document = first.passed, document_of(first)
+    witness.save(problems[0])
     return record.write(document, passed, output, plot)
 
 

@@ -255,6 +255,8 @@ _WRONG_VALUE = (ArithmeticError, AttributeError, LookupError, TypeError)
 _NO_YAML = (yaml.YAMLError, RecursionError, ValueError, *_WRONG_VALUE)
 # No number of a configuration has as many digits, and some take hours to be read.
 _MOST_DIGITS = 1000
+# No configuration is as deep.
+_DEEPEST = 50
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _SECTION_LIST = ", ".join(Config.__dataclass_fields__)
 
@@ -269,9 +271,18 @@ def _syntax(error: Exception) -> str:
     return reason(error)
 
 
+class _Loader(yaml.SafeLoader):
+    """For lists in lists PyYAML takes time that grows with the square of their depth."""
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        if self.flow_level >= _DEEPEST:
+            raise RecursionError
+        super().fetch_flow_collection_start(kind)
+
+
 def _safe_load(text: str, place: _Place) -> tuple[yaml.Node | None, Any]:
     """What yaml.safe_load does, with a look at the nodes in between."""
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         root = loader.get_single_node()
         if root is None:

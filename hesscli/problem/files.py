@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -50,6 +48,9 @@ def opened(path: str, needed: str) -> Iterator[BinaryIO]:
 
 def sha256_of(path: str) -> str:
     """The SHA-256 of a file's content, in hexadecimal; raises InputError where it is unreadable."""
+    # The command line imports this file: most commands need no digest.
+    import hashlib
+
     digest = hashlib.sha256()
     with opened(path, "a readable file is needed") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -94,7 +95,7 @@ def replacing_by_name(path: str) -> Iterator[str]:
     """
     target = check_writable(path)
     # Not tempfile: its files are readable by their owner only, whatever the umask.
-    temporary = os.path.join(os.path.dirname(target), f".hesscli-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(os.path.dirname(target), f".hesscli-{os.urandom(8).hex()}.tmp")
     temporaries.note(temporary)
     try:
         yield temporary
