@@ -1,10 +1,12 @@
 """The program ``hesscli``, also as ``python -m hesscli``."""
 
 import os
+import sys
 
 
 def main() -> None:
     """Runs the command line in a process of its own."""
+    _stand_in_for_closed_streams()
     try:
         # Imported here: a signal while that takes its time is none of a traceback either.
         from hesscli.cli import interrupt
@@ -23,6 +25,22 @@ def main() -> None:
             interrupt.end_interrupted()
         interrupt.uninterruptible()
         raise
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Opens nothing in the place of standard streams that are closed.
+
+    Else the next file would get their number, and what libraries write there.
+    """
+    descriptor = -1
+    while descriptor <= 2:
+        # The lowest number that is free.
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
 
 
 if __name__ == "__main__":

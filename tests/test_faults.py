@@ -69,7 +69,9 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 def started(arguments: Sequence[str], program: Sequence[str] = (), **options: Any) -> Any:
     """A process that captures both streams, unless ``options`` say otherwise."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([sys.executable, *(program or ("-m", "hesscli")), *arguments], **streams)
+    return subprocess.Popen(
+        [sys.executable, *(program or ("-m", "hesscli")), *arguments], **streams
+    )
 
 
 def ended(*arguments: str, **options: Any) -> tuple[int, bytes, bytes]:
@@ -120,7 +122,9 @@ def test_a_signal_at_any_moment_is_one_line_and_leaves_files_whole_or_absent(
         process.send_signal(number)
     for index, _, process in running:
         _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) in ((130, INTERRUPTED), (0, b""))
+        # It may have ended before, or be too young to listen.
+        allowed = ((130, INTERRUPTED), (0, b""), (-signal.SIGTERM, b""))
+        assert (process.returncode, err) in allowed
         os.chdir(str(index))
         for name in outputs():
             assert name.startswith("out.")
@@ -135,8 +139,10 @@ module, name, number = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
 home = importlib.import_module(module)
 was = getattr(home, name)
 def signalled(*arguments, **options):
-    os.kill(os.getpid(), number)
-    setattr(home, name, was)
+    global number
+    if number:
+        sent, number = number, 0
+        os.kill(os.getpid(), sent)
     return was(*arguments, **options)
 setattr(home, name, signalled)
 from hesscli.__main__ import main
@@ -144,10 +150,14 @@ main()
 """
 MOMENTS = {
     "while it imports": ("importlib", "import_module", "config"),
-    "while it reads": ("yaml", "SafeLoader", "config --config tiny.yaml"),
+    "while it reads": ("hesscli.config.decode", "decode", "config --config tiny.yaml"),
     "while its threads compute": ("hesscli.engines.pieces", "pieces", "export network -o H.npz"),
     "before a file takes its place": ("os", "fsync", "spectrum -c tiny.yaml -o out.json"),
-    "after a file took its place": ("hesscli.problem.temporaries", "remove", "export dense2 -o H.h5"),
+    "after a file took its place": (
+        "hesscli.problem.temporaries",
+        "remove",
+        "export dense2 -o H.h5",
+    ),
 }
 
 
@@ -165,46 +175,41 @@ def test_a_signal_in_a_delicate_moment(moment: str) -> None:
         assert not name.endswith(".tmp")
 
 
-# A program whose command swallows the exception, or is not asked for it by a library at work.
-DEAF = {
-    "in a callback": """
-        class Dropped:
-            def __del__(self):
-                os.kill(os.getpid(), signal.SIGINT)
-                for _ in range(1000): pass
-        Dropped()
-        time.sleep(30)""",
-    "in a library": """
-        import hashlib
-        os.kill(os.getpid(), signal.SIGINT) if False else None
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 100_000_000)""",
-}
-
-
-@pytest.mark.parametrize("deaf", DEAF)
-def test_who_does_not_hear_a_signal_is_ended_a_second_later(deaf: str) -> None:
-    program = f"""
-import os, signal, sys, threading, time
-import hesscli.config.load as load
+# A command in which nothing comes of the exception: dropped with what it was raised in, or not
+# raised before a library is done.
+DEAF = """
+import hashlib, os, signal, sys, threading
+import hesscli.config.load
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+def in_a_callback():
+    Dropped()
+    threading.Event().wait(50)
+def in_a_library():
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
 def deaf(*_):
     from hesscli.problem.files import replacing
     with replacing("out.txt") as stream:
-        stream.write(b"half"){DEAF[deaf]}
-load.load_config = deaf
-sys.argv = ["hesscli", "config"]
+        stream.write(b"half")
+        globals()[deafness]()
+hesscli.config.load.load_config = deaf
+deafness = sys.argv.pop()
 from hesscli.__main__ import main
 main()
 """
-    program = "\n".join(
-        line[4:] if line.startswith("        ") and "stream" not in line else line
-        for line in program.split("\n")
-    )
-    process = started((), ("-c", program))
+
+
+@pytest.mark.parametrize("deaf", ["in_a_callback", "in_a_library"])
+def test_who_does_not_hear_a_signal_is_ended_a_second_later(deaf: str) -> None:
     begun = time.monotonic()
+    process = started(("config", deaf), ("-c", DEAF))
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", INTERRUPTED)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 30
     assert not outputs()
 
 
@@ -261,7 +266,18 @@ WRITERS = (
     ("spectrum", "-c", "tiny.yaml", "-o", "out.json"),
     ("spectrum", "-c", "tiny.yaml", "--top", "2", "--eigenvectors", "out.npz"),
     ("train", "-c", "tiny.yaml", "--checkpoint", "out.npz"),
-    ("init", "-c", "tiny.yaml", "--tune", "--seeds", "2", "--write", "out.yaml"),
+    (
+        "init",
+        "-c",
+        "tiny.yaml",
+        "--tune",
+        "--target",
+        "0.01",
+        "--seeds",
+        "2",
+        "--write",
+        "out.yaml",
+    ),
 )
 
 
@@ -286,9 +302,9 @@ def test_a_disk_that_fails_leaves_what_was_there(
 
     target = next(word for word in command if word.startswith("out."))
     Path(target).write_text("old")
-    monkeypatch.setattr(f"hesscli.problem.files.os.{function}", fail)
-    code, out, err = run(*command)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(f"hesscli.problem.files.os.{function}", fail)
+        code, out, err = run(*command)
     assert (code, out) == (2, "")
     assert re.fullmatch(rf"hesscli: {target}(\.json)?: cannot be written \({text}\); .*\n", err)
     assert (Path(target).read_text(), outputs()) == ("old", {target})
@@ -318,11 +334,11 @@ def test_a_folder_that_is_read_only_is_refused_before_anything_is_computed(
         assert "cannot be written (Permission denied); a file name in a writable folder" in err
 
 
-def test_a_file_that_fails_while_it_is_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_fails_while_it_is_read_is_refused() -> None:
     Path("x").write_text("x")
-    with pytest.raises(InputError, match=r"^x: cannot be read \(Input/output error\); a file is"):
-        with opened("x", "a file is needed"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+    wrong = r"^x: cannot be read \(Input/output error\); a file is needed"
+    with pytest.raises(InputError, match=wrong), opened("x", "a file is needed"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def limited(megabytes: int) -> Callable[[], None]:
@@ -351,7 +367,9 @@ class ExhaustedError(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("can't start new thread"), ExhaustedError("OOM")], ids=repr
+    "error",
+    [MemoryError(), RuntimeError("can't start new thread"), ExhaustedError("OOM")],
+    ids=repr,
 )
 def test_memory_that_runs_out_is_one_line(
     error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -364,9 +382,7 @@ def test_memory_that_runs_out_is_one_line(
     monkeypatch.setattr(verification, "verify", fail)
     code, out, err = run("verify", "-c", "tiny.yaml", "-o", "out.json", "--save-problem", "p.npz")
     assert (code, out, outputs()) == (2, "", set())
-    assert err == (
-        "hesscli: out of memory; use a smaller batch, fewer units or dtype float32\n"
-    )
+    assert err == ("hesscli: out of memory; use a smaller batch, fewer units or dtype float32\n")
 
 
 def test_memory_that_runs_out_in_a_thread_is_heard_of() -> None:

@@ -29,6 +29,7 @@ _PATIENCE_SECONDS = 1.0
 _heeded = 0
 # Where the last line goes: standard error, wherever that leads for a while (problem/quiet.py).
 _stderr: int | None = None
+_asked = False
 _said = threading.Lock()
 
 
@@ -119,6 +120,11 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 
 
 def _raise(*_: object) -> NoReturn:
+    global _asked
+    if _asked:
+        # In the middle of what the first one had to be undone: an exception would lose that.
+        end_interrupted()
+    _asked = True
     raise Interrupted
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 import click
 
@@ -42,7 +41,30 @@ hesscli --help lists all commands, hesscli COMMAND --help explains one."""
 _SEE_HELP = "; hesscli --help lists what there is"
 
 
+class _ReaderGoneError(Exception):
+    """Who reads standard output has seen enough, as head has; not for Click, which exits with 1."""
+
+
+@contextmanager
+def _noticing_readers() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error
+
+
+class _Commands(click.Group):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _noticing_readers():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _noticing_readers():
+            return super().invoke(ctx)
+
+
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog="""
     Exit codes: 0 all checks pass, 1 a check fails or is undecided, 2 wrong usage, configuration
@@ -75,7 +97,6 @@ for command in (verify, compare, sweep, entry, spectrum, init, train, export, co
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the code that the documentation gives."""
-    _stand_in_for_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that cannot show a sign gets one of ASCII, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
@@ -107,11 +128,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt, Interrupted):
         say_interrupted()
         return INTERRUPTED
-    except SystemExit as error:
-        # Of Click, where the reader of its help has seen enough, as head has.
-        if isinstance(error.__context__, BrokenPipeError):
-            return 0
-        raise
+    except _ReaderGoneError:
+        from hesscli.report.output import write_no_more
+
+        write_no_more()
+        return 0
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
@@ -131,15 +152,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or "can't start new thread" in str(error):
         return True
     return tensorflow is not None and isinstance(error, tensorflow.errors.ResourceExhaustedError)
-
-
-def _stand_in_for_closed_streams() -> None:
-    """Opens nothing in the place of standard streams that are closed.
-
-    Else the next file would get their number, and what libraries write there.
-    """
-    descriptor = -1
-    while descriptor <= 2:
-        # The lowest number that is free.
-        descriptor = os.open(os.devnull, os.O_RDWR)
-    os.close(descriptor)
