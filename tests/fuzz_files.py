@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gzip
 import io
+import itertools
 import json
 import os
 import pickle
@@ -91,8 +92,10 @@ def _npz(generator: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if generator.random() < 0.5:
         content = _damaged(generator, content)
     Path("x.npz").write_bytes(content)
-    key = "model.weights" if "inputs" in arrays and generator.random() < 0.4 else "data.source"
-    return _set(key, "x.npz"), ("x.npz",)
+    if "inputs" not in arrays or generator.random() < 0.5:
+        return _set("data.source", "x.npz"), ("x.npz",)
+    np.savez("b.npz", **_batch(generator))
+    return (*_set("data.source", "b.npz"), "--set", "model.weights=x.npz"), ("x.npz", "b.npz")
 
 
 def _zip(generator: Random, members: dict[str, bytes], method: int) -> bytes:
@@ -287,7 +290,7 @@ def _keras(generator: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if generator.random() < 0.25:
         content = _damaged(generator, content)
     Path("m.keras").write_bytes(content)
-    np.savez("b.npz", **{k: v for k, v in _batch(generator).items()})
+    np.savez("b.npz", **_batch(generator))
     os.mkfifo("fifo")
     return ("--model", "m.keras", "--set", "data.source=b.npz"), ("m.keras", "b.npz")
 
@@ -323,7 +326,7 @@ def _keras_document(generator: Random) -> dict[str, Any]:
         layers.insert(1, layer("Flatten", data_format="channels_last"))
     kind = generator.choice(("Sequential", "Functional"))
     if kind == "Functional":
-        for before, after in zip(layers, layers[1:], strict=False):
+        for before, after in itertools.pairwise(layers):
             history = {"keras_history": [before["name"], 0, 0], "shape": [None, 4]}
             tensor = {"class_name": "__keras_tensor__", "config": history}
             after["inbound_nodes"] = [{"args": [tensor], "kwargs": {}}]

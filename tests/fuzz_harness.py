@@ -178,7 +178,13 @@ class _Room:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        os.environ.update(KERAS_HOME=os.path.join(folder, "keras"), HOME=folder, COLUMNS="80")
+        # Where Keras would put its MNIST there is one that is damaged: nothing is downloaded.
+        keras = os.path.join(os.path.dirname(folder), "keras")
+        os.makedirs(os.path.join(keras, "datasets"), exist_ok=True)
+        with open(os.path.join(keras, "datasets", "mnist.npz"), "wb"):
+            pass
+        self._keras = os.path.realpath(os.path.join(keras, "datasets", "mnist.npz"))
+        os.environ.update(KERAS_HOME=keras, HOME=folder, COLUMNS="80")
         sys.dont_write_bytecode = True
         # TensorFlow takes seconds to come: what is wrong must be found before.
         lazy_tensorflow.load_tensorflow = _no_tensorflow  # type: ignore[assignment]
@@ -263,6 +269,7 @@ class _Room:
 
     def _about_events(self, case: Case) -> Iterable[str]:
         named = {os.path.realpath(os.path.expanduser(name)) for name in case.named}
+        named.add(self._keras)
         asked = False
         for event, arguments in self._events:
             path = arguments[0]

@@ -14,6 +14,7 @@ import yaml
 from fuzz_harness import Case
 
 from hesscli.problem import activations, initializers, names
+from hesscli.problem.data import NAMED_SOURCES
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 _RAW = "@@RAW@@"
@@ -128,6 +129,9 @@ def small_files(generator: random.Random) -> None:
         **{"dense1/kernel": numbers.standard_normal((4, 3)), "dense1/bias": np.zeros(3)},
         **{"dense2/kernel": numbers.standard_normal((3, 2)), "dense2/bias": np.zeros(2)},
     )
+    # These sources are names, and no file of that name is one.
+    for source in NAMED_SOURCES:
+        os.link("batch.npz", source)
 
 
 def _assignment(generator: random.Random) -> Case:
@@ -157,12 +161,16 @@ def _reader(generator: random.Random, path: str | None) -> tuple[str, ...]:
 def _scalars(content: bytes) -> list[str]:
     found = []
     try:
-        for token in yaml.scan(content.decode("utf-8")):
-            if isinstance(token, yaml.ScalarToken) and "\0" not in token.value:
-                found.append(token.value)
+        tokens = yaml.scan(content.decode("utf-8"))
+        # What comes before an error is kept.
+        found.extend(token.value for token in tokens if isinstance(token, yaml.ScalarToken))
     except (yaml.YAMLError, ValueError, RecursionError):
         pass
-    return [text for text in found if text.isprintable() and len(text) < 1000]
+    return [
+        text
+        for text in found
+        if text.isprintable() and len(text) < 1000 and text not in NAMED_SOURCES
+    ]
 
 
 def _content(generator: random.Random) -> bytes:
@@ -225,7 +233,7 @@ def valid(generator: random.Random) -> dict[str, Any]:
         rows = [[generator.uniform(-1, 1) for _ in range(inputs)] for _ in range(3)]
         data = {"inputs": rows, "targets": [0, 1, 0], "batch_size": "all"}
     data.update(offset=0, shuffle=generator.random() < 0.5, memory=generator.choice((None, "1GB")))
-    document = {
+    return {
         "model": model,
         "loss": {"name": names.LOSSES[0], "reduction": generator.choice(names.REDUCTIONS)},
         "data": data,
@@ -243,7 +251,6 @@ def valid(generator: random.Random) -> dict[str, Any]:
             "checkpoint_every": 2,
         },
     }
-    return document
 
 
 def _keys(document: Any, prefix: str = "") -> list[str]:
@@ -374,9 +381,10 @@ def _with_bomb(generator: random.Random, content: bytes) -> bytes:
     """Anchors of anchors, as values, as keys, and merged."""
     link = generator.choice(("[{}]", "{{? [{}] : 1}}", "{{<<: [{}]}}", "{{a: [{}]}}"))
     levels = generator.choice((4, 9, 40, 300))
-    lines = ["z0: &z0 {a: 1}"]
-    for level in range(1, levels):
-        lines.append(f"z{level}: &z{level} {link.format(','.join([f'*z{level - 1}'] * 9))}")
+    lines = [
+        "z0: &z0 {a: 1}",
+        *(f"z{i}: &z{i} {link.format(','.join([f'*z{i - 1}'] * 9))}" for i in range(1, levels)),
+    ]
     return "\n".join(lines).encode() + b"\n" + content
 
 

@@ -18,7 +18,14 @@ from hesscli.cli.replay import note_plugins, replayed_report
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
 from hesscli.problem.memory import require_room_for_libraries
-from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, BLOCKS, CHECK_METHODS, DTYPES
+from hesscli.problem.names import (
+    ACTIVATION_ALIASES,
+    ACTIVATIONS,
+    BLOCKS,
+    CHECK_METHODS,
+    DTYPES,
+    MOST_PROBES,
+)
 from hesscli.problem.registry import plugin_names
 
 if TYPE_CHECKING:
@@ -339,7 +346,7 @@ def witness_options(function: Command) -> Command:
     @click.option(
         "--probes",
         metavar="N",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MOST_PROBES),
         help="Random products for the check probes; default 32.",
     )
     @click.option(

@@ -15,6 +15,7 @@ from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
+from hesscli.problem.names import MOST_PROBES
 
 
 @click.command(
@@ -62,7 +63,7 @@ from hesscli.problem.files import check_writable
 @click.option(
     "--probes",
     metavar="N",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, MOST_PROBES),
     default=10,
     help="Random vectors of the quadrature, where the spectrum is too large to be exact; 10.",
 )

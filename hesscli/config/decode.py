@@ -30,6 +30,7 @@ from hesscli.problem.names import (
     CHECK_METHODS,
     DTYPES,
     LOSSES,
+    MOST_PROBES,
     REDUCTIONS,
     RESERVED_NAMES,
 )
@@ -80,15 +81,16 @@ def decode(document: Any) -> Config:
     return _config(document, ())
 
 
-def _is_whole(value: Any, minimum: int) -> bool:
+def _is_whole(value: Any, minimum: int, maximum: int = LARGEST_INTEGER) -> bool:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return is_integer and minimum <= value <= LARGEST_INTEGER
+    return is_integer and minimum <= value <= maximum
 
 
-def _integer(minimum: int) -> Decoder[int]:
+def _integer(minimum: int, maximum: int = LARGEST_INTEGER) -> Decoder[int]:
     def decode(value: Any, path: Path) -> int:
-        if not _is_whole(value, minimum):
-            wanted = f"it must be a whole number, {minimum} or more"
+        if not _is_whole(value, minimum, maximum):
+            upwards = "or more" if maximum == LARGEST_INTEGER else f"to {maximum:,}"
+            wanted = f"it must be a whole number, {minimum} {upwards}"
             raise ConfigKeyError(path, f"{shown(value)}; {wanted}")
         return int(value)
 
@@ -357,7 +359,7 @@ _check = _record(
     {
         "method": _choice(CHECK_METHODS),
         "rtol": _optional(_tolerance),
-        "probes": _integer(1),
+        "probes": _integer(1, MOST_PROBES),
     },
 )
 _train = _record(

@@ -14,11 +14,11 @@ from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config, DataConfig, LayerConfig
+from hesscli.problem.data import is_batch_file
 from hesscli.problem.errors import InputError, reason, shown
 from hesscli.problem.files import opened
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
-from hesscli.problem.problemfile import is_problem_file
 
 # Where a node stands, as messages begin.
 _Place = Callable[[yaml.Node], str]
@@ -110,7 +110,7 @@ def _configured(
             if override.path == problem.path[: len(override.path)]:
                 place = f"{override.origin}: "
         raise InputError(f"{place}{problem}") from None
-    if not sized and (config.data.inputs is not None or is_problem_file(config.data.source)):
+    if not sized and (config.data.inputs is not None or is_batch_file(config.data.source)):
         # Inputs in the configuration, like a problem file, are a batch already.
         config = replace(config, data=replace(config.data, batch_size="all"))
     return config

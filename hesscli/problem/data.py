@@ -33,6 +33,8 @@ from hesscli.problem.stored import FileRows
 
 EMBEDDED = "embedded"
 KERAS = "keras"
+# What data.source says without being a file's name, whatever there is of files.
+NAMED_SOURCES = (EMBEDDED, KERAS)
 SPLITS = ("train", "test")
 
 _EMBEDDED_FILE = Path(__file__).with_name("mnist_5k.npz")
@@ -113,15 +115,19 @@ def dataset_files(source: str, split: str) -> tuple[str, ...]:
     return (source,)
 
 
+def is_batch_file(source: str) -> bool:
+    """Whether ``source`` is a problem file, which is a batch and has no splits."""
+    return source not in NAMED_SOURCES and is_problem_file(source)
+
+
 def has_test_split(source: str) -> bool:
     """Whether ``source`` comes with a test split beside its training split."""
-    path = expanded(source)
-    if source == EMBEDDED or (os.path.isfile(path) and is_problem_file(source)):
+    if source in NAMED_SOURCES:
+        return source == KERAS
+    if is_problem_file(source):
         return False
-    if source == KERAS:
-        return True
     try:
-        if os.path.isdir(path):
+        if os.path.isdir(expanded(source)):
             return bool(npy_files(source, "test") or find_idx_files(source, "test"))
         return {"x_test", "y_test"} <= set(array_names(source))
     except InputError:

@@ -35,14 +35,19 @@ def reason(error: BaseException) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def one_line(text: str) -> str:
-    """``text`` on one line that a terminal can be sent: of names that others chose, too.
+def printable(text: str) -> str:
+    """``text`` as a terminal can be sent it, whoever chose the names in it.
 
     Control characters, and all that does not print, stand as in a Python string.
     """
-    line = "".join(
-        sign if sign.isprintable() else repr(sign)[1:-1] for sign in " ".join(text.split())
-    )
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, printable, and no longer than a line is read."""
+    line = printable(" ".join(text.split()))
     if len(line) <= _LINE_LENGTH:
         return line
     half = _LINE_LENGTH // 2
