@@ -19,7 +19,8 @@ from typing import TextIO
 
 import click
 
-from hesscli.cli.outcome import FAILED_INPUT, INTERRUPTED, show
+from hesscli.cli.interrupt import INTERRUPTED, heeded_by, interruption_is_said, say_interrupted
+from hesscli.cli.outcome import FAILED_INPUT
 from hesscli.cli.strategy import MULTI_WORKER
 
 COMMANDS = ("verify", "compare", "spectrum", "train")
@@ -28,7 +29,6 @@ _LOOPBACK = "127.0.0.1"
 _GRACE_SECONDS = 65.0
 _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Whose failure it was is part of what the others say of it.
 _OF_WORKER = re.compile(r"(?<=hesscli: )worker \d+ \([^)]*\): ")
 
@@ -94,8 +94,7 @@ class _Processes:
 
     def __enter__(self) -> _Processes:
         self._stack.callback(self._kill)
-        for each in _SIGNALS:
-            self._stack.callback(signal.signal, each, signal.signal(each, self._pass_on))
+        self._stack.enter_context(heeded_by(self._pass_on))
         return self
 
     def start(self) -> None:
@@ -171,8 +170,8 @@ class _Processes:
         first, *others = (said.lines() for said in self._said)
         if self._result is not None:
             self._result.lines()
-        if self._signalled and not first:
-            show("interrupted")
+        if self._signalled:
+            (interruption_is_said if first else say_interrupted)()
         known = {_OF_WORKER.sub("", line) for line in first}
         for index, lines in enumerate(others, start=1):
             for line in lines:
