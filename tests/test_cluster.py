@@ -66,11 +66,17 @@ APART = """
 import os, sys, time
 from hesscli.engines.workers import team
 from hesscli.engines.workers.cluster import find_cluster
+from hesscli.problem.errors import NumericalError
 together = team.Team(find_cluster(), {}, lambda line: print(line, flush=True))
 sums = int(sys.argv[1])
 together._sum = lambda values: time.sleep(50 if together._sums == 3 else 0)
-for _ in range(sums):
-    together.sum(None)
+try:
+    for _ in range(sums):
+        together.sum(None)
+except NumericalError as error:
+    # It was known before the sum was asked for.
+    print(error, flush=True)
+    os._exit(2)
 os._exit(together.finish(0))
 """
 # All questions at once: TensorFlow takes longer to start than to answer them.

@@ -198,6 +198,10 @@ class Team:
     def _require_same(self, facts: list[Facts]) -> None:
         difference = _difference(self._cluster, facts)
         if difference is not None:
+            with self._lock:
+                self._stay_if_ending()
+                # Those who are told leave at once: that is no loss.
+                self._settled = True
             tell(self._links, {"end": difference, "code": _LOST})
             raise InputError(difference)
 
