@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help verify compare test lint docs docs-test screenshots gallery format ci clean
-.PHONY: bench-setup bench bench-docs wheel notebook
+.PHONY: bench-setup bench bench-docs wheel notebook fuzz
 # The oldest Python that is found comes first: there all lower bounds are as low as they get.
 OLDEST := .venv-oldest
 OLDEST_PYTHON ?= $(shell for p in python3.10 python3.11 python3.12 python3.13 $(PYTHON); do \
@@ -29,6 +29,7 @@ help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
 	@echo "make compare [ACTIVATION=tanh]  split them into Gauss-Newton and curvature term"
 	@echo "make test                       run the tests"
+	@echo "make fuzz [FUZZ='--seed 1']      give it what is wrong: configurations, files, values"
 	@echo "make test-oldest                run most of them with the oldest versions supported"
 	@echo "make soak [NETWORKS=1000]       compare the witnesses on random networks [SEED=0]"
 	@echo "make lint                       check style, types and the order of the rooms"
@@ -59,6 +60,10 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 test: $(VENV)/.developing
 	$(BIN)/python -m pytest $(PARALLEL)
 
+# What went wrong is printed with its seed: make fuzz FUZZ="--kinds yaml --seed 12 --count 1".
+fuzz: $(VENV)/.developing
+	$(BIN)/python tests/fuzz.py $(FUZZ)
+
 test-oldest: $(OLDEST)/.installed
 	@echo "$$($(OLDEST)/bin/python -V) with" $$(cat $(OLDEST)/versions.txt)
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
@@ -75,10 +80,11 @@ lint: $(VENV)/.developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The reference pages are written from the code first.
+# The reference pages are written from the code first. A broken link ends it: with --quiet, MkDocs
+# counts no warnings, and its strict mode lets everything through.
 docs: $(VENV)/.documenting
 	$(BIN)/python -m docs.tools.reference
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	@echo "open build/site/index.html"
 
 docs-test: $(VENV)/.developing

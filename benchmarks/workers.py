@@ -84,7 +84,13 @@ def _run(count: int, dtype: str, folder: str) -> dict[str, float]:
         workers.append(
             subprocess.Popen(
                 ["taskset", "-c", str(cores[index]), *command],
-                env={**os.environ, "TF_CONFIG": config, "DATA": folder},
+                env={
+                    **os.environ,
+                    "TF_CONFIG": config,
+                    "DATA": folder,
+                    # One thread, of BLAS and of ours.
+                    "OPENBLAS_NUM_THREADS": "1",
+                },
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
@@ -97,12 +103,6 @@ def _run(count: int, dtype: str, folder: str) -> dict[str, float]:
 
 
 def _work(dtype: str) -> None:
-    from hesscli.problem.threads import use_threads
-
-    # NumPy is loaded: the variable was too late for it, threadpoolctl is not.
-    use_threads(1) if "numpy" not in sys.modules else None
-    from threadpoolctl import threadpool_limits
-
     from hesscli.config.build import build_problem
     from hesscli.config.load import load_config, parse_override
     from hesscli.engines.summed import autodiff_of, chain_rule_of
@@ -118,19 +118,18 @@ def _work(dtype: str) -> None:
     config = load_config(None, [parse_override(text) for text in settings])
     problem = build_problem(config, workers=team)
     seconds: dict[str, float] = {}
-    with threadpool_limits(limits=1):
-        for witness, engine in (
-            ("chain rule", chain_rule_of(problem)),
-            ("autodiff", autodiff_of(problem)),
-        ):
-            for block in _BLOCKS:
-                H = engine.hessian(block)
-                v = np.random.default_rng(0).standard_normal((H.shape[0], 1)).astype(dtype)
+    for witness, engine in (
+        ("chain rule", chain_rule_of(problem)),
+        ("autodiff", autodiff_of(problem)),
+    ):
+        for block in _BLOCKS:
+            H = engine.hessian(block)
+            v = np.random.default_rng(0).standard_normal((H.shape[0], 1)).astype(dtype)
+            H.matmat(v)
+            start = time.perf_counter()
+            for _ in range(_PRODUCTS):
                 H.matmat(v)
-                start = time.perf_counter()
-                for _ in range(_PRODUCTS):
-                    H.matmat(v)
-                seconds[f"{witness}, {block}"] = (time.perf_counter() - start) / _PRODUCTS
+            seconds[f"{witness}, {block}"] = (time.perf_counter() - start) / _PRODUCTS
     if team.first:
         team.settle()
         click.echo(json.dumps(seconds))

@@ -14,9 +14,10 @@ TensorFlow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hesscli.version import __version__
+
+# What typing calls so, without the import: until the program has begun, Ctrl-C is a traceback.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from hesscli.api.answers import document, plot, render, save

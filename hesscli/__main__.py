@@ -1,5 +1,47 @@
-"""``python -m hesscli``."""
+"""The program ``hesscli``, also as ``python -m hesscli``."""
 
-from hesscli.cli.main import main
+import os
+import sys
 
-main()
+
+def main() -> None:
+    """Runs the command line in a process of its own."""
+    _stand_in_for_closed_streams()
+    try:
+        # Imported here: a signal while that takes its time is none of a traceback either.
+        from hesscli.cli import interrupt
+    except KeyboardInterrupt:
+        os.write(2, b"hesscli: interrupted\n")
+        os._exit(130)
+    try:
+        interrupt.interruptible()
+        from hesscli.cli.main import main as command_line
+
+        command_line()
+    except interrupt.Interrupted:
+        interrupt.end_interrupted()
+    except SystemExit as ended:
+        if ended.code == interrupt.INTERRUPTED:
+            interrupt.end_interrupted()
+        interrupt.uninterruptible()
+        raise
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Opens nothing in the place of standard streams that are closed.
+
+    Else the next file would get their number, and what libraries write there.
+    """
+    descriptor = -1
+    while descriptor <= 2:
+        # The lowest number that is free.
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -279,6 +279,16 @@ def test_every_page_is_in_the_menu() -> None:
     assert listed == {str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS)}
 
 
+def test_a_broken_link_ends_the_build() -> None:
+    """MkDocs counts warnings, and so is strict, only where it may print them."""
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert settings["strict"] is True
+    for section in settings["validation"].values():
+        assert set(section.values()) == {"warn"}
+    builds = re.findall(r"mkdocs build.*", MAKEFILE)
+    assert builds == ["mkdocs build"]
+
+
 @pytest.mark.parametrize("name", screenshots.SCREENSHOTS)
 def test_a_screenshot_shows_what_the_command_prints(name: str, tmp_path: Path) -> None:
     command = screenshots.SCREENSHOTS[name]

@@ -25,6 +25,8 @@ WITHOUT = [
     "hesscli.api.questions",
     "hesscli.studies.doctor",
     "hesscli.report.notebook",
+    "hesscli.cli.launch",
+    "hesscli.engines.workers.team",
 ]
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -230,6 +231,24 @@ def test_a_training_takes_the_steps_of_one_process(count: int) -> None:
             assert end.examples == expected_end.examples
     # Parameters that differed in a bit would go apart.
     assert all(result.final == results[0].final for result in results)
+
+
+def test_workers_go_on_from_the_checkpoint_of_one_process(tmp_path: Path) -> None:
+    settings = ["train.batch_size=8", "train.examples=20", "train.every=4", "train.momentum=0.5"]
+    config = load_config(None, [parse_override(text) for text in settings])
+    data = build_training_data(config)
+    half, whole = (replace(config.train, steps=steps) for steps in (6, 12))
+    state = str(tmp_path / "state.npz")
+    train(data, half, checkpoint=state)
+    one = train(data, whole)
+
+    def on_worker(workers: Workers) -> Any:
+        return train(data, whole, resume=state, workers=workers)
+
+    for result in Together(2).run(on_worker):
+        assert (result.resumed_at, result.steps) == (6, 12)
+        assert close(result.final[0].loss, one.final[0].loss)
+        assert close(result.measurements[-1].sharpness, one.measurements[-1].sharpness)
 
 
 def test_a_training_stops_on_all_workers_when_one_is_told_to() -> None:

@@ -55,11 +55,11 @@ def compare(
     check = witness.check(config)
     problems = problem.problems(config)
     record = run.record(config)
-    witness.save(problems[0])
 
     from hesscli.report.documents import document_of
     from hesscli.studies import comparison
 
     with progress_bar() as progress:
         result = comparison.compare(problems, check, progress)
+    witness.save(problems[0])
     return record.write(document_of(result), result.passed, output, plot)

@@ -1,38 +1,163 @@
-"""Ctrl-C that ends a loop where it can go on later, instead of anywhere."""
+"""Ctrl-C and termination: how a program ends that is told to.
+
+A signal is an exception at whatever is at work. Where that does not end the program soon, because
+a library is busy with a long product or because Python dropped the exception in a callback, a
+thread that waits for signals ends it.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from hesscli.problem import temporaries
+
+INTERRUPTED = 130
+# What ends a program from outside: Ctrl-C, kill, and a terminal that is closed.
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+# So long may what is at work take to end by itself.
+_PATIENCE_SECONDS = 1.0
+
+# Signals that a loop at work has been told of, and will heed by itself.
+_heeded: float = 0
+# Where the last line goes: standard error, wherever that leads for a while (problem/quiet.py).
+_stderr: int | None = None
+_asked = False
+_said = threading.Lock()
+
+
+class Interrupted(BaseException):
+    """A signal. No KeyboardInterrupt, at which Click puts out an empty line."""
+
+
+def interruptible() -> None:
+    """Makes signals end this process with INTERRUPTED, in one line and with no file half written.
+
+    For the entry of the program: it changes the whole process.
+    """
+    global _stderr
+    for each in _SIGNALS:
+        # Who started us may have said that a signal is not for us, as nohup does.
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _raise)
+    with suppress(OSError):
+        _stderr = os.dup(2)
+    sys.unraisablehook = _but_for_interrupts(sys.unraisablehook)
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    # Where there is no room for a thread, a signal waits for the library at work.
+    with suppress(RuntimeError):
+        threading.Thread(target=_watch, args=(told,), daemon=True).start()
+
+
+def uninterruptible() -> None:
+    """What was asked for is done: from now on signals come too late."""
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+
+
+def end_interrupted() -> NoReturn:
+    """Ends the process, whatever its threads are doing."""
+    temporaries.remove_all()
+    say_interrupted()
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+def say_interrupted(when: str = "") -> None:
+    """The last line of an interrupted program, on standard error; ``when`` is its end."""
+    line = f"hesscli: interrupted{when}\n"
+    if _stderr is None:
+        # Of a command inside another program, which may be interrupted again.
+        sys.stderr.write(line)
+    elif _said.acquire(blocking=False):
+        if os.isatty(_stderr) and os.environ.get("TERM", "dumb") != "dumb":
+            # Over what a progress bar left, or ^C; a bar hides the cursor.
+            line = f"\r\x1b[2K\x1b[?25h{line}"
+        with suppress(OSError):
+            os.write(_stderr, line.encode("ascii"))
+
+
+def interruption_is_said() -> None:
+    """Somebody else has said the last line: ``say_interrupted`` says no more."""
+    _said.acquire(blocking=False)
 
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether Ctrl-C was pressed, or the process told to terminate.
 
-    The second time it is a KeyboardInterrupt, for who cannot wait.
+    The second time it is an exception, for who cannot wait.
     """
     asked = False
 
     def note(*_: object) -> None:
         nonlocal asked
         if asked:
-            raise KeyboardInterrupt
+            raise Interrupted
         asked = True
 
+    with heeded_by(note, times=1):
+        yield lambda: asked
+
+
+@contextmanager
+def heeded_by(handler: Callable[..., None], times: float = math.inf) -> Iterator[None]:
+    """Signals go to ``handler``, which ends the process itself the first so many ``times``."""
+    global _heeded
     before: dict[signal.Signals, Any] = {}
     try:
         for each in _SIGNALS:
-            before[each] = signal.signal(each, note)
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                before[each] = signal.signal(each, handler)
     except ValueError:
         # Only the main thread may listen; elsewhere a signal does what it always does.
         pass
+    _heeded = times
     try:
-        yield lambda: asked
+        yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        _heeded = 0
+        for each, was in before.items():
+            signal.signal(each, was)
+
+
+def _raise(*_: object) -> NoReturn:
+    global _asked
+    if _asked:
+        # In the middle of what the first one had to be undone: an exception would lose that.
+        end_interrupted()
+    _asked = True
+    raise Interrupted
+
+
+def _watch(told: int) -> None:
+    global _heeded
+    while number := os.read(told, 1):
+        if number[0] not in _SIGNALS:
+            continue
+        if _heeded:
+            _heeded -= 1
+        else:
+            threading.Event().wait(_PATIENCE_SECONDS)
+            end_interrupted()
+
+
+def _but_for_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], None]:
+    """``hook``, which tells of exceptions in callbacks; those of signals the thread heeds."""
+
+    def unraisable(what: Any) -> None:
+        if not issubclass(what.exc_type, Interrupted):
+            hook(what)
+
+    return unraisable

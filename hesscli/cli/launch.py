@@ -19,7 +19,8 @@ from typing import TextIO
 
 import click
 
-from hesscli.cli.outcome import FAILED_INPUT, INTERRUPTED, show
+from hesscli.cli.interrupt import INTERRUPTED, heeded_by, interruption_is_said, say_interrupted
+from hesscli.cli.outcome import FAILED_INPUT
 from hesscli.cli.strategy import MULTI_WORKER
 
 COMMANDS = ("verify", "compare", "spectrum", "train")
@@ -28,7 +29,6 @@ _LOOPBACK = "127.0.0.1"
 _GRACE_SECONDS = 65.0
 _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.05
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Whose failure it was is part of what the others say of it.
 _OF_WORKER = re.compile(r"(?<=hesscli: )worker \d+ \([^)]*\): ")
 
@@ -65,6 +65,7 @@ def launch(workers: int, command: tuple[str, ...]) -> int:
         )
     arguments = [*command, *_strategy(command), *_threads(command, workers)]
     with _Processes(workers, arguments) as processes:
+        processes.start()
         return processes.wait()
 
 
@@ -92,10 +93,13 @@ class _Processes:
         self._stack = ExitStack()
 
     def __enter__(self) -> _Processes:
-        addresses = [f"{_LOOPBACK}:{port}" for port in _free_ports(self._count)]
         self._stack.callback(self._kill)
-        for each in _SIGNALS:
-            self._stack.callback(signal.signal, each, signal.signal(each, self._pass_on))
+        self._stack.enter_context(heeded_by(self._pass_on))
+        return self
+
+    def start(self) -> None:
+        """Starts all of them, each with an address of its own."""
+        addresses = [f"{_LOOPBACK}:{port}" for port in _free_ports(self._count)]
         self._said = [_Said(sys.stderr if index == 0 else None) for index in range(self._count)]
         self._result = None if _is_of_the_process(sys.stdout) else _Said(sys.stdout)
         for index, said in enumerate(self._said):
@@ -115,7 +119,9 @@ class _Processes:
             said.begin()
         if self._result is not None:
             self._result.begin()
-        return self
+        if self._signalled:
+            # It came before there were all of them.
+            self._pass_on(signal.SIGINT, None)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -164,8 +170,8 @@ class _Processes:
         first, *others = (said.lines() for said in self._said)
         if self._result is not None:
             self._result.lines()
-        if self._signalled and not first:
-            show("interrupted")
+        if self._signalled:
+            (interruption_is_said if first else say_interrupted)()
         known = {_OF_WORKER.sub("", line) for line in first}
         for index, lines in enumerate(others, start=1):
             for line in lines:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import click
 
@@ -16,7 +17,7 @@ from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.launch import launch
-from hesscli.cli.outcome import FAILED_INPUT, exit_code_of
+from hesscli.cli.outcome import FAILED_INPUT, exit_code_of, noticing_readers
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
@@ -38,7 +39,18 @@ Try:
 hesscli --help lists all commands, hesscli COMMAND --help explains one."""
 
 
+class _Commands(click.Group):
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with noticing_readers():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with noticing_readers():
+            return super().invoke(ctx)
+
+
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     epilog="""
     Exit codes: 0 all checks pass, 1 a check fails or is undecided, 2 wrong usage, configuration
@@ -96,7 +108,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             return cli.main(arguments, prog_name="hesscli", standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError:
             # Wrong usage all the same: a script whose command came out empty must not pass.
-            click.echo(_WELCOME, err=True)
+            with suppress(OSError):
+                click.echo(_WELCOME, err=True)
             return FAILED_INPUT
 
     return exit_code_of(command_line)

@@ -17,7 +17,15 @@ import click
 from hesscli.cli.replay import note_plugins, replayed_report
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
-from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, BLOCKS, CHECK_METHODS, DTYPES
+from hesscli.problem.memory import require_room_for_libraries
+from hesscli.problem.names import (
+    ACTIVATION_ALIASES,
+    ACTIVATIONS,
+    BLOCKS,
+    CHECK_METHODS,
+    DTYPES,
+    MOST_PROBES,
+)
 from hesscli.problem.registry import plugin_names
 
 if TYPE_CHECKING:
@@ -43,6 +51,7 @@ def _load_plugins(
     # Completing a command line must not run a file.
     if not paths or context.resilient_parsing:
         return paths
+    require_room_for_libraries()
     from hesscli.problem.plugins import forget, load_plugin
 
     for path in paths:
@@ -105,6 +114,7 @@ class ProblemOptions:
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
+        require_room_for_libraries()
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
@@ -340,7 +350,7 @@ def witness_options(function: Command) -> Command:
     @click.option(
         "--probes",
         metavar="N",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MOST_PROBES),
         help="Random products for the check probes; default 32.",
     )
     @click.option(

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import click
 
-from hesscli.problem.errors import HesscliError
+from hesscli.cli.interrupt import INTERRUPTED, Interrupted, say_interrupted
+from hesscli.problem.errors import HesscliError, one_line, reason
 
 FAILED_INPUT = 2
-INTERRUPTED = 130
 _SEE_HELP = "; hesscli --help lists what there is"
 
 # Called with the line that a command ends with, and the exit code.
 Tell = Callable[[str, int], None]
 
 
-def show(line: str, _code: int = FAILED_INPUT, stream: IO[str] | None = None) -> None:
-    """One line on standard error."""
-    click.echo(f"hesscli: {' '.join(line.split())}", file=stream, err=True)
+class ReaderGoneError(Exception):
+    """Who reads standard output has seen enough, as head has; not for Click, which exits with 1."""
+
+
+@contextmanager
+def noticing_readers() -> Iterator[None]:
+    """Raises ReaderGoneError where standard output is a pipe that nobody reads any more."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
+def show(line: str, code: int = FAILED_INPUT, stream: IO[str] | None = None) -> None:
+    """One line on standard error, or on ``stream``."""
+    if code == INTERRUPTED:
+        say_interrupted()
+        return
+    # Where standard error is closed or full there is nobody to tell.
+    with suppress(OSError):
+        click.echo(f"hesscli: {one_line(line)}", file=stream, err=True)
 
 
 def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
@@ -35,12 +55,33 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
         return _ended(tell, error.format_message())
     except HesscliError as error:
         return _ended(tell, str(error))
-    except MemoryError:
-        return _ended(tell, "out of memory; use a smaller batch, fewer units or dtype float32")
-    except (click.Abort, KeyboardInterrupt):
+    except ImportError as error:
+        return _ended(tell, f"{reason(error)}; hesscli doctor tells what is missing")
+    except (ReaderGoneError, BrokenPipeError):
+        from hesscli.report.output import write_no_more
+
+        write_no_more()
+        return 0
+    except OSError as error:
+        # Of the user's files it is said where they are read and written.
+        where = error.filename or "standard output"
+        return _ended(tell, f"{where} cannot be read or written ({reason(error)})")
+    except (click.Abort, KeyboardInterrupt, Interrupted):
         return _ended(tell, "interrupted", INTERRUPTED)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _ended(tell, "out of memory; use a smaller batch, fewer units or dtype float32")
 
 
 def _ended(tell: Tell, line: str, code: int = FAILED_INPUT) -> int:
     tell(line, code)
     return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether it is Python, NumPy or TensorFlow that finds no memory, or the system no thread's."""
+    tensorflow = sys.modules.get("tensorflow")
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return True
+    return tensorflow is not None and isinstance(error, tensorflow.errors.ResourceExhaustedError)

@@ -16,6 +16,7 @@ from hesscli.cli.replay import Replayable, Run
 from hesscli.cli.strategy import strategy_option
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
+from hesscli.problem.names import MOST_PROBES
 
 
 @click.command(
@@ -63,7 +64,7 @@ from hesscli.problem.files import check_writable
 @click.option(
     "--probes",
     metavar="N",
-    type=click.IntRange(min=2),
+    type=click.IntRange(2, MOST_PROBES),
     default=10,
     help="Random vectors of the quadrature, where the spectrum is too large to be exact; 10.",
 )

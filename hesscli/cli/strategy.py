@@ -55,7 +55,7 @@ def strategy_option(function: Command) -> Command:
             nonlocal failed
             failed = True
             team.failed(line, code)
-            show(line)
+            show(line, code)
 
         code = exit_code_of(on_all_workers, tell)
         _leave(code if failed else team.finish(code))

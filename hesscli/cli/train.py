@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hesscli.cli.interrupt import stop_requested
+from hesscli.cli.interrupt import INTERRUPTED, say_interrupted, stop_requested
 from hesscli.cli.options import (
     OutputOptions,
     ProblemOptions,
@@ -25,8 +25,6 @@ from hesscli.problem.files import check_writable
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
-
-_INTERRUPTED = 130
 
 
 @click.command(
@@ -121,8 +119,8 @@ def train(
         )
     code = record.write(document_of(result), True, output, plot)
     if not result.completed and run.reports:
-        click.echo(f"hesscli: interrupted after step {result.steps}", err=True)
-        return _INTERRUPTED
+        say_interrupted(f" after step {result.steps}")
+        return INTERRUPTED
     return code
 
 

@@ -110,7 +110,6 @@ def verify(
     check = witness.check(config)
     problems = problem.problems(config)
     record = run.record(config)
-    witness.save(problems[0])
 
     from hesscli.report.documents import document_of
 
@@ -125,6 +124,7 @@ def verify(
 
             first = verify_first(problems, of, check, progress)
             passed, document = first.passed, document_of(first)
+    witness.save(problems[0])
     return record.write(document, passed, output, plot)
 
 

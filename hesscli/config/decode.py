@@ -30,6 +30,7 @@ from hesscli.problem.names import (
     CHECK_METHODS,
     DTYPES,
     LOSSES,
+    MOST_PROBES,
     REDUCTIONS,
     RESERVED_NAMES,
 )
@@ -45,6 +46,8 @@ _NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 # What NumPy's integers hold; more digits than it has are no size or seed of anything.
 LARGEST_INTEGER = 2**63 - 1
+# Of a longer one the beginning is enough to find it.
+_LONGEST_KEY = 60
 
 
 class ConfigKeyError(Exception):
@@ -57,9 +60,14 @@ class ConfigKeyError(Exception):
 
 def dotted(path: Path) -> str:
     """A key as messages name it, ``data.offset: ``; nothing for the document itself."""
-    parts = [str(part) for part in path]
-    shown_parts = [part if part.isprintable() else repr(part) for part in parts]
-    return f"{'.'.join(shown_parts)}: " if path else ""
+    return f"{'.'.join(map(_part, path))}: " if path else ""
+
+
+def _part(part: str | int) -> str:
+    text = str(part)
+    if text.isprintable() and len(text) <= _LONGEST_KEY:
+        return text
+    return shown(text)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -73,15 +81,16 @@ def decode(document: Any) -> Config:
     return _config(document, ())
 
 
-def _is_whole(value: Any, minimum: int) -> bool:
+def _is_whole(value: Any, minimum: int, maximum: int = LARGEST_INTEGER) -> bool:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return is_integer and minimum <= value <= LARGEST_INTEGER
+    return is_integer and minimum <= value <= maximum
 
 
-def _integer(minimum: int) -> Decoder[int]:
+def _integer(minimum: int, maximum: int = LARGEST_INTEGER) -> Decoder[int]:
     def decode(value: Any, path: Path) -> int:
-        if not _is_whole(value, minimum):
-            wanted = f"it must be a whole number, {minimum} or more"
+        if not _is_whole(value, minimum, maximum):
+            upwards = "or more" if maximum == LARGEST_INTEGER else f"to {maximum:,}"
+            wanted = f"it must be a whole number, {minimum} {upwards}"
             raise ConfigKeyError(path, f"{shown(value)}; {wanted}")
         return int(value)
 
@@ -350,7 +359,7 @@ _check = _record(
     {
         "method": _choice(CHECK_METHODS),
         "rtol": _optional(_tolerance),
-        "probes": _integer(1),
+        "probes": _integer(1, MOST_PROBES),
     },
 )
 _train = _record(

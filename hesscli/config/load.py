@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -14,11 +14,14 @@ from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config, DataConfig, LayerConfig
+from hesscli.problem.data import is_batch_file
 from hesscli.problem.errors import InputError, reason, shown
+from hesscli.problem.files import opened
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation
-from hesscli.problem.problemfile import is_problem_file
 
+# Where a node stands, as messages begin.
+_Place = Callable[[yaml.Node], str]
 _MODEL: Path = ("model",)
 _KERAS: Path = ("model", "keras")
 # Far beyond any configuration; a larger file is another kind of file.
@@ -40,9 +43,9 @@ def parse_override(text: str) -> Override:
     if not equals or not key.strip():
         raise InputError(f"--set {text!r}: it must be key.path=value, as in data.offset=10")
     try:
-        parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"--set {key}: {value!r} is not YAML ({_syntax(error)})") from error
+        _, parsed = _safe_load(value, lambda _: f"--set {key}: ")
+    except _NO_YAML as error:
+        raise InputError(f"--set {key}: {shown(value)} is not YAML ({_syntax(error)})") from error
     path = tuple(whole_number(part) for part in key.strip().split("."))
     return Override(path, parsed, "--set")
 
@@ -107,7 +110,7 @@ def _configured(
             if override.path == problem.path[: len(override.path)]:
                 place = f"{override.origin}: "
         raise InputError(f"{place}{problem}") from None
-    if not sized and (config.data.inputs is not None or is_problem_file(config.data.source)):
+    if not sized and (config.data.inputs is not None or is_batch_file(config.data.source)):
         # Inputs in the configuration, like a problem file, are a batch already.
         config = replace(config, data=replace(config.data, batch_size="all"))
     return config
@@ -223,28 +226,20 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
     if not path:
         raise InputError("--config '': the name of a YAML file is needed")
-    expanded = os.path.expanduser(path)
-    if os.path.exists(expanded) and not os.path.isfile(expanded):
-        raise InputError(f"{path}: not a regular file; a YAML file is needed")
-    try:
-        with open(expanded, "rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({reason(error)}); a readable YAML file is needed"
-        ) from error
+    with opened(path, "a YAML file is needed") as stream:
+        content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; not a configuration")
     try:
-        root, document = _safe_load(content.decode("utf-8"), path)
+        text = content.decode("utf-8")
+        root, document = _safe_load(text, lambda node: f"{path}:{node.start_mark.line + 1}: ")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else path
         raise InputError(f"{where}: not valid YAML ({_syntax(error)}); {_NEEDED}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); YAML is needed") from error
-    # Values such as the date 2026-13-01 raise a ValueError.
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except _NO_YAML as error:
         raise InputError(f"{path}: not valid YAML ({_syntax(error)}); {_NEEDED}") from error
     if document is None:
         return {}, root
@@ -254,32 +249,71 @@ def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
 
 
 _NEEDED = "valid YAML is needed"
+# Beside its own errors PyYAML raises, for a value that is not what its tag says: a ValueError for
+# the date 2026-13-01, others for !!bool maybe, !!int "", !!timestamp now and 1:1:1:…:1.5.
+_WRONG_VALUE = (ArithmeticError, AttributeError, LookupError, TypeError)
+_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, *_WRONG_VALUE)
+# No number of a configuration has as many digits, and some take hours to be read.
+_MOST_DIGITS = 1000
+# No configuration is as deep.
+_DEEPEST = 50
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _SECTION_LIST = ", ".join(Config.__dataclass_fields__)
 
 
 def _syntax(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
+    if isinstance(error, _WRONG_VALUE):
+        return "a value is not of the kind that its tag says"
     if isinstance(error, yaml.MarkedYAMLError):
         return " ".join(part for part in (error.context, error.problem) if part)
     return reason(error)
 
 
-def _safe_load(text: str, path: str) -> tuple[yaml.Node | None, Any]:
-    """What yaml.safe_load does, with a look at the keys in between."""
-    loader = yaml.SafeLoader(text)
+class _Loader(yaml.SafeLoader):
+    """For lists in lists PyYAML takes time that grows with the square of their depth."""
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        if self.flow_level >= _DEEPEST:
+            raise RecursionError
+        super().fetch_flow_collection_start(kind)
+
+
+def _safe_load(text: str, place: _Place) -> tuple[yaml.Node | None, Any]:
+    """What yaml.safe_load does, with a look at the nodes in between."""
+    loader = _Loader(text)
     try:
         root = loader.get_single_node()
         if root is None:
             return None, None
-        _check_keys(root, path)
+        if _unfolded_size(root, {}) > _MAX_BYTES:
+            raise InputError(f"{place(root)}the aliases stand for too much; write it out")
+        _check_nodes(root, place)
         return root, loader.construct_document(root)
     finally:
         loader.dispose()
 
 
-def _check_keys(root: yaml.Node, path: str) -> None:
-    """Makes every key text, as 1 and yes are not in YAML 1.1; refuses repeated and merged ones."""
+def _unfolded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """How many nodes there are when every alias is what it stands for."""
+    if id(node) not in sizes:
+        # As long as it is not known: an alias inside of what it stands for has no end.
+        sizes[id(node)] = math.inf
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        sizes[id(node)] = 1 + sum(_unfolded_size(child, sizes) for child in children)
+    return sizes[id(node)]
+
+
+def _check_nodes(root: yaml.Node, place: _Place) -> None:
+    """Makes every key text, as 1 and yes are not in YAML 1.1; refuses what no key or number is.
+
+    Keys that stand twice, are merged, or are no scalars, and numbers of thousands of digits.
+    """
     # Aliases repeat a node: each is looked at once.
     waiting: list[tuple[yaml.Node, Path]] = [(root, ())]
     seen: set[int] = set()
@@ -288,15 +322,26 @@ def _check_keys(root: yaml.Node, path: str) -> None:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:
+                raise InputError(
+                    f"{place(node)}{dotted(where)}a number of {len(node.value)} digits; at most "
+                    f"{_MOST_DIGITS} are read"
+                )
+        elif isinstance(node, yaml.SequenceNode):
             waiting.extend((item, (*where, index)) for index, item in enumerate(node.value))
         elif isinstance(node, yaml.MappingNode):
             keys: set[str] = set()
             for key, value in node.value:
-                waiting.append((value, (*where, str(key.value))))
                 if not isinstance(key, yaml.ScalarNode):
-                    continue
-                at = f"{path}:{key.start_mark.line + 1}: {dotted((*where, key.value))}"
+                    raise yaml.constructor.ConstructorError(
+                        "while constructing a mapping",
+                        node.start_mark,
+                        "found unhashable key",
+                        key.start_mark,
+                    )
+                waiting.append((value, (*where, key.value)))
+                at = f"{place(key)}{dotted((*where, key.value))}"
                 if key.value == "<<":
                     # PyYAML copies what is merged: a few lines of it can fill the memory.
                     raise InputError(f"{at}keys are not merged here; write them out")

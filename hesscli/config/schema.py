@@ -125,7 +125,7 @@ class CheckConfig:
         "a number, 0 or more",
         "the relative tolerance; without it 1e-10 in float64 and 1e-5 in float32",
     ] = None
-    probes: Annotated[int, "a whole number, 1 or more", "random products of `probes`"] = 32
+    probes: Annotated[int, "a whole number, 1 to 1,000,000", "random products of `probes`"] = 32
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from hesscli.problem.errors import InputError, UnknownBlockError
 from hesscli.problem.network import Array, Problem
 
 INPUT, NETWORK = "input", "network"
-_INPUT_NAME = re.compile(rf"{INPUT}\[(\d+)\]")
+# Of at most 18 digits: no number of an example or entry has more, and Python reads no thousands.
+_INPUT_NAME = re.compile(rf"{INPUT}\[(\d{{1,18}})\]")
 # A tensor and a place in it; indices below zero are read, to be refused with the shape.
-_ENTRY_NAME = re.compile(r"(.+)\[\s*(-?\d+(?:\s*,\s*-?\d+)*)\s*\]")
+_ENTRY_NAME = re.compile(r"(.+)\[\s*(-?\d{1,18}(?:\s*,\s*-?\d{1,18})*)\s*\]")
 
 
 @dataclass(frozen=True)

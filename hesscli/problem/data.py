@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hesscli.problem.errors import InputError, WrongNumberError, reason
+from hesscli.problem.files import expanded
 from hesscli.problem.idx import find_idx_files, read_idx
 from hesscli.problem.network import Array, Targets
 from hesscli.problem.npz import (
@@ -32,6 +33,8 @@ from hesscli.problem.stored import FileRows
 
 EMBEDDED = "embedded"
 KERAS = "keras"
+# What data.source says without being a file's name, whatever there is of files.
+NAMED_SOURCES = (EMBEDDED, KERAS)
 SPLITS = ("train", "test")
 
 _EMBEDDED_FILE = Path(__file__).with_name("mnist_5k.npz")
@@ -86,7 +89,7 @@ def load_dataset(source: str, split: str) -> Dataset:
         return _load_embedded(split)
     if source == KERAS:
         return _load_keras(split)
-    path = os.path.expanduser(source)
+    path = expanded(source)
     if os.path.isdir(path):
         return _load_folder(source, split)
     if not os.path.lexists(path):
@@ -112,20 +115,24 @@ def dataset_files(source: str, split: str) -> tuple[str, ...]:
     if source == KERAS:
         cache = keras_file()
         return (cache,) if os.path.isfile(cache) else ()
-    if os.path.isdir(os.path.expanduser(source)):
+    if os.path.isdir(expanded(source)):
         return npy_files(source, split) or find_idx_files(source, split)
     return (source,)
 
 
+def is_batch_file(source: str) -> bool:
+    """Whether ``source`` is a problem file, which is a batch and has no splits."""
+    return source not in NAMED_SOURCES and is_problem_file(source)
+
+
 def has_test_split(source: str) -> bool:
     """Whether ``source`` comes with a test split beside its training split."""
-    path = os.path.expanduser(source)
-    if source == EMBEDDED or (os.path.isfile(path) and is_problem_file(source)):
+    if source in NAMED_SOURCES:
+        return source == KERAS
+    if is_problem_file(source):
         return False
-    if source == KERAS:
-        return True
     try:
-        if os.path.isdir(path):
+        if os.path.isdir(expanded(source)):
             return bool(npy_files(source, "test") or find_idx_files(source, "test"))
         return {"x_test", "y_test"} <= set(array_names(source))
     except InputError:
@@ -198,7 +205,7 @@ def embedded_file() -> str:
 def keras_file() -> str:
     """Where Keras keeps its MNIST, whether or not it is there."""
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    return os.path.expanduser(os.path.join(home, "datasets", "mnist.npz"))
+    return expanded(os.path.join(home, "datasets", "mnist.npz"))
 
 
 def _load_embedded(split: str) -> Dataset:
@@ -221,7 +228,7 @@ def _load_npz(path: str, split: str, name: str) -> Dataset:
 def npy_files(folder: str, split: str) -> tuple[str, str] | None:
     """The paths of the images and labels of ``split`` in ``folder``, where they are .npy files."""
     images, labels = (os.path.join(folder, f"{kind}_{split}.npy") for kind in "xy")
-    found = all(os.path.isfile(os.path.expanduser(path)) for path in (images, labels))
+    found = all(os.path.isfile(expanded(path)) for path in (images, labels))
     return (images, labels) if found else None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _SHOWN_LENGTH = 40
+# Of a longer line, as a name of 5,000 characters makes it, begin and end say what is wrong.
+_LINE_LENGTH = 1000
 
 
 class HesscliError(Exception):
@@ -50,6 +52,25 @@ def reason(error: BaseException) -> str:
     """What ``error`` says, on one line: for an OSError the system's text, without the path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """``text`` as a terminal can be sent it, whoever chose the names in it.
+
+    Control characters, and all that does not print, stand as in a Python string.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, printable, and no longer than a line is read."""
+    line = printable(" ".join(text.split()))
+    if len(line) <= _LINE_LENGTH:
+        return line
+    half = _LINE_LENGTH // 2
+    return f"{line[:half]} … {line[-half:]}"
 
 
 def shown(value: Any) -> str:

@@ -1,15 +1,15 @@
-"""Files that are written whole or not at all."""
+"""Files as users name them: read with care, written whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
+from hesscli.problem import temporaries
 from hesscli.problem.errors import InputError, reason
 
 _NEEDED = "a file name in a writable folder is needed"
@@ -18,36 +18,63 @@ _CHUNK_BYTES = 2**20
 BEING_WRITTEN = threading.RLock()
 
 
+def expanded(path: str) -> str:
+    """``path`` with ``~`` as the home folder; raises InputError where no file can be called so."""
+    try:
+        file = os.path.expanduser(path)
+        os.fsencode(file)
+    # A lone surrogate, or ~ and a null character.
+    except ValueError as error:
+        raise InputError(f"{path}: {reason(error)}; the name of a file is needed") from error
+    if "\0" in file:
+        raise InputError(f"{path}: a null character in it; the name of a file is needed")
+    return file
+
+
+@contextmanager
+def opened(path: str, needed: str) -> Iterator[BinaryIO]:
+    """The file ``path`` (``~`` is expanded), to be read.
+
+    ``needed`` says in messages what it should be, as in "a YAML file is needed". Raises
+    InputError where it is no regular file or cannot be read, be it within the block.
+    """
+    file = expanded(path)
+    try:
+        # A pipe would block in open() and a device has no end.
+        if not stat.S_ISREG(os.stat(file).st_mode):
+            raise InputError(f"{path}: not a regular file; {needed}")
+        with open(file, "rb") as stream:
+            yield stream
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason(error)}); {needed}") from error
+
+
 def sha256_of(path: str) -> str:
     """The SHA-256 of a file's content, in hexadecimal; raises InputError where it is unreadable."""
+    # The command line imports this file: most commands need no digest.
+    import hashlib
+
     digest = hashlib.sha256()
-    try:
-        expanded = os.path.expanduser(path)
-        # A pipe would be waited for.
-        if os.path.exists(expanded) and not os.path.isfile(expanded):
-            raise InputError(f"{path}: not a regular file; one is needed")
-        with open(expanded, "rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    # A ValueError comes of a null character in the name.
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({reason(error)}); a readable file is needed"
-        ) from error
+    with opened(path, "a readable file is needed") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
 def check_writable(path: str) -> str:
     """The file that ``path`` leads to; raises InputError where it cannot be written."""
-    target = os.path.realpath(os.path.expanduser(path))
-    folder = os.path.dirname(target)
-    # os.replace would put a file in the place of a device such as /dev/null.
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise InputError(f"{path}: not a regular file; {_NEEDED}")
     try:
+        target = os.path.realpath(expanded(path))
+        # os.replace would put a file in the place of a device such as /dev/null.
+        if os.path.exists(target) and not os.path.isfile(target):
+            raise InputError(f"{path}: not a regular file; {_NEEDED}")
+        folder = os.path.dirname(target)
         os.scandir(folder).close()
         if not os.access(folder, os.W_OK):
             raise PermissionError("Permission denied")
+        # Says whether the system takes the name: it may be too long, or be a loop of links.
+        with suppress(FileNotFoundError):
+            os.stat(target)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
     return target
@@ -71,13 +98,23 @@ def replacing_by_name(path: str) -> Iterator[str]:
     """
     target = check_writable(path)
     # Not tempfile: its files are readable by their owner only, whatever the umask.
-    temporary = os.path.join(os.path.dirname(target), f".hesscli-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(os.path.dirname(target), f".hesscli-{os.urandom(8).hex()}.tmp")
+    temporaries.note(temporary)
     with BEING_WRITTEN:
         try:
             yield temporary
+            _write_through(temporary)
             os.replace(temporary, target)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
         finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+            temporaries.remove(temporary)
+
+
+def _write_through(path: str) -> None:
+    """Has the system write the file out: a disk may say only then that it is full or broken."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

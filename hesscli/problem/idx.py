@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.errors import InputError, reason
-from hesscli.problem.npz import MAX_ARRAY_BYTES
+from hesscli.problem.files import expanded, opened
+from hesscli.problem.npz import MAX_ARRAY_BYTES, require_unpackable
 from hesscli.problem.stored import LARGE_BYTES, FileRows
 
 Pixels = NDArray[np.uint8]
@@ -46,21 +47,16 @@ def read_idx(path: str, dimensions: int) -> Pixels | FileRows:
     Raises InputError where the file cannot be read, is damaged, is of another kind or holds
     another number of bytes than its header declares.
     """
-    expanded = os.path.expanduser(path)
-    try:
-        if path.endswith(".gz"):
-            with gzip.open(expanded, "rb") as compressed:
-                return _read(compressed, path, dimensions)
-        with open(expanded, "rb") as plain:
-            return _read(plain, path, dimensions)
-    except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
-        raise InputError(
-            f"{path}: damaged ({reason(error)}); a complete IDX file is needed"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({reason(error)}); a readable IDX file is needed"
-        ) from error
+    with opened(path, "a readable IDX file is needed") as file:
+        try:
+            if path.endswith(".gz"):
+                with gzip.open(file, "rb") as compressed:
+                    return _read(compressed, path, dimensions)
+            return _read(file, path, dimensions)
+        except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
+            raise InputError(
+                f"{path}: damaged ({reason(error)}); a complete IDX file is needed"
+            ) from error
 
 
 def _find(folder: str, stem: str, dimensions: int) -> str:
@@ -68,7 +64,7 @@ def _find(folder: str, stem: str, dimensions: int) -> str:
     for name in (usual, f"{stem}.idx{dimensions}-ubyte"):
         for suffix in ("", ".gz"):
             path = os.path.join(folder, name + suffix)
-            if os.path.isfile(os.path.expanduser(path)):
+            if os.path.isfile(expanded(path)):
                 return path
     raise InputError(
         f"{folder}: no file {usual} in it, plain or .gz; "
@@ -86,13 +82,13 @@ def _read(stream: BinaryIO | gzip.GzipFile, path: str, dimensions: int) -> Pixel
     if declared > LARGE_BYTES and not isinstance(stream, gzip.GzipFile):
         start = stream.tell()
         if os.fstat(stream.fileno()).st_size - start == declared:
-            file = os.path.expanduser(path)
-            return FileRows(path, file, start, shape, np.dtype(np.uint8))
+            return FileRows(path, expanded(path), start, shape, np.dtype(np.uint8))
     if declared > MAX_ARRAY_BYTES:
         raise InputError(
             f"{path}: the header declares shape {shape}, {declared / 2**30:.1f} GiB; "
             f"at most {MAX_ARRAY_BYTES / 2**30:g} GiB are read"
         )
+    require_unpackable(declared, os.fstat(stream.fileno()).st_size, path)
     # One byte more than declared shows what trails, and makes gzip compare its checksum.
     content = _read_at_most(stream, declared + 1)
     if len(content) != declared:

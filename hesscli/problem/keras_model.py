@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,13 +26,24 @@ from numpy.typing import DTypeLike
 
 from hesscli.problem.data import require_pixels, to_inputs
 from hesscli.problem.errors import InputError, reason
+from hesscli.problem.files import opened
 from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Activation, Array
-from hesscli.problem.npz import DAMAGE, MAX_ARRAY_BYTES, RawArray, require_finite
+from hesscli.problem.npz import (
+    DAMAGE,
+    MAX_ARRAY_BYTES,
+    RawArray,
+    opened_member,
+    packed_size,
+    require_finite,
+    require_unpackable,
+)
 
 SOFTMAX, SIGMOID = "softmax", "sigmoid"
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+# As many as the widest type that numbers are stored in has.
+_NUMBER_BYTES = 8
 # Far beyond the description of any chain of dense layers.
 _MAX_CONFIG_BYTES = 2**24
 _NEEDED = "a model that Keras 3 saved as .keras is needed"
@@ -142,6 +152,9 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
     with _opened(path) as archive:
         content = _read_member(archive, _WEIGHTS, MAX_ARRAY_BYTES, path)
     numbers: dict[str, Array] = {}
+    # HDF5 unpacks too, and gives what was never written as zeros.
+    declared = sum(_NUMBER_BYTES * (layer.inputs + 1) * layer.units for layer in network.layers)
+    require_unpackable(declared, len(content), f"{path}: {_WEIGHTS}")
     try:
         with h5py.File(io.BytesIO(content), "r") as store:
             for layer in network.layers:
@@ -160,7 +173,10 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
 
 def _check_name(store: Any, layer: KerasLayer, path: str) -> None:
     # Newer versions of Keras write beside the numbers whose they are.
-    name = store[layer.group].attrs.get("name") if layer.group in store else None
+    attributes = _followed(store, layer.group, f"{path}: {_WEIGHTS}: {layer.group}").attrs
+    name = None
+    if "name" in attributes and attributes.get_id("name").shape == ():
+        name = attributes["name"]
     if name is not None and name != layer.keras_name:
         raise InputError(
             f"{path}: {_WEIGHTS}: {layer.group} is {name!r}'s, {_CONFIG} says "
@@ -168,10 +184,10 @@ def _check_name(store: Any, layer: KerasLayer, path: str) -> None:
         )
 
 
-def _stored(store: Any, key: str, shape: tuple[int, ...], path: str) -> Array:
+def _followed(store: Any, key: str, where: str) -> Any:
+    """What is stored as ``key`` in this very file; raises InputError where there is nothing."""
     import h5py
 
-    where = f"{path}: {_WEIGHTS}: {key}"
     item = store
     for part in key.split("/"):
         # Soft and external links lead elsewhere, even to another file.
@@ -180,6 +196,14 @@ def _stored(store: Any, key: str, shape: tuple[int, ...], path: str) -> Array:
         ):
             raise InputError(f"{where}: nothing is stored there; {_NEEDED}")
         item = item[part]
+    return item
+
+
+def _stored(store: Any, key: str, shape: tuple[int, ...], path: str) -> Array:
+    import h5py
+
+    where = f"{path}: {_WEIGHTS}: {key}"
+    item = _followed(store, key, where)
     if not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
         raise InputError(f"{where}: no array of numbers; {_NEEDED}")
     if item.shape != shape or item.dtype.kind != "f":
@@ -194,14 +218,9 @@ def _stored(store: Any, key: str, shape: tuple[int, ...], path: str) -> Array:
 
 @contextmanager
 def _opened(path: str) -> Iterator[zipfile.ZipFile]:
-    expanded = os.path.expanduser(path)
-    if os.path.exists(expanded) and not os.path.isfile(expanded):
-        raise InputError(f"{path}: not a regular file; {_NEEDED}")
     try:
-        with zipfile.ZipFile(expanded) as archive:
+        with opened(path, _NEEDED) as stream, zipfile.ZipFile(stream) as archive:
             yield archive
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)}); {_NEEDED}") from error
     except DAMAGE as error:
         raise InputError(
             f"{path}: damaged or not a .keras file ({reason(error)}); {_NEEDED}"
@@ -211,9 +230,12 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
 def _read_member(archive: zipfile.ZipFile, name: str, most: int, path: str) -> bytes:
     if name not in archive.namelist():
         raise InputError(f"{path}: no {name} in it; {_NEEDED}")
-    if archive.getinfo(name).file_size > most:
+    info = archive.getinfo(name)
+    if info.file_size > most:
         raise InputError(f"{path}: {name} is larger than {most / 2**20:g} MiB; {_NEEDED}")
-    return archive.read(name)
+    require_unpackable(info.file_size, packed_size(archive), f"{path}: {name}")
+    with opened_member(archive, info, f"{path}: {name}") as member:
+        return member.read()
 
 
 def _network(document: Mapping[str, Any], path: str) -> KerasNetwork:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_MEMINFO = Path("/proc/meminfo")
+from hesscli.problem.errors import InputError
+from hesscli.problem.threads import cores, thread_count
+
+_MEMINFO, _STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB)?")
 _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+# Measured as the address space that NumPy and SciPy take when they are imported: 150 MB and 83 MB
+# a thread, and some more.
+_BLAS_BYTES, _BLAS_BYTES_OF_A_THREAD = 200 * 10**6, 100 * 10**6
 # Larger chunks are no faster: what is computed of an example leaves the cache before it is used.
 LARGEST_CHUNK = 8192
 # What the examples may take where nobody says: this share of what is free.
@@ -26,7 +33,43 @@ _PRODUCT_OF_AN_INPUT, _PRODUCT_OF_A_UNIT = 4, 24
 
 
 def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping; None where the system does not say."""
+    """Bytes that can be allocated without swapping; None where the system does not say.
+
+    No more than what the process may still take (``ulimit -v``).
+    """
+    known = [size for size in (_free(), allowed_memory()) if size is not None]
+    return min(known, default=None)
+
+
+def require_room_for_libraries() -> None:
+    """Raises InputError where a limit (``ulimit -v``) leaves NumPy's BLAS too little to start.
+
+    It would wait for memory without an end.
+    """
+    allowed, threads = allowed_memory(), min(thread_count(), cores())
+    needed = _BLAS_BYTES + threads * _BLAS_BYTES_OF_A_THREAD
+    if allowed is not None and allowed < needed:
+        raise InputError(
+            f"ulimit -v leaves {readable_size(allowed)}; NumPy with {threads} threads starts in "
+            f"{readable_size(needed)}; allow more, or use fewer --threads"
+        )
+
+
+def allowed_memory() -> int | None:
+    """What a limit of the address space leaves; None without one."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return None
+        pages = int(_STATM.read_text(encoding="ascii").split()[0])
+        return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+    except (ImportError, OSError, ValueError):
+        return None
+
+
+def _free() -> int | None:
     try:
         for line in _MEMINFO.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -53,7 +96,8 @@ def parse_size(text: str) -> int | None:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         return None
-    return int(float(match[1]) * _UNITS[match[2] or "B"])
+    size = float(match[1]) * _UNITS[match[2] or "B"]
+    return int(size) if math.isfinite(size) else None
 
 
 def examples_memory() -> int:

@@ -49,6 +49,8 @@ DTYPES = ("float32", "float64")
 BLOCKS = ("kernel", "bias", "layer", "input", "network")
 # Blocks that are no layer's, so that no layer may have their names.
 RESERVED_NAMES = ("input", "network")
+# Beyond, a product more says nothing more, and to list them takes memory.
+MOST_PROBES = 10**6
 # auto: entries while that is affordable, probes beyond.
 CHECK_METHODS = ("auto", "form", "probes", "entries")
 WITNESSES = ("chain_rule", "autodiff", "finite")

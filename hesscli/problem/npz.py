@@ -11,6 +11,7 @@ import math
 import os
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,12 +23,19 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from hesscli.problem.errors import InputError, WrongNumberError, reason
+from hesscli.problem.files import expanded, opened
+from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.stored import LARGE_BYTES, FileRows
 
 RawArray = NDArray[Any]
 
 # Twenty times the full MNIST training set in float64: beyond it, a size is an accident or a trap.
 MAX_ARRAY_BYTES = 8 * 2**30
+
+# What unpacks to more than this may not be packed a hundred times smaller: images never are.
+_BOMB_BYTES, _BOMB_RATIO = 256 * 2**20, 100
+# Others are unpacked without a bound by zipfile: some kB of them fill the memory.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 # What zipfile, its decompressors and NumPy's header parser raise on bytes that are not theirs.
 DAMAGE = (
@@ -69,6 +77,9 @@ def read_arrays(path: str, names: Sequence[str], layout: str) -> dict[str, RawAr
         for name in names:
             if name not in members:
                 raise InputError(f"{path}: no array {name!r} in it ({_listing(members)}); {layout}")
+        declared = sum(_declared(archive, members[name], f"{path}: {name}") for name in names)
+        require_unpackable(declared, packed_size(archive), path)
+        for name in names:
             arrays[name] = _read_member(archive, members[name], f"{path}: {name}")
     for name, array in arrays.items():
         require_finite(array, f"{path}: {name}")
@@ -98,20 +109,17 @@ def rows_in_file(path: str, where: str) -> RawArray | FileRows:
 
     Raises InputError where the file is missing or damaged, or holds anything but numbers.
     """
-    expanded = os.path.expanduser(path)
     try:
-        with open(expanded, "rb") as stream:
+        with opened(path, "an .npy file is needed") as stream:
             shape, dtype, in_c_order = _read_header(stream)
             start, size = stream.tell(), os.fstat(stream.fileno()).st_size
             declared = _require_numbers(shape, dtype, size - start, where)
             if declared > LARGE_BYTES and in_c_order and shape:
-                return FileRows(where, expanded, start, shape, dtype)
+                return FileRows(where, expanded(path), start, shape, dtype)
+            require_unpackable(declared, size, where)
             stream.seek(0)
-            array: RawArray = npy.read_array(stream, allow_pickle=False)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({reason(error)}); a readable .npy file is needed"
-        ) from error
+            with _in_silence():
+                array: RawArray = npy.read_array(stream, allow_pickle=False)
     except DAMAGE as error:
         raise InputError(
             f"{path}: damaged or not an .npy file ({reason(error)}); "
@@ -119,6 +127,44 @@ def rows_in_file(path: str, where: str) -> RawArray | FileRows:
         ) from error
     require_finite(array, where)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def require_unpackable(declared: int, packed: int, where: str) -> None:
+    """Raises InputError where ``declared`` bytes out of ``packed`` ones of a file are a trap.
+
+    Or where there is not as much memory free.
+    """
+    if declared > max(_BOMB_BYTES, _BOMB_RATIO * packed):
+        raise InputError(
+            f"{where} would unpack to {readable_size(declared)} from {readable_size(packed)}; "
+            f"beyond {readable_size(_BOMB_BYTES)} it may be {_BOMB_RATIO} times as much"
+        )
+    available = available_memory()
+    if available is not None and declared > available:
+        raise InputError(
+            f"{where} needs {readable_size(declared)} and {readable_size(available)} are free; "
+            "use a smaller file"
+        )
+
+
+def packed_size(archive: zipfile.ZipFile) -> int:
+    """The bytes of an archive's file."""
+    assert archive.fp is not None
+    return os.fstat(archive.fp.fileno()).st_size
+
+
+@contextmanager
+def opened_member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str
+) -> Iterator[IO[bytes]]:
+    """A member of an archive, to be read; InputError where its packing is none that NumPy uses."""
+    if info.compress_type not in _METHODS:
+        raise InputError(
+            f"{where} is packed by method {info.compress_type}; stored or deflated is needed, as "
+            "numpy.savez and numpy.savez_compressed do"
+        )
+    with archive.open(info) as member:
+        yield member
 
 
 def require_finite(array: RawArray, where: str, before: str = "") -> None:
@@ -137,17 +183,9 @@ def require_finite(array: RawArray, where: str, before: str = "") -> None:
 
 @contextmanager
 def _opened(path: str) -> Iterator[zipfile.ZipFile]:
-    expanded = os.path.expanduser(path)
-    # A pipe would block in open() and a device has no end.
-    if os.path.exists(expanded) and not os.path.isfile(expanded):
-        raise InputError(f"{path}: not a regular file; an .npz file is needed")
     try:
-        with zipfile.ZipFile(expanded) as archive:
+        with opened(path, "an .npz file is needed") as stream, zipfile.ZipFile(stream) as archive:
             yield archive
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({reason(error)}); a readable .npz file is needed"
-        ) from error
     except DAMAGE as error:
         raise InputError(
             f"{path}: damaged or not an .npz file ({reason(error)}); "
@@ -176,12 +214,11 @@ def _rows_of(
     """A large member as rows of the file; None where it is to be read."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size <= LARGE_BYTES:
         return None
-    with archive.open(info) as member:
+    with opened_member(archive, info, where) as member:
         shape, dtype, in_c_order = _read_header(member)
         header = member.tell()
     _require_numbers(shape, dtype, info.file_size - header, where)
-    expanded = os.path.expanduser(path)
-    with open(expanded, "rb") as stream:
+    with opened(path, "an .npz file is needed") as stream:
         # The local header: 30 bytes, of which the last four are the lengths of what follows.
         stream.seek(info.header_offset)
         name, extra = struct.unpack("<26x2H", stream.read(30))
@@ -189,15 +226,19 @@ def _rows_of(
         size = os.fstat(stream.fileno()).st_size
     if not in_c_order or not shape or start + info.file_size - header > size:
         return None
-    return FileRows(where, expanded, start, shape, dtype)
+    return FileRows(where, expanded(path), start, shape, dtype)
+
+
+def _declared(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> int:
+    """The bytes of a member's numbers."""
+    with opened_member(archive, info, where) as member:
+        shape, dtype, _ = _read_header(member)
+        stored = info.file_size - member.tell()
+    return _require_numbers(shape, dtype, stored, where, limit=MAX_ARRAY_BYTES)
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> RawArray:
-    with archive.open(info) as member:
-        shape, dtype, _ = _read_header(member)
-        stored = info.file_size - member.tell()
-    _require_numbers(shape, dtype, stored, where, limit=MAX_ARRAY_BYTES)
-    with archive.open(info) as member:
+    with opened_member(archive, info, where) as member, _in_silence():
         array: RawArray = npy.read_array(member, allow_pickle=False)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
@@ -236,11 +277,22 @@ def _require_numbers(
 def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """Shape and type, and whether the numbers are in C order."""
     version = npy.read_magic(member)
-    if version == (1, 0):
-        shape, by_columns, dtype = npy.read_array_header_1_0(member)
-    elif version == (2, 0):
-        shape, by_columns, dtype = npy.read_array_header_2_0(member)
-    else:
-        # Version 3.0 exists only for structured types with non-Latin field names.
-        raise ValueError(f"array format version {version[0]}.{version[1]}")
+    with _in_silence():
+        if version == (1, 0):
+            shape, by_columns, dtype = npy.read_array_header_1_0(member)
+        elif version == (2, 0):
+            shape, by_columns, dtype = npy.read_array_header_2_0(member)
+        else:
+            # Version 3.0 exists only for structured types with non-Latin field names.
+            raise ValueError(f"array format version {version[0]}.{version[1]}")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"shape {shape}")
     return shape, dtype, not by_columns
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """NumPy warns of headers that Python 2 wrote, Python of what looks odd in a header."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

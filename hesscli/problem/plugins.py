@@ -29,12 +29,15 @@ import numpy as np
 
 from hesscli.problem import activations, registry
 from hesscli.problem.activations import Derivatives, Elementwise
-from hesscli.problem.errors import InputError, reason
+from hesscli.problem.errors import InputError
+from hesscli.problem.files import expanded, opened
 from hesscli.problem.names import ACTIVATION_ALIASES, DTYPES
 from hesscli.problem.network import Array
 from hesscli.problem.quiet import silenced
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Far beyond any plugin; a larger file is another kind of file.
+_MAX_BYTES = 2**24
 # ``--activation all`` stands for every activation.
 _TAKEN = ("all",)
 _DERIVATIVES = ("value", "first", "second")
@@ -73,25 +76,20 @@ def forget(names: Iterable[str]) -> None:
 
 def _run(path: str) -> dict[str, Any]:
     """The names that the file binds."""
-    expanded = os.path.abspath(os.path.expanduser(path))
-    if os.path.exists(expanded) and not os.path.isfile(expanded):
-        raise InputError(f"{path}: not a regular file; a Python file is needed")
-    try:
-        with open(expanded, "rb") as stream:
-            source = stream.read()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({reason(error)}); a readable Python file is needed"
-        ) from error
+    with opened(path, "a Python file is needed") as stream:
+        source = stream.read(_MAX_BYTES + 1)
+    if len(source) > _MAX_BYTES:
+        raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; no plugin")
+    file = os.path.abspath(expanded(path))
     # What looks up its own module, as a dataclass does, finds it; no import of the user's does.
     module = ModuleType(f"_hesscli_plugin_{len(registry.plugin_names())}")
-    module.__file__ = expanded
+    module.__file__ = file
     sys.modules[module.__name__] = module
     # A file that imports TensorFlow starts its chatter.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with silenced():
-            exec(compile(source, expanded, "exec", dont_inherit=True), module.__dict__)
+            exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         raise InputError(f"{_where(path, error)}: {_what(error)}") from error
     return module.__dict__
@@ -190,7 +188,7 @@ def _guarded_tensor(function: Callable[[Any], Any], path: str, name: str) -> Cal
 
 def _where(path: str, error: BaseException) -> str:
     """The file and, where it is known, the line in it that ``error`` was raised from."""
-    file = os.path.abspath(os.path.expanduser(path))
+    file = os.path.abspath(expanded(path))
     if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
         return f"{path}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -24,6 +24,8 @@ _BLAS_VARIABLES = (
     "MKL_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# More than any machine has cores that one program uses; TensorFlow starts as many as it is told.
+MOST_THREADS = 1024
 _chosen: int | None = None
 
 Task = TypeVar("Task")
@@ -33,9 +35,12 @@ Result = TypeVar("Result")
 def use_threads(count: int) -> None:
     """Makes ``count`` the number of threads; before NumPy and TensorFlow are loaded.
 
-    Raises InputError where NumPy is there already, with another number.
+    Raises InputError where it is none from 1 to MOST_THREADS, or where NumPy is there already,
+    with another number.
     """
     global _chosen
+    if not 1 <= count <= MOST_THREADS:
+        raise InputError(f"{count} threads: it must be 1 to {MOST_THREADS}")
     if "numpy" in sys.modules and count != thread_count():
         raise InputError(
             f"{count} threads: NumPy is loaded already with {thread_count()}; choose before it is "
@@ -55,8 +60,8 @@ def thread_count() -> int:
         return _chosen
     for name in _BLAS_VARIABLES[:2]:
         said = os.environ.get(name, "")
-        if said.isdecimal() and int(said) > 0:
-            return int(said)
+        if said.isdecimal() and len(said) <= len(str(MOST_THREADS)) and int(said) > 0:
+            return min(int(said), MOST_THREADS)
     return cores()
 
 

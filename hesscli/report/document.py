@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hesscli.problem.errors import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
@@ -23,12 +25,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a title; ``notes`` stand below."""
+    """Rows of text under a title; ``notes`` stand below. What does not print is made to."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(map(printable, row)) for row in self.rows)
+        object.__setattr__(self, "title", printable(self.title))
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Document:
     """What the formats are made from.
 
     ``data`` is the JSON document; its ``results`` are the rows of the CSV form. ``drawings`` are
-    drawn where a plot or a page is asked for.
+    drawn where a plot or a page is asked for. The lines of ``heading`` may name files: what does
+    not print in them is made to.
     """
 
     heading: str
@@ -68,6 +77,10 @@ class Document:
     data: Mapping[str, Any]
     cases: tuple[Case, ...] = field(default=())
     drawings: tuple[Drawing, ...] = ()
+
+    def __post_init__(self) -> None:
+        lines = map(printable, self.heading.split("\n"))
+        object.__setattr__(self, "heading", "\n".join(lines))
 
 
 def verdict(passed: bool) -> str:

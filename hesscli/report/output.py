@@ -39,7 +39,11 @@ def write_text(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would complain again when it flushes the stream at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_no_more()
     except OSError as error:
         raise InputError(f"standard output cannot be written ({reason(error)})") from error
+
+
+def write_no_more() -> None:
+    """Lets standard output lead nowhere; Python would complain again when it flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

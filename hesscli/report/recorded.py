@@ -6,14 +6,13 @@ Without NumPy: how many threads it was made with must be known before that is lo
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from hesscli.problem.errors import InputError, reason, shown
-from hesscli.problem.files import sha256_of
+from hesscli.problem.files import opened, sha256_of
 from hesscli.report.invocation import InputFile
 
 # A longer one holds more numbers than any command gives in an hour; read, it takes the memory
@@ -113,14 +112,8 @@ def require_same_files(report: Report, files: tuple[InputFile, ...]) -> None:
 def _parsed(path: str) -> Mapping[str, Any]:
     if not path:
         raise InputError("--replay '': the name of a JSON report is needed")
-    expanded = os.path.expanduser(path)
-    if os.path.exists(expanded) and not os.path.isfile(expanded):
-        raise InputError(f"{path}: not a regular file; {_NEEDED}")
-    try:
-        with open(expanded, "rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({reason(error)}); {_NEEDED}") from error
+    with opened(path, _NEEDED) as stream:
+        content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; {_NEEDED}")
     try:
