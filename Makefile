@@ -53,8 +53,11 @@ compare: ACTIVATION ?= tanh
 compare: $(VENV)/.installed
 	$(BIN)/hesscli compare --activation $(ACTIVATION)
 
+# A process a core, each with a TensorFlow of its own, so not more than four.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-oldest: $(OLDEST)/.installed
 	@echo "$$($(OLDEST)/bin/python -V) with" $$(cat $(OLDEST)/versions.txt)

@@ -17,7 +17,7 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Claim:
-    """One figure and the most that it may be; ``unit`` is ``×``, ``B`` or ``s``.
+    """One figure and the most that it may be; ``unit`` is ``×``, ``B``, ``s`` or ``/s``.
 
     ``value`` None was not measured; ``limit`` None is a figure of which nothing is asked.
     """
@@ -132,6 +132,24 @@ def _depth(record: Record) -> Iterator[Claim]:
         yield Claim("dense1: H·v ÷ curvlinops' H·v", f"{layers} layers", ratio(ours, peer))
 
 
+def _dataset(record: Record) -> Iterator[Claim]:
+    ours = [m for m in record.measurements if m.subject == OURS]
+    theirs = [m for m in record.measurements if m.subject != OURS]
+    for peer in theirs:
+        for mine in ours:
+            if mine.case["examples"] == peer.case["examples"]:
+                memory = f"memory {mine.case['memory']}"
+                loader = peer.what.partition(", ")[2]
+                yield Claim(f"H·v ÷ {peer.subject}, {loader}", memory, ratio(mine, peer))
+    for found in (*ours, *theirs):
+        own = f", memory {found.case['memory']}" if found.subject == OURS else ""
+        what, case = f"{found.subject} {found.what}{own}", f"{found.case['examples']} examples"
+        yield Claim(what, case, int(found.case["examples"]) / found.median, "/s")
+    for found in ours:
+        what = f"peak memory of H·v, memory {found.case['memory']}"
+        yield Claim(what, f"{found.case['examples']} examples", found.peak_bytes, "B")
+
+
 def _startup(record: Record) -> Iterator[Claim]:
     value = ratio(record.find(OURS, "hesscli --help"), record.find("Python", "import click"))
     yield Claim("hesscli --help ÷ import click", "", value, "×", 2)
@@ -148,5 +166,6 @@ _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "dense": _dense,
     "width": _width,
     "depth": _depth,
+    "dataset": _dataset,
     "startup": _startup,
 }

@@ -29,6 +29,11 @@ NEEDS: Mapping[str, Mapping[int, int]] = {
 PRODUCT_BATCHES = (32, 512, 5000)
 SWEEP_BATCHES = (500, 5000, 60000)
 DENSE_BATCHES = (1, 32, 512)
+# The tiled sample, and what examples may take at a time: the default, or much less than they need.
+DATASET = 60_000
+DATASET_SIZES = (5_000, 20_000, DATASET, 600_000)
+DATASET_MEMORY = "200MB"
+DEFAULT_MEMORY = "default"
 WIDTH_BATCH = 512
 WIDTH_WIDTHS = (30, 128, 512, 2048, 4096)
 DEPTH_WIDTH = 128
@@ -113,6 +118,22 @@ def depth(session: Session) -> None:
             session.measure(subject, "product", case, problem, expected)
 
 
+def dataset(session: Session) -> None:
+    """H·v of dense1 over whole datasets in files, beside the peers' loops over a data loader."""
+    problem = session.problem(WIDTHS, DATASET)
+    expected = session.expected(problem, {"examples": DATASET}, [DENSE1], ["product"])
+    if expected is None:
+        return
+    cases = [(DATASET, DEFAULT_MEMORY), *((size, DATASET_MEMORY) for size in DATASET_SIZES)]
+    for examples, memory in cases:
+        said = "" if memory == DEFAULT_MEMORY else memory
+        options = {"images": session.images(examples), "memory": said}
+        case = {"examples": examples, "memory": memory}
+        session.measure(OURS, "dataset", case, problem, expected, options=options)
+    for peer in ("curvlinops", "PyHessian"):
+        session.measure(peer, "dataset", {"examples": DATASET}, problem, expected)
+
+
 def startup(session: Session) -> None:
     """What has to be imported before anything happens; nothing here has a peer's numbers."""
     python = [sys.executable, "-c"]
@@ -142,6 +163,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "dense": Benchmark(dense, f"{WIDTHS} tanh"),
     "width": Benchmark(width, f"784-W-W-10 tanh, batch {WIDTH_BATCH}"),
     "depth": Benchmark(depth, f"784-{DEPTH_WIDTH}-…-10 tanh, batch {WIDTH_BATCH}"),
+    "dataset": Benchmark(dataset, f"{WIDTHS} tanh"),
     "startup": Benchmark(startup, f"{WIDTHS} relu, batch 32 (the defaults)", "float64"),
 }
 

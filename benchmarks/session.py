@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from benchmarks.processes import (
     OURS,
@@ -63,6 +64,13 @@ class Session:
             self._ours("problem", {"widths": widths, "batch": batch, "out": path})
         return path
 
+    def images(self, examples: int) -> Path:
+        """A folder of so many images as files, written where it is not there yet."""
+        path = self.folder / f"images-{examples}"
+        if not path.exists():
+            self._ours("images", {"examples": examples, "out": path})
+        return path
+
     def expected(
         self, problem: Path, case: Case, blocks: Sequence[str], quantities: Sequence[str]
     ) -> Path | None:
@@ -85,16 +93,19 @@ class Session:
         expected: Path | None = None,
         block: str = "dense1/kernel",
         needs: int = 0,
+        options: Mapping[str, object] = MappingProxyType({}),
     ) -> bool:
         """One process that measures ``task``; False where it gave no answer, which is kept.
 
-        ``needs`` bytes must be free. Raises RefusedError where the numbers do not agree.
+        ``needs`` bytes must be free; ``options`` are the task's own. Raises RefusedError where
+        the numbers do not agree.
         """
         said = ", ".join(f"{key} {value}" for key, value in case.items())
         self.say(f"{subject}: {task}, {said}")
         arguments = ["--problem", str(problem), "--block", block, "--runs", str(self.runs)]
         if expected is not None:
             arguments += ["--expected", str(expected)]
+        arguments += _as_options(options)
         try:
             answer = run_program(subject, task, arguments, self.threads, self.timeout, needs)
         except NotMeasuredError as error:
@@ -152,5 +163,8 @@ class Session:
         self._missing.append(Missing(subject, what, dict(case), reason))
 
     def _ours(self, task: str, options: dict[str, object], *arguments: str) -> None:
-        pairs = [part for key, value in options.items() for part in ("--option", f"{key}={value}")]
-        run_program(OURS, task, [*arguments, *pairs], self.threads, self.timeout)
+        run_program(OURS, task, [*arguments, *_as_options(options)], self.threads, self.timeout)
+
+
+def _as_options(options: Mapping[str, object]) -> list[str]:
+    return [part for key, value in options.items() for part in ("--option", f"{key}={value}")]

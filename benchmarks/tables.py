@@ -86,6 +86,8 @@ def value_text(value: float | None, unit: str) -> str:
         return UNKNOWN
     if unit == "B":
         return readable_size(value)
+    if unit == "/s":
+        return f"{value:,.0f} a second"
     if unit == "s":
         return time_text(value)
     return f"{_digits(value)}×"

@@ -1,18 +1,24 @@
 """Random agreement at scale: every witness against every other, on one random network a seed.
 
-    python tests/soak.py --networks 20000 --seed 0
+    make soak NETWORKS=20000
 
 A network's seed decides everything about it (soak_networks.py) and what is compared, so that
-``--networks 1 --seed S`` is the network S of a longer run again. What is compared is judged as
-the product judges it, by the functions of ``hesscli.studies``:
+``make soak NETWORKS=1 SEED=S`` is the network S of a longer run again. What is compared is judged
+as the product judges it, by the functions of ``hesscli.studies``:
 
-    entries        H and G: the chain rule's rows, and its products with unit vectors, with
-                   autodiff's products; G + C with H; all of the inputs at once as well
-    forms          H, G and C along the parameter itself and along a random direction
-    products       random products of H (the check ``probes``) and of the whole network's
+    entries        the chain rule's rows of H, its products with unit vectors, and both of G + C,
+                   with autodiff's products
+    forms          H along the parameter itself and along a random direction
+    of G           the entries of G, and the forms of G and C
+    products       random products of H (the check ``probes``)
     finite         finite differences against both others, within their error bars
-    studies        of some networks: ``verify``, whose autodiff is traced; ``compare``, ``sweep``,
-                   ``entry``, ``verify --of gradient`` and ``--of jacobian``
+    chunks         H summed over chunks of the examples, as ``--memory`` has it
+    studies        ``verify``, whose autodiff is traced; ``compare``, ``sweep``, ``entry``,
+                   ``verify --of gradient`` and ``--of jacobian``
+
+The block of the whole network is compared in all of these ways, and so is one block of a layer
+or of the inputs, whose G is asked for in half of the networks; products, chunks and studies are
+of some networks, in the shares that stand in ``_SHARES``.
 
 A comparison that does not pass, a warning and a traceback are disagreements. A refusal in one
 line (NumericalError) and what finite differences leave open are counted apart.
@@ -30,7 +36,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 
@@ -40,10 +46,12 @@ from soak_networks import Drawn, drawn
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.finite import FiniteDifferences
-from hesscli.engines.layout import INPUT, NETWORK, layout_of
+from hesscli.engines.layout import INPUT, NETWORK, input_example, layout_of
 from hesscli.engines.rounding import RoundingFloor
+from hesscli.engines.summed import chain_rule_of, floor_of
 from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array, Problem
+from hesscli.problem.threads import cores
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
 from hesscli.studies.comparison import compare
 from hesscli.studies.context import no_progress
@@ -58,7 +66,19 @@ from hesscli.studies.witnesses import CheckOptions, Witnesses
 # Every entry is compared of blocks up to this many parameters.
 _ENTRIES_LIMIT = 260
 _PROBES = 6
-_SHARE_OF_PROBES = 0.5
+# Of the blocks that may, how many are compared like this. One of autodiff's products takes as
+# long as everything of the chain rule together, and a study takes many of them.
+_SHARES = {
+    "of G": 0.5,
+    "products": 0.5,
+    "chunks": 0.2,
+    "verify": 0.01,
+    "compare": 0.02,
+    "sweep": 0.03,
+    "gradient": 0.05,
+    "jacobian": 0.03,
+    "entry": 0.03,
+}
 # Tracing takes a second for a layer, a block of the whole network a second for each layer.
 _TRACED_LAYERS = 3
 _SEEDS_AT_ONCE = 25
@@ -76,6 +96,7 @@ class Tally:
     undecided: int = 0
     by_floor: int = 0
     only_floor: int = 0
+    refusals_of_ordinary: int = 0
     extremes: Counter[str] = field(default_factory=Counter)
     disagreements: list[str] = field(default_factory=list)
 
@@ -88,6 +109,7 @@ class Tally:
         self.undecided += other.undecided
         self.by_floor += other.by_floor
         self.only_floor += other.only_floor
+        self.refusals_of_ordinary += other.refusals_of_ordinary
         self.extremes += other.extremes
         self.disagreements += other.disagreements
 
@@ -116,13 +138,14 @@ class ByRows(ByProducts):
 class Asked(HessianBlock):
     """A block of autodiff, asked once for its products: nothing is traced.
 
-    ``directions`` (P, k) are asked for with the unit vectors, where these are few enough;
-    ``forms`` (k,) are the quadratic forms of the directions.
+    ``directions`` (P, k) are asked for with the unit vectors, where these are few enough for
+    ``every_entry``; ``forms`` (k,) are the quadratic forms of the directions.
     """
 
     def __init__(self, block: HessianBlock, directions: Array) -> None:
         super().__init__(block.parameter, block.layout, block.dtype)
-        size = self.shape[0] if self.shape[0] <= _ENTRIES_LIMIT else 0
+        self.every_entry = self.shape[0] <= _ENTRIES_LIMIT
+        size = self.shape[0] if self.every_entry else 0
         units = np.eye(self.shape[0], size, dtype=block.dtype)
         products = block.matmat(np.concatenate([units, directions], axis=1))
         self._rows = np.ascontiguousarray(products[:, :size].T)
@@ -133,7 +156,9 @@ class Asked(HessianBlock):
             ]
 
     def _matmat(self, V: Array) -> Array:
-        raise NotImplementedError
+        assert self.every_entry
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self._rows.T @ V)
 
     def rows(self, start: int, stop: int) -> Array:
         return self._rows[start:stop]
@@ -157,8 +182,8 @@ class Soaked:
         names = block_names(self.problem)
         for name in (NETWORK, str(self.generator.choice(names))):
             self.of_block(name)
-        for share, what, study in self.studies():
-            if self.generator.random() < share:
+        for what, study in self.studies():
+            if self.happens(what):
                 self.attempt(what, partial(self.of_study, what, study))
 
     @property
@@ -201,48 +226,49 @@ class Soaked:
         elif not check.compared:
             self.failures.append(f"{what}: PASS of nothing")
         self.tally.by_floor += check.limited_by_rounding
-        self.tally.only_floor += check.floor > check.max_abs_entry
+        self.tally.only_floor += check.floor > check.max_abs_entry > 0
+
+    def happens(self, what: str) -> bool:
+        return bool(self.generator.random() < _SHARES[what])
 
     def of_block(self, name: str) -> None:
-        size = layout_of(self.problem, name).size
-        asked = self.asked(name)
-        if size <= _ENTRIES_LIMIT:
-            self.attempt(f"entries of {name}", partial(self.entries, name, *asked))
+        v = self.engines.direction(name)
+        drawn = self.generator.standard_normal(v.size).astype(v.dtype)
+        self.directions = np.stack([v, drawn], axis=1)
+        of_H = Asked(self.engines.autodiff.hessian(name), self.directions)
+        if of_H.every_entry:
+            self.attempt(f"entries of {name}", partial(self.entries, name, of_H))
+        if name != INPUT:
+            self.attempt(f"forms of {name}", partial(self.forms, name, of_H))
+        if self.happens("of G") or name == NETWORK:
+            self.attempt(f"of G of {name}", partial(self.gauss_newton, name, of_H))
         if name == INPUT:
             return
-        self.attempt(f"forms of {name}", partial(self.forms, name, *asked))
-        if self.generator.random() < _SHARE_OF_PROBES:
-            self.attempt(f"products of {name}", partial(self.products, name))
-        if size <= _ENTRIES_LIMIT:
-            self.attempt(f"finite of {name}", partial(self.finite, name, asked[0]))
+        if self.happens("products"):
+            self.attempt(f"products of {name}", partial(self.products, name, of_H))
+        if not of_H.every_entry:
+            return
+        self.attempt(f"finite of {name}", partial(self.finite, name, of_H))
+        if input_example(name) is None and self.happens("chunks"):
+            self.attempt(f"chunks of {name}", partial(self.chunks, name, of_H))
 
-    def asked(self, name: str) -> tuple[Asked, Asked]:
-        """Autodiff's H and G, asked along the parameter itself and along a random direction."""
-        block = self.engines.autodiff.hessian(name)
-        own = self.engines.direction(name)
-        drawn = self.generator.standard_normal(own.size).astype(own.dtype)
-        V = np.stack([own, drawn], axis=1)
-        self.directions = V
-        return Asked(block, V), Asked(self.engines.autodiff.gauss_newton(name), V)
-
-    def entries(self, name: str, of_H: Asked, of_G: Asked) -> None:
-        mine, floor = self.engines.chain_rule, self.floors(name)
+    def entries(self, name: str, of_H: Asked) -> None:
+        mine = self.engines.chain_rule
         H, G, C = mine.hessian(name), mine.gauss_newton(name), mine.curvature(name)
-        for reference, candidates in (
-            (
-                of_H,
-                {
-                    "rows": H,
-                    "R-operator": ByProducts(H),
-                    "rows of G + C": ByRows(G, C),
-                    "products of G + C": ByProducts(G, C),
-                },
-            ),
-            (of_G, {"rows of G": G, "products of G": ByProducts(G)}),
-        ):
-            checks = check_entries(reference, [*candidates.values()], floor, self.rtol, no_progress)
-            for candidate, check in zip(candidates, checks, strict=True):
-                self.judge(f"entries of {name}, {candidate}", check)
+        candidates = {
+            "rows": H,
+            "R-operator": ByProducts(H),
+            "rows of G + C": ByRows(G, C),
+            "products of G + C": ByProducts(G, C),
+        }
+        self.compare_entries(f"entries of {name}", of_H, candidates, self.floors(name))
+
+    def compare_entries(
+        self, what: str, reference: Asked, candidates: dict[str, HessianBlock], floor: Array
+    ) -> None:
+        checks = check_entries(reference, [*candidates.values()], floor, self.rtol, no_progress)
+        for candidate, check in zip(candidates, checks, strict=True):
+            self.judge(f"{what}, {candidate}", check)
 
     def floors(self, name: str) -> Array:
         if name != INPUT:
@@ -250,28 +276,45 @@ class Soaked:
         each = [self.engines.floor.entries(f"{INPUT}[{n}]") for n in range(self.problem.examples)]
         return np.max(each, axis=0)
 
-    def forms(self, name: str, of_H: Asked, of_G: Asked) -> None:
-        mine = self.engines.chain_rule
-        for v, H_form, G_form in zip(self.directions.T, of_H.forms, of_G.forms, strict=True):
-            floor = self.engines.floor.quadratic_form(name, v)
-            H, G, C = (
-                of(name).quadratic_form(v)
-                for of in (mine.hessian, mine.gauss_newton, mine.curvature)
-            )
+    def forms(self, name: str, of_H: Asked) -> None:
+        for v, of_v in zip(self.directions.T, of_H.forms, strict=True):
+            H, G, C = self.forms_of(name, v)
             with np.errstate(over="ignore", invalid="ignore"):
-                residuals = {
-                    "H": H_form - H,
-                    "G": G_form - G,
-                    "C": H_form - G_form - C,
-                    "H − (G + C)": H - (G + C),
-                }
-            for term, residual in residuals.items():
-                check = check_form(name, float(residual), abs(G) + abs(C), floor, self.rtol)
-                self.judge(f"forms of {name}, {term}", check)
+                residuals = {"H": of_v - H, "H − (G + C)": H - (G + C)}
+            self.compare_forms(name, v, residuals, abs(G) + abs(C))
 
-    def products(self, name: str) -> None:
+    def gauss_newton(self, name: str, of_H: Asked) -> None:
+        """G, and C as what it leaves of H."""
+        of_G = Asked(self.engines.autodiff.gauss_newton(name), self.directions)
+        if of_G.every_entry:
+            G = self.engines.chain_rule.gauss_newton(name)
+            candidates = {"rows of G": G, "products of G": ByProducts(G)}
+            self.compare_entries(f"entries of {name}", of_G, candidates, self.floors(name))
+        if name == INPUT:
+            return
+        for v, H_form, G_form in zip(self.directions.T, of_H.forms, of_G.forms, strict=True):
+            _, G_mine, C_mine = self.forms_of(name, v)
+            with np.errstate(over="ignore", invalid="ignore"):
+                residuals = {"G": G_form - G_mine, "C": H_form - G_form - C_mine}
+            self.compare_forms(name, v, residuals, abs(G_mine) + abs(C_mine))
+
+    def forms_of(self, name: str, v: Array) -> tuple[float, float, float]:
+        """The chain rule's forms of H, G and C."""
+        mine = self.engines.chain_rule
+        H, G, C = (
+            of(name).quadratic_form(v) for of in (mine.hessian, mine.gauss_newton, mine.curvature)
+        )
+        return H, G, C
+
+    def compare_forms(self, name: str, v: Array, residuals: dict[str, float], scale: float) -> None:
+        floor = self.engines.floor.quadratic_form(name, v)
+        for term, residual in residuals.items():
+            check = check_form(name, float(residual), scale, floor, self.rtol)
+            self.judge(f"forms of {name}, {term}", check)
+
+    def products(self, name: str, of_H: Asked) -> None:
         (check,) = check_probes(
-            self.engines.autodiff.hessian(name),
+            of_H if of_H.every_entry else self.engines.autodiff.hessian(name),
             [self.engines.chain_rule.hessian(name)],
             partial(self.engines.floor.product_norm, name),
             self.rtol,
@@ -280,6 +323,15 @@ class Soaked:
         )
         self.judge(f"products of {name}", check)
 
+    def chunks(self, name: str, of_H: Asked) -> None:
+        """Rows and products of the sum over chunks of the examples."""
+        size = int(self.generator.integers(1, self.problem.examples + 1))
+        engine = chain_rule_of(replace(self.problem, chunk=size))
+        H = engine.hessian(name)
+        candidates = {"rows": H, "products": ByProducts(H)}
+        floor = floor_of(engine).entries(name)
+        self.compare_entries(f"chunks of {name}, {size} at a time", of_H, candidates, floor)
+
     def finite(self, name: str, of_H: Asked) -> None:
         finite = FiniteDifferences(self.problem).hessian(name)
         floor, mine = self.floors(name), self.engines.chain_rule
@@ -287,17 +339,15 @@ class Soaked:
             check = check_finite_entries(block, finite, floor, self.rtol, no_progress)
             self.judge(f"finite of {name}, {witness}", check)
         v = self.directions[:, 0]
-        H, G, C = (
-            of(name).quadratic_form(v) for of in (mine.hessian, mine.gauss_newton, mine.curvature)
-        )
+        H, G, C = self.forms_of(name, v)
         found = finite.form_with_error(v)
         form_floor = self.engines.floor.quadratic_form(name, v)
         for witness, form in (("autodiff", of_H.forms[0]), ("chain rule", H)):
             check = check_finite_form(name, form, found, abs(G) + abs(C), form_floor, self.rtol)
             self.judge(f"finite of {name}, form of {witness}", check)
 
-    def studies(self) -> Iterator[tuple[float, str, Callable[[], Iterator[Check]]]]:
-        """How often each study is asked, and the checks that it makes."""
+    def studies(self) -> Iterator[tuple[str, Callable[[], Iterator[Check]]]]:
+        """Each study, and the checks that it makes."""
         problems = [self.problem]
         block = str(self.generator.choice(["kernel", "layer", INPUT]))
         options = CheckOptions(method="form", block=block)
@@ -340,12 +390,12 @@ class Soaked:
             finite = [] if row.finite is None else [row.finite.check]
             return iter([*(term.check for term in row.terms), *finite])
 
-        yield 0.015, "verify", traced
-        yield 0.1, "compare", compared
-        yield 0.03, "sweep", swept
-        yield 0.1, "gradient", partial(first, "gradient")
-        yield 0.05, "jacobian", partial(first, "jacobian")
-        yield 0.1, "entry", one_entry
+        yield "verify", traced
+        yield "compare", compared
+        yield "sweep", swept
+        yield "gradient", partial(first, "gradient")
+        yield "jacobian", partial(first, "jacobian")
+        yield "entry", one_entry
 
     def of_study(self, what: str, study: Callable[[], Iterator[Check]]) -> None:
         for check in study():
@@ -380,6 +430,7 @@ def soaked(seed: int) -> Tally:
     tally.extremes.update(network.extremes)
     run = Soaked(network.problem, np.random.default_rng([seed, 1]), tally)
     run.run()
+    tally.refusals_of_ordinary += 0 if network.extremes else len(run.refusals)
     tally.disagreements += [
         f"seed {seed}: {described(network)}\n  {failure}" for failure in run.failures
     ]
@@ -405,10 +456,11 @@ def described(network: Drawn) -> str:
 
 
 def several(seeds: Sequence[int]) -> Tally:
-    warnings.simplefilter("error")
     total = Tally()
-    for seed in seeds:
-        total.add(soaked(seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in seeds:
+            total.add(soaked(seed))
     return total
 
 
@@ -432,14 +484,14 @@ def soak(networks: int, seed: int, jobs: int, report: Callable[[Tally], None]) -
     return total
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compares the witnesses on random networks.")
     parser.add_argument("--networks", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the first network")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    arguments = parser.parse_args()
+    parser.add_argument("--jobs", type=int, default=cores(), help="processes")
+    arguments = parser.parse_args(given)
     # One thread each: the arrays are small, and jobs are what is parallel.
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OMP_NUM_THREADS="1")
+    os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     started, told = time.monotonic(), 0
 
     def report(total: Tally) -> None:
@@ -464,8 +516,9 @@ def summary(total: Tally, seconds: float) -> str:
         f"comparisons of {total.numbers:,} numbers, {len(total.disagreements)} disagreements",
         *(f"  {count:>9,}  {what}" for what, count in sorted(total.comparisons.items())),
         f"{total.undecided:,} left open by finite differences; {total.by_floor:,} passed by the "
-        f"rounding floor, which was above the largest entry in {total.only_floor:,}",
-        f"{total.refused_networks:,} networks refused as a whole; refusals:",
+        f"rounding floor, which was above the largest entry, not zero, in {total.only_floor:,}",
+        f"{total.refused_networks:,} networks refused as a whole; refusals, "
+        f"{total.refusals_of_ordinary:,} of them in networks with nothing extreme:",
         *(f"  {count:>9,}  {what}" for what, count in total.refusals.most_common()),
         "extremes drawn:",
         *(f"  {count:>9,}  {what}" for what, count in total.extremes.most_common()),

@@ -20,6 +20,9 @@ Generator = np.random.Generator
 
 # Standard deviations of the parameters: nearly linear, ordinary, saturated.
 _SCALES = (1e-20, 1e-3, 0.1, 0.3, 1.0, 1.0, 3.0, 30.0)
+# How often a network has 1, 2, 3 and 4 layers, or 5 to 20: what a comparison takes grows with
+# the number of layers.
+_DEPTHS = (0.2, 0.35, 0.26, 0.15, 0.04)
 # The widest layer by the number of layers, so that every entry of a block can be compared.
 _WIDEST = ((3, 12), (6, 7), (20, 4))
 # How far a type's numbers are taken: to its ends, where squares overflow and vanish.
@@ -47,16 +50,17 @@ def drawn(seed: int) -> Drawn:
     problem = _ordinary(generator, dtype)
     extremes: list[str] = []
     if generator.random() < _SHARE_OF_EXTREMES:
-        chosen = generator.choice(len(_EXTREMES), int(generator.integers(1, 3)), replace=False)
-        for name in [list(_EXTREMES)[index] for index in chosen]:
-            problem = _EXTREMES[name](problem, generator)
+        chosen = generator.choice(len(EXTREMES), int(generator.integers(1, 3)), replace=False)
+        for name in [list(EXTREMES)[index] for index in chosen]:
+            problem = EXTREMES[name](problem, generator)
             extremes.append(name)
     return Drawn(problem, tuple(extremes))
 
 
 def _ordinary(generator: Generator, dtype: str) -> Problem:
-    deep = generator.random() < 0.12
-    depth = int(generator.integers(5, 21) if deep else generator.integers(1, 5))
+    depth = 1 + int(generator.choice(len(_DEPTHS), p=_DEPTHS))
+    if depth == len(_DEPTHS):
+        depth = int(generator.integers(depth, 21))
     widest = next(width for layers, width in _WIDEST if depth <= layers)
     widths = generator.integers(1, widest + 1, depth + 1).tolist()
     scale = float(generator.choice(_SCALES))
@@ -221,7 +225,7 @@ def _equal_examples(problem: Problem, generator: Generator) -> Problem:
     return replace(problem, inputs=inputs)
 
 
-_EXTREMES: dict[str, Callable[[Problem, Generator], Problem]] = {
+EXTREMES: dict[str, Callable[[Problem, Generator], Problem]] = {
     "a layer of tiny weights": _tiny_layer,
     "a layer of huge weights": _huge_layer,
     "weights that are odd": _odd_entries,

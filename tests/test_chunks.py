@@ -23,14 +23,26 @@ from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.finite import FiniteDifferences
 from hesscli.engines.rounding import RoundingFloor
-from hesscli.engines.summed import autodiff_of, chain_rule_of, floor_of
+from hesscli.engines.summed import (
+    SummedEngine,
+    autodiff_of,
+    chain_rule_of,
+    floor_of,
+    kept_bytes,
+)
 from hesscli.engines.summed_finite import finite_of
 from hesscli.problem import stored
 from hesscli.problem.data import load_dataset, to_inputs
 from hesscli.problem.errors import InputError
 from hesscli.problem.memory import chunk_size, parse_size
 from hesscli.problem.network import Loss, Problem
+from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
 from hesscli.problem.stored import FileRows, StoredInputs
+from hesscli.problem.threads import thread_count
+from hesscli.studies.spectra.subject import SpectrumOptions, subject_of
+from hesscli.studies.spectrum import spectrum
+from hesscli.studies.verification import verify
+from hesscli.studies.witnesses import CheckOptions
 
 BLOCKS = ("dense1/kernel", "dense2/bias", "dense2", "network")
 TERMS = ("hessian", "gauss_newton", "curvature")
@@ -353,3 +365,167 @@ def test_only_what_is_asked_for_is_read() -> None:
     rows = stored.StoredInputs(Watched(), range(10, 90), lambda raw: raw, 2, np.dtype(np.float64))
     assert rows.part(slice(20, 40))[3:5].shape == (2, 2)
     assert asked == [slice(33, 35)]
+
+
+def test_rows_are_summed_in_finer_parts_where_layers_are_wide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = make_problem((5, 40, 3), "tanh", examples=9)
+    H = ChainRule(whole).hessian("dense1/kernel").to_dense()
+    # S of one example is 40 · 40 doubles, 12,800 B: four of them fit.
+    monkeypatch.setattr("hesscli.engines.summed._SECOND_BYTES", 60_000)
+    engine = chain_rule_of(in_chunks(whole, 8))
+    assert not isinstance(engine, ChainRule)
+    assert max(high - low for low, high in engine.chunks.for_second().pieces) == 4
+    np.testing.assert_allclose(
+        engine.hessian("dense1/kernel").rows(3, 17), H[3:17], rtol=0, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize(("spare", "kept"), [(0, 0), (10**9, 5)])
+def test_prepared_chunks_are_those_that_the_budget_has_room_for(
+    spare: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_problem((5, 4, 3), "tanh", examples=9)
+    monkeypatch.setattr("hesscli.engines.summed.LARGEST_CHUNK", 2 * thread_count())
+    engine = chain_rule_of(replace(in_chunks(whole, 2 * thread_count()), spare=spare))
+    assert isinstance(engine, SummedEngine)
+    made: list[Problem] = []
+    make = engine.make
+    engine.make = lambda part: (made.append(part), make(part))[1]
+    H, v = engine.hessian("dense1/kernel"), np.linspace(-1, 1, 20)
+    held = ChainRule(whole).hessian("dense1/kernel")
+    for _ in range(3):
+        np.testing.assert_allclose(H @ v, held @ v, rtol=0, atol=1e-15)
+        assert H.quadratic_form(v) == pytest.approx(held.quadratic_form(v), rel=1e-14)
+    # Six sums over five chunks: each is prepared once, or for every sum.
+    assert len(made) == (kept or 30)
+
+
+def test_what_is_kept_of_a_chunk_takes_no_more_than_is_set_aside() -> None:
+    # Of widths like MNIST's: the arrays that a product leaves behind, counted one by one.
+    whole = make_problem((784, 30, 30, 10), "tanh", examples=512)
+    engine = ChainRule(whole)
+    for name in whole.layer_names:
+        for term in (engine.hessian, engine.gauss_newton, engine.curvature):
+            block = term(f"{name}/kernel")
+            block @ np.ones(block.shape[0])
+    arrays: dict[int, int] = {}
+    for node in engine.nodes:
+        for value in vars(node).values():
+            if isinstance(value, np.ndarray):
+                base = value if value.base is None else value.base
+                arrays[id(base)] = base.nbytes
+    for S in engine._kept.values():
+        arrays[id(S)] = S.nbytes
+    assert sum(arrays.values()) <= kept_bytes(whole, whole.examples)
+
+
+def test_a_spectrum_of_wide_layers_comes_without_their_diagonal() -> None:
+    engine = chain_rule_of(in_chunks(make_problem((3, 600, 2), "tanh", examples=4), 2))
+    subject = subject_of(engine, "dense1", "dense1/bias")
+    assert subject.diagonals() is None
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_large_problem_file_is_read_where_it_is_used(tmp_path: Path) -> None:
+    whole = make_problem((12, 4, 3), "tanh", examples=50)
+    arrays = {"inputs": whole.inputs, "targets": whole.targets}
+    np.savez(tmp_path / "problem.npz", **arrays)
+    inputs, targets = read_batch(str(tmp_path / "problem.npz"))
+    assert isinstance(inputs, FileRows)
+    assert np.array_equal(inputs[7:20], whole.batch[7:20])
+    assert np.array_equal(targets, whole.targets)
+
+
+def test_a_problem_in_chunks_is_saved_without_being_held(tmp_path: Path) -> None:
+    whole = make_problem((5, 4, 3), "tanh", examples=3000)
+    asked: list[int] = []
+
+    def convert(raw: Any) -> Any:
+        asked.append(len(raw))
+        return raw.copy()
+
+    assert isinstance(whole.inputs, np.ndarray)
+    rows = StoredInputs(whole.inputs, range(3000), convert, 5, whole.dtype)
+    save_problem(replace(whole, inputs=rows, chunk=100), str(tmp_path / "saved.npz"))
+    assert max(asked) <= 1024
+    inputs, targets = read_batch(str(tmp_path / "saved.npz"))
+    assert np.array_equal(inputs, whole.inputs)
+    assert np.array_equal(targets, whole.targets)
+    assert list(read_parameters(str(tmp_path / "saved.npz"))) == [
+        f"dense{k}/{tensor}" for k in (1, 2) for tensor in ("kernel", "bias")
+    ]
+
+
+def test_what_a_training_measures_must_be_held() -> None:
+    code, _, err = ended(
+        "train", "--memory", "5MB", "--set", "train.steps=1", "--set", "train.measure_examples=all"
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "train.measure_examples: all" in err
+    assert "data.memory" in err
+
+
+def test_an_array_without_labels_says_how_it_gets_some(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", IMAGES)
+    with pytest.raises(InputError, match=r"images\.npy: .* no labels; name its folder, .*x_train"):
+        load_dataset(str(tmp_path / "images.npy"), "train")
+
+
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize(
+    ("row", "shuffle", "wrong", "said"),
+    [
+        (30, "false", np.nan, "x_train[30, 2] is nan; every number must be finite"),
+        (30, "true", np.nan, "x_train[30, 2] is nan; every number must be finite"),
+        (49, "false", 1e300, "in float32"),
+        (49, "false", 256, "x_train[49, 2] is 256; integer pixels must be 0 to 255"),
+    ],
+)
+def test_a_wrong_number_is_named_where_it_stands_in_the_file(
+    row: int, shuffle: str, wrong: float, said: str, tmp_path: Path
+) -> None:
+    images = np.ones((50, 12), dtype=np.int16 if wrong == 256 else np.float64)
+    images[row, 2] = wrong
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=LABELS)
+    code, _, err = ended(
+        *("spectrum", "--layer", "dense3", "--set", f"data.source={tmp_path / 'set.npz'}"),
+        *("--set", "model.inputs=12", "-n", "all", "--memory", "500kB", "--dtype", "float32"),
+        *("--set", f"data.shuffle={shuffle}"),
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+    assert f"x_train[{row}, 2]" in err
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_label_in_a_late_chunk_is_looked_at_before_anything_is_computed(tmp_path: Path) -> None:
+    labels = LABELS.copy()
+    labels[-1] = 10
+    np.savez(tmp_path / "set.npz", x_train=IMAGES, y_train=labels)
+    code, _, err = ended(
+        *("spectrum", "--layer", "dense3", "--set", f"data.source={tmp_path / 'set.npz'}"),
+        *("--set", "model.inputs=12", "-n", "all", "--memory", "500kB"),
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "label 10 at index 49; 10 classes have the labels 0 to 9" in err
+
+
+def test_a_spectrum_over_chunks_shows_how_far_it_is() -> None:
+    problem = in_chunks(make_problem((80, 60, 3), "tanh", examples=4), 2)
+    shown: list[int] = []
+    options = SpectrumOptions(layers=("dense1",), probes=2, steps=6, exact_limit=100)
+    spectrum([problem], options, lambda _, done, __: shown.append(done))
+    assert shown == sorted(shown)
+    assert len(set(shown)) > 20
+    assert shown[-1] == 100
+
+
+def test_the_time_left_is_that_of_all_passes_over_the_examples() -> None:
+    problem = in_chunks(make_problem((6, 5, 4, 3), "tanh", examples=12), 2 * thread_count())
+    shown: list[tuple[str, int, int]] = []
+    verify([problem], CheckOptions(method="form"), progress=lambda *of: shown.append(of))
+    assert {(task, total) for task, _, total in shown} == {("tanh examples", 3 * 5 * 12)}
+    assert [done for _, done, _ in shown] == sorted(done for _, done, _ in shown)
+    assert shown[-1][1] == 3 * 5 * 12

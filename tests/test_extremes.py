@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,18 @@ def assert_right(problem: Problem, rtol: float, digits: int = 60, parameter: str
                 assert found == pytest.approx(right, rel=rtol, abs=tiny), names
 
 
+def in_float32(problem: Problem) -> Problem:
+    layers = tuple(
+        replace(
+            layer,
+            kernel=layer.kernel.astype(np.float32),
+            bias=None if layer.bias is None else layer.bias.astype(np.float32),
+        )
+        for layer in problem.layers
+    )
+    return replace(problem, layers=layers, inputs=problem.batch.astype(np.float32))
+
+
 def verified(problem: Problem, **options: object) -> Verification:
     return verify([problem], CheckOptions(**options))  # type: ignore[arg-type]
 
@@ -294,6 +307,7 @@ def test_far_logits_give_the_softmax_hessian_that_float64_can_hold(logit: float)
     # 1 − p needs as many digits as the logits are apart, and more.
     assert_right(problem, 1e-12, digits=300)
     assert verified(problem).passed
+    assert verified(in_float32(problem)).passed
 
 
 def test_equal_logits_give_the_uniform_softmax() -> None:

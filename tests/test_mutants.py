@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mutants import CHECKS, DOCUMENT, DTYPES, MUTATIONS, Mutation, Seen, applied, network
+from mutants import DOCUMENT, DTYPES, MUTATIONS, Seen, applied, network
 
 from hesscli.cli.main import main
 from hesscli.engines import chainrule
@@ -96,25 +96,28 @@ def test_gauss_newton_alone_passes_for_relu_and_fails_for_tanh_where_there_is_cu
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "exponential"])
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_every_mutant_is_caught_by_every_check_of_the_whole_matrix(
-    mutation: Mutation, activation: str, dtype: str
+    activation: str, dtype: str
 ) -> None:
     problem = network(activation, dtype)
-    assert Seen.of(problem) == Seen(form=False, probes=False, entries=False, verify=False)
-    with applied(mutation.apply):
-        seen = Seen.of(problem)
-    if activation in mutation.unchanged:
-        assert seen == Seen(form=False, probes=False, entries=False, verify=False)
-    else:
-        assert (seen.probes, seen.entries, seen.verify) == (True, True, True)
+    nothing = Seen(form=False, probes=False, entries=False, verify=False)
+    assert Seen.of(problem) == nothing
+    for mutation in MUTATIONS:
+        with applied(mutation.apply):
+            seen = Seen.of(problem)
+        if activation in mutation.unchanged:
+            assert seen == nothing, mutation.name
+        else:
+            assert (seen.probes, seen.entries, seen.verify) == (True, True, True), mutation.name
 
 
 def test_the_page_says_of_every_mutant_that_it_was_caught() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
     for mutation in MUTATIONS:
-        (line,) = [line for line in text.splitlines() if line.startswith(f"| {mutation.name} |")]
-        probes, entries = line.strip(" |").split(" | ")[-len(CHECKS) + 1 :]
-        for cell in (probes, entries):
+        small, default = (cells for cells in lines if cells[0] == mutation.name)
+        for cell in (*small[-3:], default[1]):
             caught, _, networks = cell.partition(" of ")
-            assert caught == networks, cell
+            # There is no network in which a kernel that is not square can be transposed.
+            assert caught == networks or cell == "–", cell
+        assert {cell.split()[0] for cell in default[2:]} == {"FAIL"}

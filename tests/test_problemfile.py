@@ -196,11 +196,11 @@ def test_a_failed_save_leaves_what_was_there(
     path = tmp_path / "p.npz"
     path.write_text("old")
 
-    def full(stream: Any, **_: Any) -> None:
+    def full(stream: Any, *_: Any, **__: Any) -> None:
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); "):
         save_problem(problem(), str(path))
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("p.npz", "old")]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from hesscli.cli.main import _run, cli
 from hesscli.cli.replay import Replayable
+from hesscli.problem.threads import cores
 from hesscli.report.document import Document, Table
 from hesscli.report.invocation import Invocation
 from hesscli.report.recorded import read_report
@@ -183,7 +184,7 @@ DATA = {
     "schema": "hesscli/verify/1",
     "status": "pass",
     "environment": {"hesscli": "0.1.0", "numpy": "2.4.0", "tensorflow": None, "threads": 2},
-    "problem": {"seed": 0},
+    "problem": {"seed": 0, "chunk": None},
     "results": [ROW, {**ROW, "layer": "dense2"}],
 }
 
@@ -260,6 +261,8 @@ OTHERS: Mapping[str, tuple[tuple[Any, ...], Any, str]] = {
     ),
     "machine": (("invocation", "machine"), "Linux x86_64, ENIAC", "another machine"),
     "no machine": (("invocation", "machine"), None, "another machine"),
+    "chunks": (("problem", "chunk"), 4096, "all examples at a time, was 4096"),
+    "chunks of nothing": (("problem", "chunk"), [], "all examples at a time, was a list"),
 }
 
 
@@ -559,10 +562,12 @@ for index, line in enumerate(open(sys.argv[1]).read().splitlines()):
     code = _run([*line.split(), "-o", f"{sys.argv[2]}{index}.json"])
     assert code == 0, (code, line)
 """
+# Sums of what threads find are in the order of the work, whichever thread was first.
+THREADS = min(2, cores())
 DETERMINED = (
-    "verify -n 4 -a tanh --check probes --probes 3 --threads 1",
+    f"verify -n 4 -a tanh --check probes --probes 3 --threads {THREADS}",
     "verify -c small.yaml -a gelu --dtype float32",
-    "compare -n 4 -a elu --check form",
+    "compare -n 100 -a elu --check form --memory 2MB",
     # Beyond what is decomposed whole: Lanczos and its quadrature from random vectors.
     "spectrum -n 140 -a tanh -l dense1 --probes 2 --steps 5 --top 2",
     "init -n 4 --seeds 1 --stddev 0.1 -a tanh -b layer",
@@ -572,7 +577,7 @@ DETERMINED = (
 
 
 def test_another_process_finds_the_same_bits(folder: Path) -> None:
-    """Whatever Python's hashes are, and with the one thread that the first of them was given."""
+    """Whatever Python's hashes are, with the threads that the first of them was given."""
     Path("program.py").write_text(PROGRAM)
     Path("first.txt").write_text("\n".join(DETERMINED))
     replays = (
@@ -588,5 +593,5 @@ def test_another_process_finds_the_same_bits(folder: Path) -> None:
         first = json.loads(Path(f"first{index}.json").read_text(encoding="utf-8"))
         second = json.loads(Path(f"second{index}.json").read_text(encoding="utf-8"))
         assert second.pop("replay")["rtol"] is None, line
-        assert second["environment"]["threads"] == 1
+        assert second["environment"]["threads"] == THREADS
         assert second == first

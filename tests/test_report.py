@@ -124,7 +124,7 @@ def test_verify_follows_the_published_schema() -> None:
         "status": "fail",
         "terms": "hessian",
         "witnesses": ["chain_rule", "autodiff"],
-        "environment": {**versions, "dtype": "float64", "threads": 2},
+        "environment": {**versions, "dtype": "float64", "threads": 2, "workers": 1},
         "problem": {
             **size,
             "layers": list(LAYERS),

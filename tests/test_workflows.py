@@ -22,6 +22,7 @@ from hesscli.cli.main import _run, cli
 
 ROOT = Path(__file__).parent.parent
 OURS = ROOT / ".github" / "workflows" / "ci.yml"
+WEEKLY = ROOT / ".github" / "workflows" / "soak.yml"
 THEIRS = ROOT / "docs" / "examples" / "github-workflow.yml"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -42,7 +43,7 @@ def commands(path: Path) -> Iterator[list[str]]:
             yield shlex.split(line.partition(" >> ")[0])
 
 
-@pytest.mark.parametrize("path", [OURS, THEIRS], ids=["ours", "theirs"])
+@pytest.mark.parametrize("path", [OURS, WEEKLY, THEIRS], ids=["ours", "weekly", "theirs"])
 def test_a_workflow_is_one_of_github(path: Path) -> None:
     document = workflow(path)
     # YAML 1.1 reads the key `on` as true.
@@ -79,14 +80,29 @@ def test_every_command_exists(path: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert "hesscli" in ran
 
 
-def test_ours_tests_the_oldest_and_the_newest_python_and_lints_and_installs_a_wheel() -> None:
+def test_ours_tests_the_oldest_and_the_newest_versions_and_lints_and_installs_a_wheel() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (low, beyond) = re.findall(r'requires-python = ">=3\.(\d+),<3\.(\d+)"', project)[0]
     jobs = workflow(OURS)["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == [f"3.{low}", f"3.{int(beyond) - 1}"]
+    (python,) = (
+        step["with"]["python-version"] for step in jobs["oldest"]["steps"] if "with" in step
+    )
+    assert python == f"3.{low}"
     run = list(commands(OURS))
+    assert ["make", "test-oldest", "PYTHON=python"] in run
     assert {line[1] for line in run if line[0] == "make"} >= {"lint", "test", "verify", "wheel"}
     assert any("dist/*.whl" in line for line in run)
+
+
+def test_new_networks_are_drawn_every_week() -> None:
+    (line,) = (step["run"] for step in steps(WEEKLY) if "run" in step)
+    found = re.fullmatch(
+        r"make soak PYTHON=python NETWORKS=(\d+) SEED=\$\(\(GITHUB_RUN_NUMBER \* (\d+)\)\)", line
+    )
+    assert found is not None
+    assert found[1] == found[2]
+    assert re.search(r"^soak:.*developing", MAKEFILE, re.MULTILINE)
 
 
 # Stands in for the command in a runner's shell: what it is given, and output of its own.

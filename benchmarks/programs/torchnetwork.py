@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.worker import Array, Job
+
+# Examples in a step of a loader: as many as one of our threads takes at a time.
+BATCH = 4096
+
+
+Loader = Iterable[tuple[torch.Tensor, ...]]
 
 
 class TorchProblem:
@@ -35,6 +43,12 @@ class TorchProblem:
         """The gradient of the loss in the block's weight, forward pass included."""
         loss = self.criterion(self.model(self.X), self.y)
         return torch.autograd.grad(loss, self.weight)[0]
+
+    def loaders(self) -> dict[str, Loader]:
+        """The examples, BATCH at a time: as PyTorch loads them, and without that work."""
+        loader = DataLoader(TensorDataset(self.X, self.y), batch_size=BATCH)
+        made = list(zip(self.X.split(BATCH), self.y.split(BATCH), strict=True))
+        return {"H·v, DataLoader": loader, "H·v, list of batches": made}
 
     def into(self, vectors: Array) -> torch.Tensor:
         """Vectors (P,) or (P, k) in hesscli's order as PyTorch's."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import matmul
+
 import numpy as np
 import torch
 from curvlinops import HessianLinearOperator
@@ -47,6 +50,16 @@ def eigenvalues(job: Job) -> None:
     job.measure("eigenvalues", call)
 
 
+def dataset(job: Job) -> None:
+    """H·v over the batches of a DataLoader, and over the same batches made once."""
+    problem = TorchProblem(job)
+    v = problem.into(job.given("vector"))
+    for what, data in problem.loaders().items():
+        H = HessianLinearOperator(problem.model, problem.criterion, [problem.weight], data)
+        job.agree("product", problem.back(H @ v))
+        job.measure(what, partial(matmul, H, v))
+
+
 def agree(job: Job) -> None:
     """H·v of every block that hesscli gave, untimed."""
     for key in job.expected:
@@ -78,6 +91,7 @@ if __name__ == "__main__":
             "product": product,
             "products": products,
             "eigenvalues": eigenvalues,
+            "dataset": dataset,
             "agree": agree,
             "agree-rows": agree_rows,
         },

@@ -5,7 +5,9 @@ What depends on how the engines work today stands in ``sweep`` alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse.linalg import eigsh
@@ -25,6 +27,8 @@ from hesscli.engines.block import HessianBlock
 from hesscli.engines.chainfirst import ChainFirst
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.lazy_tensorflow import load_tensorflow
+from hesscli.engines.summed import chain_rule_of
+from hesscli.problem.data import load_dataset
 from hesscli.problem.network import Activation, Layer, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
 from hesscli.studies.verification import verify
@@ -55,13 +59,8 @@ def write_problem(job: Job) -> None:
     """
     widths = [int(width) for width in job.options["widths"].split("-")]
     batch = int(job.options["batch"])
-    hidden, linear = Activation("tanh"), Activation("linear")
-    layers = tuple(
-        LayerConfig(f"dense{k}", units, hidden if k < len(widths) - 1 else linear)
-        for k, units in enumerate(widths[1:], start=1)
-    )
     config = Config(
-        model=ModelConfig(inputs=widths[0], bias=False, layers=layers),
+        model=_model(widths),
         data=DataConfig(batch_size=min(batch, EMBEDDED)),
         dtype="float32",
     )
@@ -71,6 +70,22 @@ def write_problem(job: Job) -> None:
     save_problem(
         Problem(problem.layers, inputs, targets, problem.loss, problem.seed), job.options["out"]
     )
+
+
+def write_images(job: Job) -> None:
+    """MNIST images and their labels as files, repeated where there are not enough.
+
+    Options: ``examples``, and ``out``, the folder.
+    """
+    sample = load_dataset("embedded", "train")
+    examples, folder = int(job.options["examples"]), Path(job.options["out"])
+    folder.mkdir()
+    for name, rows in (("x_train", sample.inputs), ("y_train", sample.targets)):
+        shape = (examples, *rows.shape[1:])
+        file = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", rows.dtype, shape)
+        for start in range(0, examples, len(rows)):
+            file[start : start + len(rows)] = rows[: examples - start]
+        file.flush()
 
 
 def write_expected(job: Job) -> None:
@@ -175,6 +190,29 @@ def eigenvalues(job: Job) -> None:
     job.measure("eigenvalues", lambda: _eigenvalues(H, v))
 
 
+def dataset(job: Job) -> None:
+    """H·v over images in files, as ``--batch-size all`` and ``--memory`` have it.
+
+    The images are those of the problem, so often that the mean is the same. Options: ``images``,
+    the folder, and ``memory``, empty for the default.
+    """
+    parameters = read_parameters(job.problem_path)
+    widths = [next(iter(parameters.values())).shape[0], *(W.shape[1] for W in parameters.values())]
+    config = Config(
+        model=replace(_model(widths), weights=job.problem_path),
+        data=DataConfig(
+            source=job.options["images"], batch_size="all", memory=job.options["memory"] or None
+        ),
+        dtype="float32",
+    )
+    problem = build_problem(config)
+    v = job.given("vector")
+    H = chain_rule_of(problem).hessian(job.block)
+    job.agree("product", H @ v)
+    job.numbers["chunk"] = problem.examples if problem.chunk is None else problem.chunk
+    job.measure("H·v", lambda: H @ v)
+
+
 def whole_sweep(job: Job) -> None:
     """The S of all layers, set up anew by every call."""
     problem = _problem(job)
@@ -187,6 +225,15 @@ def dense(job: Job) -> None:
     job.agree("rows", H.to_dense()[job.given("row_numbers")])
     job.measure("to_dense", H.to_dense)
     job.measure("write", lambda: np.full(H.shape, 1, dtype=H.dtype))
+
+
+def _model(widths: Sequence[int]) -> ModelConfig:
+    hidden, linear = Activation("tanh"), Activation("linear")
+    layers = tuple(
+        LayerConfig(f"dense{k}", units, hidden if k < len(widths) - 1 else linear)
+        for k, units in enumerate(widths[1:], start=1)
+    )
+    return ModelConfig(inputs=widths[0], bias=False, layers=layers)
 
 
 def _problem(job: Job) -> Problem:
@@ -234,11 +281,13 @@ if __name__ == "__main__":
     run(
         {
             "problem": write_problem,
+            "images": write_images,
             "expected": write_expected,
             "entries": entries,
             "product": product,
             "products": products,
             "eigenvalues": eigenvalues,
+            "dataset": dataset,
             "sweep": whole_sweep,
             "dense": dense,
         },

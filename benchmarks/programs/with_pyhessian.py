@@ -6,6 +6,7 @@ PyHessian takes every parameter that requires a gradient, so the other kernels' 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,6 +34,16 @@ def product(job: Job) -> None:
     job.measure("product", call)
 
 
+def dataset(job: Job) -> None:
+    """H·v over the batches of a DataLoader, and over the same batches made once."""
+    problem = _problem(job)
+    v = problem.into(job.given("vector")).reshape(problem.weight.shape)
+    for what, data in problem.loaders().items():
+        H = hessian(problem.model, problem.criterion, dataloader=data, cuda=False)
+        job.agree("product", problem.back(H.dataloader_hv_product([v])[1][0].reshape(-1)))
+        job.measure(what, partial(H.dataloader_hv_product, [v]))
+
+
 def eigenvalues(job: Job) -> None:
     """The five eigenvalues of largest size by power iteration with deflation."""
     _, H = _set_up(job)
@@ -47,13 +58,21 @@ def eigenvalues(job: Job) -> None:
     job.measure("eigenvalues", call)
 
 
-def _set_up(job: Job) -> tuple[TorchProblem, hessian]:
+def _problem(job: Job) -> TorchProblem:
     problem = TorchProblem(job)
     for weight in problem.weights:
         weight.requires_grad_(weight is problem.weight)
+    return problem
+
+
+def _set_up(job: Job) -> tuple[TorchProblem, hessian]:
+    problem = _problem(job)
     data = (problem.X, problem.y)
     return problem, hessian(problem.model, problem.criterion, data=data, cuda=False)
 
 
 if __name__ == "__main__":
-    run({"product": product, "eigenvalues": eigenvalues}, ("PyHessian", "torch", "numpy"))
+    run(
+        {"product": product, "dataset": dataset, "eigenvalues": eigenvalues},
+        ("PyHessian", "torch", "numpy"),
+    )

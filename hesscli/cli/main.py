@@ -1,4 +1,4 @@
-"""The ``hesscli`` command: its subcommands, and the one place where errors become exit codes."""
+"""The ``hesscli`` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from hesscli.cli.doctor import doctor
 from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
+from hesscli.cli.launch import launch
+from hesscli.cli.outcome import FAILED_INPUT, exit_code_of
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
 from hesscli.cli.verify import verify
-from hesscli.problem.errors import HesscliError
 from hesscli.report.bars import PLAIN
 from hesscli.version import __version__
 
-_FAILED_INPUT = 2
-_INTERRUPTED = 130
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -37,7 +36,6 @@ Try:
   hesscli doctor                       is everything here that is needed?
 
 hesscli --help lists all commands, hesscli COMMAND --help explains one."""
-_SEE_HELP = "; hesscli --help lists what there is"
 
 
 @click.group(
@@ -67,7 +65,19 @@ def cli() -> None:
     """
 
 
-for command in (verify, compare, sweep, entry, spectrum, init, train, export, config, doctor):
+for command in (
+    verify,
+    compare,
+    sweep,
+    entry,
+    spectrum,
+    init,
+    train,
+    export,
+    launch,
+    config,
+    doctor,
+):
     cli.add_command(command)
 
 
@@ -81,28 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    try:
-        code = cli.main(arguments, prog_name="hesscli", standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError:
-        # Wrong usage all the same: a script whose command came out empty must not pass.
-        click.echo(_WELCOME, err=True)
-        return _FAILED_INPUT
-    except (click.exceptions.NoSuchCommand, click.exceptions.NoSuchOption) as error:
-        # Click lists all that are near, by the alphabet; the nearest comes first here.
-        near = f"; did you mean {error.possibilities[0]!r}?" if error.possibilities else ""
-        return _refuse(f"{error.message.rstrip('.')}{near or _SEE_HELP}")
-    except click.ClickException as error:
-        return _refuse(error.format_message())
-    except HesscliError as error:
-        return _refuse(str(error))
-    except MemoryError:
-        return _refuse("out of memory; use a smaller batch, fewer units or dtype float32")
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("hesscli: interrupted", err=True)
-        return _INTERRUPTED
+    def command_line() -> object:
+        try:
+            return cli.main(arguments, prog_name="hesscli", standalone_mode=False)
+        except click.exceptions.NoArgsIsHelpError:
+            # Wrong usage all the same: a script whose command came out empty must not pass.
+            click.echo(_WELCOME, err=True)
+            return FAILED_INPUT
 
-
-def _refuse(message: str) -> int:
-    click.echo(f"hesscli: {' '.join(message.split())}", err=True)
-    return _FAILED_INPUT
+    return exit_code_of(command_line)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hesscli.config.load import Override
     from hesscli.config.schema import Config
     from hesscli.problem.network import Problem
+    from hesscli.problem.workers import Workers
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
 
@@ -88,6 +89,7 @@ class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
     ``activations`` are those asked for, each once; none where the configuration's own stand.
+    ``workers`` have a share of the examples each, where there are several.
     """
 
     config_path: str | None
@@ -99,6 +101,7 @@ class ProblemOptions:
     dtype: str | None
     assignments: tuple[str, ...]
     replayed: Report | None = None
+    workers: Workers | None = None
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
@@ -113,9 +116,10 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.network import Activation
+        from hesscli.problem.workers import ALONE
 
         with self.naming_the_file():
-            problem = build_problem(config)
+            problem = build_problem(config, workers=self.workers or ALONE)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 

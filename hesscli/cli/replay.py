@@ -15,13 +15,14 @@ from hesscli.problem.errors import InputError
 if TYPE_CHECKING:
     from hesscli.cli.options import OutputOptions
     from hesscli.config.schema import Config
+    from hesscli.engines.workers.team import Team
     from hesscli.report.document import Document
     from hesscli.report.invocation import Invocation
     from hesscli.report.recorded import Report
 
 _REPORT, _PLUGINS = "hesscli.replay", "hesscli.plugins"
 # What may stand beside --replay: none of it decides what is computed, or it is said that it does.
-_BESIDE = ("replay", "plugin", "format_name", "path", "plot", "threads")
+_BESIDE = ("replay", "plugin", "format_name", "path", "plot", "threads", "strategy")
 _PLUGIN = "plugin"
 
 
@@ -76,6 +77,7 @@ class Replayable(click.Command):
         if report is not None:
             self._require_nothing_beside(ctx)
             _require_plugins(ctx, report)
+            _require_strategy(ctx, report)
             from hesscli.report.recorded import require_unchanged
 
             require_unchanged(report, keys_given_anew=(_PLUGIN,))
@@ -129,12 +131,21 @@ class Replayable(click.Command):
 
 @dataclass(frozen=True)
 class Run:
-    """A command line as it is recorded; ``report`` is what it replays, if it does."""
+    """A command line as it is recorded; ``report`` is what it replays, if it does.
+
+    ``team`` are the workers that run it, where there are several.
+    """
 
     command: str
     options: Mapping[str, Any]
     plugins: tuple[str, ...]
     report: Report | None
+    team: Team | None = None
+
+    @property
+    def reports(self) -> bool:
+        """Whether this process shows and writes what is found: of several the first one."""
+        return self.team is None or self.team.first
 
     def record(
         self,
@@ -171,7 +182,10 @@ class Run:
             versions=versions(),
             machine=this_machine(),
         )
-        return Record(invocation, self.report, config)
+        if self.team is not None:
+            self.team.agree({**_facts(invocation), **_rounding(invocation)})
+            self.team.start()
+        return Record(invocation, self.report, config, self.team)
 
 
 @dataclass(frozen=True)
@@ -181,11 +195,19 @@ class Record:
     invocation: Invocation
     report: Report | None
     config: Config
+    team: Team | None
 
     def write(
         self, document: Document, passed: bool, output: OutputOptions, plot: str | None = None
     ) -> int:
-        """Writes the result where the options say; the exit code."""
+        """Writes the result where the options say; the exit code.
+
+        Of several workers only the first one writes.
+        """
+        if self.team is not None:
+            if not self.team.first:
+                return 0
+            self.team.settle()
         from hesscli.report.invocation import with_invocation
         from hesscli.report.output import write_document
         from hesscli.report.plots import write_plot
@@ -224,6 +246,47 @@ def _require_plugins(context: click.Context, report: Report) -> None:
         f"{report.path}: the plugins are not the files that the report was made with (their "
         f"SHA-256 is another); give them again as they were, with {again}"
     )
+
+
+def _require_strategy(context: click.Context, report: Report) -> None:
+    """Other workers, or none, add up in another order, and estimate from other random vectors."""
+    if report.workers > 1 and context.params.get("strategy") is None:
+        raise click.UsageError(
+            f"{report.path} was made by {report.workers} workers; replay it by as many, with "
+            "--strategy multi-worker"
+        )
+
+
+def _facts(invocation: Invocation) -> dict[str, Any]:
+    """What the workers must have in common, as messages name it."""
+    facts = {**_leaves(invocation.options), **_leaves(invocation.configuration)}
+    for file in invocation.files:
+        facts[f"{file.key} {file.path} with SHA-256"] = file.sha256
+    return facts
+
+
+def _rounding(invocation: Invocation) -> dict[str, Any]:
+    """What Lanczos may take one step more for than on another worker: each runs its own."""
+    from hesscli.problem.threads import thread_count
+
+    if invocation.command != "spectrum":
+        return {}
+    blas = invocation.versions["blas"]
+    return {"threads": thread_count(), "BLAS": blas, "the machine": invocation.machine}
+
+
+def _leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """The plain values inside mappings and lists, by their path."""
+    if isinstance(value, Mapping):
+        parts = [(str(name), part) for name, part in value.items()]
+    elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
+        parts = [(str(place), part) for place, part in enumerate(value)]
+    else:
+        return {key: str(value)}
+    leaves: dict[str, Any] = {}
+    for name, part in parts:
+        leaves.update(_leaves(part, f"{key}.{name}" if key else name))
+    return leaves
 
 
 def _use_as_many_threads(report: Report) -> None:

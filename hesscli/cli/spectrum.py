@@ -13,6 +13,7 @@ from hesscli.cli.options import (
 )
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.strategy import strategy_option
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
 
@@ -78,6 +79,7 @@ from hesscli.problem.files import check_writable
 )
 @plot_option
 @output_options
+@strategy_option
 def spectrum(
     problem: ProblemOptions,
     block: str,
@@ -125,7 +127,7 @@ def spectrum(
     )
     with progress_bar() as progress:
         result = study.spectrum(problems, options, progress)
-    if vectors_path is not None:
+    if vectors_path is not None and run.reports:
         from hesscli.report.eigenvectors import write_eigenvectors
 
         write_eigenvectors(result, vectors_path)

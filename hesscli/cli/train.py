@@ -18,6 +18,7 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.strategy import strategy_option
 from hesscli.cli.training_display import training_display
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
@@ -65,6 +66,7 @@ _INTERRUPTED = 130
 )
 @output_options
 @plot_option
+@strategy_option
 def train(
     problem: ProblemOptions,
     checkpoint: str | None,
@@ -96,6 +98,7 @@ def train(
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.training import build_training_data
     from hesscli.problem.network import Activation
+    from hesscli.problem.workers import ALONE
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
 
@@ -108,10 +111,16 @@ def train(
     record = run.record(config, held_out=True, more_files=more_files)
     with stop_requested() as stopped, training_display(config.train.steps) as watch:
         result = study.train(
-            data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
+            data,
+            config.train,
+            checkpoint=checkpoint if run.reports else None,
+            resume=resume,
+            watch=watch,
+            stopped=stopped,
+            workers=run.team or ALONE,
         )
     code = record.write(document_of(result), True, output, plot)
-    if not result.completed:
+    if not result.completed and run.reports:
         click.echo(f"hesscli: interrupted after step {result.steps}", err=True)
         return _INTERRUPTED
     return code

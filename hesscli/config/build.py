@@ -17,6 +17,8 @@ from hesscli.problem.keras_model import SIGMOID, SOFTMAX, KerasNetwork, read_num
 from hesscli.problem.memory import (
     available_memory,
     chunk_size,
+    example_bytes,
+    examples_memory,
     parse_size,
     readable_size,
 )
@@ -25,6 +27,7 @@ from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets
+from hesscli.problem.workers import ALONE, Workers, share_of
 
 
 def with_hidden_activation(config: Config, activation: Activation) -> Config:
@@ -34,10 +37,13 @@ def with_hidden_activation(config: Config, activation: Activation) -> Config:
     return replace(config, model=replace(config.model, layers=(*hidden, layers[-1])))
 
 
-def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
+def build_problem(
+    config: Config, examples: Dataset | None = None, workers: Workers = ALONE
+) -> Problem:
     """The network, parameters and batch of ``config``; raises InputError where they do not fit.
 
-    ``examples``, where given, stand in place of those that ``config.data`` names.
+    ``examples``, where given, stand in place of those that ``config.data`` names. Of several
+    ``workers`` each gets its share of the batch.
     """
     dtype = np.dtype(config.dtype)
     data = config.data
@@ -47,7 +53,13 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
         raise InputError(str(error)) from None
     dataset = _dataset(data) if examples is None else examples
     size = None if data.batch_size == "all" else data.batch_size
-    order = select_order(dataset, size, data.offset, data.shuffle, config.seed)
+    whole = select_order(dataset, size, data.offset, data.shuffle, config.seed)
+    if len(whole) < workers.count:
+        raise InputError(
+            f"data.batch_size: {len(whole)} examples for {workers.count} workers; each needs one "
+            "at least"
+        )
+    order = whole[share_of(len(whole), workers)]
     keras = None if config.model.keras is None else network_of(config.model.keras)
     width = int(dataset.inputs.shape[1])
     if width != config.model.inputs:
@@ -58,7 +70,7 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
     read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
     convert = partial(read, dtype=dtype)
     stored = StoredInputs(dataset.inputs, order, convert, width, dtype)
-    chunk = _chunk(config, len(order), dtype)
+    chunk, spare = _chunk(config, len(order), dtype, workers.here)
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
@@ -76,7 +88,10 @@ def build_problem(config: Config, examples: Dataset | None = None) -> Problem:
         seed=config.seed,
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
+        part_of=None if workers.count == 1 else len(whole),
         chunk=chunk,
+        spare=spare,
+        workers=workers,
     )
 
 
@@ -99,12 +114,18 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     return replace(problem, layers=layers, seed=seed)
 
 
-def _chunk(config: Config, examples: int, dtype: np.dtype[np.floating]) -> int | None:
-    """How many examples to hold at a time; None is all of them."""
+def _chunk(
+    config: Config, examples: int, dtype: np.dtype[np.floating], processes: int
+) -> tuple[int | None, int]:
+    """How many examples to hold at a time, None being all of them, and the bytes left beside."""
     memory = config.data.memory
     limit = parse_size(memory) if isinstance(memory, str) else memory
+    limit = examples_memory() // processes if limit is None else limit
     widths = (config.model.inputs, *(layer.units for layer in config.model.layers))
-    return chunk_size(examples, widths, dtype.itemsize, limit)
+    chunk = chunk_size(examples, widths, dtype.itemsize, limit)
+    if chunk is None:
+        return None, 0
+    return chunk, max(0, limit - chunk * example_bytes(widths, dtype.itemsize))
 
 
 def _dataset(data: DataConfig) -> Dataset:

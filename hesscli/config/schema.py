@@ -84,7 +84,7 @@ class DataConfig:
 
     source: Annotated[
         str,
-        "embedded, keras, or the path of an `.npz` file or an IDX folder",
+        "embedded, keras, or the path of an `.npz` file or of a folder with IDX or `.npy` files",
         "where the examples are from",
     ] = "embedded"
     split: Annotated[str, "train or test", "which half of the source"] = "train"

@@ -45,9 +45,12 @@ class Backpropagation:
         self._sigmas = [derivatives(layer.activation) for layer in problem.layers]
         self._loss = loss_derivatives(problem.loss)
 
-    def descent(self, parameters: Array, inputs: Array, targets: Targets) -> Descent:
+    def descent(
+        self, parameters: Array, inputs: Array, targets: Targets, of: int | None = None
+    ) -> Descent:
         """Loss and gradient on the batch ``inputs`` (N, d), ``targets``.
 
+        ``of`` is how many examples the loss is the mean or sum of, where these are some of them.
         Numbers beyond the range of the type are left as they come, infinite or NaN.
         """
         tensors = list(self._tensors(parameters))
@@ -57,7 +60,7 @@ class Backpropagation:
                 z = a @ W if b is None else a @ W + b
                 sweep.append((a, z))
                 a = sigma.value(z)
-            c = parameters.dtype.type(self._problem.loss.scale(len(inputs)))
+            c = parameters.dtype.type(self._problem.loss.scale(len(inputs) if of is None else of))
             f = a
             loss = float(c * self._loss.value(f, targets).sum())
             g = c * self._loss.gradient(f, targets)

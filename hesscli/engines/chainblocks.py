@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hesscli.engines.block import HessianBlock
 from hesscli.engines.layout import Layout
+from hesscli.engines.multiplied import Multiplied
 from hesscli.engines.pieces import pieces
 from hesscli.engines.roperator import Direction, ROperator, Term
 from hesscli.problem.network import Array
@@ -24,6 +25,8 @@ _SYMMETRIC = 8
 # Up to here products with S take less time than the passes through the layers above.
 _FEW_UNITS = 32
 _CACHED_BYTES = 2**22
+# An input that is 0 in at least this share of the examples has rows that are summed without them.
+_SPARSE = 0.4
 
 
 class _ParameterBlock(HessianBlock):
@@ -43,16 +46,22 @@ class _ParameterBlock(HessianBlock):
         self._r_operator = r_operator
         self._term = term
         self._indices = indices
-        super().__init__(parameter, layout, r_operator.nodes[0].z.dtype)
+        super().__init__(parameter, layout, r_operator.nodes[indices[0]].slope.dtype)
 
     def _matmat(self, V: Array) -> Array:
+        columns = list(pieces(0, V.shape[1], self.shape[0] * self.dtype.itemsize))
+        # What takes a piece whole is the result itself: at large widths it is large.
+        if len(columns) == 1:
+            return self._columns(V)
         product = np.empty(V.shape, dtype=self.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for low, high in pieces(0, V.shape[1], self.shape[0] * self.dtype.itemsize):
-                directions = self._directions(V[:, low:high])
-                results = self._r_operator.products(directions, self._term)
-                np.concatenate([_flat(result) for result in results], out=product[:, low:high])
+        for low, high in columns:
+            product[:, low:high] = self._columns(V[:, low:high])
         return product
+
+    def _columns(self, V: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            results = self._r_operator.products(self._directions(V), self._term)
+            return _joined([_flat(result) for result in results])
 
     def quadratic_form(self, v: Array) -> float:
         flat = np.asarray(v, dtype=self.dtype).reshape(-1, 1)
@@ -100,27 +109,38 @@ class LayerBlock(_ParameterBlock):
 
     def _matmat(self, V: Array) -> Array:
         # For a single vector S has to be in the cache, or the R-operator takes less time.
-        size = len(self.a) * self.units**2 * self.dtype.itemsize
-        if self.units > _FEW_UNITS or (V.shape[1] == 1 and size > _CACHED_BYTES):
+        a, units = self.multiplied, self.units
+        size = len(a.a) * units**2 * self.dtype.itemsize
+        if units > _FEW_UNITS or (V.shape[1] == 1 and size > _CACHED_BYTES):
             return super()._matmat(V)
-        # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n,  without the inputs that are 0
-        product = np.zeros(V.shape, dtype=self.dtype)
-        seen, a = self._seen
-        for low, high in pieces(0, V.shape[1], size // self.units):
+        # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n
+        columns = list(pieces(0, V.shape[1], size // units))
+        product = np.empty(V.shape, dtype=self.dtype) if len(columns) > 1 else None
+        for low, high in columns:
             k = high - low
-            by_input = V[:, low:high].reshape(self.inputs, self.units * k)[seen]
+            by_input = V[:, low:high].reshape(self.inputs, units * k)
             with np.errstate(over="ignore", invalid="ignore"):
-                SU = self.S @ (a @ by_input).reshape(len(a), self.units, k)
-                read_off = a.T @ SU.reshape(len(a), self.units * k)
-            target = product.reshape(self.inputs, self.units, -1)
-            target[seen, :, low:high] = read_off.reshape(len(seen), self.units, k)
+                SU = self.S @ a.times(by_input, slice(None)).reshape(-1, units, k)
+                part = a.transposed_times(SU.reshape(-1, units * k), slice(None)).reshape(-1, k)
+            if product is None:
+                return part
+            product[:, low:high] = part
+        assert product is not None  # there is one column at least
         return product
 
     @cached_property
-    def a(self) -> Array:
-        a = self._r_operator.nodes[self._indices[0]].a
-        ones = np.ones((len(a), 1), dtype=a.dtype)
+    def multiplied(self) -> Multiplied:
+        """``a`` in products."""
         (segment,) = self.layout.segments
+        if len(segment.tensors) > 1 or segment.tensors[0].is_vector:
+            return Multiplied(self.a)
+        return self._r_operator.nodes[self._indices[0]].multiplied
+
+    @cached_property
+    def a(self) -> Array:
+        a = self._r_operator.nodes[self._indices[0]].multiplied.a
+        (segment,) = self.layout.segments
+        ones = np.ones((len(a), 1), dtype=a.dtype)
         factors = [ones if tensor.is_vector else a for tensor in segment.tensors]
         return factors[0] if len(factors) == 1 else np.concatenate(factors, axis=1)
 
@@ -154,16 +174,23 @@ class LayerBlock(_ParameterBlock):
 
         The inputs j that are not, the inputs i of the rows that are not, and the entries
         (j, i, m) at the pairs (h,l), or at those of ``_pairs``:  aᵀ · (a[:, i] ⊗ S), as one
-        matrix product.
+        matrix product, or as one for each i over the examples that i is not 0 in.
         """
         seen, a = self._seen
         low, high = np.searchsorted(seen, (first, last))
         _, S = self._pairs
+        here = a[:, low:high]
         # Overflow is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
-            weighted = a[:, low:high, None] * S[:, None]
-            product = a.T @ weighted.reshape(len(a), (high - low) * S.shape[1])
-        return seen, seen[low:high], product.reshape(len(seen), high - low, S.shape[1])
+            if np.count_nonzero(here) > (1 - _SPARSE) * here.size:
+                weighted = here[:, :, None] * S[:, None]
+                product = a.T @ weighted.reshape(len(a), (high - low) * S.shape[1])
+                return seen, seen[low:high], product.reshape(len(seen), high - low, S.shape[1])
+            by_input = np.empty((high - low, len(seen), S.shape[1]), dtype=self.dtype)
+            for row, a_i in zip(by_input, here.T, strict=True):
+                n = np.flatnonzero(a_i)
+                np.matmul(a[n].T, a_i[n, None] * S[n], out=row)
+        return seen, seen[low:high], by_input.swapaxes(0, 1)
 
     def rows(self, start: int, stop: int) -> Array:
         (panel,) = self.panels(start, stop)
@@ -189,8 +216,8 @@ class LayerBlock(_ParameterBlock):
     @cached_property
     def _seen(self) -> tuple[NDArray[np.intp], Array]:
         """The inputs that are not 0 in the whole batch, and ``a`` in these columns."""
-        seen = np.flatnonzero(self.a.any(axis=0))
-        return seen, self.a if seen.size == self.inputs else np.ascontiguousarray(self.a[:, seen])
+        seen, a = self.multiplied.lit, self.multiplied.a
+        return seen, a if seen.size == self.inputs else np.ascontiguousarray(a[:, seen])
 
 
 class InputBlock(HessianBlock):
@@ -238,10 +265,10 @@ class InputsBlock(HessianBlock):
     def __init__(self, parameter: str, layout: Layout, r_operator: ROperator, term: Term) -> None:
         self._r_operator = r_operator
         self._term = term
-        super().__init__(parameter, layout, r_operator.nodes[0].z.dtype)
+        super().__init__(parameter, layout, r_operator.nodes[0].slope.dtype)
 
     def _matmat(self, V: Array) -> Array:
-        examples, inputs = self._r_operator.nodes[0].a.shape
+        examples, inputs = self._r_operator.nodes[0].multiplied.a.shape
         by_example = V.reshape(examples, inputs, -1).swapaxes(1, 2)
         with np.errstate(over="ignore", invalid="ignore"):
             products = self._r_operator.input_products(
@@ -341,4 +368,8 @@ def _flat(direction: Direction) -> Array:
         for part in (direction.kernel, None if direction.bias is None else direction.bias[None])
         if part is not None
     ]
+    return _joined(parts)
+
+
+def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

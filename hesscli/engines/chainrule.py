@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -32,7 +32,16 @@ from hesscli.engines.chainblocks import CrossTerm, InputBlock, InputsBlock, Laye
 from hesscli.engines.layout import INPUT, NETWORK, Layout, input_example, layer_of, layout_of
 from hesscli.engines.pieces import pieces
 from hesscli.engines.quantities import Quantity
-from hesscli.engines.roperator import CURVATURE, GAUSS_NEWTON, HESSIAN, Node, ROperator, Term
+from hesscli.engines.roperator import (
+    CURVATURE,
+    GAUSS_NEWTON,
+    HESSIAN,
+    LeanNode,
+    Node,
+    ROperator,
+    Term,
+    by_rows,
+)
 from hesscli.problem.activations import derivatives
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.losses import loss_derivatives
@@ -64,6 +73,11 @@ class ChainRule:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self._kept: dict[tuple[Term, int], Array] = {}
+        # σ′ and σ″ ⊙ g_a from the last layer down to the lowest that was asked for, the input of
+        # that one, and the network's output f.
+        self._swept: dict[int, tuple[Array, Array]] = {}
+        self._lowest_input: Array | None = None
+        self._f: Array | None = None
 
     def hessian(self, parameter: str) -> HessianBlock:
         return self._block(parameter, HESSIAN)
@@ -99,6 +113,7 @@ class ChainRule:
         them and not with the batch.
         """
         problem = self.problem
+        self._slope_and_bend(down_to)
         # Overflow is reported by name below, not by NumPy's warnings.
         with np.errstate(over="ignore", invalid="ignore"):
             S = self._second_at_output(chosen, term)
@@ -148,32 +163,81 @@ class ChainRule:
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The first-order quantities, a Node for each layer; NumericalError on overflow."""
-        problem = self.problem
+        layers = range(len(self.problem.layers))
+        slopes = [self._slope_and_bend(index) for index in layers]
         with np.errstate(over="ignore", invalid="ignore"):
-            inputs, pre_activations, f = self._forward()
-            g = self._scale * loss_derivatives(problem.loss).gradient(f, problem.targets)
-            nodes: list[Node] = []
-            for layer, a, z in reversed(
-                list(zip(problem.layers, inputs, pre_activations, strict=True))
-            ):
-                sigma = derivatives(layer.activation)
-                slope, g_a = sigma.first(z), g
-                bend, g = sigma.second(z) * g_a, slope * g_a
-                _require_finite(layer.name, "backward sweep", (slope, bend, g))
-                nodes.append(Node(a=a, z=z, slope=slope, bend=bend, g_a=g_a, g_z=g))
-                g = g @ layer.kernel.T
-        return tuple(reversed(nodes))
+            forward = list(self._forward())
+            backward = list(self._backward([z for _, z in forward]))
+        return tuple(
+            Node(a, z, *of_layer, g_a, g_z)
+            for (a, z), of_layer, (_, _, g_a, g_z) in zip(
+                forward, slopes, reversed(backward), strict=True
+            )
+        )
 
     @cached_property
     def r_operator(self) -> ROperator:
         """Products with every block, without S."""
         f, problem = self._output, self.problem
         product = loss_derivatives(problem.loss).hessian_product(f, problem.targets)
-        return ROperator(problem.layers, self.nodes, product, self._scale)
+        nodes = [
+            LeanNode(
+                partial(self._slope_and_bend, index),
+                partial(self._input, index),
+                partial(self._gradient, index),
+            )
+            for index in range(len(problem.layers))
+        ]
+        return ROperator(problem.layers, nodes, product, self._scale)
+
+    def _slope_and_bend(self, index: int) -> tuple[Array, Array]:
+        """σ′ and σ″ ⊙ g_a (N, units) at a layer's pre-activation; NumericalError on overflow.
+
+        They are computed down to the layer that is asked for, and nothing else is held: at large
+        widths a network's first-order quantities take more memory than its weights.
+        """
+        if index not in self._swept:
+            pre_activations: list[Array] = []
+            with np.errstate(over="ignore", invalid="ignore"):
+                for k, (a, z) in enumerate(self._forward()):
+                    if k == index:
+                        self._lowest_input = a
+                    if k >= index:
+                        pre_activations.append(z)
+                del a, z
+                self._f = self._output_at(pre_activations[-1])
+                down = range(len(self.problem.layers) - 1, index - 1, -1)
+                for k, (slope, bend, _, _) in zip(
+                    down, self._backward(pre_activations), strict=False
+                ):
+                    self._swept.setdefault(k, (slope, bend))
+        return self._swept[index]
+
+    @property
+    def _output(self) -> Array:
+        """The network's output f (N, c)."""
+        if self._f is None:
+            self._slope_and_bend(len(self.problem.layers) - 1)
+        assert self._f is not None
+        return self._f
+
+    def _input(self, index: int) -> Array:
+        """The input a (N, inputs) of layer ``index``."""
+        if "nodes" in self.__dict__:
+            return self.nodes[index].a
+        if self._lowest_input is not None and index == min(self._swept):
+            return self._lowest_input
+        with np.errstate(over="ignore", invalid="ignore"):
+            return next(a for k, (a, _) in enumerate(self._forward()) if k == index)
+
+    def _gradient(self, index: int) -> Array:
+        return self.nodes[index].g_z
 
     def _block(self, parameter: str, term: Term) -> HessianBlock:
         layout = layout_of(self.problem, parameter)
         example = input_example(parameter)
+        if parameter in (NETWORK, INPUT) or example is not None:
+            self._slope_and_bend(0)
         if example is not None or parameter == INPUT:
             return self._input_block(parameter, layout, example, term)
         if parameter == NETWORK:
@@ -198,6 +262,7 @@ class ChainRule:
     def _layer_block(self, parameter: str, term: Term) -> LayerBlock:
         layout = layout_of(self.problem, parameter)
         index = self.problem.layer_index(layer_of(parameter))
+        self._slope_and_bend(index)
         return LayerBlock(
             parameter,
             layout,
@@ -231,12 +296,12 @@ class ChainRule:
 
     def _through_activation(self, index: int, S: Array, chosen: slice, term: Term) -> Array:
         """diag(σ′) S diag(σ′) + diag(σ″ ⊙ g_a), the second where the term has it."""
-        node = self.nodes[index]
-        slope = node.slope[chosen]
+        slopes, bend = self._slope_and_bend(index)
+        slope = slopes[chosen]
         S = slope[:, :, None] * S * slope[:, None, :]
         if term.bent:
             diagonal = np.arange(S.shape[1])
-            S[:, diagonal, diagonal] += node.bend[chosen]
+            S[:, diagonal, diagonal] += bend[chosen]
         return S
 
     def _chunks(self, down_to: int) -> Iterator[tuple[int, int]]:
@@ -249,24 +314,40 @@ class ChainRule:
         scale: np.floating = self.problem.dtype.type(self.problem.scale)
         return scale
 
-    @property
-    def _output(self) -> Array:
-        """The network's output f (N, c)."""
-        return derivatives(self.problem.layers[-1].activation).value(self.nodes[-1].z)
+    def _output_at(self, z: Array) -> Array:
+        return derivatives(self.problem.layers[-1].activation).value(z)
 
-    def _forward(self) -> tuple[list[Array], list[Array], Array]:
+    def _forward(self) -> Iterator[tuple[Array, Array]]:
+        """The input a (N, inputs) and the pre-activation z (N, units) of each layer."""
         a = self.problem.batch
-        inputs: list[Array] = []
-        pre_activations: list[Array] = []
         for layer in self.problem.layers:
-            inputs.append(a)
             z = a @ layer.kernel
             if layer.bias is not None:
-                z = z + layer.bias
-            pre_activations.append(z)
-            a = derivatives(layer.activation).value(z)
+                z += layer.bias
+            yield a, z
+            a = by_rows(derivatives(layer.activation).value, z)
             _require_finite(layer.name, f"forward pass ({layer.activation})", (z, a))
-        return inputs, pre_activations, a
+
+    def _backward(
+        self, pre_activations: list[Array]
+    ) -> Iterator[tuple[Array, Array, Array, Array]]:
+        """(σ′, σ″ ⊙ g_a, g_a, g_z) of each layer, from the last to the first.
+
+        ``pre_activations`` are taken off the list as they are used up.
+        """
+        problem = self.problem
+        f = self._output_at(pre_activations[-1])
+        g = self._scale * loss_derivatives(problem.loss).gradient(f, problem.targets)
+        for layer in reversed(problem.layers):
+            sigma, z, g_a = derivatives(layer.activation), pre_activations.pop(), g
+            slope = by_rows(sigma.first, z)
+            bend = by_rows(lambda z, g_a, sigma=sigma: sigma.second(z) * g_a, z, g_a)
+            del z
+            g = slope * g_a
+            _require_finite(layer.name, "backward sweep", (slope, bend, g))
+            yield slope, bend, g_a, g
+            del slope, bend, g_a
+            g = g @ layer.kernel.T
 
 
 def _diagonal(values: Array) -> Array:

@@ -13,15 +13,16 @@ from hesscli.problem.threads import thread_count
 
 
 @cache
-def load_tensorflow() -> ModuleType:
-    """The tensorflow module; raises InputError where it is not installed."""
+def import_tensorflow() -> ModuleType:
+    """The tensorflow module before its runtime has started: what is configured comes first.
+
+    Raises InputError where it is not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with silenced():
             tensorflow = importlib.import_module("tensorflow")
             _share_cores(tensorflow)
-            # The first operation starts the runtime, which talks as well.
-            tensorflow.constant(0)
             # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
             tensorflow.get_logger().setLevel("ERROR")
     except ImportError as error:
@@ -29,6 +30,16 @@ def load_tensorflow() -> ModuleType:
             f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); "
             "install it with: pip install tensorflow"
         ) from error
+    return tensorflow
+
+
+@cache
+def load_tensorflow() -> ModuleType:
+    """The tensorflow module, ready to be used; raises InputError where it is not installed."""
+    tensorflow = import_tensorflow()
+    with silenced():
+        # The first operation starts the runtime, which talks as well.
+        tensorflow.constant(0)
     return tensorflow
 
 

@@ -21,16 +21,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hesscli.engines.multiplied import Multiplied
 from hesscli.engines.pieces import pieces
 from hesscli.problem.network import Array, Layer
 
-# A layer's inputs that are 0 in the whole batch (the border of MNIST) are left out of its
-# products where they are at least this share: what multiplies them is exactly 0.
-_WORTH_LEAVING_OUT = 0.1
+# Elementwise work is done in blocks of rows: they stay in the cache, and no intermediate result
+# is as large as the arrays themselves.
+_BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,55 @@ class Node:
     g_z: Array
 
     @cached_property
-    def active(self) -> NDArray[np.intp] | None:
-        """The inputs that are not 0 in the whole batch; None where leaving out is not worth it."""
-        active = np.flatnonzero(self.a.any(axis=0))
-        inputs = self.a.shape[1]
-        return active if inputs - active.size >= _WORTH_LEAVING_OUT * inputs else None
+    def multiplied(self) -> Multiplied:
+        """``a`` in products."""
+        return Multiplied(self.a)
+
+
+class Passed(Protocol):
+    """What the R-operator needs of a layer: some of a Node's quantities."""
+
+    @property
+    def slope(self) -> Array: ...
+
+    @property
+    def bend(self) -> Array: ...
+
+    @property
+    def g_z(self) -> Array: ...
+
+    @property
+    def multiplied(self) -> Multiplied: ...
+
+
+class LeanNode:
+    """A Node that computes what it is asked for."""
+
+    def __init__(
+        self,
+        slope_and_bend: Callable[[], tuple[Array, Array]],
+        a: Callable[[], Array],
+        g_z: Callable[[], Array],
+    ) -> None:
+        self._slope_and_bend = slope_and_bend
+        self._a = a
+        self._g_z = g_z
+
+    @property
+    def slope(self) -> Array:
+        return self._slope_and_bend()[0]
+
+    @property
+    def bend(self) -> Array:
+        return self._slope_and_bend()[1]
 
     @cached_property
-    def active_a(self) -> Array:
-        """``a`` in the columns ``active``."""
-        return self.a if self.active is None else np.ascontiguousarray(self.a[:, self.active])
+    def multiplied(self) -> Multiplied:
+        return Multiplied(self._a())
+
+    @property
+    def g_z(self) -> Array:
+        return self._g_z()
 
 
 @dataclass(frozen=True)
@@ -92,12 +132,11 @@ class Direction:
 class Swept:
     """What a direction does at the layer that it moves, for n examples and k directions.
 
-    ``moved`` (n, k, units) is a V + v, ``Rg_z`` (n, k, units) the derivative of the gradient at
-    the pre-activation, and ``Ra`` (n, k, inputs) that of the layer's input; None is zero.
+    ``Rg_z`` (n, k, units) is the derivative of the gradient at the pre-activation, and ``Ra``
+    (n, k, inputs) that of the layer's input; None is zero.
     """
 
     index: int
-    moved: Array
     Rg_z: Array
     Ra: Array | None
 
@@ -112,7 +151,7 @@ class ROperator:
     def __init__(
         self,
         layers: Sequence[Layer],
-        nodes: Sequence[Node],
+        nodes: Sequence[Passed],
         loss_product: Callable[[slice, Array], Array],
         scale: np.floating,
     ) -> None:
@@ -125,7 +164,7 @@ class ROperator:
         """H times k directions: the same layers' parameters, in the same shapes."""
         results: list[Direction] = []
         for chosen in self._chunks(directions):
-            swept_layers, _ = self.sweep(directions, term, chosen)
+            swept_layers, _ = self.sweep(directions, term, chosen, self._moved(directions, chosen))
             summands = [
                 self._read_off(swept, direction, term, chosen)
                 for direction, swept in zip(directions, swept_layers, strict=True)
@@ -141,9 +180,10 @@ class ROperator:
         """vᵀ H v of one direction: Σ_n (a V + v)·Rg_z + (Ra V)·g_z."""
         total = 0.0
         for chosen in self._chunks(directions):
-            swept_layers, _ = self.sweep(directions, term, chosen)
-            for direction, swept in zip(directions, swept_layers, strict=True):
-                total += float(np.vdot(swept.moved, swept.Rg_z))
+            moved = self._moved(directions, chosen)
+            swept_layers, _ = self.sweep(directions, term, chosen, list(moved))
+            for direction, moves, swept in zip(directions, moved, swept_layers, strict=True):
+                total += float(np.vdot(moves, swept.Rg_z))
                 if term.bent and swept.Ra is not None and direction.kernel is not None:
                     pushed = swept.Ra[:, 0] @ direction.kernel[:, 0]
                     total += float(np.vdot(pushed, self.nodes[swept.index].g_z[chosen]))
@@ -151,7 +191,7 @@ class ROperator:
 
     def input_products(self, V: Array, chosen: slice, term: Term) -> Array:
         """The products of each chosen example's input block with its directions V (n, k, d)."""
-        _, Rg = self.sweep((), term, chosen, V)
+        _, Rg = self.sweep((), term, chosen, [], V)
         return Rg
 
     def sweep(
@@ -159,39 +199,47 @@ class ROperator:
         directions: Sequence[Direction],
         term: Term,
         chosen: slice,
+        moved: list[Array],
         Ra: Array | None = None,
     ) -> tuple[list[Swept], Array]:
         """The two passes for the chosen examples, and Rg at the lowest layer's input.
 
         ``Ra`` (n, k, d) is a direction of the network's input. ``directions`` are in the order of
-        their layers. Rg is only computed where the input moves.
+        their layers, and ``moved`` is a V + v (n, k, units) of each, which are taken off the list
+        as they are used up. Rg is only computed where the input moves.
         """
         of_layer = {direction.index: direction for direction in directions}
         first = 0 if Ra is not None else directions[0].index
         to_input, last = Ra is not None, len(self.layers) - 1
-        inputs: list[Array | None] = []
-        moved: list[Array] = []
+        inputs: dict[int, Array | None] = {}
         pushed: list[Array] = []
         for index in range(first, last + 1):
-            inputs.append(Ra)
+            if index in of_layer:
+                inputs[index] = Ra
             Rz = None if Ra is None else _times(Ra, self.layers[index].kernel)
             if index in of_layer:
-                moved.append(self._moved(of_layer[index], chosen))
-                Rz = moved[-1] if Rz is None else Rz + moved[-1]
+                moves = moved.pop(0)
+                Rz = moves if Rz is None else Rz + moves
+                del moves
             assert Rz is not None  # the lowest layer moves, or what is below it
-            pushed.append(Rz)
             Ra = self.nodes[index].slope[chosen][:, None] * Rz
+            pushed.append(Rz)
+            del Rz
         assert Ra is not None
         Rg = self._scale * self._loss_product(chosen, Ra) if term.seeded else np.zeros_like(Ra)
+        del Ra
         swept: list[Swept] = []
         for index in range(last, first - 1, -1):
             node = self.nodes[index]
-            Rg_z = node.slope[chosen][:, None] * Rg
+            Rg_z = Rg
+            Rg_z *= node.slope[chosen][:, None]
+            Rz = pushed.pop()
             if term.bent:
-                Rg_z += node.bend[chosen][:, None] * pushed[index - first]
+                _add_product(Rg_z, node.bend[chosen][:, None], Rz)
+            del Rz
             direction = of_layer.get(index)
             if direction is not None:
-                swept.append(Swept(index, moved[-1 - len(swept)], Rg_z, inputs[index - first]))
+                swept.append(Swept(index, Rg_z, inputs[index]))
             if index > first or to_input:
                 Rg = _times(Rg_z, self.layers[index].kernel.T)
                 if term.bent and direction is not None and direction.kernel is not None:
@@ -199,37 +247,33 @@ class ROperator:
                     Rg += np.swapaxes(node.g_z[chosen] @ direction.kernel.transpose(1, 2, 0), 0, 1)
         return swept[::-1], Rg
 
-    def _moved(self, direction: Direction, chosen: slice) -> Array:
+    def _moved(self, directions: Sequence[Direction], chosen: slice) -> list[Array]:
+        """What each direction moves its layer by, a V + v (n, k, units)."""
+        return [self._moved_layer(direction, chosen) for direction in directions]
+
+    def _moved_layer(self, direction: Direction, chosen: slice) -> Array:
         node = self.nodes[direction.index]
         if direction.kernel is None:
             assert direction.bias is not None
-            n = len(node.z[chosen])
+            n = len(node.slope[chosen])
             return np.broadcast_to(direction.bias, (n, *direction.bias.shape))
-        V = direction.kernel if node.active is None else direction.kernel[node.active]
-        _, k, units = V.shape
-        U = node.active_a[chosen] @ V.reshape(len(V), k * units)
-        U = U.reshape(len(U), *direction.kernel.shape[1:])
+        V = direction.kernel
+        U = node.multiplied.times(V.reshape(len(V), -1), chosen)
+        U = U.reshape(len(U), *V.shape[1:])
         return U if direction.bias is None else U + direction.bias
 
     def _read_off(self, swept: Swept, direction: Direction, term: Term, chosen: slice) -> Direction:
         node, Rg_z = self.nodes[swept.index], swept.Rg_z
         kernel: Array | None = None
         if direction.kernel is not None:
-            kernel = self._weighted_sum(node, chosen, Rg_z)
+            # aᵀ Rg_z
+            kernel = node.multiplied.transposed_times(Rg_z.reshape(len(Rg_z), -1), chosen)
+            kernel = kernel.reshape(-1, *Rg_z.shape[1:])
             if term.bent and swept.Ra is not None:
                 # Raᵀ g_z for each direction
                 kernel += np.swapaxes(swept.Ra.transpose(1, 2, 0) @ node.g_z[chosen], 0, 1)
         bias = None if direction.bias is None else Rg_z.sum(axis=0)
         return replace(direction, kernel=kernel, bias=bias)
-
-    def _weighted_sum(self, node: Node, chosen: slice, Rg_z: Array) -> Array:
-        """aᵀ Rg_z, (inputs, k, units)."""
-        product: Array = node.active_a[chosen].T @ Rg_z.reshape(len(Rg_z), -1)
-        if node.active is not None:
-            active = product
-            product = np.zeros((node.a.shape[1], active.shape[1]), dtype=active.dtype)
-            product[node.active] = active
-        return product.reshape(-1, *Rg_z.shape[1:])
 
     def _chunks(self, directions: Sequence[Direction]) -> list[slice]:
         """Chunks of examples for which the passes' arrays stay small."""
@@ -238,8 +282,23 @@ class ROperator:
         assert moving is not None
         k = moving.shape[-2]
         widths = sum(layer.units for layer in self.layers[first.index :])
-        each = k * widths * self.nodes[0].z.itemsize
-        return [slice(*piece) for piece in pieces(0, len(self.nodes[0].z), each)]
+        slope = self.nodes[first.index].slope
+        each = k * widths * slope.itemsize
+        return [slice(*piece) for piece in pieces(0, len(slope), each)]
+
+
+def by_rows(function: Callable[..., Array], first: Array, *others: Array) -> Array:
+    """An elementwise function of arrays (N, d) of one type, in blocks of rows."""
+    result = np.empty_like(first)
+    for low, high in pieces(0, len(first), first[0].nbytes, _BLOCK_BYTES):
+        result[low:high] = function(first[low:high], *(array[low:high] for array in others))
+    return result
+
+
+def _add_product(target: Array, x: Array, y: Array) -> None:
+    """Adds x ⊙ y to ``target``, arrays (n, …), in blocks of rows."""
+    for low, high in pieces(0, len(target), target[0].nbytes, _BLOCK_BYTES):
+        target[low:high] += x[low:high] * y[low:high]
 
 
 def _times(x: Array, W: Array) -> Array:

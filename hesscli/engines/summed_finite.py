@@ -65,6 +65,6 @@ FiniteBlock: TypeAlias = FiniteHessian | SummedFiniteHessian
 
 def finite_of(problem: Problem, watch: Watch | None = None) -> FiniteEngine:
     """Finite differences on a problem, in chunks where it is not to be held at once."""
-    if problem.chunk is None:
+    if not problem.summed:
         return FiniteDifferences(problem)
     return SummedFinite(Chunks(problem, watch))

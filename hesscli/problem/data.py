@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hesscli.problem.errors import InputError, reason
+from hesscli.problem.errors import InputError, WrongNumberError, reason
 from hesscli.problem.idx import find_idx_files, read_idx
 from hesscli.problem.network import Array, Targets
 from hesscli.problem.npz import (
@@ -37,8 +37,8 @@ SPLITS = ("train", "test")
 _EMBEDDED_FILE = Path(__file__).with_name("mnist_5k.npz")
 _WHITE = 255
 _SOURCES = (
-    "data.source takes embedded, keras, a Keras-layout .npz file, a folder with the MNIST IDX "
-    "files or a problem file"
+    "data.source takes embedded, keras, a Keras-layout .npz file, a folder with MNIST's IDX or "
+    ".npy files or a problem file"
 )
 _LAYOUTS = (
     "a Keras-layout file holds x_train, y_train, x_test and y_test, a problem file inputs and "
@@ -94,6 +94,11 @@ def load_dataset(source: str, split: str) -> Dataset:
     if is_problem_file(source):
         inputs, targets = read_batch(source)
         return Dataset(inputs, targets, source, is_batch=True)
+    if path.endswith(".npy"):
+        raise InputError(
+            f"{source}: an array of its own has no labels; name its folder, with the images as "
+            f"x_{split}.npy and the labels as y_{split}.npy"
+        )
     return _load_npz(source, split, source)
 
 
@@ -170,14 +175,19 @@ def to_inputs(selected: RawArray, dtype: DTypeLike) -> Array:
     """
     precision = np.dtype(dtype)
     # A set that is held was looked at when it was read.
-    selected = _pixels(selected, "data.source: the selected inputs")
+    selected = require_pixels(selected)
     with np.errstate(over="ignore"):
         inputs: Array = selected.reshape(len(selected), -1).astype(precision)
     if selected.dtype.kind in "iu":
         inputs /= _WHITE
     else:
-        require_finite(inputs, f"data.source: in {precision} the selected inputs")
+        require_finite(inputs, "the selected inputs", f"data.source: in {precision} ")
     return inputs
+
+
+def require_pixels(selected: RawArray) -> RawArray:
+    """The examples themselves; raises WrongNumberError where an integer is no pixel."""
+    return _pixels(selected, "the selected inputs", "data.source: ")
 
 
 def embedded_file() -> str:
@@ -285,14 +295,12 @@ def _dataset(
     return Dataset(images.reshape(len(images), math.prod(images.shape[1:])), labels, name)
 
 
-def _pixels(images: RawArray, where: str) -> RawArray:
+def _pixels(images: RawArray, where: str, before: str = "") -> RawArray:
     if images.dtype == np.uint8 or images.dtype.kind == "f":
         return images
     outside = np.flatnonzero((images.ravel() < 0) | (images.ravel() > _WHITE))
     if outside.size:
         index = np.unravel_index(int(outside[0]), images.shape)
-        position = ", ".join(str(int(i)) for i in index)
-        raise InputError(
-            f"{where}[{position}] is {images[index]}; integer pixels must be 0 to {_WHITE}"
-        )
+        wrong = f"is {images[index]}; integer pixels must be 0 to {_WHITE}"
+        raise WrongNumberError(before, where, tuple(map(int, index)), wrong)
     return images.astype(np.uint8)

@@ -16,6 +16,25 @@ class InputError(HesscliError):
     """A file, a key or a value that cannot be used."""
 
 
+class WrongNumberError(InputError):
+    """A number of an array that cannot be used, and where it stands.
+
+    ``before`` is what a message begins with, ``array`` what it calls the array, ``index`` the
+    number's, ``wrong`` what it is and what would be right.
+    """
+
+    def __init__(self, before: str, array: str, index: tuple[int, ...], wrong: str) -> None:
+        position = ", ".join(map(str, index))
+        super().__init__(f"{before}{array}[{position}] {wrong}")
+        self.before = before
+        self.index = index
+        self.wrong = wrong
+
+    def within(self, array: str, row: int) -> WrongNumberError:
+        """The same number as part of another array, where it stands in ``row``."""
+        return WrongNumberError(self.before, array, (row, *self.index[1:]), self.wrong)
+
+
 class UnknownBlockError(InputError, KeyError):
     """The name of a block that the problem does not have."""
 

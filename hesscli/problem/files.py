@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -13,6 +14,8 @@ from hesscli.problem.errors import InputError, reason
 
 _NEEDED = "a file name in a writable folder is needed"
 _CHUNK_BYTES = 2**20
+# Held while a file is written: a thread that ends the process waits for it.
+BEING_WRITTEN = threading.RLock()
 
 
 def sha256_of(path: str) -> str:
@@ -69,11 +72,12 @@ def replacing_by_name(path: str) -> Iterator[str]:
     target = check_writable(path)
     # Not tempfile: its files are readable by their owner only, whatever the umask.
     temporary = os.path.join(os.path.dirname(target), f".hesscli-{secrets.token_hex(8)}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with BEING_WRITTEN:
+        try:
+            yield temporary
+            os.replace(temporary, target)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)

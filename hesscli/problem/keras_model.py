@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hesscli.problem.data import to_inputs
+from hesscli.problem.data import require_pixels, to_inputs
 from hesscli.problem.errors import InputError, reason
 from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Activation, Array
@@ -108,7 +108,8 @@ class KerasNetwork:
         if self.rescaling is None:
             return to_inputs(selected, dtype)
         scale, offset = self.rescaling
-        raw = selected.astype(np.dtype(dtype)) if selected.dtype.kind in "iu" else selected
+        whole = selected.dtype.kind in "iu"
+        raw = require_pixels(selected).astype(np.dtype(dtype)) if whole else selected
         inputs: Array = to_inputs(raw, dtype) * scale + offset
         return inputs.astype(np.dtype(dtype), copy=False)
 

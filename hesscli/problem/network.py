@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.stored import StoredInputs
+from hesscli.problem.workers import ALONE, Workers
 
 Array = NDArray[np.floating]
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
@@ -81,7 +82,8 @@ class Problem:
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
     them only, a chunk or one worker's share: their Hessians add up to that of the whole. ``chunk``
     says how many examples are to be held at a time; None is all of them. With it ``inputs`` may
-    be StoredInputs, which are read in slices.
+    be StoredInputs, which are read in slices. ``spare`` is how many bytes may be kept of other
+    chunks beside that at work. ``workers`` are those that have the other parts.
     """
 
     layers: tuple[Layer, ...]
@@ -93,6 +95,8 @@ class Problem:
     weights: str | None = None
     part_of: int | None = None
     chunk: int | None = None
+    spare: int = 0
+    workers: Workers = ALONE
 
     def __post_init__(self) -> None:
         for array in self._arrays():
@@ -127,6 +131,11 @@ class Problem:
         return self.loss.scale(self.total)
 
     @property
+    def summed(self) -> bool:
+        """Whether what is computed is a sum over chunks or over workers."""
+        return self.chunk is not None or self.workers.count > 1
+
+    @property
     def batch(self) -> Array:
         """``inputs`` as an array (N, d_0); those that are stored are read."""
         return self.inputs[:]
@@ -139,6 +148,8 @@ class Problem:
             targets=self.targets[start:stop],
             part_of=self.total,
             chunk=None,
+            spare=0,
+            workers=ALONE,
         )
 
     @property

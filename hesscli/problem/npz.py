@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError, reason
+from hesscli.problem.errors import InputError, WrongNumberError, reason
 from hesscli.problem.stored import LARGE_BYTES, FileRows
 
 RawArray = NDArray[Any]
@@ -121,15 +121,18 @@ def rows_in_file(path: str, where: str) -> RawArray | FileRows:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def require_finite(array: RawArray, where: str) -> None:
-    """Raises InputError with the first index where ``array`` is NaN or infinite."""
+def require_finite(array: RawArray, where: str, before: str = "") -> None:
+    """Raises WrongNumberError with the first index where ``array`` is NaN or infinite.
+
+    ``where`` is what the message calls the array, ``before`` what stands before it.
+    """
     if array.dtype.kind != "f":
         return
     finite = np.isfinite(array)
     if not finite.all():
         index = np.unravel_index(int(np.argmin(finite)), array.shape)
-        position = ", ".join(str(int(i)) for i in index)
-        raise InputError(f"{where}[{position}] is {array[index]}; every number must be finite")
+        wrong = f"is {array[index]}; every number must be finite"
+        raise WrongNumberError(before, where, tuple(map(int, index)), wrong)
 
 
 @contextmanager

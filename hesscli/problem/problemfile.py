@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import replacing
 from hesscli.problem.network import Array, Problem, Targets
-from hesscli.problem.npz import RawArray, array_names, read_arrays
+from hesscli.problem.npz import RawArray, array_names, read_arrays, read_rows
+from hesscli.problem.stored import FileRows
 
 _LAYOUT = (
     "a problem file holds inputs, targets and, for each layer, <layer>/kernel and <layer>/bias"
 )
+# Examples that are written at a time.
+_WRITTEN = 1024
 # What begins so belongs to a training, unless it is a parameter of a layer called train.
 _TRAINING = "train/"
 _OF_A_LAYER = ("train/kernel", "train/bias")
@@ -58,15 +64,18 @@ def read_parameters(path: str) -> dict[str, Array]:
     return parameters
 
 
-def read_batch(path: str) -> tuple[Array, Targets]:
+def read_batch(path: str) -> tuple[Array | FileRows, Targets]:
     """The batch of a problem file as stored: ``inputs`` (N, d), ``targets`` (N,) or (N, c).
 
-    Integer inputs become float64 without being scaled; (N,) integers are class labels.
+    Integer inputs become float64 without being scaled; (N,) integers are class labels. Large
+    floating-point inputs that are not compressed stay in the file.
     Raises InputError where the file is unreadable or where a shape, a type or a number is wrong.
     """
-    arrays = read_arrays(path, ("inputs", "targets"), _LAYOUT)
-    inputs, targets = arrays["inputs"], arrays["targets"]
-    if inputs.ndim != 2 or inputs.size == 0:
+    targets = read_arrays(path, ("targets",), _LAYOUT)["targets"]
+    inputs = read_rows(path, ("inputs",), _LAYOUT)["inputs"]
+    if isinstance(inputs, FileRows) and inputs.dtype.kind != "f":
+        inputs = read_arrays(path, ("inputs",), _LAYOUT)["inputs"]
+    if inputs.ndim != 2 or 0 in inputs.shape:
         raise InputError(
             f"{path}: inputs has shape {inputs.shape}; it must be (N, d), with one example or more"
         )
@@ -77,9 +86,10 @@ def read_batch(path: str) -> tuple[Array, Targets]:
             f"{path}: inputs holds {len(inputs)} examples but targets {len(targets)}; "
             "there must be one target for each example"
         )
+    given = inputs if isinstance(inputs, FileRows) else _floating(inputs)
     if targets.ndim == 1 and targets.dtype.kind in "iu":
-        return _floating(inputs), targets.astype(np.int64)
-    return _floating(inputs), _floating(targets)
+        return given, targets.astype(np.int64)
+    return given, _floating(targets)
 
 
 def read_training(path: str) -> dict[str, RawArray]:
@@ -104,14 +114,27 @@ def save_problem(
     The arrays of ``training`` are written as ``train/`` and their name. Raises InputError where
     the file cannot be written.
     """
-    arrays: dict[str, RawArray] = {"inputs": problem.batch, "targets": problem.targets}
+    arrays: dict[str, RawArray] = {"targets": problem.targets}
     for layer in problem.layers:
         arrays[f"{layer.name}/kernel"] = layer.kernel
         if layer.bias is not None:
             arrays[f"{layer.name}/bias"] = layer.bias
     arrays.update({f"{_TRAINING}{name}": array for name, array in training.items()})
-    with replacing(path) as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    with replacing(path) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as archive:
+        with archive.open("inputs.npy", "w", force_zip64=True) as member:
+            _write_inputs(problem, member)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def _write_inputs(problem: Problem, member: IO[bytes]) -> None:
+    """The array (N, d), of which no more is held than a few examples that are stored."""
+    dtype, shape = problem.dtype, problem.inputs.shape
+    header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_2_0(member, header)
+    for start in range(0, shape[0], _WRITTEN):
+        member.write(np.ascontiguousarray(problem.inputs[start : start + _WRITTEN]).tobytes())
 
 
 def _check_parameter(parameters: dict[str, Array], name: str, path: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError, reason
+from hesscli.problem.errors import InputError, WrongNumberError, reason
 
 RawArray = NDArray[Any]
 Floats = NDArray[np.floating]
@@ -113,7 +113,15 @@ class StoredInputs:
         if isinstance(chosen, int):
             one: Floats = self[chosen : chosen + 1][0]
             return one
-        inputs: Floats = self.convert(self.rows[self._places(chosen)])
+        where = self._places(chosen)
+        try:
+            inputs: Floats = self.convert(self.rows[where])
+        except WrongNumberError as error:
+            # Of a file it is said where in it, not where among the examples of a chunk.
+            if not isinstance(self.rows, FileRows):
+                raise
+            row = range(len(self.rows))[where] if isinstance(where, slice) else where
+            raise error.within(self.rows.name, int(row[error.index[0]])) from None
         return inputs
 
     def part(self, chosen: slice) -> StoredInputs:

@@ -28,7 +28,7 @@ _NEEDED = "a JSON report that hesscli wrote is needed"
 class Report:
     """A report to be replayed: the plain values of its JSON document, and what is in them.
 
-    ``threads`` is None where it does not say.
+    ``threads`` is None where it does not say; ``workers`` took part.
     """
 
     path: str
@@ -37,6 +37,7 @@ class Report:
     configuration: Any
     files: tuple[InputFile, ...]
     threads: int | None
+    workers: int = 1
 
 
 def read_report(path: str, command: str) -> Report:
@@ -74,7 +75,8 @@ def read_report(path: str, command: str) -> Report:
         options=_mapping(path, "invocation.options", invocation.get("options")),
         configuration=invocation.get("configuration"),
         files=tuple(_files(path, invocation.get("files"))),
-        threads=_threads(data.get("environment")),
+        threads=_count(data, "threads"),
+        workers=_count(data, "workers") or 1,
     )
 
 
@@ -162,6 +164,7 @@ def _refuse_changed(report: Report, file: InputFile) -> NoReturn:
     )
 
 
-def _threads(environment: Any) -> int | None:
-    count = environment.get("threads") if isinstance(environment, dict) else None
+def _count(data: Mapping[str, Any], key: str) -> int | None:
+    environment = data.get("environment")
+    count = environment.get(key) if isinstance(environment, dict) else None
     return count if type(count) is int else None

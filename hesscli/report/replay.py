@@ -17,6 +17,8 @@ from hesscli.report.recorded import Report
 _COMPARED = ("environment", "invocation", "replay", "checkpoint")
 # Where a result came from and what was kept of it, not the result.
 _NOT_COMPARED = ("environment", "invocation", "replay", "checkpoint")
+# Where no memory is given the free memory decides it; a change is said with the versions.
+_CHUNK = "problem.chunk"
 # Parts of a whole: what they may differ by is not relative to what stands beside them.
 _RELATIVE = frozenset({"relative", "share", "ratio", "confidence", "accuracy", "rtol"})
 _NAMES = {
@@ -26,6 +28,8 @@ _NAMES = {
     "python": "Python",
     "blas": "BLAS",
 }
+# What a report that does not say it was made with.
+_UNSAID = {"workers": 1}
 # Names and versions are not put in quotation marks.
 _SHORT = 30
 
@@ -81,8 +85,9 @@ def replayed(
 ) -> tuple[Document, Replay]:
     """``document`` with what is to be said about it beside ``report``; and that.
 
-    Every number must be the same to the bit; where versions, machine or threads are others than
-    the report's, the same to ``rtol`` of the largest number that stands beside it.
+    Every number must be the same to the bit; where versions, machine, threads or chunks of
+    examples are others than the report's, the same to ``rtol`` of the largest number that stands
+    beside it.
     """
     now = json.loads(render(document, "json"))
     changes = tuple(_changes(report.data, {**now, "invocation": asdict(invocation)}))
@@ -110,11 +115,18 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
         (_section(invocation, "versions"), now["invocation"]["versions"]),
     ):
         for name, value in versions_now.items():
-            was = versions_then.get(name)
+            was = versions_then.get(name, _UNSAID.get(name))
             if was != value:
                 yield f"{_NAMES.get(name, name)} {_text(value)}, was {_text(was)}"
     if invocation.get("machine") != now["invocation"]["machine"]:
         yield "another machine"
+    was, chunk = (_section(data, "problem").get("chunk") for data in (then, now))
+    if was != chunk:
+        yield f"{_chunk_text(chunk)} examples at a time, was {_chunk_text(was)}"
+
+
+def _chunk_text(chunk: Any) -> str:
+    return "all" if chunk is None else _text(chunk)
 
 
 def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -179,6 +191,8 @@ class _Comparison:
             return True
         if self.rtol is None:
             return False
+        if where == _CHUNK:
+            return True
         if isinstance(now, str | bool) and type(then) is type(now):
             # Which entry is the worst is a matter of rounding, a verdict is not.
             return not where.endswith("status")

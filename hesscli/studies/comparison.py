@@ -18,6 +18,9 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 
+# Passes over the examples for the quadratic forms of a block: H, G and C twice, and the floor.
+_FORMS = 7
+
 
 @dataclass(frozen=True)
 class SplitForm:
@@ -90,7 +93,7 @@ def compare(
     """
     rows = [
         _compared_block(witnesses, subject, options, progress)
-        for witnesses, subject in each_subject(problems, options, progress)
+        for witnesses, subject in each_subject(problems, options, progress, _FORMS)
     ]
     first = problems[0]
     return Comparison(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypedDict
 
 from hesscli.problem.network import Problem
 from hesscli.problem.threads import thread_count
@@ -18,9 +19,18 @@ def no_progress(task: str, done: int, total: int) -> None:
     """For callers who do not watch."""
 
 
+class InstalledVersions(TypedDict):
+    """Versions by package; None for what is not installed."""
+
+    hesscli: str
+    tensorflow: str | None
+    numpy: str
+    scipy: str
+
+
 @dataclass(frozen=True)
 class Environment:
-    """The versions and threads that a result depends on; None for what is not installed."""
+    """The versions, threads and workers that a result depends on; None for what is missing."""
 
     hesscli: str
     tensorflow: str | None
@@ -28,6 +38,7 @@ class Environment:
     scipy: str
     dtype: str
     threads: int
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,13 +63,21 @@ class ProblemSummary:
 def environment(problem: Problem) -> Environment:
     """The versions in use; TensorFlow's is looked up without importing it."""
     return Environment(
-        hesscli=__version__,
-        tensorflow=_installed("tensorflow") or _installed("tensorflow-cpu"),
-        numpy=version("numpy"),
-        scipy=version("scipy"),
+        **installed_versions(),
         dtype=problem.dtype.name,
         threads=thread_count(),
+        workers=problem.workers.count,
     )
+
+
+def installed_versions() -> InstalledVersions:
+    """Those that the numbers depend on."""
+    return {
+        "hesscli": __version__,
+        "tensorflow": _installed("tensorflow") or _installed("tensorflow-cpu"),
+        "numpy": version("numpy"),
+        "scipy": version("scipy"),
+    }
 
 
 def summary(problem: Problem) -> ProblemSummary:

@@ -153,7 +153,7 @@ class _Engines:
 def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
     problem = witnesses.problem
     chunks = Chunks(problem, witnesses.watch)
-    held = _Engines.of(problem) if problem.chunk is None else None
+    held = None if problem.summed else _Engines.of(problem)
     for name in subject.parameters:
         of_all = held.gradient if held else partial(_summed_gradient, chunks)
         rows = of_all(name)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hesscli.engines.backpropagation import Backpropagation
 from hesscli.problem.network import Array, Problem
+from hesscli.problem.workers import ALONE, Workers, share_of
 
 # Sets the epochs' random numbers apart from those that the parameters are drawn with.
 _EPOCHS = 1
@@ -49,6 +50,8 @@ class SGD:
     g is the gradient of a mini-batch's loss. The formula is that of keras.optimizers.SGD
     (https://keras.io/api/optimizers/sgd/); without momentum it is θ ← θ − learning_rate · g.
     ``parameters`` and ``velocity`` (P,) are new arrays after every step.
+
+    Of several ``workers`` each takes its share of the mini-batch; the steps are the same for all.
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class SGD:
         parameters: Array,
         velocity: Array,
         step: int = 0,
+        workers: Workers = ALONE,
     ) -> None:
         self.parameters = parameters
         self.velocity = velocity
         self.step = step
         self._problem = problem
+        self._workers = workers
         self._batches = batches
         self._engine = Backpropagation(problem)
         self._learning_rate = problem.dtype.type(learning_rate)
@@ -78,19 +83,29 @@ class SGD:
 
         Then the parameters stay where they were.
         """
-        chosen = self._chosen()
-        inputs, targets = self._problem.inputs[chosen], self._problem.targets[chosen]
-        descent = self._engine.descent(self.parameters, inputs, targets)
+        loss, gradient = self._loss_and_gradient(self._chosen())
         with np.errstate(over="ignore", invalid="ignore"):
-            velocity = self._momentum * self.velocity - self._learning_rate * descent.gradient
+            velocity = self._momentum * self.velocity - self._learning_rate * gradient
             parameters = self.parameters + velocity
-        if not math.isfinite(descent.loss):
-            return descent.loss
+        if not math.isfinite(loss):
+            return loss
         if not np.isfinite(parameters).all():
             return math.inf
         self.velocity, self.parameters = velocity, parameters
         self.step += 1
-        return descent.loss
+        return loss
+
+    def _loss_and_gradient(self, chosen: NDArray[np.intp]) -> tuple[float, Array]:
+        own = chosen[share_of(len(chosen), self._workers)]
+        inputs, targets = self._problem.inputs[own], self._problem.targets[own]
+        descent = self._engine.descent(self.parameters, inputs, targets, len(chosen))
+        if self._workers.count == 1:
+            return descent.loss, descent.gradient
+        # In double precision, whatever the type: the order of the workers matters little then.
+        parts = np.concatenate([[descent.loss], descent.gradient], dtype=np.float64)
+        total = self._workers.sum(parts)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(total[0]), total[1:].astype(self.parameters.dtype)
 
     def _chosen(self) -> NDArray[np.intp]:
         epoch, batch = divmod(self.step, self._batches.each_epoch)

@@ -12,13 +12,17 @@ import numpy as np
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData
 from hesscli.engines.backpropagation import Backpropagation, parameter_vector, with_parameters
+from hesscli.engines.pieces import pieces
 from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Array, Problem
+from hesscli.problem.workers import ALONE, Workers, share_of
 from hesscli.studies.checkpoint import Moment, fingerprint, load_checkpoint, save_checkpoint
 from hesscli.studies.context import Environment, ProblemSummary, environment, summary
 from hesscli.studies.measurement import Measured, Measurement, accuracy, measure
 from hesscli.studies.sgd import SGD, Batches
 
+# Examples whose outputs are held at a time when a whole set is evaluated.
+_EVALUATED = 8192
 # Called after every step with the number of steps done, the mini-batch's loss before the step
 # and the last measurement.
 Watch = Callable[[int, float, Measurement], None]
@@ -81,19 +85,21 @@ def train(
     resume: str | None = None,
     watch: Watch = no_watch,
     stopped: Callable[[], bool] = lambda: False,
+    workers: Workers = ALONE,
 ) -> Training:
     """Trains by SGD and measures the curvature every ``options.every`` steps, and at the end.
 
     ``checkpoint`` is written every ``options.checkpoint_every`` steps and at the end; from
     ``resume``, such a file, the training goes on as if it had not been interrupted. After each
-    step ``stopped`` is asked whether to end. Raises NumericalError where the training diverges,
+    step ``stopped`` is asked whether to end. Of several ``workers`` each calls this with the same
+    data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
-    run = _Run(data, options, checkpoint)
+    run = _Run(data, options, checkpoint, workers)
     if resume is not None:
         run.resume(resume)
     resumed_at = run.sgd.step
-    while run.sgd.step < options.steps and not stopped():
+    while run.sgd.step < options.steps and not run.any_worker(stopped()):
         if run.sgd.step % options.every == 0:
             run.measure()
         loss = run.advance()
@@ -108,14 +114,26 @@ def train(
 class _Run:
     """A training under way."""
 
-    def __init__(self, data: TrainingData, options: TrainConfig, checkpoint: str | None) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        options: TrainConfig,
+        checkpoint: str | None,
+        workers: Workers,
+    ) -> None:
         self.data = data
+        self.workers = workers
         self.options = options
         self.checkpoint = checkpoint
         self.problem = problem = data.problem
         size, measured = options.batch_size, options.measure_examples
         self.batch_size = problem.examples if size == "all" else size
         examples = problem.examples if measured == "all" else min(measured, problem.examples)
+        if problem.chunk is not None and examples > problem.chunk:
+            raise InputError(
+                f"train.measure_examples: {measured}; they are held together, so use at most "
+                f"{problem.chunk}, or more data.memory"
+            )
         # Held, whatever the training examples are: they are measured again and again.
         self.measured = replace(
             problem,
@@ -130,6 +148,10 @@ class _Run:
         self.saved_at: int | None = None
         theta = parameter_vector(problem.layers)
         self.sgd = self._sgd(0, theta, np.zeros_like(theta))
+
+    def any_worker(self, says: bool) -> bool:
+        """Whether one of the workers says so; then all of them know."""
+        return bool(self.workers.sum(np.array(float(says))) > 0)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -189,7 +211,7 @@ class _Run:
         if self.data.held_out is not None:
             final.append(self._evaluation(self.data.held_out_name, self.data.held_out))
         return Training(
-            environment=environment(self.problem),
+            environment=replace(environment(self.problem), workers=self.workers.count),
             problem=summary(self.problem),
             activation=self.problem.hidden_activation,
             options=self.options,
@@ -213,6 +235,7 @@ class _Run:
             parameters=parameters,
             velocity=velocity,
             step=step,
+            workers=self.workers,
         )
 
     def _measured(self) -> Measured:
@@ -236,13 +259,25 @@ class _Run:
 
     def _evaluation(self, name: str, problem: Problem) -> Evaluation:
         engine = Backpropagation(problem)
-        f = engine.outputs(self.sgd.parameters, problem.inputs)
-        loss = float(engine.losses(f, problem.targets).sum()) * problem.scale
+        # Of fewer examples than workers each looks at all.
+        workers = self.workers if problem.examples >= self.workers.count else ALONE
+        own = share_of(problem.examples, workers)
+        losses, right = [], []
+        for low, high in pieces(own.start, own.stop, 1, _EVALUATED):
+            targets = problem.targets[low:high]
+            f = engine.outputs(self.sgd.parameters, problem.inputs[low:high])
+            losses.append(float(engine.losses(f, targets).sum()))
+            share = accuracy(f, targets, problem.loss.name)
+            # A count, which is whole; None of a loss that chooses no class.
+            right.append(None if share is None else round(share * len(f)))
+        loss = float(workers.sum(np.array(sum(losses)))) * problem.scale
         if not math.isfinite(loss):
             raise NumericalError(self._diverged(f"the loss on the {name} set is no finite number"))
-        return Evaluation(
-            name, problem.examples, loss, accuracy(f, problem.targets, problem.loss.name)
-        )
+        counted = [count for count in right if count is not None]
+        shared = None
+        if counted:
+            shared = float(workers.sum(np.array(float(sum(counted))))) / problem.examples
+        return Evaluation(name, problem.examples, loss, shared)
 
     def _diverged(self, what: str) -> str:
         momentum = " or train.momentum" if self.options.momentum else ""

@@ -27,6 +27,9 @@ from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_sub
 Terms = Literal["hessian", "gauss-newton"]
 Blocks = Callable[[str], HessianBlock]
 
+# Passes over the examples for the quadratic forms of a block: H twice, G, C and the floor.
+_FORMS = 5
+
 
 @dataclass(frozen=True)
 class VerifiedForm:
@@ -166,7 +169,7 @@ def verify(
         raise InputError("--terms gauss-newton: only chain_rule has them; add it to --witnesses")
     rows = [
         _verified_block(engines, subject, options, terms, progress, chosen)
-        for engines, subject in each_subject(problems, options, progress)
+        for engines, subject in each_subject(problems, options, progress, _FORMS)
     ]
     first = problems[0]
     return Verification(

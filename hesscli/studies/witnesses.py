@@ -39,6 +39,9 @@ from hesscli.studies.probes import check_probes
 # two cores it is half a minute in float64.
 AFFORDABLE_WORK = 5e11
 _WORK_OF_AN_ENTRY = 64
+# Passes over chunked examples that a check takes at least: two products and two floors; of entries
+# they depend on how many rows are taken at a time.
+_PASSES = {"form": 0, "probes": 4, "entries": 3}
 
 
 @dataclass(frozen=True)
@@ -217,21 +220,57 @@ class Witnesses:
         return lambda task, done, total: progress(f"{activation} {task}", done, total)
 
 
+class _Passes:
+    """Shows how many of the passes over all examples are done, ``expected`` of them or more."""
+
+    def __init__(self, progress: Progress, task: str, expected: int) -> None:
+        self._progress = progress
+        self._task = task
+        self._expected = expected
+        self._done = 0
+
+    def __call__(self, done: int, examples: int) -> None:
+        passes = max(self._expected, self._done + 1)
+        self._progress(self._task, self._done * examples + done, passes * examples)
+        self._done += done == examples
+
+
 def each_subject(
-    problems: Sequence[Problem], options: CheckOptions, progress: Progress = no_progress
+    problems: Sequence[Problem],
+    options: CheckOptions,
+    progress: Progress = no_progress,
+    forms: int = 1,
 ) -> Iterator[tuple[Witnesses, Subject]]:
     """The witnesses of every problem with each of the subjects that the options name.
+
+    ``forms`` is how many passes over the examples a subject takes beside its check.
 
     Raises NumericalError where the chain rule leaves the range of the dtype, InputError where
     the options name no block.
     """
     for problem in problems:
         subjects = _subjects(problem, options)
-        watch = functools.partial(progress, f"{problem.hidden_activation} examples")
+        _require_no_entries(problem, options, subjects)
+        passes = sum(forms + _PASSES[options.method_for(problem, of)] for of in subjects)
+        watch = _Passes(progress, f"{problem.hidden_activation} examples", passes)
         chain_rule = chain_rule_of(problem, watch)
         witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), watch)
         for subject in subjects:
             yield witnesses, subject
+
+
+def _require_no_entries(
+    problem: Problem, options: CheckOptions, subjects: Sequence[Subject]
+) -> None:
+    """Rows of H are as large as H, and would all go through the network between the workers."""
+    if problem.workers.count == 1:
+        return
+    if any(options.method_for(problem, subject) == "entries" for subject in subjects):
+        asked = "--check entries" if options.method == "entries" else "--check auto, here entries"
+        raise InputError(
+            f"{asked}: of {problem.workers.count} workers each has some of the examples, and none "
+            "has an entry; use --check probes or --check form"
+        )
 
 
 def _subjects(problem: Problem, options: CheckOptions) -> list[Subject]:

@@ -32,6 +32,8 @@ _RESOLUTION = 1e-6
 _BEYOND = 1.1
 # ARPACK judges by its own estimates; by a product with H residuals may be so much larger.
 _RESIDUAL_SLACK = 10.0
+# Lanczos takes about so many products; it is only for the progress.
+_USUAL_PRODUCTS = 100
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,21 @@ def _found(
     rtol = _RTOL[block.dtype.name]
     by_magnitude = 0 if options.ends else options.top
     wanted = min(max(by_magnitude, 2 * subject.classes + 1), subject.size - 1)
-    leading = largest(block, span, wanted, seed, rtol)
+    leading = largest(
+        block, span, wanted, seed, rtol, watch=lambda n: progress(0.1 * n / (n + _USUAL_PRODUCTS))
+    )
     norm = float(abs(leading.values[0]))
     sign = 1.0 if leading.values[0] >= 0 else -1.0
     crowded = _CROWDED_RTOL[block.dtype.name]
-    other = largest(block, span, 1, seed, crowded, -sign * _BEYOND * norm)
+    other = largest(
+        block,
+        span,
+        1,
+        seed,
+        crowded,
+        -sign * _BEYOND * norm,
+        lambda n: progress(0.1 + 0.1 * n / (n + _USUAL_PRODUCTS)),
+    )
     progress(0.2)
     residuals = leading.residuals
     one_end = Measured(float(leading.values[0]), float(leading.residuals[0]))

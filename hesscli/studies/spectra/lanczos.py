@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count as count_from
 
 import numpy as np
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
@@ -35,8 +37,18 @@ def eigenpairs(block: HessianBlock, values: Doubles, vectors: Array) -> Eigenpai
     return Eigenpairs(values, vectors, np.linalg.norm(residual, axis=0))
 
 
+def no_watch(products: int) -> None:
+    """For callers who do not watch."""
+
+
 def largest(
-    block: HessianBlock, span: Span, count: int, seed: int, rtol: float, shift: float = 0.0
+    block: HessianBlock,
+    span: Span,
+    count: int,
+    seed: int,
+    rtol: float,
+    shift: float = 0.0,
+    watch: Callable[[int], None] = no_watch,
 ) -> Eigenpairs:
     """The ``count`` eigenvalues of H for which |λ + shift| is largest, largest first.
 
@@ -44,6 +56,7 @@ def largest(
     ones, of −‖H‖₂ or less the smallest ones; Lanczos finds an end that is near zero only in this
     way, because it converges relative to what it looks for. ``rtol`` bounds the residuals
     relative to |λ + shift|; an isolated eigenvalue is accurate to the square of its residual.
+    ``watch`` is told how many products there were; how many there will be nobody knows.
 
     ``count`` must be below P. Raises InputError where the vectors do not fit into memory,
     NumericalError where Lanczos does not converge.
@@ -61,11 +74,13 @@ def largest(
     reach = max(float(np.abs(block.matvec(v0)).max()), abs(shift))
     scale = 2.0 ** -np.round(np.log2(reach))
     moved = dtype.type(shift * scale)
-    operator = LinearOperator(
-        block.shape,
-        dtype=dtype,
-        matvec=lambda v: block.matvec(v) * dtype.type(scale) + moved * v,
-    )
+    products = count_from(1)
+
+    def product(v: Array) -> Array:
+        watch(next(products))
+        return np.asarray(block.matvec(v) * dtype.type(scale) + moved * v)
+
+    operator = LinearOperator(block.shape, dtype=dtype, matvec=product)
     try:
         _, found = eigsh(
             operator, k=count, which="LM", v0=v0, ncv=vectors, tol=rtol, maxiter=_MAX_RESTARTS

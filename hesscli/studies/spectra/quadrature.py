@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,12 +106,16 @@ def quadrature(
     for low, high in pieces(0, probes, each, _BASIS_BYTES):
         start = generator.standard_normal((high - low, span.size)).T
         start /= np.linalg.norm(start, axis=0)
-        alphas, betas = _lanczos(block, span.lift(start, block.dtype), steps)
+        alphas, betas = _lanczos(
+            block,
+            span.lift(start, block.dtype),
+            steps,
+            partial(_of_some, progress, low / probes, high / probes),
+        )
         for probe, (alpha, beta) in enumerate(zip(alphas, betas, strict=True), start=low):
             theta, vectors = eigh_tridiagonal(alpha, beta)
             nodes[probe, : len(theta)] = theta
             weights[probe, : len(theta)] = vectors[0] ** 2
-        progress(high / probes)
     return Quadrature(nodes, weights, span.size)
 
 
@@ -126,12 +131,19 @@ def mean_square(block: HessianBlock, span: Span, probes: int, seed: int) -> Meas
     return _mean(span.size * squares)
 
 
+def _of_some(progress: Callable[[float], None], low: float, high: float, part: float) -> None:
+    """Shows the part of some probes as that of all."""
+    progress(low + part * (high - low))
+
+
 def _mean(estimates: Doubles) -> Measured:
     error = estimates.std(ddof=1) / np.sqrt(len(estimates))
     return Measured(float(estimates.mean()), float(error))
 
 
-def _lanczos(block: HessianBlock, start: Array, steps: int) -> tuple[list[Doubles], list[Doubles]]:
+def _lanczos(
+    block: HessianBlock, start: Array, steps: int, progress: Callable[[float], None]
+) -> tuple[list[Doubles], list[Doubles]]:
     """The diagonals α and β of T for each column of ``start``, all columns in step."""
     count = start.shape[1]
     basis = np.empty((count, steps, start.shape[0]), dtype=block.dtype)
@@ -159,8 +171,10 @@ def _lanczos(block: HessianBlock, start: Array, steps: int) -> tuple[list[Double
                 basis[probe, step + 1] = w / length
                 going_on.append(probe)
         running = going_on
+        progress((step + 1) / steps)
         if not running:
             break
+    progress(1.0)
     return [np.array(alpha) for alpha in alphas], [np.array(beta) for beta in betas]
 
 

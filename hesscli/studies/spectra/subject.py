@@ -28,6 +28,8 @@ from hesscli.studies.spectra.span import Span, affordable, layer_span, network_s
 EXACT_LIMIT = 4000
 # Multiplications in the sum over all pairs of examples: a few seconds on one core.
 _PAIRS_WORK = 1e11
+# Beyond so many units the S of every example of a dataset take longer than the whole spectrum.
+_WIDE = 512
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ class Subject:
         )
         return H, G, C
 
-    def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal]:
+    def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal] | None:
+        if max(self.problem.widths[1:]) > _WIDE:
+            return None
         names = self.problem.layer_names if self.parameter == NETWORK else (self.parameter,)
         of_layers = []
         for name in names:
-            sums = chunks.sum(partial(_three_diagonals, name))
+            sums = chunks.for_second().sum(partial(_three_diagonals, name))
             of_layers.append([from_sums(each) for each in sums])
         H, G, C = (together(list(of)) for of in zip(*of_layers, strict=True))
         return H, G, C

@@ -1,0 +1,1 @@
+"""Several processes that compute one answer: who they are, whether all of them live, their sums."""

@@ -1,0 +1,215 @@
+"""docs/scaling.md holds: what is computed and summed is counted on small networks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+# Widths that make a wrong index show, beyond those of which products use S.
+NETWORKS = ((20, 40, 36, 5), (7, 50, 33, 4), (64, 35, 48, 37, 6), (33, 90, 8))
+LAYERS = (1, 2, 3, 1)
+EXAMPLES = 12
+COMMANDS = (
+    ["verify", "--check", "form"],
+    ["verify", "--check", "probes", "--probes", "3"],
+    ["compare", "--check", "form"],
+    ["verify", "--of", "gradient"],
+)
+# What is counted beside the passes: vᵀ(Hv) itself, P multiply-additions for each part.
+OF_FORMS = ("block",)
+
+
+class Cost:
+    """The formulas of the page for layer ``k`` (from 1) of a network of ``widths``.
+
+    Multiply-additions for one example, with the letters of the page.
+    """
+
+    def __init__(self, widths: Sequence[int], k: int) -> None:
+        m = [a * b for a, b in pairwise(widths)]
+        self.F, self.first = sum(m), m[0]
+        self.m, self.U, self.B = m[k - 1], sum(m[k:]), sum(m[: k - 1])
+        self.P = self.m
+
+    @property
+    def form(self) -> int:
+        return self.m + 2 * self.U
+
+    @property
+    def product(self) -> int:
+        return 2 * self.m + 2 * self.U
+
+    @property
+    def errors(self) -> int:
+        return 2 * self.F - self.first
+
+    @property
+    def floor_of_form(self) -> int:
+        return 2 * self.F + self.errors + 2 * self.form
+
+    @property
+    def floor_of_product(self) -> int:
+        return 2 * self.F + self.errors + 2 * self.form + 3 * self.m
+
+    def autodiff(self, q: int) -> int:
+        return self.B + self.m + q * (3 * self.m + 7 * self.U)
+
+    @property
+    def verify_form(self) -> int:
+        return 3 * (2 * self.F + self.form) + self.floor_of_form
+
+    def verify_probes(self, p: int) -> int:
+        floors = max(2, -(-256 // self.P))
+        products = 2 * self.F + p * self.product
+        return self.verify_form + products + floors * self.floor_of_product
+
+    @property
+    def gradient(self) -> int:
+        return 2 * self.F + self.m + self.errors + 3 * self.m
+
+
+def cases() -> list[tuple[tuple[int, ...], int, int, list[str]]]:
+    """Four networks, a layer of each, every formula; in two chunks and in one."""
+    return [
+        (widths, EXAMPLES, chunk, [*command, "-a", "tanh", "--layer", f"d{k}"])
+        for widths, k, chunk in zip(NETWORKS, LAYERS, (6, 12, 4, 12), strict=True)
+        for command in COMMANDS
+    ]
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[tuple[tuple[int, ...], str], Any]:
+    """What the commands did, by network and command; counted in a process of its own."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "counting.py"), json.dumps(cases())],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    keys = [(widths, " ".join(arguments[:-4])) for widths, _, _, arguments in cases()]
+    return dict(zip(keys, json.loads(done.stdout), strict=True))
+
+
+each_network = pytest.mark.parametrize(("widths", "k"), list(zip(NETWORKS, LAYERS, strict=True)))
+
+
+def assert_counted(found: Any, per_example: int, sets_up: int, widths: Sequence[int]) -> None:
+    """The chain rule's and the floors' multiply-additions, for all examples.
+
+    Each of the ``sets_up`` backward passes may leave out the gradient in the input.
+    """
+    whole = sum(n for name, n in found["numpy"].items() if name not in OF_FORMS) / EXAMPLES
+    assert per_example - sets_up * widths[0] * widths[1] <= whole <= per_example
+
+
+@each_network
+def test_operations_of_the_quadratic_forms(
+    found: dict[Any, Any], widths: tuple[int, ...], k: int
+) -> None:
+    cost, counts = Cost(widths, k), found[widths, "verify --check form"]
+    assert_counted(counts, cost.verify_form, 4, widths)
+    # Beside it the softmax's own few.
+    assert 0 <= counts["tensorflow"] / EXAMPLES - cost.autodiff(1) <= 2 * widths[-1]
+    assert counts["sums"] == [1] * 5
+
+
+@each_network
+def test_operations_and_sums_of_probes(
+    found: dict[Any, Any], widths: tuple[int, ...], k: int
+) -> None:
+    cost, counts = Cost(widths, k), found[widths, "verify --check probes --probes 3"]
+    floors = max(2, -(-256 // cost.P))
+    assert_counted(counts, cost.verify_probes(3), 5 + floors, widths)
+    theirs = cost.autodiff(1) + cost.autodiff(3)
+    assert 0 <= counts["tensorflow"] / EXAMPLES - theirs <= 8 * widths[-1]
+    assert counts["sums"] == [*[1] * 5, 3 * cost.P, 3 * cost.P, *[1] * floors]
+
+
+@each_network
+def test_operations_and_sums_of_compare(
+    found: dict[Any, Any], widths: tuple[int, ...], k: int
+) -> None:
+    cost, counts = Cost(widths, k), found[widths, "compare --check form"]
+    assert_counted(counts, cost.verify_form, 4, widths)
+    assert 0 <= counts["tensorflow"] / EXAMPLES - 4 * cost.autodiff(1) <= 8 * widths[-1]
+    assert counts["sums"] == [1] * 7
+
+
+@each_network
+def test_operations_and_sums_of_the_gradient(
+    found: dict[Any, Any], widths: tuple[int, ...], k: int
+) -> None:
+    cost, counts = Cost(widths, k), found[widths, "verify --of gradient"]
+    assert_counted(counts, cost.gradient, 1, widths)
+    assert counts["tensorflow"] / EXAMPLES == cost.F + cost.m + cost.U
+    assert counts["sums"] == [3 * cost.P]
+
+
+def test_the_worked_example_follows_from_the_formulas() -> None:
+    widths, examples = (784, 30, 30, 10), 10**6
+    costs = [Cost(widths, k) for k in (1, 2, 3)]
+    rows = {
+        "`verify --of gradient`": sum(c.gradient + c.F + c.m + c.U for c in costs),
+        "`verify --check form`": sum(c.verify_form + c.autodiff(1) for c in costs),
+        "`compare --check form`": sum(c.verify_form + 4 * c.autodiff(1) for c in costs),
+        "`verify --check probes` (32)": sum(
+            c.verify_probes(32) + c.autodiff(1) + c.autodiff(32) for c in costs
+        ),
+        "one H·v of dense1": costs[0].product,
+        "`spectrum --top`, 1,000 products of dense1": 1000 * costs[0].product,
+    }
+    summed = {
+        "`verify --of gradient`": f"{8 * 3 * sum(c.P for c in costs) / 1e3:.0f} kB",
+        "`verify --check form`": f"{8 * 5 * 3} B",
+        "`compare --check form`": f"{8 * 7 * 3} B",
+        "`verify --check probes` (32)": f"{8 * sum(7 + 64 * c.P for c in costs) / 1e6:.1f} MB",
+        "one H·v of dense1": f"{8 * costs[0].P / 1e3:.0f} kB",
+        "`spectrum --top`, 1,000 products of dense1": f"{8 * costs[0].P / 1e3:.0f} MB",
+    }
+    for what, each in rows.items():
+        mantissa, _, exponent = f"{2.0 * each * examples:.1e}".partition("e+")
+        power = exponent.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        assert f"| {what} | {each:,} | {mantissa}·10{power} | {summed[what]} |" in PAGE
+
+
+def test_operations_and_sums_of_lanczos() -> None:
+    # 80 · 60 parameters are too many for the exact spectrum.
+    widths, examples, steps, probes = (80, 60, 40, 3), 4, 5, 2
+    arguments = ["spectrum", "-a", "tanh", "--layer", "d1", "--top", "1"]
+    arguments += ["--steps", str(steps), "--probes", str(probes)]
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "tests" / "counting.py"),
+            json.dumps([(widths, examples, 2, arguments)]),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    (counts,) = json.loads(done.stdout)
+    cost = Cost(widths, 1)
+    diagonal, *products = counts["sums"]
+    assert diagonal == 3 * (cost.P + 2)
+    assert {size % cost.P for size in products} == {0}
+    vectors = sum(products) // cost.P
+    assert counts["numpy"]["roperator"] == examples * vectors * cost.product
+    # The S of the first layer, for each of three terms, and once 2F for every sum.
+    second = 3 * sum(a * b * (a + b) for a, b in pairwise(widths[1:]))
+    set_up = (len(products) + 1) * 2 * cost.F
+    counted = counts["numpy"]["chainrule"] / examples
+    assert set_up - (len(products) + 1) * cost.first <= counted - second <= set_up
