@@ -74,10 +74,11 @@ def read_arrays(path: str, names: Sequence[str], layout: str) -> dict[str, RawAr
     arrays = {}
     with _opened(path) as archive:
         members = _members(archive)
+        declared = 0
         for name in names:
             if name not in members:
                 raise InputError(f"{path}: no array {name!r} in it ({_listing(members)}); {layout}")
-        declared = sum(_declared(archive, members[name], f"{path}: {name}") for name in names)
+            declared += _declared(archive, members[name], f"{path}: {name}")
         require_unpackable(declared, packed_size(archive), path)
         for name in names:
             arrays[name] = _read_member(archive, members[name], f"{path}: {name}")
