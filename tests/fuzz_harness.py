@@ -30,7 +30,7 @@ from hesscli.engines import lazy_tensorflow
 from hesscli.problem.errors import InputError
 
 MOST_BYTES = 2 * 10**9
-_SECONDS, _LAST_SECONDS = 20.0, 90.0
+_SECONDS, _LAST_SECONDS = 60.0, 120.0
 _CASES_OF_A_CHILD = 250
 # What a program reads of its own accord: itself, its libraries and what the system says.
 _OWN = tuple(
