@@ -47,9 +47,7 @@ def main(runs: int, dtype: str, worker: bool) -> None:
                 for key, value in _run(count, dtype, folder).items():
                     seconds.setdefault(key, []).append(value)
     examples = 5000 * _COPIES
-    click.echo(
-        f"H·v over {examples:,} images, {dtype}, one thread a worker; medians of {runs} runs"
-    )
+    click.echo(f"H·v over {examples:,} images, {dtype}, one thread each; medians of {runs} runs")
     for key in found[1]:
         one, two = (statistics.median(found[count][key]) for count in (1, 2))
         click.echo(
