@@ -57,11 +57,12 @@ compare: ACTIVATION ?= tanh
 compare: $(VENV)/.installed
 	$(BIN)/hesscli compare --activation $(ACTIVATION)
 
-# A process a core, each with a TensorFlow of its own, so not more than four.
+# A process a core, each with a TensorFlow of its own, so not more than four. BLAS's threads, as many
+# again in each, sleep while they wait: on cores that others use their spinning takes half the time.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.developing
-	$(BIN)/python -m pytest $(PARALLEL)
+	OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest $(PARALLEL)
 
 # What went wrong is printed with its seed: make fuzz FUZZ="--kinds yaml --seed 12 --count 1".
 fuzz: $(VENV)/.developing

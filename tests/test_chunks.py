@@ -131,7 +131,7 @@ def test_floors_and_error_bars_of_chunks_are_no_smaller_than_those_of_the_whole(
 
 # Commands
 
-TINY = ("--memory", "2MB", "-n", "100")
+TINY = ("--memory", "2MB", "-n", "40")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ TINY = ("--memory", "2MB", "-n", "100")
     ids=" ".join,
 )
 def test_a_command_finds_the_same_in_chunks(command: tuple[str, ...]) -> None:
-    chunked, held = run(*command, *TINY), run(*command, "-n", "100")
+    chunked, held = run(*command, *TINY), run(*command, "-n", "40")
     assert chunked["problem"]["chunk"] < held["problem"]["examples"]
     assert held["problem"]["chunk"] is None
     rtol = 1e-5 if "float32" in command else 1e-12
