@@ -36,7 +36,7 @@ class Table:
         rows = tuple(tuple(map(printable, row)) for row in self.rows)
         object.__setattr__(self, "title", printable(self.title))
         object.__setattr__(self, "rows", rows)
-        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
+        object.__setattr__(self, "notes", tuple(map(_printable_lines, self.notes)))
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,11 @@ class Document:
     drawings: tuple[Drawing, ...] = ()
 
     def __post_init__(self) -> None:
-        lines = map(printable, self.heading.split("\n"))
-        object.__setattr__(self, "heading", "\n".join(lines))
+        object.__setattr__(self, "heading", _printable_lines(self.heading))
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def verdict(passed: bool) -> str:
