@@ -138,6 +138,8 @@ def run_command(command: Sequence[str], threads: int, timeout: float) -> Outcome
     """Runs ``command`` to its end and ends it after ``timeout`` seconds."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    # Python keeps what it has compiled, as where users run it: pip has done so for the others.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(

@@ -25,7 +25,7 @@ WITHOUT = [
     "hesscli.api.questions",
     "hesscli.studies.doctor",
     "hesscli.report.notebook",
-    "hesscli.cli.launch",
+    "hesscli.cli.launched",
     "hesscli.engines.workers.team",
 ]
 

@@ -17,7 +17,6 @@ import click
 from hesscli.cli.replay import note_plugins, replayed_report
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import check_writable
-from hesscli.problem.memory import require_room_for_libraries
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     ACTIVATIONS,
@@ -51,6 +50,8 @@ def _load_plugins(
     # Completing a command line must not run a file.
     if not paths or context.resilient_parsing:
         return paths
+    from hesscli.problem.memory import require_room_for_libraries
+
     require_room_for_libraries()
     from hesscli.problem.plugins import forget, load_plugin
 
@@ -114,6 +115,9 @@ class ProblemOptions:
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
+        from hesscli.problem.memory import require_room_for_libraries
+
+        # Before NumPy is imported.
         require_room_for_libraries()
         from hesscli.config.load import config_of, load_config, parse_override
 
