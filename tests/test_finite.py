@@ -227,6 +227,22 @@ def test_beside_a_corner_the_truth_lies_within_the_error_bar(
     assert error[0] < 1e-8 or abs(distance) < 1e-3
 
 
+@pytest.mark.parametrize("largest", [9.26e-321, 1e-300])
+def test_a_kernel_at_the_end_of_the_range_leaves_no_step_and_no_wrong_answer(
+    largest: float,
+) -> None:
+    """A step no longer than such a kernel has lost its digits: the truth was outside the bar."""
+    whole = make_problem((1, 8, 6), "sin", scale=1e-20)
+    below, above = whole.layers
+    kernel = above.kernel * (largest / np.abs(above.kernel).max())
+    problem = replace(whole, layers=(below, replace(above, kernel=kernel)))
+    H = ChainRule(problem).hessian("network").to_dense()
+    values, errors = FiniteDifferences(problem).hessian("network").rows_with_error(0, len(H))
+    assert (np.abs(values - H) <= errors + 1e-14 * np.abs(H).max()).all()
+    # Of the other parameters something is learnt all the same.
+    assert np.isfinite(errors).any()
+
+
 def test_a_corner_that_only_the_step_itself_meets_is_noticed() -> None:
     # z₂ = (tw)² − 1e-8 does not move to first order at w = 0, and is positive beyond t = 1e-4.
     layers = (

@@ -38,6 +38,8 @@ _EPS = float(np.finfo(np.float64).eps)
 # How far a step moves what moves most; derivatives of every order are of size one there.
 GRADIENT_STEP = _EPS ** (1 / 5)
 VALUE_STEP = _EPS ** (1 / 6)
+# Below this a step times a number of size ε is no longer a normal number: its digits are lost.
+_SMALLEST_STEP = float(np.finfo(np.float64).tiny) / _EPS
 # The farthest point of the wider stencil, in steps, and how near to a corner it may come.
 _FARTHEST = 4
 _OF_THE_WAY = 0.5
@@ -113,21 +115,21 @@ class FiniteHessian(HessianBlock):
         flat = np.asarray(v, dtype=np.float64).reshape(-1)
         with np.errstate(all="ignore"):
             directions = self._loss.directions(flat[:, None])
-            h, on_corner = self._steps(directions, GRADIENT_STEP)
+            h, stuck = self._steps(directions, GRADIENT_STEP)
             narrow, wide, crossed = self._gradient_differences(directions, h)
             value, other = narrow[0] @ flat, wide[0] @ flat
             uncertain = _GRADIENT_WEIGHTS * (self._e_gradient @ np.abs(flat)) / h[0]
             error = abs(other - value) + uncertain
-        return _bounded(value, error, crossed[0] or on_corner[0])
+        return _bounded(value, error, crossed[0] or stuck[0])
 
     def form_of_values(self, v: Array) -> tuple[float, float]:
         """vᵀHv as a second difference of loss values, and its error bar."""
         flat = np.asarray(v, dtype=np.float64).reshape(-1)
         with np.errstate(all="ignore"):
             directions = self._loss.directions(flat[:, None])
-            h, on_corner = self._steps(directions, VALUE_STEP)
+            h, stuck = self._steps(directions, VALUE_STEP)
             rest = self._loss.loss_at_rest()
-            pairs, crossed = [], bool(on_corner[0])
+            pairs, crossed = [], bool(stuck[0])
             for factor in (1, 2, _FARTHEST):
                 up, down = (self._loss.at(directions, side * factor * h) for side in (1, -1))
                 pairs.append(up.loss[0] + down.loss[0])
@@ -150,22 +152,25 @@ class FiniteHessian(HessianBlock):
         # What overflows gets an infinite error bar below.
         with np.errstate(all="ignore"):
             directions = self._loss.directions(V)
-            h, on_corner = self._steps(directions, GRADIENT_STEP)
+            h, stuck = self._steps(directions, GRADIENT_STEP)
             values, wide, crossed = self._gradient_differences(directions, h)
             errors = np.abs(wide - values)
             errors += _GRADIENT_WEIGHTS * self._e_gradient / h[:, None]
-        errors[crossed | on_corner] = np.inf
+        errors[crossed | stuck] = np.inf
         unknown = ~np.isfinite(values) | np.isnan(errors)
         values[unknown], errors[unknown] = 0, np.inf
         return values, errors
 
     def _steps(self, directions: Directions, step: float) -> tuple[Array, NDArray[np.bool_]]:
-        """The step along each direction (k,), and whether it would start on a corner (k,)."""
+        """The step along each direction (k,), and whether there is none (k,).
+
+        As on a corner, or where a kernel is so small that the step could not be any smaller.
+        """
         natural, corner = self._loss.reach(directions)
         h = np.minimum(step * natural, _OF_THE_WAY * corner / _FARTHEST)
-        on_corner = ~(h > 0)
+        stuck = ~(h >= _SMALLEST_STEP)
         # Where nothing moves any step is as good as another.
-        return np.where(on_corner | ~np.isfinite(h), step, h), on_corner
+        return np.where(stuck | ~np.isfinite(h), step, h), stuck
 
     def _gradient_differences(
         self, directions: Directions, h: Array
