@@ -20,7 +20,6 @@ import numpy as np
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.jacobian import JacobianBlock
 from hesscli.engines.layout import input_example, layer_of, layout_of
-from hesscli.problem.activations import derivatives
 from hesscli.problem.network import Array, Problem
 
 
@@ -63,10 +62,7 @@ class ChainFirst:
     def _at_pre_activations(self) -> tuple[Array, ...]:
         """J = ∂f/∂z, (N, c, units), at every layer."""
         layers = self.problem.layers
-        slopes = [
-            derivatives(layer.activation).first(node.z)
-            for layer, node in zip(layers, self.nodes, strict=True)
-        ]
+        slopes = [node.slope for node in self.nodes]
         J = slopes[-1][:, :, None] * np.eye(layers[-1].units, dtype=self.problem.dtype)
         sweep = [J]
         # Overflow is reported by who compares the entries, not by NumPy's warnings.
@@ -88,7 +84,8 @@ class _ParameterJacobian(JacobianBlock):
 
     def rows(self, start: int, stop: int) -> Array:
         n, o = self._examples_and_outputs(start, stop)
-        parts = [a[n][:, :, None] * J[n, o][:, None, :] for a, J in self._factors]
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts = [a[n][:, :, None] * J[n, o][:, None, :] for a, J in self._factors]
         return np.concatenate([part.reshape(len(n), -1) for part in parts], axis=1)
 
 
@@ -101,5 +98,6 @@ class _InputJacobian(JacobianBlock):
         self._W = W
 
     def rows(self, start: int, stop: int) -> Array:
-        rows: Array = self._J[self._examples_and_outputs(start, stop)] @ self._W.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows: Array = self._J[self._examples_and_outputs(start, stop)] @ self._W.T
         return rows
