@@ -9,11 +9,12 @@ import pytest
 from networks import make_problem
 
 from hesscli.engines import chainrule
+from hesscli.engines.autodiff import Autodiff
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.rounding import RoundingFloor
 from hesscli.problem.activations import Derivatives, derivatives
 from hesscli.problem.errors import NumericalError
-from hesscli.problem.network import Activation, Array, Layer, Problem
+from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 
@@ -128,3 +129,25 @@ def test_not_a_number_is_never_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(NumericalError, match="dense"):
         checked(make_problem((3, 4, 2), "tanh"))
+
+
+def test_what_tensorflow_takes_for_zero_is_within_the_floor() -> None:
+    """An input of 1e-45 between weights of 1e29, in float32: TensorFlow has no such numbers.
+
+    Random agreement found it (seed 11121).
+    """
+    kernel = np.full((2, 2), 1e29, dtype=np.float32)
+    problem = Problem(
+        layers=(Layer("dense1", kernel, None, Activation("linear")),),
+        inputs=np.array([[1e-45, 0]], dtype=np.float32),
+        targets=np.zeros((1, 2), dtype=np.float32),
+        loss=Loss("mean_squared_error"),
+    )
+    v = problem.batch[0]
+    chain_rule = ChainRule(problem)
+    ours, theirs = (
+        engine.hessian("input[0]").quadratic_form(v) for engine in (chain_rule, Autodiff(problem))
+    )
+    # 2/c ‖Wᵀv‖², where 1e-45 is what float32 holds for it
+    assert ours == pytest.approx(2 * (1e29 * float(v[0])) ** 2, rel=1e-5)
+    assert abs(ours - theirs) <= RoundingFloor(chain_rule).quadratic_form("input[0]", v)

@@ -75,9 +75,7 @@ class ProductErrors:
     def form(self) -> float:
         """The error of vᵀ H v."""
         if self._example is not None:
-            return float(
-                self._of_sum(Rounded(self._v[None], np.zeros((1, self._v.size))), self._Rg)
-            )
+            return float(self._of_sum(self._given(self._v[None]), self._Rg))
         floor = 0.0
         for layer in self._layers:
             floor += self._of_sum(layer.moved, layer.Rg_z)
@@ -120,7 +118,7 @@ class ProductErrors:
     def _sweep(self) -> tuple[list[_Layer], Rounded]:
         swept, of_input = self._swept, self._example is not None
         first, last = (0 if of_input else min(self._directions)), len(swept.nodes) - 1
-        Ra = _exact(self._v[None]) if of_input else None
+        Ra = self._given(self._v[None]) if of_input else None
         inputs: list[Rounded | None] = []
         pushed: list[Rounded] = []
         moved: dict[int, Rounded] = {}
@@ -158,13 +156,17 @@ class ProductErrors:
 
     def _moved(self, index: int) -> Rounded:
         kernel, bias = self._directions[index]
-        node, error = self._at(index)
+        node, errors = self._at(index)
         total = _exact(np.zeros(node.z.shape))
         if kernel is not None:
-            total = self._times(Rounded(node.a, error.a), kernel)
+            total = self._times(Rounded(node.a, errors.a), kernel)
         if bias is not None:
-            total = Rounded(total.value + bias, total.error + self._swept.u * np.abs(bias))
+            error = self._swept.u * np.abs(bias) + self._swept.flushed(bias)
+            total = Rounded(total.value + bias, total.error + error)
         return total
+
+    def _given(self, value: Array) -> Rounded:
+        return Rounded(value, self._swept.flushed(value))
 
     def _times(self, x: Rounded, W: Array) -> Rounded:
         return Rounded(x.value @ W, self._swept.product_error(x.value, x.error, W))

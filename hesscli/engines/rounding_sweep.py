@@ -162,7 +162,7 @@ class ErrorSweep:
         inputs: list[Array] = []
         first: list[Array] = []
         second: list[Array] = []
-        e_a = np.zeros_like(self.nodes[0].a)
+        e_a = self.flushed(self.nodes[0].a)
         for node, layer in zip(self.nodes, self.problem.layers, strict=True):
             inputs.append(e_a)
             e_z = self.product_error(node.a, e_a, node.W)
@@ -203,7 +203,12 @@ class ErrorSweep:
 
     def product_error(self, x: Array, e: Array, W: Array) -> Array:
         """The error of x W, when x (…, n) has errors e: its square is e² W² + n u² x² W²."""
-        return self.both_errors(x, e, W, np.zeros_like(W))
+        return self.both_errors(x, e, W, self.flushed(W))
+
+    def flushed(self, given: Array) -> Array:
+        """The error of numbers that are given: none, but where they become zero in TensorFlow."""
+        sizes = np.abs(given)
+        return np.where(sizes < self.tiny, sizes, 0.0)
 
     def both_errors(self, x: Array, e_x: Array, y: Array, e_y: Array) -> Array:
         """The error of x y, (…, n) times (…, n, m): e_x² y² + (x² + e_x²) e_y² + n u² x² y²."""
