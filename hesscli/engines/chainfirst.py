@@ -20,6 +20,7 @@ import numpy as np
 from hesscli.engines.chainrule import ChainRule
 from hesscli.engines.jacobian import JacobianBlock
 from hesscli.engines.layout import input_example, layer_of, layout_of
+from hesscli.problem.activations import derivatives
 from hesscli.problem.network import Array, Problem
 
 
@@ -62,11 +63,14 @@ class ChainFirst:
     def _at_pre_activations(self) -> tuple[Array, ...]:
         """J = ∂f/∂z, (N, c, units), at every layer."""
         layers = self.problem.layers
-        slopes = [node.slope for node in self.nodes]
-        J = slopes[-1][:, :, None] * np.eye(layers[-1].units, dtype=self.problem.dtype)
-        sweep = [J]
         # Overflow is reported by who compares the entries, not by NumPy's warnings.
         with np.errstate(over="ignore", invalid="ignore"):
+            slopes = [
+                derivatives(layer.activation).first(node.z)
+                for layer, node in zip(layers, self.nodes, strict=True)
+            ]
+            J = slopes[-1][:, :, None] * np.eye(layers[-1].units, dtype=self.problem.dtype)
+            sweep = [J]
             for k in reversed(range(len(layers) - 1)):
                 J = (J @ layers[k + 1].kernel.T) * slopes[k][:, None, :]
                 sweep.append(J)
