@@ -26,6 +26,11 @@ def test_no_two_witnesses_disagree_on_random_networks() -> None:
     assert tally.numbers > 1_000_000
 
 
+def test_networks_that_witnesses_once_disagreed_on() -> None:
+    """A warning in float32, finite differences of denormal steps and gradients, denormal inputs."""
+    assert soak.several((682, 10035, 2778, 11121)).disagreements == []
+
+
 def test_a_seed_is_the_same_network_and_the_same_comparisons_again() -> None:
     first, again = drawn(11).problem, drawn(11).problem
     for one, other in zip(first.layers, again.layers, strict=True):

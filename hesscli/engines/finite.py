@@ -39,7 +39,8 @@ _EPS = float(np.finfo(np.float64).eps)
 GRADIENT_STEP = _EPS ** (1 / 5)
 VALUE_STEP = _EPS ** (1 / 6)
 # Below this a step times a number of size ε is no longer a normal number: its digits are lost.
-_SMALLEST_STEP = float(np.finfo(np.float64).tiny) / _EPS
+_TINY = float(np.finfo(np.float64).tiny)
+_SMALLEST_STEP = _TINY / _EPS
 # The farthest point of the wider stencil, in steps, and how near to a corner it may come.
 _FARTHEST = 4
 _OF_THE_WAY = 0.5
@@ -83,8 +84,9 @@ class FiniteHessian(HessianBlock):
                 )
             e_loss, e_gradient = loss.rounding(_FARTHEST * VALUE_STEP)
         # What overflows within a step tells nothing.
-        self._e_loss = e_loss if np.isfinite(e_loss) else np.inf
-        self._e_gradient = np.where(np.isfinite(e_gradient), e_gradient, np.inf)
+        # Below the smallest normal number digits end, whatever the rounding.
+        self._e_loss = e_loss + _TINY if np.isfinite(e_loss) else np.inf
+        self._e_gradient = np.where(np.isfinite(e_gradient), e_gradient + _TINY, np.inf)
 
     def product_with_error(self, V: Array) -> tuple[Array, Array]:
         """H V and its error bars, both (P, k), for V of shape (P, k)."""
