@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,22 @@ from typing import Any
 import pytest
 from networks import make_problem
 
+from hesscli.cli.main import _run
 from hesscli.problem.network import Activation, Layer, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters
 
 REFERENCE = Path(__file__).parent / "reference"
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process; gives exit code, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = _run(arguments)
+        return (code, *capfd.readouterr())
+
+    return call
 
 
 @pytest.fixture

@@ -49,17 +49,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process; gives exit code, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = _run(arguments)
-        return (code, *capfd.readouterr())
-
-    return call
-
-
 def small(command: str, *arguments: str) -> tuple[str, ...]:
     return (command, "--config", "../small.yaml", *arguments)
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli.cli.main import _run
 from hesscli.problem import files, threads
 from hesscli.problem.errors import InputError
 from hesscli.problem.files import opened, replacing
@@ -55,15 +54,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = _run(arguments)
-        return (code, *capfd.readouterr())
-
-    return call
 
 
 def started(arguments: Sequence[str], program: Sequence[str] = (), **options: Any) -> Any:

@@ -24,7 +24,6 @@ import h5py
 import numpy as np
 import pytest
 
-from hesscli.cli.main import _run
 from hesscli.config.load import load_config, parse_override
 from hesscli.problem import threads
 from hesscli.problem.data import load_dataset
@@ -45,15 +44,6 @@ Run = Callable[..., tuple[int, str, str]]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = _run(arguments)
-        return (code, *capfd.readouterr())
-
-    return call
 
 
 def refusal(function: Callable[..., Any], *arguments: Any) -> str:

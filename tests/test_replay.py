@@ -73,15 +73,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = _run(arguments)
-        return (code, *capfd.readouterr())
-
-    return call
-
-
 def report(*arguments: str, path: str = "report.json") -> Any:
     """The JSON document of a command on the small network, which is then in ``path``."""
     command, *others = arguments
