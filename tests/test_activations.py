@@ -118,6 +118,25 @@ def test_no_argument_up_to_1e4_warns_or_gives_nan(name: str, dtype: Type) -> Non
             assert np.isfinite(values).all() or name == "exponential"
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("exponential", "square")])
+def test_arguments_at_the_end_of_the_range_have_their_limits(name: str, dtype: Type) -> None:
+    """Far out each is constant, a line, or sin; z³ and z² inside of them must not overflow."""
+    far = np.logspace(5, np.log10(np.finfo(dtype).max) - 0.5, 200)
+    z: Array = np.concatenate([far, -far]).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value, slope, bend = (function(z) for function in functions_of(Activation(name)))
+    if name == "sin":
+        assert (np.abs([value, slope, bend]) <= 1).all()
+        return
+    right, left = slope[:200], slope[200:]
+    np.testing.assert_allclose(right, right[-1], atol=1e-9)
+    np.testing.assert_allclose(left, left[-1], atol=1e-9)
+    np.testing.assert_allclose(value / np.abs(z), np.sign(z) * slope, atol=2e-5)
+    np.testing.assert_allclose(bend, 0, atol=1e-14)
+
+
 def nested(function: Callable[[Any], Any], z: Array) -> tuple[Array, Array, Array]:
     """σ, σ′, σ″ of a TensorFlow function by nested tapes."""
     x = tf.constant(z)

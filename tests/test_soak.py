@@ -27,8 +27,12 @@ def test_no_two_witnesses_disagree_on_random_networks() -> None:
 
 
 def test_networks_that_witnesses_once_disagreed_on() -> None:
-    """A warning in float32, finite differences of denormal steps and gradients, denormal inputs."""
-    assert soak.several((682, 10035, 2778, 11121)).disagreements == []
+    """A warning in float32, finite differences of denormal steps and gradients, denormal inputs.
+
+    Of the others test_rounding_sweep.py has what was wrong about the floor.
+    """
+    of_floor = (2515, 5131, 7656, 13985, 14419, 15699, 19437, 19525)
+    assert soak.several((682, 10035, 2778, 11121, *of_floor)).disagreements == []
 
 
 def test_a_seed_is_the_same_network_and_the_same_comparisons_again() -> None:

@@ -78,11 +78,17 @@ class ProductErrors:
             return float(self._of_sum(self._given(self._v[None]), self._Rg))
         floor = 0.0
         for layer in self._layers:
-            floor += self._of_sum(layer.moved, layer.Rg_z)
+            floor += self._of_sum(layer.moved, layer.Rg_z) + self._vanished(layer)
             if layer.Ra is not None and layer.V is not None:
                 pushed = self._times(layer.Ra, layer.V)
                 floor += self._of_sum(pushed, self._gradient(layer.index))
         return floor
+
+    def _vanished(self, layer: _Layer) -> float:
+        """What is lost where every example's part of a number of H v is below the smallest."""
+        parts = (part for part in self._directions[layer.index] if part is not None)
+        sizes = sum(float(np.abs(part).sum()) for part in parts)
+        return sizes * len(layer.Rg_z.value) * self._swept.tiny
 
     def norm(self) -> float:
         """The root of the sum of squares of the errors of H v."""
@@ -180,7 +186,7 @@ class ProductErrors:
         rows = self._rows
         g_a, second, e_2 = node.g_a[rows], node.second[rows], error.second[rows]
         bend = second * g_a
-        e_bend = e_2 * np.abs(g_a) + (np.abs(second) + e_2) * error.g_a[rows]
+        e_bend = e_2 * np.abs(g_a) + (np.abs(second) + e_2) * error.g_a[rows] + self._swept.tiny
         return Rounded(
             bend * Rz.value, e_bend * (np.abs(Rz.value) + Rz.error) + np.abs(bend) * Rz.error
         )

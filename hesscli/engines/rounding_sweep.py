@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,14 @@ from hesscli.problem.network import Activation, Array, Layer
 # The errors are typical sizes; the largest of many, with the correlations that step 2
 # leaves out, stays below this many times them (in 3,000 random networks below 0.7 times).
 SAFETY = 4.0
+# Sums of squares below this, of numbers scaled to one, may have lost all of their terms.
+_LOST = 1e-280
+# A reach from which on its two ends do not tell the function's spread; the parts of it where one
+# looks for that of a function that returns, such as sin, and the places near zero where the
+# others' derivatives have their extremes.
+_WIDE = 0.1
+_PARTS = (-0.8, -0.6, -0.4, -0.2, 0.2, 0.4, 0.6, 0.8)
+_BENDS = (-3.0, -1.5, -0.7, 0.0, 0.7, 1.5, 3.0)
 
 
 @dataclass(frozen=True)
@@ -215,17 +224,33 @@ class ErrorSweep:
         n = x.shape[-1]
         # Scaled to one, so that squares neither overflow nor vanish.
         x_scale, y_scale = _largest(x, e_x), _largest(y, e_y)
-        x, e_x, y, e_y = x / x_scale, e_x / x_scale, y / y_scale, e_y / y_scale
-        squares = (np.square(e_x) + n * np.square(self.u * x)) @ np.square(y)
-        if e_y.any():
-            squares = squares + (np.square(x) + np.square(e_x)) @ np.square(e_y)
-        return np.asarray(np.sqrt(squares) * x_scale * y_scale + n * self.tiny)
+        X, E_x, Y, E_y = x / x_scale, e_x / x_scale, y / y_scale, e_y / y_scale
+        squares = (np.square(E_x) + n * np.square(self.u * X)) @ np.square(Y)
+        if E_y.any():
+            squares = squares + (np.square(X) + np.square(E_x)) @ np.square(E_y)
+        error = np.sqrt(squares) * x_scale * y_scale
+        vanished = squares < _LOST
+        if vanished.any():
+            # Beside what is 1e140 times as large: the sizes, whose sum is a bound.
+            x, y = np.abs(x), np.abs(y)
+            sizes = (e_x + math.sqrt(n) * self.u * x) @ y + (x + e_x) @ e_y
+            error = np.where(vanished, sizes, error)
+        return np.asarray(error + n * self.tiny)
 
 
 def _spread(function: Elementwise, z: Array, reach: Array) -> Array:
+    """The largest |function(z ± what is within reach) − function(z)| that a few places show."""
     value = function(z)
     up, down = np.abs(function(z + reach) - value), np.abs(function(z - reach) - value)
-    return np.asarray(np.maximum(up, down))
+    spread = np.maximum(up, down)
+    wide = reach > _WIDE
+    if wide.any():
+        # Between its ends such a reach may hold all that the function does.
+        z, reach, value = z[wide], reach[wide], value[wide]
+        inside = [z + part * reach for part in _PARTS]
+        inside += [np.clip(bend, z - reach, z + reach) for bend in _BENDS]
+        spread[wide] = np.max([spread[wide], *(abs(function(x) - value) for x in inside)], axis=0)
+    return spread
 
 
 def root_of_squares(values: Array, axis: int | None = None) -> Array:

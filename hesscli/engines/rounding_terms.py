@@ -18,6 +18,8 @@ from hesscli.problem.network import Activation, Array, Targets
 # TensorFlow's and NumPy's elementary functions are right to a few u of the terms below
 # (tests/test_rounding_terms.py holds them to it).
 ELEMENTARY = 4.0
+# An error of an exponent after which nothing is known of what it is the exponent of.
+_ANY = 700.0
 
 Terms = Callable[[Array, Derivatives], tuple[Array, Array, Array]]
 
@@ -60,8 +62,11 @@ def _silu_terms(z: Array, sigma: Derivatives) -> tuple[Array, Array, Array]:
 def _gelu_terms(z: Array, _: Derivatives) -> tuple[Array, Array, Array]:
     # Φ = (1 + erf)/2 has an absolute error of u; φ one of u (1 + z²) φ:
     # σ = zΦ,   σ′ = Φ + zφ,   σ″ = 2φ − z²φ
-    size, phi = np.abs(z), 0.4 * np.exp(-z * z / 2)
-    return size, 1 + size * (1 + z * z) * phi, (2 + z * z) * (1 + z * z) * phi
+    size = np.abs(z)
+    # Where φ is 0, z² counts no more, and may overflow.
+    near = np.minimum(size, 100)
+    square, phi = near * near, 0.4 * np.exp(-near * near / 2)
+    return size, 1 + near * (1 + square) * phi, (2 + square) * (1 + square) * phi
 
 
 def _gelu_tanh_terms(z: Array, _: Derivatives) -> tuple[Array, Array, Array]:
@@ -118,16 +123,16 @@ def _crossentropy_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: f
     # p ⊙ (v − p·v)
     p = softmax(f, axis=-1)
     e_p = _probability_errors(f, p, e_f, u)
-    size = np.abs(v)
+    size, wide = np.abs(v), p + e_p
     terms = size + (p * size).sum(axis=-1, keepdims=True)
-    of_v = p * (e_v + (p * e_v).sum(axis=-1, keepdims=True))
-    of_p = e_p * terms + p * (e_p * size).sum(axis=-1, keepdims=True)
+    of_v = wide * (e_v + (wide * e_v).sum(axis=-1, keepdims=True))
+    of_p = e_p * terms + wide * (e_p * size).sum(axis=-1, keepdims=True)
     return np.asarray(of_v + of_p + ELEMENTARY * u * p * terms)
 
 
 def _binary_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
     slope = expit(f) * expit(-f)
-    e_slope = slope * (np.expm1(np.minimum(e_f, 1)) + ELEMENTARY * u)
+    e_slope = _grown(slope, e_f, 0.25) + ELEMENTARY * u * slope
     return np.asarray((e_slope * (np.abs(v) + e_v) + slope * e_v) / f.shape[1])
 
 
@@ -146,8 +151,16 @@ def _sum_product_error(_: Array, _e: Array, v: Array, _v: Array, _u: float) -> A
 def _probability_errors(f: Array, p: Array, e_f: Array, u: float) -> Array:
     """The error of p = softmax(f)."""
     of_exponent = ELEMENTARY + np.abs(f - f.max(axis=-1, keepdims=True))
-    of_sum = np.sqrt(np.square(p * e_f).sum(axis=-1, keepdims=True))
-    return np.asarray(p * (e_f + of_sum + u * of_exponent))
+    of_sum = np.sqrt(np.square(_grown(p, e_f, 1.0)).sum(axis=-1, keepdims=True))
+    # Where that is no small part of the sum, its terms no longer have the weights p.
+    of_sum = np.where(of_sum > 0.1, e_f.max(axis=-1, keepdims=True), of_sum)
+    return _grown(p, e_f + of_sum + u * of_exponent, 1.0)
+
+
+def _grown(value: Array, error: Array, most: float) -> Array:
+    """What an error of its exponent, e, adds to a value below ``most``: value (exp(e) − 1)."""
+    grown = value * np.expm1(np.minimum(error, _ANY))
+    return np.asarray(np.where(error < _ANY, np.minimum(grown, most), most))
 
 
 def _crossentropy_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Array, Array]:
@@ -156,7 +169,7 @@ def _crossentropy_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Ar
     if t.ndim == 1:
         t = np.eye(p.shape[1])[t]
     e_p = _probability_errors(f, p, e_f, u)
-    E = e_p[:, :, None] * p[:, None, :] + p[:, :, None] * e_p[:, None, :]
+    E = e_p[:, :, None] * p[:, None, :] + (p + e_p)[:, :, None] * e_p[:, None, :]
     diagonal = np.arange(p.shape[1])
     E[:, diagonal, diagonal] += e_p + ELEMENTARY * u * p
     return e_p + u * (p + t), E
@@ -165,8 +178,8 @@ def _crossentropy_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Ar
 def _binary_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Array, Array]:
     # g = (s − t)/c,   S = diag(s (1 − s))/c, whose own derivative is at most itself
     s, slope = expit(f), expit(f) * expit(-f)
-    e_s = slope * e_f + ELEMENTARY * u * s
-    e_slope = slope * (np.expm1(np.minimum(e_f, 1)) + ELEMENTARY * u)
+    e_s = _grown(slope, e_f, 1.0) + ELEMENTARY * u * s
+    e_slope = _grown(slope, e_f, 0.25) + ELEMENTARY * u * slope
     return (e_s + u * (1 + t)) / f.shape[1], _diagonal(e_slope / f.shape[1])
 
 

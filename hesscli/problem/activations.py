@@ -51,6 +51,11 @@ def _zeros(z: Array) -> Array:
     return np.zeros_like(z)
 
 
+def _near(z: Array) -> Array:
+    """At most ±1000, where what decays as exp(−z) is 0 already and z³ does not overflow."""
+    return np.clip(z, -1e3, 1e3)
+
+
 def _decay(z: Array) -> Array:
     """exp(−|z|), which cannot overflow."""
     return np.exp(-np.abs(z))
@@ -135,10 +140,11 @@ def _softplus() -> Derivatives:
 
 
 def _softsign() -> Derivatives:
+    # σ′ = q², σ″ = ∓2q³ with q = 1/(1 + |z|), whose powers do not overflow
     return Derivatives(
         value=lambda z: z / (1 + np.abs(z)),
-        first=lambda z: 1 / np.square(1 + np.abs(z)),
-        second=lambda z: -2 * np.sign(z) / (1 + np.abs(z)) ** 3,
+        first=lambda z: np.square(1 / (1 + np.abs(z))),
+        second=lambda z: -2 * np.sign(z) * (1 / (1 + np.abs(z))) ** 3,
     )
 
 
@@ -152,7 +158,7 @@ def _silu() -> Derivatives:
 
 
 def _normal_density(z: Array) -> Array:
-    return _INVERSE_SQRT_2PI * np.exp(-z * z / 2)
+    return _INVERSE_SQRT_2PI * np.exp(-np.square(_near(z)) / 2)
 
 
 def _normal_distribution(z: Array) -> Array:
@@ -165,7 +171,7 @@ def _gelu() -> Derivatives:
     return Derivatives(
         value=lambda z: z * _normal_distribution(z),
         first=lambda z: _normal_distribution(z) + z * _normal_density(z),
-        second=lambda z: _normal_density(z) * (2 - z * z),
+        second=lambda z: _normal_density(z) * (2 - np.square(_near(z))),
     )
 
 
@@ -175,21 +181,25 @@ def _gelu_tanh() -> Derivatives:
     logistic = _sigmoid()
 
     def p(z: Array) -> Array:
+        z = _near(z)
         return 2 * _GELU_SCALE * (z + _GELU_CUBIC * z * z * z)
 
     def p1(z: Array) -> Array:
+        z = _near(z)
         return 2 * _GELU_SCALE * (1 + 3 * _GELU_CUBIC * z * z)
 
     def p2(z: Array) -> Array:
         return 12 * _GELU_SCALE * _GELU_CUBIC * z
 
+    def second(z: Array) -> Array:
+        z = _near(z)
+        bent = logistic.second(p(z)) * np.square(p1(z))
+        return np.asarray(logistic.first(p(z)) * (2 * p1(z) + z * p2(z)) + z * bent)
+
     return Derivatives(
         value=lambda z: z * expit(p(z)),
         first=lambda z: expit(p(z)) + z * logistic.first(p(z)) * p1(z),
-        second=lambda z: (
-            logistic.first(p(z)) * (2 * p1(z) + z * p2(z))
-            + z * logistic.second(p(z)) * np.square(p1(z))
-        ),
+        second=second,
     )
 
 
