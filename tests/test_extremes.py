@@ -468,6 +468,21 @@ def _by_entries(one: Array, other: Array) -> Check:
     return check
 
 
+def test_a_failure_names_an_entry_that_rounding_does_not_explain() -> None:
+    """The largest residual, 5, is within its floor of 10; of the entries beyond theirs 2 is."""
+    layout = Given(np.eye(4)).layout
+    inside, beyond, also = (0, 0), (2, 3), (3, 2)
+    assert [layout.groups_of(i, i + 1)[0] for i in (*inside, *beyond)] == [0, 0, 0, 1]
+    other = np.eye(4)
+    other[inside] += 5
+    other[beyond], other[also] = 1.0, 2.0
+    floor = np.array([[10.0, 0.5], [0.25, 0.5]])
+    (check,) = check_entries(Given(np.eye(4)), [Given(other)], floor, 1e-10, no_progress)
+    assert not check.passed
+    assert check.worst == (layout.name_of(3), layout.name_of(2))
+    assert (check.max_abs_residual, check.floor) == (2.0, 0.25)
+
+
 def _by_probes(one: Array, other: Array) -> Check:
     (check,) = check_probes(Given(one), [Given(other)], lambda _: 0.0, 1e-10, 8, no_progress)
     return check

@@ -39,6 +39,8 @@ class Check:
     ``max_abs_entry`` the scale it is judged by (the largest entry of the autodiff block, or
     |G| + |C| for a form), ``floor`` the largest difference that rounding explains.
     ``worst`` names the two parameters of the entry with the largest residual; None for a form.
+    Where rounding explains that residual but not another one, ``worst``, ``max_abs_residual`` and
+    ``floor`` are those of the largest that it does not explain.
 
     Of random products (hesscli.studies.probes) ``max_abs_residual`` is a bound from above on the
     Frobenius norm of the difference and ``max_abs_entry`` one from below on that of the block;
@@ -143,8 +145,10 @@ def check_entries(
             f"{reference.parameter}: an entry of the Hessian is not finite in {reference.dtype}; "
             "use smaller weights or dtype float64"
         )
-    return tuple(
-        Check(
+    checks: list[Check] = []
+    for tally, candidate in zip(tallies, candidates, strict=True):
+        beyond = tally.worst - (rtol * largest + floor)
+        check = Check(
             method="entries",
             compared=size * size,
             max_abs_residual=float(tally.worst.max()),
@@ -152,10 +156,32 @@ def check_entries(
             rtol=rtol,
             floor=float(floor.max()),
             worst=tally.worst_entry(),
-            passed=bool((tally.worst <= rtol * largest + floor).all()),
+            passed=bool((beyond <= 0).all()),
         )
-        for tally in tallies
-    )
+        if not check.passed and beyond[tally.worst_pair()] <= 0:
+            # Of the entry with the largest residual rounding is the cause; of this one it is not.
+            pair = tuple(int(i) for i in np.unravel_index(int(beyond.argmax()), beyond.shape))
+            residual, worst = _largest_of_groups(reference, candidate, *pair)
+            check = replace(check, max_abs_residual=residual, floor=float(floor[pair]), worst=worst)
+        checks.append(check)
+    return tuple(checks)
+
+
+def _largest_of_groups(
+    reference: HessianBlock, candidate: HessianBlock, group: int, other: int
+) -> tuple[float, tuple[str, str]]:
+    """The largest residual between the parameters of two groups, and where it is."""
+    layout, size = reference.layout, reference.shape[0]
+    groups = layout.groups_of(0, size)
+    columns = np.flatnonzero(groups == other)
+    found: tuple[float, tuple[str, str]] = (-1.0, ("", ""))
+    for row in np.flatnonzero(groups == group).tolist():
+        rows = (block.rows(row, row + 1)[0, columns] for block in (reference, candidate))
+        residuals = np.abs(np.subtract(*rows))
+        at = int(residuals.argmax())
+        if residuals[at] > found[0]:
+            found = float(residuals[at]), (layout.name_of(row), layout.name_of(int(columns[at])))
+    return found
 
 
 def merged(checks: Sequence[Check]) -> Check:
@@ -206,6 +232,11 @@ class _Tally:
         if found.maxima.max() > self.worst.max():
             self._worst_at = found.worst_at
         np.maximum.at(self.worst, found.groups, found.maxima)
+
+    def worst_pair(self) -> tuple[int, int]:
+        """The groups of the entry with the largest residual."""
+        row, column = (int(self.layout.groups_of(at, at + 1)[0]) for at in self._worst_at)
+        return row, column
 
     def worst_entry(self) -> tuple[str, str]:
         row, column = self._worst_at
