@@ -300,6 +300,54 @@ def test_a_disk_that_fails_leaves_what_was_there(
     assert (Path(target).read_text(), outputs()) == ("old", {target})
 
 
+def on_a_disk_of_its_own(mounted: str, *arguments: str) -> tuple[int, bytes, bytes]:
+    """``ended`` beside a disk of 64 kB, which is in ``disk`` and has a file old.npy.
+
+    The standard output is what that file holds at the end, and the names of all files.
+    """
+    can_mount = ("unshare", "--map-root-user", "--mount", "sh", "-c")
+    os.mkdir("disk")
+    mount = f"mount -t tmpfs -o size=64k none disk && echo old > disk/old.npy && {mounted}"
+    if subprocess.run([*can_mount, mount], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets nobody mount a disk")
+    script = mount + ' && "$@"; code=$?; cat disk/old.npy; ls -A disk; exit $code'
+    command = [*can_mount, script, "-", sys.executable, "-m", "hesscli", *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", ["new.npy", "old.npy", "new.h5"])
+def test_a_disk_that_is_too_small_is_said_before_anything_is_written(name: str) -> None:
+    target = f"disk/{name}"
+    code, out, err = on_a_disk_of_its_own(
+        "true", "export", "dense2/kernel", "-n", "2", "-o", target
+    )
+    assert (code, out) == (2, b"old\nold.npy\n")
+    wrong = rf"hesscli: {target}: needs [\d.]+ MB and the disk has [\d.]+ kB free; use .*\n"
+    assert re.fullmatch(wrong.encode(), err), err
+
+
+@pytest.mark.parametrize("name", ["new.json", "old.npy"])
+def test_a_disk_that_is_really_full(name: str) -> None:
+    code, out, err = on_a_disk_of_its_own(
+        "! head -c 99999 /dev/zero 2>/dev/null > disk/all",
+        *("init", "-c", "tiny.yaml", "--seeds", "2", "-f", "json", "-o", f"disk/{name}"),
+    )
+    assert (code, out) == (2, b"old\nall\nold.npy\n")
+    wrong = rf"hesscli: disk/{name}: cannot be written \(No space left on device\); .*\n"
+    assert re.fullmatch(wrong.encode(), err), err
+
+
+@pytest.mark.parametrize("name", ["new.npy", "old.npy"])
+def test_a_disk_that_is_really_read_only(name: str) -> None:
+    code, out, err = on_a_disk_of_its_own(
+        "mount -o remount,ro disk", "export", "network", "-c", "tiny.yaml", "-o", f"disk/{name}"
+    )
+    assert (code, out) == (2, b"old\nold.npy\n")
+    assert err.startswith(f"hesscli: disk/{name}: cannot be written (Read-only file ".encode()), err
+    assert err.count(b"\n") == 1
+
+
 def test_a_file_that_may_grow_no_more_is_not_left(run: Run) -> None:
     """The system's limit, as of a disk's quota, in the middle of writing."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -71,7 +72,9 @@ def check_writable(path: str) -> str:
         folder = os.path.dirname(target)
         os.scandir(folder).close()
         if not os.access(folder, os.W_OK):
-            raise PermissionError("Permission denied")
+            of_disk = os.statvfs(folder).f_flag & os.ST_RDONLY
+            number = errno.EROFS if of_disk else errno.EACCES
+            raise OSError(number, os.strerror(number))
         # Says whether the system takes the name: it may be too long, or be a loop of links.
         with suppress(FileNotFoundError):
             os.stat(target)
