@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 
 import fuzz_files
+import fuzz_made
 import fuzz_options
 import fuzz_yaml
 import h5py  # noqa: F401  # before the processes are parted
@@ -31,6 +32,7 @@ from hesscli.api import answers, problems, questions  # noqa: F401
 KINDS: dict[str, tuple[Draw, Callable[[], int]]] = {
     "yaml": (fuzz_yaml.draw, lambda: 10_000),
     "files": (fuzz_files.draw, lambda: 5 * 1000),
+    "made": (fuzz_made.draw, lambda: 4000),
     "options": (fuzz_options.draw, fuzz_options.count),
 }
 
