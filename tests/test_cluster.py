@@ -501,10 +501,15 @@ def test_what_all_launched_workers_refuse_is_one_line() -> None:
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [("sweep", "choose verify, compare, spectrum, train"), ("verfy", "did you mean 'verify'?")],
+)
 def test_launch_knows_the_commands_that_several_workers_run(
-    capsys: pytest.CaptureFixture[str],
+    command: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["launch", "--workers", "2", "--", "sweep"])
+        main(["launch", "--workers", "2", "--", command])
     assert caught.value.code == 2
-    assert "'sweep' does not run on several workers; choose verify" in capsys.readouterr().err
+    wrong = f"{command!r} does not run on several workers; {hint}\n"
+    assert capsys.readouterr().err.endswith(wrong)
