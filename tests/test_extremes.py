@@ -483,6 +483,22 @@ def test_a_failure_names_an_entry_that_rounding_does_not_explain() -> None:
     assert (check.max_abs_residual, check.floor) == (2.0, 0.25)
 
 
+def test_tolerances_beyond_the_range_overflow_in_silence() -> None:
+    """A bar or a floor of 1e308 and a tenth of an entry of 1e308 (seed 14990): all is allowed."""
+    one, other = np.eye(4), 2 * np.eye(4)
+    for matrix in (one, other):
+        matrix[0, 0] = 1.5e308
+    wide, nothing = np.full((2, 2), 1.7e308), np.zeros((2, 2))
+    (check,) = check_entries(Given(one), [Given(other)], wide, 0.5, no_progress)
+    assert check.passed
+    assert check.limited_by_rounding is False
+    finite: Any = GivenWithError(other, 1.7e308)
+    assert not check_finite_entries(Given(one), finite, nothing, 0.5, no_progress).decided
+    assert not check_finite_form("dense1", 1.5e308, (-1e308, 1.7e308), 1e308, 0.0, 0.5).decided
+    small: Any = GivenWithError(np.eye(4), 0.0)
+    assert check_finite_products(Given(np.eye(4)), small, wide, 0.5, no_progress).passed
+
+
 def _by_probes(one: Array, other: Array) -> Check:
     (check,) = check_probes(Given(one), [Given(other)], lambda _: 0.0, 1e-10, 8, no_progress)
     return check

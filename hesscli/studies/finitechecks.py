@@ -53,8 +53,7 @@ def check_finite_form(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
     tally = _Tally(scale, rtol)
-    residual, bar = np.array([[exact - value]]), np.array([[error]])
-    tally.add(0, np.abs(residual), bar, np.array([[floor]]))
+    tally.add(0, *(np.array([[number]]) for number in (exact, value, error, floor)))
     return tally.check("form", floor, None)
 
 
@@ -71,7 +70,7 @@ def check_finite_entries(
         values, errors = finite.rows_with_error(start, stop)
         groups = exact.layout.groups_of(0, size)
         floors = floor[np.ix_(groups[start:stop], groups)]
-        tally.add(start, np.abs(rows[start:stop] - values), errors, floors)
+        tally.add(start, rows[start:stop], values, errors, floors)
     progress(f"{exact.parameter} by finite differences", size, size)
     row, column = tally.worst_at
     worst = exact.layout.name_of(row), exact.layout.name_of(column)
@@ -92,10 +91,11 @@ def check_finite_products(
     # A product's floor: Σ_j floor_ij |v_j|
     weights = np.zeros((exact.layout.groups, RANDOM_DIRECTIONS))
     np.add.at(weights, groups, np.abs(V))
-    floors = (floor @ weights)[groups]
+    with np.errstate(over="ignore"):
+        floors = (floor @ weights)[groups]
     values, errors = finite.product_with_error(V)
     tally = _Tally(float(np.abs(products).max()), rtol)
-    tally.add(0, np.abs(products - values), errors, floors)
+    tally.add(0, products, values, errors, floors)
     progress(task, RANDOM_DIRECTIONS, RANDOM_DIRECTIONS)
     return tally.check("products", float(floors.max()), None)
 
@@ -144,9 +144,13 @@ class _Tally:
     worst_at: tuple[int, int] = (0, 0)
     failed: bool = False
 
-    def add(self, start: int, residuals: Array, bars: Array, floors: Array) -> None:
-        # Also beyond is what cannot be compared, NaN.
-        beyond = ~(residuals <= self.rtol * self.scale + floors + bars)
+    def add(self, start: int, exact: Array, found: Array, bars: Array, floors: Array) -> None:
+        """Judges some rows, of which ``start`` is the first, all in arrays of one shape."""
+        # At the end of the range both sides may overflow, and then decide nothing.
+        with np.errstate(over="ignore"):
+            residuals = np.abs(exact - found)
+            # Also beyond is what cannot be compared, NaN.
+            beyond = ~(residuals <= self.rtol * self.scale + floors + bars)
         decided = beyond | self._decisive(residuals, bars)
         self.compared += int(decided.sum())
         self.undecided += int(decided.size - decided.sum())
