@@ -63,7 +63,7 @@ class Cost:
     @property
     def all_passes(self) -> int:
         """What gradients and floors need."""
-        return 4 * self.F - self.first
+        return 2 * self.F - self.first
 
     @property
     def floor_of_form(self) -> int:

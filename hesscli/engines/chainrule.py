@@ -85,17 +85,16 @@ class FirstOrder:
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The first-order quantities, a Node for each layer; NumericalError on overflow."""
-        layers = range(len(self.problem.layers))
-        slopes = [self.slope_and_bend(index) for index in layers]
         with np.errstate(over="ignore", invalid="ignore"):
             forward = list(self._forward())
             backward = list(self._backward([z for _, z in forward]))
-        return tuple(
-            Node(a, z, *of_layer, g_a, g_z)
-            for (a, z), of_layer, (_, _, g_a, g_z) in zip(
-                forward, slopes, reversed(backward), strict=True
-            )
-        )
+            self._f = self._output_at(forward[-1][1])
+        nodes: list[Node] = []
+        for a, z in forward:
+            slope, bend, g_a, g_z = backward.pop()
+            slope, bend = self._swept.setdefault(len(nodes), (slope, bend))
+            nodes.append(Node(a, z, slope, bend, g_a, g_z))
+        return tuple(nodes)
 
     def slope_and_bend(self, index: int) -> tuple[Array, Array]:
         """σ′ and σ″ ⊙ g_a (N, units) at a layer's pre-activation; NumericalError on overflow.
@@ -170,7 +169,8 @@ class FirstOrder:
         problem = self.problem
         f = self._output_at(pre_activations[-1])
         g = self.scale * loss_derivatives(problem.loss).gradient(f, problem.targets)
-        for layer in reversed(problem.layers):
+        for index in reversed(range(len(problem.layers))):
+            layer = problem.layers[index]
             sigma, z, g_a = derivatives(layer.activation), pre_activations.pop(), g
             slope = by_rows(sigma.first, z)
             bend = by_rows(lambda z, g_a, sigma=sigma: sigma.second(z) * g_a, z, g_a)
@@ -179,7 +179,8 @@ class FirstOrder:
             _require_finite(layer.name, "backward sweep", (slope, bend, g))
             yield slope, bend, g_a, g
             del slope, bend, g_a
-            g = g @ layer.kernel.T
+            if index > 0:
+                g = g @ layer.kernel.T
 
 
 class ChainRule:
