@@ -20,7 +20,9 @@ every step through the same sweep, to first order in the unit roundoff u:
         g_x = g_z Wᵀ     e_x² = e_gz² (W²)ᵀ + n u² g_z² (W²)ᵀ
         S_x = W S_z Wᵀ   the same, twice
 
-    (squares, sizes and σ^(k) elementwise).
+    (squares, sizes and σ^(k) elementwise). Where e_z is as wide as what σ^(k) does, as after a sum
+    that cancels, the spread is the largest inside of it; a probability moves by p (exp(e_f) − 1),
+    1 at most; where squares vanish beside others, the sum of sizes takes their place.
 3.  The floor of g and S at a node is SAFETY · their errors there. That of an entry of the kernel
     block is SAFETY · Σ_n of the errors of a_n a_nᵀ ⊗ S_n at the largest input, for each pair
     (h, l) of units; those of a product and of a quadratic form follow the R-operator in the same
