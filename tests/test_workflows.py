@@ -95,14 +95,21 @@ def test_ours_tests_the_oldest_and_the_newest_versions_and_lints_and_installs_a_
     assert any("dist/*.whl" in line for line in run)
 
 
-def test_new_networks_are_drawn_every_week() -> None:
-    (line,) = (step["run"] for step in steps(WEEKLY) if "run" in step)
+def test_new_networks_and_new_bad_input_are_drawn_every_week() -> None:
+    soaked, fuzzed = (step["run"] for step in steps(WEEKLY) if "run" in step)
     found = re.fullmatch(
-        r"make soak PYTHON=python NETWORKS=(\d+) SEED=\$\(\(GITHUB_RUN_NUMBER \* (\d+)\)\)", line
+        r"make soak PYTHON=python NETWORKS=(\d+) SEED=\$\(\(GITHUB_RUN_NUMBER \* (\d+)\)\)", soaked
     )
     assert found is not None
     assert found[1] == found[2]
-    assert re.search(r"^soak:.*developing", MAKEFILE, re.MULTILINE)
+    found = re.fullmatch(
+        r'make fuzz PYTHON=python FUZZ="--seed \$\(\(GITHUB_RUN_NUMBER \* (\d+)\)\)"', fuzzed
+    )
+    assert found is not None
+    # There are fewer cases of every kind.
+    assert int(found[1]) == 100_000
+    for target in ("soak", "fuzz"):
+        assert re.search(rf"^{target}:.*developing", MAKEFILE, re.MULTILINE)
 
 
 # Stands in for the command in a runner's shell: what it is given, and output of its own.
