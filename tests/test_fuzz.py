@@ -29,7 +29,8 @@ from hesscli.problem import threads
 from hesscli.problem.data import load_dataset
 from hesscli.problem.errors import InputError, one_line
 from hesscli.problem.files import check_writable, opened
-from hesscli.problem.keras_model import KerasLayer, KerasNetwork, read_numbers
+from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
+from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.memory import parse_size
 from hesscli.problem.network import Activation
 from hesscli.problem.npz import read_arrays, require_unpackable

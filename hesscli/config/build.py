@@ -13,7 +13,8 @@ from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
 from hesscli.problem.errors import InputError
-from hesscli.problem.keras_model import SIGMOID, SOFTMAX, KerasNetwork, read_numbers
+from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
+from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.memory import (
     available_memory,
     chunk_size,

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from hesscli.config.schema import Config, LayerConfig, ModelConfig
 from hesscli.problem.errors import InputError
-from hesscli.problem.keras_model import KerasNetwork, read_network
+from hesscli.problem.keras_layers import KerasNetwork
+from hesscli.problem.keras_model import read_network
 
 
 def network_of(path: str) -> KerasNetwork:

@@ -1,0 +1,375 @@
+"""The description of a Keras 3 model, as ``config.json`` holds it, as a chain of dense layers.
+
+Nothing that it names is imported, built or called. Keras files a layer's numbers under its class
+and its place among the layers of that class (``layers/dense``, ``layers/dense_1`` …), as
+``keras.src.saving.saving_lib`` does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from hesscli.problem.data import require_pixels, to_inputs
+from hesscli.problem.errors import InputError
+from hesscli.problem.names import RESERVED_NAMES
+from hesscli.problem.network import Activation, Array
+from hesscli.problem.npz import RawArray
+
+SOFTMAX, SIGMOID = "softmax", "sigmoid"
+
+_SUPPORTED = (
+    "supported are InputLayer, Flatten, Rescaling, Dense, Activation, ReLU, LeakyReLU, ELU, "
+    "Dropout, and a Softmax at the end"
+)
+_LINEAR = Activation("linear")
+# Keras's elementwise functions that are ours by the same name.
+_FUNCTIONS = (
+    "linear",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "mish",
+    SIGMOID,
+    "tanh",
+    "softplus",
+    "softsign",
+    "exponential",
+)
+_DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class KerasLayer:
+    """One Dense layer and the activation after it.
+
+    ``keras_name`` is what the model calls it, ``group`` where its numbers are stored.
+    """
+
+    name: str
+    keras_name: str
+    inputs: int
+    units: int
+    bias: bool
+    activation: Activation
+    group: str
+
+
+@dataclass(frozen=True)
+class KerasNetwork:
+    """The layers of a model, without their numbers.
+
+    ``rescaling`` is the (scale, offset) of what the model does to its inputs first, None where
+    it does nothing; ``softmax`` says whether a softmax at the end was left out of ``layers``.
+    """
+
+    path: str
+    layers: tuple[KerasLayer, ...]
+    rescaling: tuple[float, float] | None
+    softmax: bool
+
+    @property
+    def inputs(self) -> int:
+        return self.layers[0].inputs
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether any layer has one."""
+        return any(layer.bias for layer in self.layers)
+
+    def network_inputs(self, selected: RawArray, dtype: DTypeLike) -> Array:
+        """Examples (N, ...) as the first Dense layer sees them, (N, d).
+
+        A model with a Rescaling gets integer pixels as they are stored, 0 to 255; one without
+        gets them scaled into [0, 1]. Floating-point numbers are given to the model as they are.
+        """
+        if self.rescaling is None:
+            return to_inputs(selected, dtype)
+        scale, offset = self.rescaling
+        whole = selected.dtype.kind in "iu"
+        raw = require_pixels(selected).astype(np.dtype(dtype)) if whole else selected
+        inputs: Array = to_inputs(raw, dtype) * scale + offset
+        return inputs.astype(np.dtype(dtype), copy=False)
+
+
+def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
+    """The layers that a ``config.json`` describes, of the model ``path``.
+
+    Raises InputError for what is no chain of supported layers, and what a document of another
+    form leads to: LookupError, TypeError, ValueError, AttributeError or RecursionError.
+    """
+    kind, config = document["class_name"], document["config"]
+    if kind not in ("Sequential", "Functional") or document.get("registered_name") not in (
+        None,
+        kind,
+    ):
+        raise InputError(
+            f"{path}: the model is a {kind}; a Sequential model, or a Functional one that is a "
+            "chain of layers, is needed"
+        )
+    layers = config["layers"]
+    groups = _groups(layers)
+    chain = _Chain(path, _input_shape(layers, config, document, path))
+    for layer in layers if kind == "Sequential" else _in_order(layers, path):
+        chain.add(layer, groups.get(layer["config"]["name"], ""))
+    if not chain.layers:
+        raise InputError(f"{path}: no Dense layer in it; at least one is needed")
+    return KerasNetwork(path, tuple(chain.layers), chain.rescaling, chain.softmax is not None)
+
+
+def _groups(layers: Sequence[Any]) -> dict[str, str]:
+    """Where Keras stores the numbers of each Dense layer, by the layer's name."""
+    names = [layer["config"]["name"] for layer in layers if layer["class_name"] == "Dense"]
+    return {
+        name: f"layers/dense{f'_{index}' if index else ''}/vars" for index, name in enumerate(names)
+    }
+
+
+def _input_shape(
+    layers: Sequence[Any], config: Mapping[str, Any], document: Mapping[str, Any], path: str
+) -> tuple[int, ...]:
+    """The shape of one example."""
+    batch_shape = config.get("build_input_shape")
+    batch_shape = batch_shape or (document.get("build_config") or {}).get("input_shape")
+    for layer in layers:
+        if layer["class_name"] == "InputLayer":
+            batch_shape = layer["config"]["batch_shape"]
+    if batch_shape is None:
+        raise InputError(f"{path}: the model was saved before it was built; train or build it")
+    shape = tuple(batch_shape[1:])
+    if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InputError(
+            f"{path}: the model takes inputs of shape {tuple(batch_shape)}; every size but the "
+            "first must be known"
+        )
+    return shape
+
+
+def _in_order(layers: Sequence[Any], path: str) -> list[Any]:
+    """The layers of a functional model from its input on; raises InputError for a branch."""
+    refused = InputError(
+        f"{path}: the model is not a chain: each layer must take the one before it, and once"
+    )
+    after: dict[str, Any] = {}
+    for layer in layers:
+        sources = list(_sources(layer["inbound_nodes"]))
+        if len(sources) != (0 if layer["class_name"] == "InputLayer" else 1):
+            raise refused
+        for source in sources:
+            if source in after:
+                raise refused
+            after[source] = layer
+    ordered = [layer for layer in layers if layer["class_name"] == "InputLayer"][:1]
+    while ordered and ordered[-1]["config"]["name"] in after:
+        ordered.append(after.pop(ordered[-1]["config"]["name"]))
+    if len(ordered) != len(layers):
+        raise refused
+    return ordered
+
+
+def _sources(nodes: Any) -> Iterator[str]:
+    """The names of the layers whose outputs a layer takes, once for each time it does."""
+    if isinstance(nodes, Mapping):
+        if nodes.get("class_name") == "__keras_tensor__":
+            yield nodes["config"]["keras_history"][0]
+        else:
+            for inner in nodes.values():
+                yield from _sources(inner)
+    elif isinstance(nodes, list):
+        for inner in nodes:
+            yield from _sources(inner)
+
+
+class _Chain:
+    """Dense layers as they are gathered, layer by layer of the Keras model."""
+
+    def __init__(self, path: str, shape: tuple[int, ...]) -> None:
+        self.path = path
+        self.shape = shape
+        self.layers: list[KerasLayer] = []
+        self.rescaling: tuple[float, float] | None = None
+        # The label of the layer whose softmax stands at the end, as far as is known.
+        self.softmax: str | None = None
+
+    def add(self, layer: Mapping[str, Any], group: str) -> None:
+        kind, config = layer["class_name"], layer["config"]
+        label = f"layer {config['name']!r}"
+        add = _KINDS.get(kind)
+        if add is None or not _is_keras_own(layer):
+            raise self._refused(f"{label} is a {kind}; {_SUPPORTED}")
+        policy = _policy(config.get("dtype"))
+        if kind != "InputLayer" and policy not in _DTYPES:
+            raise self._refused(
+                f"{label} computes in {policy}; supported are {' and '.join(_DTYPES)}"
+            )
+        add(self, label, config, group)
+
+    def nothing(self, label: str, config: Mapping[str, Any], group: str) -> None:
+        """An InputLayer, or a Dropout, which does nothing at inference."""
+
+    def flatten(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        if len(self.shape) > 1 and config.get("data_format") == "channels_first":
+            raise self._refused(f"{label} has data_format channels_first; channels_last is needed")
+        self.shape = (math.prod(self.shape),)
+
+    def rescale(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        if self.layers:
+            raise self._refused(f"{label} is a Rescaling after a Dense; it must come before them")
+        scale, offset = config["scale"], config["offset"]
+        if not (_is_number(scale) and _is_number(offset)):
+            raise self._refused(f"{label} has a scale or offset that is not one finite number")
+        before = self.rescaling or (1.0, 0.0)
+        self.rescaling = (before[0] * scale, before[1] * scale + offset)
+
+    def dense(self, label: str, config: Mapping[str, Any], group: str) -> None:
+        self._refuse_after_softmax(label)
+        if len(self.shape) != 1:
+            raise self._refused(f"{label} gets inputs of shape {self.shape}; Flatten them first")
+        units = config["units"]
+        if not isinstance(units, int) or units < 1:
+            raise ValueError(f"units {units!r}")
+        name = _free_name(config["name"], [other.name for other in self.layers])
+        bias = bool(config["use_bias"])
+        self.layers.append(
+            KerasLayer(name, config["name"], self.shape[0], units, bias, _LINEAR, group)
+        )
+        self.shape = (units,)
+        self._activate(label, self._function(label, config.get("activation")))
+
+    def activation(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        self._activate(label, self._function(label, config["activation"]))
+
+    def relu(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        self._activate(label, self._relu(label, config))
+
+    def leaky_relu(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        self._activate(label, _leaky_relu(config))
+
+    def elu(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        self._activate(label, _elu(config))
+
+    def softmax_layer(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        if config.get("axis", -1) not in (-1, 1, [-1], [1]):
+            raise self._refused(f"{label} has axis {config['axis']}; it must be -1")
+        self._activate(label, Activation(SOFTMAX))
+
+    def _function(self, label: str, value: Any) -> Activation:
+        """The activation that a ``activation=`` argument holds, a name or a serialized object."""
+        if value is None:
+            return _LINEAR
+        if isinstance(value, Mapping):
+            kind, inner = value["class_name"], value.get("config")
+            if _is_keras_own(value) and kind == "LeakyReLU":
+                return _leaky_relu(inner or {})
+            if _is_keras_own(value) and kind == "ELU":
+                return _elu(inner or {})
+            if _is_keras_own(value) and kind == "ReLU":
+                return self._relu(label, inner or {})
+            name = inner if isinstance(inner, str) else kind
+            known = _is_keras_own(value) and name in (*_FUNCTIONS, SOFTMAX)
+        else:
+            name, known = value, value in (*_FUNCTIONS, SOFTMAX)
+        if known:
+            return Activation(name)
+        raise self._refused(
+            f"{label} has activation {name!r}; supported are {', '.join(_FUNCTIONS)}, and a "
+            "softmax at the end"
+        )
+
+    def _relu(self, label: str, config: Mapping[str, Any]) -> Activation:
+        if config.get("max_value") is not None or config.get("threshold"):
+            raise self._refused(f"{label} is a ReLU with max_value or threshold; use one without")
+        slope = config.get("negative_slope") or 0.0
+        return _leaky_relu({"negative_slope": slope}) if slope else Activation("relu")
+
+    def _activate(self, label: str, activation: Activation) -> None:
+        if activation == _LINEAR:
+            return
+        self._refuse_after_softmax(label)
+        if not self.layers:
+            raise self._refused(
+                f"{label} is an activation ({activation}) before the first Dense; it must follow "
+                "a Dense"
+            )
+        last = self.layers[-1]
+        if activation.name == SOFTMAX:
+            self.softmax = label
+        elif last.activation != _LINEAR:
+            raise self._refused(
+                f"{label} is a second activation ({activation}) after {last.activation}; one "
+                "after each Dense is supported"
+            )
+        else:
+            self.layers[-1] = replace(last, activation=activation)
+
+    def _refuse_after_softmax(self, label: str) -> None:
+        if self.softmax is not None:
+            raise self._refused(
+                f"{self.softmax} is a softmax before {label}; it is supported at the end only"
+            )
+
+    def _refused(self, text: str) -> InputError:
+        return InputError(f"{self.path}: {text}")
+
+
+_KINDS: Mapping[str, Callable[[_Chain, str, Mapping[str, Any], str], None]] = MappingProxyType(
+    {
+        "InputLayer": _Chain.nothing,
+        "Dropout": _Chain.nothing,
+        "Flatten": _Chain.flatten,
+        "Rescaling": _Chain.rescale,
+        "Dense": _Chain.dense,
+        "Activation": _Chain.activation,
+        "ReLU": _Chain.relu,
+        "LeakyReLU": _Chain.leaky_relu,
+        "ELU": _Chain.elu,
+        "Softmax": _Chain.softmax_layer,
+    }
+)
+
+
+def _leaky_relu(config: Mapping[str, Any]) -> Activation:
+    return Activation("leaky_relu", (("negative_slope", float(config["negative_slope"])),))
+
+
+def _elu(config: Mapping[str, Any]) -> Activation:
+    return Activation("elu", (("alpha", float(config["alpha"])),))
+
+
+def _is_keras_own(serialized: Mapping[str, Any]) -> bool:
+    """Whether an object is Keras's, and no class of the user's that has the same name."""
+    module = serialized.get("module")
+    own = isinstance(module, str) and (module == "keras" or module.startswith("keras."))
+    return own and serialized.get("registered_name") in (None, serialized["class_name"])
+
+
+def _policy(dtype: Any) -> str:
+    if isinstance(dtype, Mapping):
+        own = dtype["class_name"] == "DTypePolicy"
+        return str(dtype["config"]["name"]) if own else str(dtype["class_name"])
+    return str(dtype)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _free_name(name: str, taken: Sequence[str]) -> str:
+    """A Keras name as a layer may be called here, and no other layer is."""
+    clean = re.sub(r"[^A-Za-z0-9_.\-]", "_", name)
+    if not clean or clean[0] in ".-":
+        clean = f"_{clean}"
+    free, count = clean, 1
+    while free in taken or free in RESERVED_NAMES:
+        free, count = f"{clean}_{count}", count + 1
+    return free
