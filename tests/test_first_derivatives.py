@@ -368,3 +368,16 @@ def test_a_jacobian_beyond_half_the_range_of_float32_is_found_without_a_warning(
     problem = Problem(layers, one, one, Loss("mean_squared_error"))
     J = ChainFirst(ChainRule(problem)).jacobian("dense1/kernel").rows(0, 1)
     assert np.array_equal(J, np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("block", ["kernel", "input"])
+@pytest.mark.parametrize("of", ["gradient", "jacobian"])
+def test_errors_beyond_the_range_are_said_without_a_warning(of: str, block: str) -> None:
+    """Where z is 2e200 the error counts with z²: random agreement found it (seed 20557)."""
+    layers = (
+        Layer("dense1", np.full((1, 2), 1e100), None, Activation("square")),
+        Layer("dense2", np.ones((2, 2)), None, Activation("linear")),
+    )
+    problem = Problem(layers, np.ones((1, 1)), np.zeros((1, 2)), Loss("sum"))
+    with pytest.raises(NumericalError, match="rounding error"):
+        verify_first([problem], of, CheckOptions(block=block))  # type: ignore[arg-type]

@@ -128,11 +128,10 @@ class RoundingFloor:
         """The floor of ∂f/∂θ, whose rows are asked for like those of the Jacobian."""
         problem = self._problem
         if (example := input_example(parameter)) is not None:
-            J = self._jacobians[0]
-            floor = self._swept.product_error(
-                J.size[example], J.error[example], self._swept.nodes[0].W.T
-            )
-            return InputFloor(problem, parameter, _finite(SAFETY * floor, parameter))
+            J, W = self._jacobians[0], self._swept.nodes[0].W
+            with np.errstate(over="ignore", invalid="ignore"):
+                floor = SAFETY * self._swept.product_error(J.size[example], J.error[example], W.T)
+            return InputFloor(problem, parameter, _finite(floor, parameter))
         names = problem.layer_names if parameter == NETWORK else (parameter,)
         factors = tuple(
             (Uncertain(*self._inputs(name)), self._jacobians[problem.layer_index(layer_of(name))])
@@ -146,11 +145,11 @@ class RoundingFloor:
 
         e_J = e_1 |J_a| + (|σ′| + e_1) e_Ja,   J_a = J Wᵀ of the layer above
         """
-        e_1 = self._swept.errors[-1].first[:, :, None]
-        identity = np.eye(e_1.shape[1])
-        J, e_J = self._swept.nodes[-1].slope[:, :, None] * identity, e_1 * identity
-        sweep = [Uncertain(np.abs(J), e_J)]
         with np.errstate(over="ignore", invalid="ignore"):
+            e_1 = self._swept.errors[-1].first[:, :, None]
+            identity = np.eye(e_1.shape[1])
+            J, e_J = self._swept.nodes[-1].slope[:, :, None] * identity, e_1 * identity
+            sweep = [Uncertain(np.abs(J), e_J)]
             for k in reversed(range(len(self._swept.nodes) - 1)):
                 W = self._swept.nodes[k + 1].W
                 J_a, e_Ja = J @ W.T, self._swept.product_error(J, e_J, W.T)

@@ -44,9 +44,11 @@ class ParameterFloor(JacobianBlock):
         for a, J in self._factors:
             a_n, e_a = (value[n][:, :, None] for value in (a.size, a.error))
             J_n, e_J = (value[n, o][:, None, :] for value in (J.size, J.error))
-            error = a_n * (e_J + self._u * J_n) + e_a * (J_n + e_J) + self._tiny
-            parts.append(error.reshape(len(n), -1))
-        return np.asarray(self._safety * np.concatenate(parts, axis=1))
+            # What leaves the range is said by who judges the floor.
+            with np.errstate(over="ignore", invalid="ignore"):
+                error = a_n * (e_J + self._u * J_n) + e_a * (J_n + e_J) + self._tiny
+                parts.append(self._safety * error.reshape(len(n), -1))
+        return np.concatenate(parts, axis=1)
 
 
 class InputFloor(JacobianBlock):
