@@ -131,3 +131,22 @@ def test_a_second_derivative_that_vanishes_in_the_type_is_within_the_floor_of_th
     # w σ″(z) v², with σ″(z) = −2/(1 + z)³
     assert ours == pytest.approx(-1.5e-300 * 2 / 9001**3 * 81e6, rel=1e-3)
     assert abs(ours - theirs) <= floor.quadratic_form("dense1/kernel", v)
+
+
+def test_a_kink_counts_with_the_gauss_newton_term_that_the_curvature_cancels() -> None:
+    """The floor holds for the entries of G, too, where those of H are zero (seed 38102).
+
+    z = 0.1 + 0.2 − 0.3 is 0 or 6e-17, so leaky_relu's σ′ is 0.2 or 1. Above it, with f = s(z₂) and
+    the loss f², ∂²L/∂z₂² = 2s′² + 2ss″ is zero where s = 2/3.
+    """
+    layers = (
+        Layer("dense1", np.array([[0.1], [0.2], [-0.3]]), None, Activation("leaky_relu")),
+        Layer("dense2", np.array([[3.0]]), np.array([np.log(2)]), Activation("sigmoid")),
+    )
+    problem = Problem(layers, np.ones((1, 3)), np.zeros(1), Loss("sum_of_squares"))
+    chain_rule = ChainRule(problem)
+    assert abs(chain_rule.second_at_activation(0, slice(None))[0, 0, 0]) < 1e-14
+    of_G = 9 * 2 * (2 / 9) ** 2
+    jump = of_G * (1 - 0.2**2)
+    for block in ("dense1/kernel", "network"):
+        assert RoundingFloor(chain_rule).entries(block)[0, 0] >= jump

@@ -31,7 +31,7 @@ def test_networks_that_witnesses_once_disagreed_on() -> None:
 
     Of the others test_rounding_sweep.py has what was wrong about the floor.
     """
-    of_floor = (2515, 5131, 7656, 13985, 14419, 15699, 19437, 19525, 20557)
+    of_floor = (2515, 5131, 7656, 13985, 14419, 15699, 19437, 19525, 20557, 38102)
     assert soak.several((682, 10035, 2778, 11121, *of_floor)).disagreements == []
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.roperator import Node
+from hesscli.engines.roperator import GAUSS_NEWTON, Node
 from hesscli.engines.rounding_terms import ELEMENTARY, loss_errors, subtracted_terms
 from hesscli.problem.activations import Elementwise, derivatives
 from hesscli.problem.network import Activation, Array, Layer
@@ -61,7 +63,10 @@ class SweptErrors:
 
 @dataclass(frozen=True)
 class UncertainCross:
-    """What connects two layers (hesscli.engines.chainblocks.CrossTerm), with its errors."""
+    """What connects two layers (hesscli.engines.chainblocks.CrossTerm), with its errors.
+
+    Of ``B`` only the size is known.
+    """
 
     M: Array
     B: Array
@@ -97,12 +102,31 @@ class ErrorSweep:
             self.errors = self._sweep()
 
     def second(self, index: int) -> tuple[Array, Array]:
-        """The Hessian S (N, units, units) at the pre-activation of a layer, and its error."""
+        """The size of S (N, units, units) at the pre-activation of a layer, and its error."""
         layers = len(self.nodes)
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(layers - 1 - len(self._second), index - 1, -1):
                 self._second.append(self._second_error(k))
-        return self._engine.second(index).astype(np.float64), self._second[layers - 1 - index]
+            sizes = np.max([np.abs(S) for S in self._terms(index)], axis=0)
+        return sizes, self._second[layers - 1 - index]
+
+    def _terms(self, index: int) -> Iterator[Array]:
+        """S of H at the pre-activation of a layer; where a slope is in doubt, that of G as well.
+
+        There C may cancel most of G in H, and G's own error be the larger one.
+        """
+        yield self._engine.second(index).astype(np.float64)
+        if self._in_doubt:
+            *_, (_, S) = self._engine.sweep(slice(None), GAUSS_NEWTON, down_to=index)
+            yield S.astype(np.float64)
+
+    @cached_property
+    def _in_doubt(self) -> bool:
+        """Whether a σ′ is wrong by more than rounding itself: a kink, or a sum that cancels."""
+        return any(
+            (error.first > math.sqrt(self.u) * np.abs(node.slope)).any()
+            for node, error in zip(self.nodes, self.errors, strict=True)
+        )
 
     def at_output(self) -> tuple[Array, Array]:
         """The errors of g (N, c) and S (N, c, c) at the network's output."""
@@ -116,6 +140,9 @@ class ErrorSweep:
         if index == len(self.nodes) - 1:
             _, E = self.at_output()
         else:
+            W = self.nodes[index + 1].W
+            if self._in_doubt:
+                S_a = np.max([np.abs(W @ S @ W.T) for S in self._terms(index + 1)], axis=0)
             E = self.through_dense(index + 1, slice(None))
         slope = np.abs(node.slope)
         wide = slope + error.first
@@ -143,7 +170,7 @@ class ErrorSweep:
                     self.product_error(np.swapaxes(M, 1, 2), np.swapaxes(e_M, 1, 2), node.W), 1, 2
                 )
                 S, e_S = self.second(upper)
-                B = S @ through
+                B = np.max([np.abs(term @ through) for term in self._terms(upper)], axis=0)
                 e_B = self.both_errors(S, e_S, through, e_through)
                 cross[k, upper] = UncertainCross(M, B, e_M, e_B)
                 e_1 = error.first[:, :, None]
@@ -205,7 +232,7 @@ class ErrorSweep:
     def through_dense(self, index: int, chosen: slice) -> Array:
         """The error of W S Wᵀ, (…, inputs, inputs), of the chosen examples, as two products."""
         W, (S, E) = self.nodes[index].W, self.second(index)
-        half = S[chosen] @ W.T
+        half = np.max([np.abs(term[chosen] @ W.T) for term in self._terms(index)], axis=0)
         e_half = self.product_error(S[chosen], E[chosen], W.T)
         error = self.product_error(np.swapaxes(half, 1, 2), np.swapaxes(e_half, 1, 2), W.T)
         return np.swapaxes(error, 1, 2)
