@@ -381,3 +381,18 @@ def test_errors_beyond_the_range_are_said_without_a_warning(of: str, block: str)
     problem = Problem(layers, np.ones((1, 1)), np.zeros((1, 2)), Loss("sum"))
     with pytest.raises(NumericalError, match="rounding error"):
         verify_first([problem], of, CheckOptions(block=block))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("block", "chunk"), [("kernel", None), ("kernel", 1), ("input", None)])
+def test_a_gradient_beyond_the_range_is_said_without_a_warning(
+    block: str, chunk: int | None
+) -> None:
+    """∂L/∂W₂ = 2aᵀaW₂ = 4e40 in float32: found by random agreement (seed 51142)."""
+    layers = (
+        Layer("dense1", np.full((1, 1), 1e20, dtype=np.float32), None, Activation("linear")),
+        Layer("dense2", np.full((1, 1), 1, dtype=np.float32), None, Activation("linear")),
+    )
+    one = np.ones((2, 1), dtype=np.float32)
+    problem = Problem(layers, one, one, Loss("sum_of_squares"), chunk=chunk)
+    with pytest.raises(NumericalError, match=r"∂L/∂.*not finite in float32"):
+        verify_first([problem], "gradient", CheckOptions(block=block))  # type: ignore[arg-type]

@@ -34,9 +34,11 @@ class ChainFirst:
     def gradient(self, parameter: str) -> Array:
         layout_of(self.problem, parameter)
         example = input_example(parameter)
-        if example is not None:
-            return np.asarray(self.problem.layers[0].kernel @ self.nodes[0].g_z[example])
-        parts = [a.T @ self.nodes[k].g_z for k, a in self._factors(parameter)]
+        # Overflow is reported by who compares the entries, not by NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if example is not None:
+                return np.asarray(self.problem.layers[0].kernel @ self.nodes[0].g_z[example])
+            parts = [a.T @ self.nodes[k].g_z for k, a in self._factors(parameter)]
         return np.concatenate([part.reshape(-1) for part in parts])
 
     def jacobian(self, parameter: str) -> JacobianBlock:
@@ -63,7 +65,6 @@ class ChainFirst:
     def _at_pre_activations(self) -> tuple[Array, ...]:
         """J = ∂f/∂z, (N, c, units), at every layer."""
         layers = self.problem.layers
-        # Overflow is reported by who compares the entries, not by NumPy's warnings.
         with np.errstate(over="ignore", invalid="ignore"):
             slopes = [
                 derivatives(layer.activation).first(node.z)

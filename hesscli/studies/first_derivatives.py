@@ -157,7 +157,9 @@ def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]
     for name in subject.parameters:
         of_all = held.gradient if held else partial(_summed_gradient, chunks)
         rows = of_all(name)
-        theirs, ours = rows[:2, None].astype(problem.dtype, copy=False)
+        # What is too large for the type is not finite in it, and refused as that.
+        with np.errstate(over="ignore"):
+            theirs, ours = rows[:2, None].astype(problem.dtype, copy=False)
         yield _Piece(0, theirs, ours, rows[2:], partial(_gradient_names, layout_of(problem, name)))
 
 
