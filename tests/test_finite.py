@@ -460,3 +460,19 @@ def test_default_tolerances_are_those_of_the_problem(
     code, data, _ = report(arguments, capsys)
     assert code == 0
     assert {row["check"]["rtol"] for row in data["results"]} == {DEFAULT_RTOL["float32"]}
+
+
+def test_where_nothing_moves_to_first_order_a_step_that_went_too_far_is_noticed() -> None:
+    """With z = b², b = 0, times 1e15, a step of 1e-3 saturates the sigmoid (seed 71754)."""
+    problem = Problem(
+        (
+            Layer("dense1", np.ones((1, 1)), np.zeros(1), Activation("square")),
+            Layer("dense2", np.array([[1e15]]), None, Activation("sigmoid")),
+        ),
+        np.zeros((1, 1)),
+        np.zeros((1, 1)),
+        Loss("sum"),
+    )
+    values, errors = FiniteDifferences(problem).hessian("dense1/bias").rows_with_error(0, 1)
+    # L = s(1e15 b²), whose second derivative at 0 is 2e15 s′(0)
+    assert abs(values[0, 0] - 5e14) <= errors[0, 0]

@@ -17,7 +17,8 @@ In 1,200 random networks of all activations and losses H's own residual was belo
 The step is chosen for each direction: h moves no pre-activation and no output by more than
 ε^(1/5) (ε^(1/6) for loss values), where truncation and rounding are about equal, and stays away
 from the corners of relu and its kind. Where it cannot (a pre-activation stands on a corner, or
-crosses it all the same) the error bar is infinite: nothing was learnt.
+crosses it all the same, or something moves by 0.1 that to first order does not move at all) the
+error bar is infinite: nothing was learnt.
 
 Everything is computed in float64. A float32 problem's arrays are taken up to float64 first, so
 that ε is always float64's: what is differentiated is the same function, without its rounding.

@@ -24,6 +24,8 @@ CORNERED = frozenset({"relu", "leaky_relu", "elu", "selu", "softsign"})
 # Roundings in one evaluation of σ, σ′, or a loss, in units of the roundoff.
 _ELEMENTARY = 4.0
 _U = float(np.finfo(np.float64).eps) / 2
+# Ten times what the longest step of finite.py moves anything by.
+_FAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class Directions:
 
 @dataclass(frozen=True)
 class Point:
-    """What is found at θ + hv: the loss (k,), its gradient (k, P), and what crossed a corner."""
+    """What is found at θ + hv: the loss (k,), its gradient (k, P), and what went too far.
+
+    ``crossed`` (k,) says along which directions a corner was crossed, or a pre-activation or an
+    output moved by more than a step may: as where ``reach``, which is of first order, saw nothing.
+    """
 
     loss: Array
     gradient: Array
@@ -178,8 +184,10 @@ class MovedLoss:
             z = _with_bias(z, layer.b)
             if layer.cornered:
                 crossed |= (np.sign(z) != np.sign(self._z[index])).any(axis=(1, 2))
+            crossed |= _is_far(z, self._z[index])
             a = layer.value(z)
             slopes.append(layer.slope(z))
+        crossed |= _is_far(a, self._f)
         f = a.reshape(-1, a.shape[2])
         targets = np.concatenate([self._targets] * count)
         loss = self._c * self._loss(f, targets).reshape(count, -1).sum(axis=1)
@@ -279,6 +287,11 @@ class MovedLoss:
             pre_activations.append(_with_bias(a @ layer.W, layer.b))
             a = layer.value(pre_activations[-1])
         return inputs, pre_activations, a
+
+
+def _is_far(moved: Array, at_rest: Array) -> NDArray[np.bool_]:
+    """Along which directions (k,) the numbers (k, N, units) have moved farther than steps do."""
+    return np.asarray((np.abs(moved - at_rest) > _FAR).any(axis=(1, 2)))
 
 
 def _with_bias(z: Array, b: Array | None) -> Array:
