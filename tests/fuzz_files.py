@@ -34,7 +34,7 @@ _CONFIG = (
     f"model: {{inputs: {_INPUTS}, layers: [{{units: {_UNITS}, activation: tanh}}, "
     f"{{units: {_CLASSES}}}]}}\ndata: {{batch_size: all}}\n"
 )
-_GIB = 2**30
+HOSTILE_JSON = (b"[" * 10**5, b'{"a":' * 10**4, b"9" * 5000, b"NaN")
 
 
 class Malicious:
@@ -83,22 +83,22 @@ def _arrays(generator: Random) -> dict[str, Any]:
 
 def _npz(generator: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
     arrays = _arrays(generator)
-    members = {f"{name}.npy": _npy_bytes(array) for name, array in arrays.items()}
+    members = {f"{name}.npy": npy_bytes(array) for name, array in arrays.items()}
     method = generator.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
     if generator.random() < 0.6:
         name = generator.choice(list(members))
-        members[name] = _wrong_npy(generator, arrays[name.removesuffix(".npy")], members[name])
-    content = _zip(generator, members, method)
+        members[name] = wrong_npy(generator, arrays[name.removesuffix(".npy")], members[name])
+    content = zipped(generator, members, method)
     if generator.random() < 0.5:
-        content = _damaged(generator, content)
+        content = damaged(generator, content)
     Path("x.npz").write_bytes(content)
     if "inputs" not in arrays or generator.random() < 0.5:
         return _set("data.source", "x.npz"), ("x.npz",)
-    np.savez("b.npz", **_batch(generator))
+    np.savez("b.npz", **batch(generator))
     return (*_set("data.source", "b.npz"), "--set", "model.weights=x.npz"), ("x.npz", "b.npz")
 
 
-def _zip(generator: Random, members: dict[str, bytes], method: int) -> bytes:
+def zipped(generator: Random, members: dict[str, bytes], method: int) -> bytes:
     """An archive, with what archives have been used for now and then."""
     stream = io.BytesIO()
     trick = generator.choice(
@@ -147,7 +147,7 @@ def _bomb(generator: Random) -> bytes:
     return _npy_header((size // 8, 1), "<f8") + _zeros(size)
 
 
-def _npy_bytes(array: Any) -> bytes:
+def npy_bytes(array: Any) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.asarray(array), allow_pickle=True)
     return stream.getvalue()
@@ -206,7 +206,7 @@ _HEADERS = (
 )
 
 
-def _wrong_npy(generator: Random, array: Any, content: bytes) -> bytes:
+def wrong_npy(generator: Random, array: Any, content: bytes) -> bytes:
     """Another array than is asked for, or one whose header lies."""
     array = np.asarray(array)
     body = array.tobytes()
@@ -233,16 +233,16 @@ def _wrong_npy(generator: Random, array: Any, content: bytes) -> bytes:
         wrong.flat[generator.randrange(wrong.size)] = generator.choice(
             (np.nan, np.inf, -np.inf, 1e300)
         )
-        return _npy_bytes(wrong)
+        return npy_bytes(wrong)
     if action == 7:
         kind = generator.choice(
             ("<f2", ">f8", "<f4", "<i8", "|u1", "<c16", "|b1", "<U3", "<f16", "|O")
         )
         other = array.astype(np.dtype(kind)) if kind != "|O" else array.astype(object)
-        return _npy_bytes(
+        return npy_bytes(
             generator.choice((other, other.T, other.reshape(-1), other[:0], other[:1]))
         )
-    return _damaged(generator, content)
+    return damaged(generator, content)
 
 
 # ------------------------------------------------------------------------------------------ npy
@@ -254,11 +254,11 @@ def _npy(generator: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
     labels = arrays.get("y_train", arrays.get("targets"))
     Path("set").mkdir()
     for name, array in (("x_train", images), ("y_train", labels)):
-        content = _npy_bytes(array)
+        content = npy_bytes(array)
         if generator.random() < 0.6:
-            content = _wrong_npy(generator, array, content)
+            content = wrong_npy(generator, array, content)
         if generator.random() < 0.2:
-            content = _damaged(generator, content)
+            content = damaged(generator, content)
         path = Path("set", f"{name}.npy")
         path.write_bytes(content)
         if generator.random() < 0.04:
@@ -274,28 +274,26 @@ def _npy(generator: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _keras(generator: Random) -> tuple[tuple[str, ...], tuple[str, ...]]:
     document: Any = _keras_document(generator)
     for _ in range(generator.choice((0, 0, 1, 1, 2, 3))):
-        document = _changed(generator, document)
+        document = changed(generator, document)
     text = json.dumps(document).encode("utf-8", "surrogatepass")
     if generator.random() < 0.15:
-        text = generator.choice(
-            (b"[" * 10**5, b'{"a":' * 10**4, b"9" * 5000, b"NaN", text[:-1], b"\xff")
-        )
+        text = generator.choice((*HOSTILE_JSON, text[:-1], b"\xff"))
     weights = _weights(generator)
     if generator.random() < 0.35:
-        weights = _damaged(generator, weights)
+        weights = damaged(generator, weights)
     members = {"config.json": text, "model.weights.h5": weights, "metadata.json": b"{}"}
     if generator.random() < 0.1:
         del members[generator.choice(list(members))]
-    content = _zip(generator, members, zipfile.ZIP_STORED)
+    content = zipped(generator, members, zipfile.ZIP_STORED)
     if generator.random() < 0.25:
-        content = _damaged(generator, content)
+        content = damaged(generator, content)
     Path("m.keras").write_bytes(content)
-    np.savez("b.npz", **_batch(generator))
+    np.savez("b.npz", **batch(generator))
     os.mkfifo("fifo")
     return ("--model", "m.keras", "--set", "data.source=b.npz"), ("m.keras", "b.npz")
 
 
-def _batch(generator: Random) -> dict[str, Any]:
+def batch(generator: Random) -> dict[str, Any]:
     numbers = np.random.default_rng(generator.randrange(2**32))
     inputs = numbers.standard_normal((_EXAMPLES, _INPUTS))
     return {"inputs": inputs, "targets": numbers.integers(0, _CLASSES, _EXAMPLES)}
@@ -349,7 +347,7 @@ _KERAS_VALUES = (
 )
 
 
-def _changed(generator: Random, value: Any) -> Any:
+def changed(generator: Random, value: Any) -> Any:
     """Another value at one of the places of a JSON document."""
     plain = [item for item in VALUES if not isinstance(item, bytes)]
     if not isinstance(value, dict | list) or not value or generator.random() < 0.06:
@@ -360,7 +358,7 @@ def _changed(generator: Random, value: Any) -> Any:
     copy: Any = value.copy()
     action = generator.random()
     if action < 0.8:
-        copy[key] = _changed(generator, value[key])
+        copy[key] = changed(generator, value[key])
     elif action < 0.9:
         del copy[key]
     elif isinstance(copy, list):
@@ -452,7 +450,7 @@ def _idx_folder(generator: Random, suffix: str) -> tuple[tuple[str, ...], tuple[
     for name, array in (("images-idx3", images), ("labels-idx1", labels)):
         content = _idx_bytes(generator, array)
         if generator.random() < (0.5 if suffix == "" else 0.15):
-            content = _damaged(generator, content)
+            content = damaged(generator, content)
         if suffix:
             content = _gzipped(generator, content)
         Path("set", f"train-{name}-ubyte{suffix}").write_bytes(content)
@@ -472,7 +470,7 @@ def _gzipped(generator: Random, content: bytes) -> bytes:
         return gzip.compress((header if action < 0.05 else content) + _zeros(size))
     packed = gzip.compress(content, generator.randint(0, 9))
     if action < 0.5:
-        return _damaged(generator, packed)
+        return damaged(generator, packed)
     if action < 0.6:
         return packed + generator.choice((packed, b"x", b"\0" * 1000, gzip.compress(b"") * 1000))
     if action < 0.7:
@@ -486,23 +484,23 @@ def _gzipped(generator: Random, content: bytes) -> bytes:
 # ------------------------------------------------------------------------------------ any bytes
 
 
-def _damaged(generator: Random, content: bytes) -> bytes:
+def damaged(generator: Random, content: bytes) -> bytes:
     at = generator.randrange(len(content) + 1)
     more = generator.randint(1, 64)
-    changed = bytearray(content)
+    altered = bytearray(content)
     action = generator.randrange(9)
     if action == 0:
         return content[:at]
     if action in (1, 2, 3):
         for _ in range(generator.choice((1, 1, 2, 8, 64))):
-            if changed:
-                changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
+            if altered:
+                altered[generator.randrange(len(altered))] ^= 1 << generator.randrange(8)
     elif action == 4:
-        changed[at : at + more] = generator.choice((b"\0", b"\xff")) * more
+        altered[at : at + more] = generator.choice((b"\0", b"\xff")) * more
     elif action == 5:
-        del changed[at : at + more]
+        del altered[at : at + more]
     elif action == 6:
-        changed[at:at] = generator.randbytes(more)
+        altered[at:at] = generator.randbytes(more)
     elif action == 7:
         wrong = (
             b"",
@@ -514,10 +512,10 @@ def _damaged(generator: Random, content: bytes) -> bytes:
             b"<html>",
             b"\0" * 8,
         )
-        changed[:8] = generator.choice(wrong)
+        altered[:8] = generator.choice(wrong)
     else:
         return generator.choice((b"", b"\0", content * 2, content[::-1], generator.randbytes(500)))
-    return bytes(changed)
+    return bytes(altered)
 
 
 _MAKERS: dict[str, Callable[[Random], tuple[tuple[str, ...], tuple[str, ...]]]] = {

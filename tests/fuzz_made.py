@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_files import _changed, _damaged, _npy_bytes, _wrong_npy, _zip
+from fuzz_files import HOSTILE_JSON, batch, changed, damaged, npy_bytes, wrong_npy, zipped
 from fuzz_harness import Case
 
 from hesscli.cli.main import main
@@ -52,14 +52,12 @@ def _replayed(generator: random.Random) -> Case:
         # What a replay reads first, more often than the results.
         part = generator.choice(("invocation", "invocation", "environment", "problem", None))
         if part is None or not isinstance(document, dict) or part not in document:
-            document = _changed(generator, document)
+            document = changed(generator, document)
         else:
-            document[part] = _changed(generator, document[part])
+            document[part] = changed(generator, document[part])
     content = json.dumps(document).encode("utf-8", "surrogatepass")
     if generator.random() < 0.2:
-        content = generator.choice(
-            (_damaged(generator, content), b"[" * 10**5, b'{"a":' * 10**4, b"9" * 5000, b"NaN")
-        )
+        content = generator.choice((damaged(generator, content), *HOSTILE_JSON))
     Path("r.json").write_bytes(content)
     said = command if generator.random() < 0.9 else generator.choice(("verify", *_REPORTED))
     return Case((said, "--replay", "r.json"), ("r.json",), functools.partial(_texts, document))
@@ -78,21 +76,21 @@ def _texts(value: Any) -> Iterator[str]:
 def _resumed(generator: random.Random) -> Case:
     with np.load(io.BytesIO(_made()["t.npz"])) as archive:
         arrays = dict(archive)
-    members = {f"{name}.npy": _npy_bytes(array) for name, array in arrays.items()}
+    members = {f"{name}.npy": npy_bytes(array) for name, array in arrays.items()}
     for _ in range(generator.choice((0, 1, 1, 2))):
         name = generator.choice(list(arrays))
         action = generator.random()
         if action < 0.15:
             members.pop(f"{name}.npy", None)
         elif action < 0.3:
-            members[f"{generator.choice(list(arrays))}.npy"] = _npy_bytes(arrays[name])
+            members[f"{generator.choice(list(arrays))}.npy"] = npy_bytes(arrays[name])
         elif action < 0.4:
             members[f"train/{generator.choice(('x', 'vectors/x', 'record', ''))}.npy"] = b"x"
         else:
-            members[f"{name}.npy"] = _wrong_npy(generator, arrays[name], _npy_bytes(arrays[name]))
-    content = _zip(generator, members, 0)
+            members[f"{name}.npy"] = wrong_npy(generator, arrays[name], npy_bytes(arrays[name]))
+    content = zipped(generator, members, 0)
     if generator.random() < 0.3:
-        content = _damaged(generator, content)
+        content = damaged(generator, content)
     Path("t.npz").write_bytes(content)
     steps = generator.choice(("4", "4", "2", "1", "0"))
     where = generator.choice(("t.npz", "t.npz", "t2.npz"))
@@ -109,9 +107,7 @@ def _made() -> dict[str, bytes]:
         os.chdir(folder)
         try:
             Path("c.yaml").write_text(_CONFIG, encoding="ascii")
-            numbers = np.random.default_rng(0)
-            inputs = numbers.standard_normal((6, 4))
-            np.savez("b.npz", inputs=inputs, targets=numbers.integers(0, 2, 6))
+            np.savez("b.npz", **batch(random.Random(0)))
             for command, options in _REPORTED.items():
                 more = ("--checkpoint", "t.npz") if command == "train" else ()
                 arguments = (command, "-c", "c.yaml", "-o", f"{command}.json", *options, *more)

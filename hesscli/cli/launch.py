@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import click
 
@@ -39,9 +38,10 @@ def launch(workers: int, command: tuple[str, ...]) -> int:
     workers as any TensorFlow program: this command only starts processes.
     """
     if command[0] not in COMMANDS:
-        near = get_close_matches(command[0], COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(COMMANDS)}"
-        raise click.UsageError(f"launch: {command[0]!r} does not run on several workers; {hint}")
+        from hesscli.config.decode import nearest
+
+        hint = nearest(command[0], COMMANDS)
+        raise click.UsageError(f"launch: {command[0]!r} does not run on several workers{hint}")
     arguments = [*command, *_strategy(command), *_threads(command, workers)]
     # Sockets and processes are imported for who starts some.
     from hesscli.cli.launched import Processes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 
@@ -107,18 +107,17 @@ class ErrorSweep:
         with np.errstate(over="ignore", invalid="ignore"):
             for k in range(layers - 1 - len(self._second), index - 1, -1):
                 self._second.append(self._second_error(k))
-            sizes = np.max([np.abs(S) for S in self._terms(index)], axis=0)
-        return sizes, self._second[layers - 1 - index]
+        return _largest_size(self._terms(index)), self._second[layers - 1 - index]
 
     def _terms(self, index: int) -> Iterator[Array]:
         """S of H at the pre-activation of a layer; where a slope is in doubt, that of G as well.
 
         There C may cancel most of G in H, and G's own error be the larger one.
         """
-        yield self._engine.second(index).astype(np.float64)
+        yield self._engine.second(index).astype(np.float64, copy=False)
         if self._in_doubt:
             *_, (_, S) = self._engine.sweep(slice(None), GAUSS_NEWTON, down_to=index)
-            yield S.astype(np.float64)
+            yield S.astype(np.float64, copy=False)
 
     @cached_property
     def _in_doubt(self) -> bool:
@@ -136,13 +135,12 @@ class ErrorSweep:
     def _second_error(self, index: int) -> Array:
         """E ← (|σ′| + e_1)(|S_a| + E)(|σ′| + e_1)ᵀ − |σ′| |S_a| |σ′|ᵀ + the error of O."""
         node, error = self.nodes[index], self.errors[index]
-        S_a = np.abs(self._engine.second_at_activation(index, slice(None)).astype(np.float64))
         if index == len(self.nodes) - 1:
-            _, E = self.at_output()
+            at_output = self._engine.second_at_activation(index, slice(None))
+            S_a, (_, E) = np.abs(at_output.astype(np.float64)), self.at_output()
         else:
             W = self.nodes[index + 1].W
-            if self._in_doubt:
-                S_a = np.max([np.abs(W @ S @ W.T) for S in self._terms(index + 1)], axis=0)
+            S_a = _largest_size(W @ S @ W.T for S in self._terms(index + 1))
             E = self.through_dense(index + 1, slice(None))
         slope = np.abs(node.slope)
         wide = slope + error.first
@@ -170,7 +168,7 @@ class ErrorSweep:
                     self.product_error(np.swapaxes(M, 1, 2), np.swapaxes(e_M, 1, 2), node.W), 1, 2
                 )
                 S, e_S = self.second(upper)
-                B = np.max([np.abs(term @ through) for term in self._terms(upper)], axis=0)
+                B = _largest_size(term @ through for term in self._terms(upper))
                 e_B = self.both_errors(S, e_S, through, e_through)
                 cross[k, upper] = UncertainCross(M, B, e_M, e_B)
                 e_1 = error.first[:, :, None]
@@ -232,7 +230,7 @@ class ErrorSweep:
     def through_dense(self, index: int, chosen: slice) -> Array:
         """The error of W S Wᵀ, (…, inputs, inputs), of the chosen examples, as two products."""
         W, (S, E) = self.nodes[index].W, self.second(index)
-        half = np.max([np.abs(term[chosen] @ W.T) for term in self._terms(index)], axis=0)
+        half = _largest_size(term[chosen] @ W.T for term in self._terms(index))
         e_half = self.product_error(S[chosen], E[chosen], W.T)
         error = self.product_error(np.swapaxes(half, 1, 2), np.swapaxes(e_half, 1, 2), W.T)
         return np.swapaxes(error, 1, 2)
@@ -263,6 +261,11 @@ class ErrorSweep:
             sizes = (e_x + math.sqrt(n) * self.u * x) @ y + (x + e_x) @ e_y
             error = np.where(vanished, sizes, error)
         return np.asarray(error + n * self.tiny)
+
+
+def _largest_size(arrays: Iterable[Array]) -> Array:
+    """The largest size at each place of arrays of one shape."""
+    return reduce(np.maximum, map(np.abs, arrays))
 
 
 def _spread(function: Elementwise, z: Array, reach: Array) -> Array:

@@ -131,9 +131,14 @@ def _crossentropy_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: f
 
 
 def _binary_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
-    slope = expit(f) * expit(-f)
-    e_slope = _grown(slope, e_f, 0.25) + ELEMENTARY * u * slope
+    slope, e_slope = _logistic_slope(f, e_f, u)
     return np.asarray((e_slope * (np.abs(v) + e_v) + slope * e_v) / f.shape[1])
+
+
+def _logistic_slope(f: Array, e_f: Array, u: float) -> tuple[Array, Array]:
+    """S (1 − s) of s = s(f), which is at most 1/4, and its error."""
+    slope = expit(f) * expit(-f)
+    return slope, _grown(slope, e_f, 0.25) + ELEMENTARY * u * slope
 
 
 def _squared_product_error(f: Array, _: Array, v: Array, e_v: Array, u: float) -> Array:
@@ -177,9 +182,8 @@ def _crossentropy_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Ar
 
 def _binary_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Array, Array]:
     # g = (s − t)/c,   S = diag(s (1 − s))/c, whose own derivative is at most itself
-    s, slope = expit(f), expit(f) * expit(-f)
+    s, (slope, e_slope) = expit(f), _logistic_slope(f, e_f, u)
     e_s = _grown(slope, e_f, 1.0) + ELEMENTARY * u * s
-    e_slope = _grown(slope, e_f, 0.25) + ELEMENTARY * u * slope
     return (e_s + u * (1 + t)) / f.shape[1], _diagonal(e_slope / f.shape[1])
 
 
