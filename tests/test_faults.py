@@ -229,14 +229,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(arguments: tuple[str, ...]) -
     assert into_closed_pipe(*arguments) == (0, b"")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [("config",), ("--help",)])
-def test_a_full_standard_output_is_one_line(arguments: tuple[str, ...]) -> None:
+def test_a_full_standard_output_is_one_line(
+    arguments: tuple[str, ...], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is in a buffer Python writes when it ends.
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "wb") as full:
         code, _, err = ended(*arguments, stdout=full)
         assert code == 2
         assert re.fullmatch(rb"hesscli: standard output .*No space left on device.*\n", err)
         # Nobody can be told.
         assert ended(*arguments, "--nosuch", stderr=full)[0] == 2
+        assert ended(stderr=full)[0] == 2
 
 
 def test_closed_streams_take_no_part() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +16,7 @@ from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.launch import launch
-from hesscli.cli.outcome import FAILED_INPUT, exit_code_of, noticing_readers
+from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, noticing_readers
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
@@ -108,8 +107,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             return cli.main(arguments, prog_name="hesscli", standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError:
             # Wrong usage all the same: a script whose command came out empty must not pass.
-            with suppress(OSError):
-                click.echo(_WELCOME, err=True)
+            complain(_WELCOME)
             return FAILED_INPUT
 
     return exit_code_of(command_line)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import IO
+from contextlib import contextmanager
+from typing import IO, TextIO
 
 import click
 
@@ -37,9 +37,16 @@ def show(line: str, code: int = FAILED_INPUT, stream: IO[str] | None = None) -> 
     if code == INTERRUPTED:
         say_interrupted()
         return
-    # Where standard error is closed or full there is nobody to tell.
-    with suppress(OSError):
-        click.echo(f"hesscli: {one_line(line)}", file=stream, err=True)
+    complain(f"hesscli: {one_line(line)}", stream)
+
+
+def complain(text: str, stream: IO[str] | None = None) -> None:
+    """Writes ``text`` to standard error, or to ``stream``."""
+    try:
+        click.echo(text, file=stream, err=True)
+    except OSError:
+        # Where standard error is closed or full there is nobody to tell.
+        _write_no_more(sys.stderr)
 
 
 def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
@@ -58,13 +65,14 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
     except ImportError as error:
         return _ended(tell, f"{reason(error)}; hesscli doctor tells what is missing")
     except (ReaderGoneError, BrokenPipeError):
-        from hesscli.report.output import write_no_more
-
-        write_no_more()
+        _write_no_more(sys.stdout)
         return 0
     except OSError as error:
         # Of the user's files it is said where they are read and written.
-        where = error.filename or "standard output"
+        where = error.filename
+        if where is None:
+            where = "standard output"
+            _write_no_more(sys.stdout)
         return _ended(tell, f"{where} cannot be read or written ({reason(error)})")
     except (click.Abort, KeyboardInterrupt, Interrupted):
         return _ended(tell, "interrupted", INTERRUPTED)
@@ -77,6 +85,12 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
 def _ended(tell: Tell, line: str, code: int = FAILED_INPUT) -> int:
     tell(line, code)
     return code
+
+
+def _write_no_more(stream: TextIO) -> None:
+    from hesscli.report.output import write_no_more
+
+    write_no_more(stream)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 from rich.console import Console
 
@@ -39,11 +42,18 @@ def write_text(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        write_no_more()
+        write_no_more(sys.stdout)
     except OSError as error:
+        write_no_more(sys.stdout)
         raise InputError(f"standard output cannot be written ({reason(error)})") from error
 
 
-def write_no_more() -> None:
-    """Lets standard output lead nowhere; Python would complain again when it flushes it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def write_no_more(stream: TextIO) -> None:
+    """Lets a standard stream lead nowhere.
+
+    Python flushes what it still holds when it ends, would complain, and exit with a code of its
+    own.
+    """
+    # Who calls this as a function may have put a stream there that is no file.
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
