@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.measurements import BENCHMARKS
 from benchmarks.results import Record, read_records
 from benchmarks.tables import document
-from hesscli.problem.files import replacing
 from hesscli.report.formats import render
+from hesscli.system.files import replacing
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.environments import python_of
 from benchmarks.worker import DISAGREED
-from hesscli.problem.memory import available_memory, readable_size
+from hesscli.system.memory import available_memory, readable_size
 
 ROOT = Path(__file__).parent.parent
 OURS = "hesscli"

@@ -14,8 +14,8 @@ from benchmarks.processes import OURS, RefusedError, cores, keep_to
 from benchmarks.results import RESULTS, Record, to_json
 from benchmarks.session import Session
 from benchmarks.tables import document
-from hesscli.problem.files import replacing
 from hesscli.report.output import write_document
+from hesscli.system.files import replacing
 
 # Fewer say nothing of the spread.
 _FEWEST_RUNS = 5

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from benchmarks.claims import Claim, claims
 from benchmarks.results import Case, Measurement, Record
-from hesscli.problem.memory import readable_size
 from hesscli.report.document import UNKNOWN, Column, Document, Table
+from hesscli.system.memory import readable_size
 
 
 def document(record: Record) -> Document:

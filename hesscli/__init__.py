@@ -40,15 +40,15 @@ if TYPE_CHECKING:
         verify_first,
     )
     from hesscli.config.schema import Config
-    from hesscli.engines.autodiff import Autodiff
-    from hesscli.engines.block import HessianBlock
-    from hesscli.engines.chainrule import ChainRule
-    from hesscli.engines.finite import FiniteDifferences
-    from hesscli.problem.errors import HesscliError, InputError, NumericalError, UnknownBlockError
+    from hesscli.nodes.plugins import load_plugin
     from hesscli.problem.network import Activation, Layer, Loss, Problem
-    from hesscli.problem.plugins import load_plugin
-    from hesscli.problem.threads import use_threads
     from hesscli.report.document import Document
+    from hesscli.system.errors import HesscliError, InputError, NumericalError, UnknownBlockError
+    from hesscli.system.threads import use_threads
+    from hesscli.witnesses.autodiff.engine import Autodiff
+    from hesscli.witnesses.block import HessianBlock
+    from hesscli.witnesses.chain_rule.engine import ChainRule
+    from hesscli.witnesses.finite.engine import FiniteDifferences
 
 __all__ = [
     "Activation",
@@ -111,19 +111,19 @@ if not TYPE_CHECKING:
             "verify_first",
         ),
         "hesscli.config.schema": ("Config",),
-        "hesscli.engines.autodiff": ("Autodiff",),
-        "hesscli.engines.block": ("HessianBlock",),
-        "hesscli.engines.chainrule": ("ChainRule",),
-        "hesscli.engines.finite": ("FiniteDifferences",),
-        "hesscli.problem.errors": (
+        "hesscli.witnesses.autodiff.engine": ("Autodiff",),
+        "hesscli.witnesses.block": ("HessianBlock",),
+        "hesscli.witnesses.chain_rule.engine": ("ChainRule",),
+        "hesscli.witnesses.finite.engine": ("FiniteDifferences",),
+        "hesscli.system.errors": (
             "HesscliError",
             "InputError",
             "NumericalError",
             "UnknownBlockError",
         ),
         "hesscli.problem.network": ("Activation", "Layer", "Loss", "Problem"),
-        "hesscli.problem.plugins": ("load_plugin",),
-        "hesscli.problem.threads": ("use_threads",),
+        "hesscli.nodes.plugins": ("load_plugin",),
+        "hesscli.system.threads": ("use_threads",),
         "hesscli.report.document": ("Document",),
     }
     _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -61,7 +61,7 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not fullname.startswith(("hesscli.engines", "hesscli.studies")):
+        if not fullname.startswith(("hesscli.witnesses", "hesscli.nodes", "hesscli.studies")):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
@@ -78,7 +78,7 @@ def counted(cases: Sequence[tuple[Sequence[int], int, int, Sequence[str]]]) -> l
     sys.meta_path.insert(0, _Finder())
     from hesscli.cli.main import main
     from hesscli.config import build
-    from hesscli.engines import summed
+    from hesscli.witnesses.summed import engine as summed
 
     sums: list[int] = []
     whole = summed.Chunks.sum
@@ -125,7 +125,7 @@ def _configuration(widths: Sequence[int], examples: int) -> list[str]:
 
 def _watched_tensorflow() -> list[int]:
     """Gets the multiply-additions of each matrix product of TensorFlow, once it is loaded."""
-    from hesscli.engines import autodiff_network
+    from hesscli.witnesses.autodiff import network as autodiff_network
 
     found: list[int] = []
     load = autodiff_network.load_tensorflow

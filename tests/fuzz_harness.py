@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from hesscli.cli.main import main
-from hesscli.engines import lazy_tensorflow
-from hesscli.problem.errors import InputError
+from hesscli.system import tensorflow as lazy_tensorflow
+from hesscli.system.errors import InputError
 
 MOST_BYTES = 2 * 10**9
 _SECONDS, _LAST_SECONDS = 60.0, 120.0

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from fuzz_harness import Case
 
-from hesscli.problem import activations, initializers, names
+from hesscli.problem import initializers, names, registry
 from hesscli.problem.data import NAMED_SOURCES
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -196,8 +196,8 @@ def valid(generator: random.Random) -> dict[str, Any]:
     """A configuration that fits; every key of it is there in one or another."""
 
     def activation() -> Any:
-        name = generator.choice((*activations.NAMES, *names.ACTIVATION_ALIASES))
-        defaults = activations.parameter_defaults(names.ACTIVATION_ALIASES.get(name, name))
+        name = generator.choice((*names.ACTIVATIONS, *names.ACTIVATION_ALIASES))
+        defaults = registry.parameter_defaults(names.ACTIVATION_ALIASES.get(name, name))
         return {"name": name, **defaults} if defaults and generator.random() < 0.5 else name
 
     def initializer(known: tuple[str, ...] = initializers.NAMES) -> Any:

@@ -29,18 +29,18 @@ from networks import make_problem
 
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config
-from hesscli.engines import chainrule
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.chainrule import ChainRule, FirstOrder
-from hesscli.engines.roperator import ROperator
-from hesscli.problem.losses import LossDerivatives, loss_derivatives
+from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Activation, Array, Loss, Problem
 from hesscli.studies.checks import Check
 from hesscli.studies.context import no_progress
 from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions, each_subject
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule import engine as chainrule
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule, FirstOrder
+from hesscli.witnesses.chain_rule.roperator import ROperator
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trust.md"
 CHECKS = ("form", "probes", "entries")

@@ -43,15 +43,7 @@ from multiprocessing import get_context
 import numpy as np
 from soak_networks import Drawn, drawn
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.finite import FiniteDifferences
-from hesscli.engines.layout import INPUT, NETWORK, input_example, layout_of
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.engines.summed import chain_rule_of, floor_of
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array, Problem
-from hesscli.problem.threads import cores
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
 from hesscli.studies.comparison import compare
 from hesscli.studies.context import no_progress
@@ -62,6 +54,14 @@ from hesscli.studies.probes import check_probes
 from hesscli.studies.sweep import sweep
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions, Witnesses
+from hesscli.system.errors import NumericalError
+from hesscli.system.threads import cores
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.finite.engine import FiniteDifferences
+from hesscli.witnesses.layout import INPUT, NETWORK, input_example, layout_of
+from hesscli.witnesses.rounding.floor import RoundingFloor
+from hesscli.witnesses.summed.engine import chain_rule_of, floor_of
 
 # Every entry is compared of blocks up to this many parameters.
 _ENTRIES_LIMIT = 260

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from mpmath import mp
 
-from hesscli.engines.lazy_tensorflow import load_tensorflow
-from hesscli.engines.tensorflow_functions import activation_functions
-from hesscli.problem.activations import NAMES, Elementwise, derivatives, parameter_defaults
-from hesscli.problem.errors import InputError
-from hesscli.problem.names import ACTIVATION_ALIASES
+from hesscli.nodes.activations import Elementwise, derivatives
+from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS
 from hesscli.problem.network import Activation, Array
+from hesscli.problem.registry import parameter_defaults
+from hesscli.system.errors import InputError
+from hesscli.system.tensorflow import load_tensorflow
+from hesscli.witnesses.autodiff.functions import activation_functions
 
 tf = load_tensorflow()
 keras = pytest.importorskip("keras")
@@ -85,7 +86,7 @@ def points(dtype: Type) -> Array:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_each_derivative_has_the_digits_that_its_argument_allows(name: str, dtype: Type) -> None:
     """The error is at most 8 eps of the value, or of what rounding z itself does to it.
 
@@ -106,7 +107,7 @@ def test_each_derivative_has_the_digits_that_its_argument_allows(name: str, dtyp
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_no_argument_up_to_1e4_warns_or_gives_nan(name: str, dtype: Type) -> None:
     sizes = np.concatenate([[0.0], np.logspace(-45, 4, 400), np.linspace(1, 1e4, 400)])
     z: Array = np.concatenate([sizes, -sizes]).astype(dtype)
@@ -119,7 +120,9 @@ def test_no_argument_up_to_1e4_warns_or_gives_nan(name: str, dtype: Type) -> Non
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("exponential", "square")])
+@pytest.mark.parametrize(
+    "name", [name for name in ACTIVATIONS if name not in ("exponential", "square")]
+)
 def test_arguments_at_the_end_of_the_range_have_their_limits(name: str, dtype: Type) -> None:
     """Far out each is constant, a line, or sin; z³ and z² inside of them must not overflow."""
     far = np.logspace(5, np.log10(np.finfo(dtype).max) - 0.5, 200)
@@ -188,7 +191,7 @@ def test_at_the_kink_both_witnesses_follow_tensorflow(activation: Activation, dt
 KERAS: Mapping[Activation, Callable[[Any], Any]] = {
     **{
         Activation(name): getattr(keras.activations, name)
-        for name in NAMES
+        for name in ACTIVATIONS
         if name not in ("gelu_tanh", "square", "sin")
     },
     Activation("gelu_tanh"): partial(keras.activations.gelu, approximate=True),

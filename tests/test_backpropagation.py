@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from networks import make_problem, problems
 
-from hesscli.engines.backpropagation import Backpropagation, parameter_vector, with_parameters
-from hesscli.engines.chainfirst import ChainFirst
-from hesscli.engines.chainrule import ChainRule
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Problem
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.chain_rule.backpropagation import (
+    Backpropagation,
+    parameter_vector,
+    with_parameters,
+)
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.first import ChainFirst
 
 
 @given(problems())

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from networks import select_batch
 
 from hesscli.problem.data import Dataset, load_dataset, to_inputs
-from hesscli.problem.errors import InputError
-from hesscli.problem.quiet import silenced
 from hesscli.problem.targets import check_labels
+from hesscli.system.errors import InputError
+from hesscli.system.quiet import silenced
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(6, 2, 2)
 LABELS = np.array([3, 1, 4, 1, 5, 9])
@@ -246,7 +246,7 @@ def test_reading_data_imports_no_tensorflow() -> None:
 def test_silence_bears_closed_streams() -> None:
     program = (
         "import os, sys; os.close(1); os.close(2); "
-        "from hesscli.problem.quiet import silenced\n"
+        "from hesscli.system.quiet import silenced\n"
         "with silenced(): pass"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

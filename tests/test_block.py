@@ -8,10 +8,10 @@ from networks import make_problem
 
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
-from hesscli.engines import block
-from hesscli.engines.chainrule import ChainRule
-from hesscli.problem.errors import InputError
-from hesscli.problem.memory import available_memory, readable_size
+from hesscli.system.errors import InputError
+from hesscli.system.memory import available_memory, readable_size
+from hesscli.witnesses import block
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 
 def test_to_dense_refuses_with_the_size_beyond_the_memory_there_is(

@@ -21,30 +21,30 @@ from hypothesis import strategies as st
 from networks import make_problem
 
 from hesscli.cli.main import main
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.finite import FiniteDifferences
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.engines.summed import (
+from hesscli.problem import stored
+from hesscli.problem.data import load_dataset, to_inputs
+from hesscli.problem.network import Loss, Problem
+from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
+from hesscli.problem.stored import FileRows, StoredInputs
+from hesscli.studies.spectra.subject import SpectrumOptions, subject_of
+from hesscli.studies.spectrum import spectrum
+from hesscli.studies.verification import verify
+from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.errors import InputError
+from hesscli.system.memory import chunk_size, parse_size
+from hesscli.system.threads import thread_count
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.finite.engine import FiniteDifferences
+from hesscli.witnesses.rounding.floor import RoundingFloor
+from hesscli.witnesses.summed.engine import (
     SummedEngine,
     autodiff_of,
     chain_rule_of,
     floor_of,
     kept_bytes,
 )
-from hesscli.engines.summed_finite import finite_of
-from hesscli.problem import stored
-from hesscli.problem.data import load_dataset, to_inputs
-from hesscli.problem.errors import InputError
-from hesscli.problem.memory import chunk_size, parse_size
-from hesscli.problem.network import Loss, Problem
-from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
-from hesscli.problem.stored import FileRows, StoredInputs
-from hesscli.problem.threads import thread_count
-from hesscli.studies.spectra.subject import SpectrumOptions, subject_of
-from hesscli.studies.spectrum import spectrum
-from hesscli.studies.verification import verify
-from hesscli.studies.witnesses import CheckOptions
+from hesscli.witnesses.summed.finite import finite_of
 
 BLOCKS = ("dense1/kernel", "dense2/bias", "dense2", "network")
 TERMS = ("hessian", "gauss_newton", "curvature")
@@ -375,7 +375,7 @@ def test_rows_are_summed_in_finer_parts_where_layers_are_wide(
     whole = make_problem((5, 40, 3), "tanh", examples=9)
     H = ChainRule(whole).hessian("dense1/kernel").to_dense()
     # S of one example is 40 · 40 doubles, 12,800 B: four of them fit.
-    monkeypatch.setattr("hesscli.engines.summed._SECOND_BYTES", 60_000)
+    monkeypatch.setattr("hesscli.witnesses.summed.engine._SECOND_BYTES", 60_000)
     engine = chain_rule_of(in_chunks(whole, 8))
     assert not isinstance(engine, ChainRule)
     assert max(high - low for low, high in engine.chunks.for_second().pieces) == 4
@@ -389,7 +389,7 @@ def test_prepared_chunks_are_those_that_the_budget_has_room_for(
     spare: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_problem((5, 4, 3), "tanh", examples=9)
-    monkeypatch.setattr("hesscli.engines.summed.LARGEST_CHUNK", 2 * thread_count())
+    monkeypatch.setattr("hesscli.witnesses.summed.engine.LARGEST_CHUNK", 2 * thread_count())
     engine = chain_rule_of(replace(in_chunks(whole, 2 * thread_count()), spare=spare))
     assert isinstance(engine, SummedEngine)
     made: list[Problem] = []

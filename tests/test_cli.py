@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hesscli.cli.main import _run, cli, main
 from hesscli.config.load import load_config, to_yaml
 from hesscli.config.schema import CheckConfig, Config, DataConfig, LayerConfig, ModelConfig
-from hesscli.problem import activations, initializers, names
+from hesscli.problem import initializers, names, registry
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation, Loss
 from hesscli.studies import verification
@@ -285,7 +285,7 @@ def named(kind: Any, known: Sequence[str], defaults: Any) -> st.SearchStrategy[A
 # PyYAML does not read back the line separator U+0085 that it writes.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x85"), min_size=1)
 COUNT = st.integers(1, 2**32)
-ACTIVATION = named(Activation, activations.NAMES, activations.parameter_defaults)
+ACTIVATION = named(Activation, names.ACTIVATIONS, registry.parameter_defaults)
 KERNEL = named(Initializer, initializers.NAMES, initializers.parameter_defaults)
 BIAS = KERNEL.filter(lambda initializer: initializer.name not in initializers.MATRIX_ONLY)
 NAME = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,9}", fullmatch=True)

@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from hesscli.cli.main import main
-from hesscli.engines.workers.cluster import find_cluster
-from hesscli.problem.errors import InputError
 from hesscli.problem.problemfile import read_parameters
+from hesscli.system.errors import InputError
+from hesscli.workers.cluster import find_cluster
 
 # Within a minute every worker has ended, whatever happened to another one.
 MINUTE = 60.0
@@ -35,7 +35,8 @@ VERIFY = ("verify", *MULTI, "--check", "form", "-n", "12", *TINY)
 # A worker whose patience is short, and what the command line is given.
 IMPATIENT = """
 import sys
-from hesscli.engines.workers import links, team
+from hesscli.workers import links
+from hesscli.workers import team
 links.PATIENCE_SECONDS = team.PATIENCE_SECONDS = 2.0
 from hesscli.cli.main import main
 main(sys.argv[1:])
@@ -50,9 +51,9 @@ main(sys.argv[1:])
 # Workers that agree and then do nothing, without TensorFlow.
 IDLE = """
 import os, sys, time
-from hesscli.engines.workers import team
+from hesscli.workers import team
 team.PATIENCE_SECONDS = 4.0
-from hesscli.engines.workers.cluster import find_cluster
+from hesscli.workers.cluster import find_cluster
 def say(line):
     print(line, flush=True)
 together = team.Team(find_cluster(), {}, say)
@@ -64,9 +65,9 @@ time.sleep(50)
 # A worker that asks for more sums than the other one, which TensorFlow would wait for.
 APART = """
 import os, sys, time
-from hesscli.engines.workers import team
-from hesscli.engines.workers.cluster import find_cluster
-from hesscli.problem.errors import NumericalError
+from hesscli.workers import team
+from hesscli.workers.cluster import find_cluster
+from hesscli.system.errors import NumericalError
 together = team.Team(find_cluster(), {}, lambda line: print(line, flush=True))
 sums = int(sys.argv[1])
 together._sum = lambda values: time.sleep(50 if together._sums == 3 else 0)
@@ -85,9 +86,9 @@ import json, os, sys
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.training import build_training_data
-from hesscli.engines.workers.cluster import find_cluster
-from hesscli.engines.workers.team import Team
-from hesscli.problem.workers import ALONE
+from hesscli.workers.cluster import find_cluster
+from hesscli.workers.team import Team
+from hesscli.workers.share import ALONE
 from hesscli.studies.comparison import compare
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.spectrum import spectrum

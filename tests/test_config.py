@@ -13,11 +13,11 @@ import pytest
 from hesscli.config.build import build_problem, redrawn
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.schema import Config, DataConfig, ModelConfig
-from hesscli.engines.chainrule import ChainRule
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Activation, Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import save_problem
+from hesscli.system.errors import InputError
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 BRIEF = "{!r:.50}".format
 CONFIGS = Path(__file__).parent.parent / "configs"

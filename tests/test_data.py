@@ -18,7 +18,7 @@ import pytest
 
 from hesscli.problem import data
 from hesscli.problem.data import load_dataset
-from hesscli.problem.errors import InputError
+from hesscli.system.errors import InputError
 
 IMAGES = np.arange(6 * 2 * 2, dtype=np.uint8).reshape(6, 2, 2)
 LABELS = np.array([3, 1, 4, 1, 5, 9], dtype=np.uint8)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from networks import make_problem, problems
 
 from hesscli.cli.main import main
-from hesscli.engines import chainrule
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of, tensor_of
-from hesscli.problem.activations import Derivatives, derivatives
-from hesscli.problem.errors import InputError, NumericalError
+from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.network import Activation, Layer, Loss, Problem
 from hesscli.studies.entry import entry
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule import engine as chainrule
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import layout_of, tensor_of
 
 TERMS = ("hessian", "gauss_newton", "curvature")
 THOROUGH = settings(

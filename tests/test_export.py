@@ -19,13 +19,13 @@ from networks import make_problem
 
 from hesscli.cli.main import _run
 from hesscli.config.load import load_config
-from hesscli.engines import pieces
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of
 from hesscli.problem.network import Array
 from hesscli.studies import export as study
 from hesscli.studies.export import export_block
+from hesscli.system import pieces
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import layout_of
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 
@@ -232,7 +232,7 @@ def test_an_entry_that_is_not_finite_is_refused(
     def rows(block: HessianBlock, start: int, stop: int) -> Array:
         return np.full((stop - start, block.shape[0]), np.inf)
 
-    monkeypatch.setattr("hesscli.engines.chainblocks.LayerBlock.rows", rows)
+    monkeypatch.setattr("hesscli.witnesses.chain_rule.blocks.LayerBlock.rows", rows)
     assert _run(("export", "dense3/kernel", "-o", "H.npz")) == 2
     assert "leaves the range of float64" in capsys.readouterr().err
     assert os.listdir() == []

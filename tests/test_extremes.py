@@ -21,12 +21,6 @@ from networks import make_problem
 from soak import ByProducts
 
 from hesscli.cli.main import main
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
 from hesscli.studies.context import no_progress
@@ -38,6 +32,12 @@ from hesscli.studies.finitechecks import (
 from hesscli.studies.probes import check_probes
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.rounding.floor import RoundingFloor
 
 Real = mpmath.mpf
 LINEAR = Activation("linear")

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli.problem import files, threads
-from hesscli.problem.errors import InputError
-from hesscli.problem.files import opened, replacing
 from hesscli.studies import verification
+from hesscli.system import files, threads
+from hesscli.system.errors import InputError
+from hesscli.system.files import opened, replacing
 
 INTERRUPTED = b"hesscli: interrupted\n"
 # None of them imports TensorFlow.
@@ -141,10 +141,10 @@ main()
 MOMENTS = {
     "while it imports": ("importlib", "import_module", "config"),
     "while it reads": ("hesscli.config.decode", "decode", "config --config tiny.yaml"),
-    "while its threads compute": ("hesscli.engines.pieces", "pieces", "export network -o H.npz"),
+    "while its threads compute": ("hesscli.system.pieces", "pieces", "export network -o H.npz"),
     "before a file takes its place": ("os", "fsync", "spectrum -c tiny.yaml -o out.json"),
     "after a file took its place": (
-        "hesscli.problem.temporaries",
+        "hesscli.system.temporaries",
         "remove",
         "export dense2 -o H.h5",
     ),
@@ -182,7 +182,7 @@ def in_a_library():
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
 def deaf(*_):
-    from hesscli.problem.files import replacing
+    from hesscli.system.files import replacing
     with replacing("out.txt") as stream:
         stream.write(b"half")
         globals()[deafness]()
@@ -299,7 +299,7 @@ def test_a_disk_that_fails_leaves_what_was_there(
     target = next(word for word in command if word.startswith("out."))
     Path(target).write_text("old")
     with monkeypatch.context() as patched:
-        patched.setattr(f"hesscli.problem.files.os.{function}", fail)
+        patched.setattr(f"hesscli.system.files.os.{function}", fail)
         code, out, err = run(*command)
     assert (code, out) == (2, "")
     assert re.fullmatch(rf"hesscli: {target}(\.json)?: cannot be written \({text}\); .*\n", err)

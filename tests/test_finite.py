@@ -17,20 +17,21 @@ from hypothesis import strategies as st
 from networks import make_problem, problems
 
 from hesscli.cli.main import main
-from hesscli.engines import chainrule, moved
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.finite import FiniteDifferences, FiniteHessian
-from hesscli.engines.moved import CORNERED
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.problem.activations import Derivatives, derivatives
-from hesscli.problem.errors import NumericalError
-from hesscli.problem.losses import LossDerivatives, loss_derivatives
+from hesscli.nodes.activations import Derivatives, derivatives
+from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.studies import finitechecks
 from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.chain_rule import engine as chainrule
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.finite import moved
+from hesscli.witnesses.finite.engine import FiniteDifferences, FiniteHessian
+from hesscli.witnesses.finite.moved import CORNERED
+from hesscli.witnesses.rounding.floor import RoundingFloor
 
 # Fixed seeds: a failure can be had again.
 THOROUGH = settings(

@@ -16,22 +16,23 @@ from hypothesis import HealthCheck, assume, given, settings
 from networks import make_problem, problems
 
 from hesscli.cli.main import main
-from hesscli.engines import chainfirst, chainrule
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.autodiff_first import AutodiffFirst
-from hesscli.engines.chainfirst import ChainFirst
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.problem.activations import Derivatives, derivatives
-from hesscli.problem.errors import NumericalError
-from hesscli.problem.losses import loss_derivatives
+from hesscli.nodes.activations import Derivatives, derivatives
+from hesscli.nodes.losses import loss_derivatives
 from hesscli.problem.names import BLOCKS, LOSSES
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.problem.targets import fit_targets
 from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.autodiff.first import AutodiffFirst
+from hesscli.witnesses.chain_rule import engine as chainrule
+from hesscli.witnesses.chain_rule import first as chainfirst
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.first import ChainFirst
+from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.rounding.floor import RoundingFloor
 
 # Fixed seeds: a failure can be had again.
 THOROUGH = settings(

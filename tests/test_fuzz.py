@@ -25,17 +25,17 @@ import numpy as np
 import pytest
 
 from hesscli.config.load import load_config, parse_override
-from hesscli.problem import threads
 from hesscli.problem.data import load_dataset
-from hesscli.problem.errors import InputError, one_line
-from hesscli.problem.files import check_writable, opened
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.memory import parse_size
 from hesscli.problem.network import Activation
 from hesscli.problem.npz import read_arrays, require_unpackable
 from hesscli.report.document import Column, Document, Table
 from hesscli.studies import verification
+from hesscli.system import threads
+from hesscli.system.errors import InputError, one_line
+from hesscli.system.files import check_writable, opened
+from hesscli.system.memory import parse_size
 
 TESTS = Path(__file__).parent
 Run = Callable[..., tuple[int, str, str]]

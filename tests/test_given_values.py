@@ -12,11 +12,11 @@ from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import Override, load_config, parse_override, to_yaml
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.nodes.losses import loss_derivatives
 from hesscli.problem.data import load_dataset
-from hesscli.problem.errors import InputError
-from hesscli.problem.losses import loss_derivatives
 from hesscli.problem.names import LOSSES, LOSSES_WITHOUT_TARGETS
 from hesscli.problem.network import Loss
+from hesscli.system.errors import InputError
 
 SQUARE_NET = str(Path(__file__).parent.parent / "configs" / "square_net.yaml")
 # Lines 3 and 4 hold the layers, line 6 and 7 the batch.

@@ -22,9 +22,7 @@ from hesscli.cli.main import _run
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
 from hesscli.config.schema import LayerConfig, ModelConfig
-from hesscli.engines.chainrule import ChainRule
 from hesscli.problem import initializers, names
-from hesscli.problem.errors import InputError
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.report.formats import render
@@ -39,6 +37,8 @@ from hesscli.studies.initialization import (
     spread,
     usual_schemes,
 )
+from hesscli.system.errors import InputError
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 
 def model_of(problem: Problem) -> ModelConfig:

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hesscli.engines.lazy_tensorflow import load_tensorflow
 from hesscli.problem.initializers import (
     MATRIX_ONLY,
     NAMES,
@@ -22,6 +21,7 @@ from hesscli.problem.initializers import (
     Initializer,
     parameter_defaults,
 )
+from hesscli.system.tensorflow import load_tensorflow
 
 load_tensorflow()
 keras = pytest.importorskip("keras")

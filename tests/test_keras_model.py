@@ -15,12 +15,12 @@ import pytest
 from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.lazy_tensorflow import load_tensorflow
-from hesscli.problem.activations import derivatives
+from hesscli.nodes.activations import derivatives
 from hesscli.problem.data import load_dataset
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Problem
+from hesscli.system.errors import InputError
+from hesscli.system.tensorflow import load_tensorflow
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 load_tensorflow()
 keras = pytest.importorskip("keras")

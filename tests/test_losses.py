@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from mpmath import mp
 
-from hesscli.problem.errors import InputError
-from hesscli.problem.losses import LossDerivatives, loss_derivatives
+from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.names import LOSSES
 from hesscli.problem.network import Array, Loss, Targets
+from hesscli.system.errors import InputError
 
 TYPES = (np.float64, np.float32)
 Type = type[np.float64] | type[np.float32]

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from networks import make_problem
 
-from hesscli.engines.chainrule import ChainRule
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Activation, Layer, Loss, Problem
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
@@ -19,6 +17,8 @@ from hesscli.studies.measurement import (
     trace,
 )
 from hesscli.studies.norms import frobenius_norms, layer_block
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 # Wide enough that Lanczos is used in the first two layers and in the network.
 WIDTHS = (9, 8, 7, 3)
@@ -49,7 +49,7 @@ def test_every_number_is_the_dense_matrixs(activation: str, loss: str) -> None:
 
 def test_the_curvature_along_the_gradient_is_the_second_difference_of_the_loss() -> None:
     """gᵀHg/gᵀg = d²/dt² L(θ + t g/‖g‖), by central differences; it is negative somewhere."""
-    from hesscli.engines.backpropagation import Backpropagation, parameter_vector
+    from hesscli.witnesses.chain_rule.backpropagation import Backpropagation, parameter_vector
 
     signs = set()
     for seed in range(8):

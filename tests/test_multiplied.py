@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from networks import make_problem
 
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.multiplied import Multiplied
 from hesscli.problem.network import Array
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.multiplied import Multiplied
 
 
 def inputs_of_three_kinds(examples: int) -> Array:

@@ -12,9 +12,9 @@ import pytest
 from mutants import DOCUMENT, DTYPES, MUTATIONS, Seen, applied, network
 
 from hesscli.cli.main import main
-from hesscli.engines import chainrule
-from hesscli.problem.activations import Derivatives, derivatives
+from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.network import Activation
+from hesscli.witnesses.chain_rule import engine as chainrule
 
 Wrong = Callable[[Derivatives], Derivatives]
 

@@ -6,11 +6,6 @@ import numpy as np
 import pytest
 from networks import make_problem
 
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of
-from hesscli.engines.roperator import HESSIAN, Node, ROperator
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 from hesscli.studies import norms
 from hesscli.studies.norms import (
@@ -20,6 +15,11 @@ from hesscli.studies.norms import (
     length,
     spectral_norm,
 )
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.roperator import HESSIAN, Node, ROperator
+from hesscli.witnesses.layout import layout_of
 
 
 def test_a_block_that_is_zero_beside_one_that_is_not() -> None:

@@ -18,7 +18,7 @@ from scipy.sparse.linalg import eigsh
 import hesscli
 from docs.tools.pages import ROOT, arguments_of, blocks, run
 from hesscli.cli.main import cli
-from hesscli.engines.chainfirst import ChainFirst
+from hesscli.witnesses.chain_rule.first import ChainFirst
 
 PAGE = ROOT / "docs" / "peers.md"
 PEERS = ROOT / "docs" / "examples" / "peers"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hesscli.problem.errors import InputError
 from hesscli.report.document import Document, Drawing
 from hesscli.report.plots import check_plot, write_plot
+from hesscli.system.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from hesscli.cli.main import main
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.finite import FiniteDifferences
-from hesscli.problem import activations, registry
+from hesscli.nodes.plugins import forget, load_plugin
+from hesscli.problem import names, registry
 from hesscli.problem.network import Activation, Layer, Loss, Problem
-from hesscli.problem.plugins import forget, load_plugin
 from hesscli.problem.problemfile import save_problem
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.finite.engine import FiniteDifferences
 
 ROOT = Path(__file__).parent.parent
 CUBE = ROOT / "docs" / "examples" / "cube.py"
@@ -139,7 +139,7 @@ def test_a_plugin_lasts_as_long_as_its_command(
     for extra in ([], ["--batch-size"]):
         run([*arguments, *extra], capsys)
         assert registry.plugin_names() == ()
-        assert activations.names() == activations.NAMES
+        assert registry.activation_names() == names.ACTIVATIONS
     code, out, _ = run([*arguments, "--set", "model.layers.0.activation=cube"], capsys)
     assert code == 0
     assert "- {name: dense1, units: 5, activation: cube}" in out

@@ -13,7 +13,6 @@ import pytest
 from networks import select_batch
 
 from hesscli.problem.data import load_dataset, to_inputs
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Activation, Layer, Problem
 from hesscli.problem.problemfile import (
     is_problem_file,
@@ -21,6 +20,7 @@ from hesscli.problem.problemfile import (
     read_parameters,
     save_problem,
 )
+from hesscli.system.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
 ARRAYS: dict[str, Any] = {

@@ -11,9 +11,9 @@ from networks import make_problem
 from scipy.sparse.linalg import eigsh
 from scipy.special import softmax
 
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
 from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 ENGINES = [pytest.param(ChainRule, id="chain rule"), pytest.param(Autodiff, id="autodiff")]
 EngineType = type[ChainRule] | type[Autodiff]

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from hesscli.cli.main import _run, cli
 from hesscli.cli.replay import Replayable
-from hesscli.problem.threads import cores
 from hesscli.report.document import Document, Table
 from hesscli.report.invocation import Invocation
 from hesscli.report.recorded import read_report
 from hesscli.report.replay import Replay, replayed
+from hesscli.system.threads import cores
 
 Run = Callable[..., tuple[int, str, str]]
 CUBE = Path(__file__).parent.parent / "docs" / "examples" / "cube.py"

@@ -14,7 +14,6 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from hesscli.problem.errors import InputError
 from hesscli.problem.names import DEFAULT_WITNESSES
 from hesscli.report.comparison import comparison_document
 from hesscli.report.document import Column, Document, Table
@@ -31,6 +30,7 @@ from hesscli.studies.verification import (
     VerifiedForm,
     WitnessPair,
 )
+from hesscli.system.errors import InputError
 
 LAYERS = ("dense1", "dense2", "dense3")
 ENVIRONMENT = Environment("0.1", "2.20.0", "2.1.0", "1.15.0", "float64", 2)

@@ -8,11 +8,11 @@ import sys
 import pytest
 
 WITHOUT = [
-    "hesscli.engines.chainrule",
-    "hesscli.engines.chainfirst",
-    "hesscli.engines.rounding",
-    "hesscli.engines.finite",
-    "hesscli.engines.backpropagation",
+    "hesscli.witnesses.chain_rule.engine",
+    "hesscli.witnesses.chain_rule.first",
+    "hesscli.witnesses.rounding.floor",
+    "hesscli.witnesses.finite.engine",
+    "hesscli.witnesses.chain_rule.backpropagation",
     "hesscli.config.build",
     "hesscli.studies.training",
     "hesscli.report.training",
@@ -26,7 +26,7 @@ WITHOUT = [
     "hesscli.studies.doctor",
     "hesscli.report.notebook",
     "hesscli.cli.launched",
-    "hesscli.engines.workers.team",
+    "hesscli.workers.team",
 ]
 
 

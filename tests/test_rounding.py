@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from networks import make_problem
 
-from hesscli.engines import chainrule
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.problem.activations import Derivatives, derivatives
-from hesscli.problem.errors import NumericalError
+from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule import engine as chainrule
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.rounding.floor import RoundingFloor
 
 # Standard deviations that put |z| of most units far beyond the point where TensorFlow's formula
 # for σ′ has no digits left (18 for tanh in float64, 8 in float32).

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from networks import make_problem
 from scipy.special import expit, softmax
 
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.engines.rounding_sweep import SAFETY, ErrorSweep
-from hesscli.engines.rounding_terms import loss_errors, loss_product_error
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.rounding.floor import RoundingFloor
+from hesscli.witnesses.rounding.sweep import SAFETY, ErrorSweep
+from hesscli.witnesses.rounding.terms import loss_errors, loss_product_error
 
 SIZES = st.sampled_from([-150, -120, -40, -3, 0, 2, 40, 120, 150]).map(lambda power: 10.0**power)
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli.engines.lazy_tensorflow import load_tensorflow
-from hesscli.engines.rounding_terms import ELEMENTARY, subtracted_terms
-from hesscli.engines.tensorflow_functions import activation_functions
-from hesscli.problem.activations import NAMES, derivatives
+from hesscli.nodes.activations import derivatives
+from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Activation, Array
+from hesscli.system.tensorflow import load_tensorflow
+from hesscli.witnesses.autodiff.functions import activation_functions
+from hesscli.witnesses.rounding.terms import ELEMENTARY, subtracted_terms
 
 tf = load_tensorflow()
 
@@ -32,7 +33,7 @@ SUBTRACTING_NOTHING = (
     "square",
     "sin",
 )
-SUBTRACTING = tuple(name for name in NAMES if name not in SUBTRACTING_NOTHING)
+SUBTRACTING = tuple(name for name in ACTIVATIONS if name not in SUBTRACTING_NOTHING)
 
 
 def grid(name: str, dtype: Type) -> Array:
@@ -85,7 +86,7 @@ def allowed(name: str, dtype: Type, factor: float) -> Three:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_tensorflow_rounds_by_less_than_the_terms(name: str, dtype: Type) -> None:
     # Twice: TensorFlow's rounding and ours.
     bounds = allowed(name, dtype, factor=2 * ELEMENTARY)

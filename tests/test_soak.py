@@ -12,9 +12,9 @@ from mutants import MUTATIONS, Mutation, applied, network
 from soak import Tally
 from soak_networks import EXTREMES, Drawn, drawn
 
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.names import ACTIVATIONS, LOSSES
 from hesscli.studies.checks import Check
+from hesscli.system.errors import NumericalError
 
 
 def test_no_two_witnesses_disagree_on_random_networks() -> None:

@@ -12,17 +12,17 @@ from hypothesis import assume, given, settings
 from networks import make_problem, problems
 from scipy.special import softmax
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of
-from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Activation, Layer, Loss, Problem
 from hesscli.studies.spectra.measures import Measured, outliers
 from hesscli.studies.spectra.span import small_matrix
 from hesscli.studies.spectra.subject import SpectrumOptions, chosen, subject_of
 from hesscli.studies.spectra.terms import TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, spectrum
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import layout_of
 
 BLOCKS = ("kernel", "bias", "layer", "network")
 

@@ -10,10 +10,6 @@ import pytest
 from hypothesis import assume, given, settings
 from networks import make_problem, problems
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import Layout, Segment, Tensor
-from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Array, Loss, Problem
 from hesscli.studies.norms import frobenius_norms
 from hesscli.studies.spectra.lanczos import largest
@@ -23,6 +19,10 @@ from hesscli.studies.spectra.quadrature import mean_square, quadrature
 from hesscli.studies.spectra.span import Part, Span
 from hesscli.studies.spectra.subject import SpectrumOptions, subject_of
 from hesscli.studies.spectrum import BlockSpectrum, spectrum
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import Layout, Segment, Tensor
 
 BLOCKS = ("kernel", "bias", "layer", "network")
 

@@ -20,17 +20,18 @@ from networks import make_problem, problems
 from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
-from hesscli.engines import autodiff, chainrule
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.quantities import quantities
-from hesscli.problem.activations import Derivatives, derivatives
-from hesscli.problem.errors import InputError, NumericalError
+from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.names import ACTIVATIONS, LOSSES
 from hesscli.problem.network import Activation, Loss, Problem
 from hesscli.problem.targets import fit_targets
 from hesscli.studies import sweep as study
 from hesscli.studies.sweep import Sweep, sweep
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.autodiff import engine as autodiff
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule import engine as chainrule
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.quantities import quantities
 
 ROOT = Path(__file__).parent.parent
 SQUARE_NET = str(ROOT / "configs" / "square_net.yaml")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli.problem.errors import InputError
 from hesscli.problem.names import LOSSES
 from hesscli.problem.targets import fit_targets
+from hesscli.system.errors import InputError
 
 LABELS = np.array([2, 0, 1])
 ONE_HOT = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])

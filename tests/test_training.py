@@ -15,12 +15,12 @@ from networks import make_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData, build_training_data
-from hesscli.engines.backpropagation import parameter_vector
-from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Activation, Layer, Loss, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, read_training, save_problem
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.studies.training import Training, train
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.chain_rule.backpropagation import parameter_vector
 
 OPTIONS = TrainConfig(
     learning_rate=0.2, momentum=0.9, batch_size=5, steps=23, every=4, measure_examples=8

@@ -17,9 +17,9 @@ import pytest
 from hesscli.cli.main import _run
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
-from hesscli.engines.chainrule import ChainRule
-from hesscli.problem.errors import InputError
 from hesscli.problem.initializers import NAMES, SCALABLE, Initializer, scaled
+from hesscli.system.errors import InputError
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 Run = Callable[..., tuple[int, str, str]]
 # A space within an argument is a no-break space here.

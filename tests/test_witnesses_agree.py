@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from networks import problems
 
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.block import Engine, HessianBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.finite import FiniteDifferences
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import DEFAULT_RTOL
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.block import Engine, HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.finite.engine import FiniteDifferences
+from hesscli.witnesses.rounding.floor import RoundingFloor
 
 # Fixed seeds: a failure can be had again.
 THOROUGH = settings(

@@ -21,17 +21,17 @@ from networks import make_problem
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.training import build_training_data
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.summed import chain_rule_of
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Problem
-from hesscli.problem.workers import ALONE, Workers, share_of
 from hesscli.studies.comparison import compare
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.spectrum import spectrum
 from hesscli.studies.training import train
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.errors import InputError
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.summed.engine import chain_rule_of
+from hesscli.workers.share import ALONE, Workers, share_of
 
 CLOSE = 1e-12
 Result = TypeVar("Result")

@@ -23,16 +23,16 @@ from benchmarks.worker import (
 )
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainfirst import ChainFirst
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.lazy_tensorflow import load_tensorflow
-from hesscli.engines.summed import chain_rule_of
 from hesscli.problem.data import load_dataset
 from hesscli.problem.network import Activation, Layer, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.tensorflow import load_tensorflow
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.first import ChainFirst
+from hesscli.witnesses.summed.engine import chain_rule_of
 
 # Of every block this many rows are held against the peers'.
 ROWS = 24

@@ -19,7 +19,7 @@ import click
 
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
-from hesscli.problem import activations, initializers
+from hesscli.problem import initializers, registry
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, INITIALIZERS, LOSSES
 from hesscli.problem.network import Activation
@@ -84,7 +84,7 @@ def names() -> str:
         "|---|---|",
         *(
             f"| `{name}`{f' (`{aliases[name]}`)' if name in aliases else ''} "
-            f"| {_parameters(activations.parameter_defaults(name))} |"
+            f"| {_parameters(registry.parameter_defaults(name))} |"
             for name in ACTIVATIONS
         ),
         "",

@@ -20,11 +20,11 @@ from hesscli.config.load import Override, config_of, to_document, whole_number
 from hesscli.config.load import load_config as load_file
 from hesscli.config.schema import Config
 from hesscli.problem.data import Dataset
-from hesscli.problem.errors import InputError, reason
 from hesscli.problem.names import DTYPES, LOSSES, LOSSES_WITHOUT_TARGETS, REDUCTIONS
 from hesscli.problem.network import Activation, Array, Layer, Loss, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.targets import fit_targets
+from hesscli.system.errors import InputError, reason
 
 # A YAML file, what one would hold, a Config, or None for the defaults.
 ConfigSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Config | None

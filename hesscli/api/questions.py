@@ -21,7 +21,6 @@ from hesscli.api.problems import (
 from hesscli.config.build import build_problem
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData, build_training_data
-from hesscli.problem.errors import InputError
 from hesscli.problem.names import (
     ACTIVATIONS,
     BLOCKS,
@@ -43,6 +42,7 @@ from hesscli.studies import sweep as sweeps
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.errors import InputError
 
 # Where results are made, notebooks learn to show them.
 show_in_notebooks()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hesscli.cli.options import ProblemOptions, problem_options
-from hesscli.problem.errors import InputError
+from hesscli.system.errors import InputError
 
 
 @click.command(

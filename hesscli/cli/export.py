@@ -9,7 +9,7 @@ import click
 
 from hesscli.cli.options import ProblemOptions, problem_options
 from hesscli.cli.progress import progress_bar
-from hesscli.problem.errors import InputError
+from hesscli.system.errors import InputError
 
 _ROWS = re.compile(r"(\d{0,18}):(\d{0,18})")
 

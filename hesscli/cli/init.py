@@ -18,9 +18,9 @@ from hesscli.cli.options import (
 )
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
-from hesscli.problem.errors import InputError
-from hesscli.problem.files import check_writable, replacing
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
+from hesscli.system.errors import InputError
+from hesscli.system.files import check_writable, replacing
 
 if TYPE_CHECKING:
     from hesscli.config.schema import Config, ModelConfig

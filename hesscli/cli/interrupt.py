@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from hesscli.problem import temporaries
+from hesscli.system import temporaries
 
 INTERRUPTED = 130
 # What ends a program from outside: Ctrl-C, kill, and a terminal that is closed.

@@ -58,7 +58,7 @@ def _strategy(command: Sequence[str]) -> list[str]:
 
 def _threads(command: Sequence[str], workers: int) -> list[str]:
     """One worker's share of the cores, unless the command says how many."""
-    from hesscli.problem.threads import cores
+    from hesscli.system.threads import cores
 
     given = any(word.partition("=")[0] == "--threads" for word in command)
     return [] if given else ["--threads", str(max(1, cores() // workers))]

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hesscli.cli.replay import note_plugins, replayed_report
-from hesscli.problem.errors import InputError
-from hesscli.problem.files import check_writable
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     ACTIVATIONS,
@@ -26,14 +24,16 @@ from hesscli.problem.names import (
     MOST_PROBES,
 )
 from hesscli.problem.registry import plugin_names
+from hesscli.system.errors import InputError
+from hesscli.system.files import check_writable
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
     from hesscli.config.schema import Config
     from hesscli.problem.network import Problem
-    from hesscli.problem.workers import Workers
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
+    from hesscli.workers.share import Workers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,10 +50,10 @@ def _load_plugins(
     # Completing a command line must not run a file.
     if not paths or context.resilient_parsing:
         return paths
-    from hesscli.problem.memory import require_room_for_libraries
+    from hesscli.system.memory import require_room_for_libraries
 
     require_room_for_libraries()
-    from hesscli.problem.plugins import forget, load_plugin
+    from hesscli.nodes.plugins import forget, load_plugin
 
     for path in paths:
         try:
@@ -69,7 +69,7 @@ def _load_plugins(
 def _use_threads(context: click.Context, _: click.Parameter, count: int | None) -> None:
     if count is None or context.resilient_parsing:
         return
-    from hesscli.problem.threads import use_threads
+    from hesscli.system.threads import use_threads
 
     try:
         use_threads(count)
@@ -115,7 +115,7 @@ class ProblemOptions:
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
-        from hesscli.problem.memory import require_room_for_libraries
+        from hesscli.system.memory import require_room_for_libraries
 
         # Before NumPy is imported.
         require_room_for_libraries()
@@ -130,7 +130,7 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.network import Activation
-        from hesscli.problem.workers import ALONE
+        from hesscli.workers.share import ALONE
 
         with self.naming_the_file():
             problem = build_problem(config, workers=self.workers or ALONE)

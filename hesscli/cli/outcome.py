@@ -10,7 +10,7 @@ from typing import IO, TextIO
 import click
 
 from hesscli.cli.interrupt import INTERRUPTED, Interrupted, say_interrupted
-from hesscli.problem.errors import HesscliError, one_line, reason
+from hesscli.system.errors import HesscliError, one_line, reason
 
 FAILED_INPUT = 2
 _SEE_HELP = "; hesscli --help lists what there is"

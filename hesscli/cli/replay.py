@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hesscli.problem.errors import InputError
+from hesscli.system.errors import InputError
 
 if TYPE_CHECKING:
     from hesscli.cli.options import OutputOptions
     from hesscli.config.schema import Config
-    from hesscli.engines.workers.team import Team
     from hesscli.report.document import Document
     from hesscli.report.invocation import Invocation
     from hesscli.report.recorded import Report
+    from hesscli.workers.team import Team
 
 _REPORT, _PLUGINS = "hesscli.replay", "hesscli.plugins"
 # What may stand beside --replay: none of it decides what is computed, or it is said that it does.
@@ -161,8 +161,8 @@ class Run:
         """
         from hesscli.config.inputs import files_read
         from hesscli.config.load import to_document
-        from hesscli.problem.files import sha256_of
         from hesscli.report.invocation import InputFile, Invocation, this_machine, versions
+        from hesscli.system.files import sha256_of
 
         paths = (
             *files_read(config, held_out=held_out),
@@ -229,7 +229,7 @@ class Record:
 
 def _require_plugins(context: click.Context, report: Report) -> None:
     """A report runs no code: the plugins it was made with are given again."""
-    from hesscli.problem.files import sha256_of
+    from hesscli.system.files import sha256_of
 
     recorded = [file for file in report.files if file.key == _PLUGIN]
     given = [sha256_of(path) for path in context.meta.get(_PLUGINS, ())]
@@ -267,7 +267,7 @@ def _facts(invocation: Invocation) -> dict[str, Any]:
 
 def _rounding(invocation: Invocation) -> dict[str, Any]:
     """What Lanczos may take one step more for than on another worker: each runs its own."""
-    from hesscli.problem.threads import thread_count
+    from hesscli.system.threads import thread_count
 
     if invocation.command != "spectrum":
         return {}
@@ -291,7 +291,7 @@ def _leaves(value: Any, key: str = "") -> dict[str, Any]:
 
 def _use_as_many_threads(report: Report) -> None:
     """As many as the report was made with, where this machine has them; else it is said."""
-    from hesscli.problem.threads import cores, thread_count, use_threads
+    from hesscli.system.threads import cores, thread_count, use_threads
 
     count = report.threads
     if count is None or count == thread_count() or not 1 <= count <= cores():

@@ -14,9 +14,9 @@ from hesscli.cli.options import (
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
 from hesscli.cli.strategy import strategy_option
-from hesscli.problem.errors import InputError
-from hesscli.problem.files import check_writable
 from hesscli.problem.names import MOST_PROBES
+from hesscli.system.errors import InputError
+from hesscli.system.files import check_writable
 
 
 @click.command(

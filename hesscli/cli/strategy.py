@@ -17,7 +17,7 @@ from hesscli.cli.outcome import exit_code_of, show
 if TYPE_CHECKING:
     from hesscli.cli.options import ProblemOptions, WitnessOptions
     from hesscli.cli.replay import Run
-    from hesscli.engines.workers.team import Team
+    from hesscli.workers.team import Team
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -79,8 +79,8 @@ def _versions(run: Run) -> dict[str, Any]:
 
 
 def _joined(run: Run) -> Team:
-    from hesscli.engines.workers.cluster import find_cluster
-    from hesscli.engines.workers.team import Team
+    from hesscli.workers.cluster import find_cluster
+    from hesscli.workers.team import Team
 
     cluster = find_cluster()
     _keep_standard_error_for_us()

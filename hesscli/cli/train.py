@@ -20,8 +20,8 @@ from hesscli.cli.options import (
 from hesscli.cli.replay import Replayable, Run
 from hesscli.cli.strategy import strategy_option
 from hesscli.cli.training_display import training_display
-from hesscli.problem.errors import InputError
-from hesscli.problem.files import check_writable
+from hesscli.system.errors import InputError
+from hesscli.system.files import check_writable
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
@@ -96,9 +96,9 @@ def train(
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.training import build_training_data
     from hesscli.problem.network import Activation
-    from hesscli.problem.workers import ALONE
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
+    from hesscli.workers.share import ALONE
 
     if names:
         config = with_hidden_activation(config, Activation(names[0]))

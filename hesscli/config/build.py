@@ -12,10 +12,15 @@ from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
-from hesscli.problem.errors import InputError
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.memory import (
+from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.npz import require_finite
+from hesscli.problem.problemfile import read_parameters
+from hesscli.problem.stored import StoredInputs, places
+from hesscli.problem.targets import fit_targets
+from hesscli.system.errors import InputError
+from hesscli.system.memory import (
     available_memory,
     chunk_size,
     example_bytes,
@@ -23,12 +28,7 @@ from hesscli.problem.memory import (
     parse_size,
     readable_size,
 )
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
-from hesscli.problem.npz import require_finite
-from hesscli.problem.problemfile import read_parameters
-from hesscli.problem.stored import StoredInputs, places
-from hesscli.problem.targets import fit_targets
-from hesscli.problem.workers import ALONE, Workers, share_of
+from hesscli.workers.share import ALONE, Workers, share_of
 
 
 def with_hidden_activation(config: Config, activation: Activation) -> Config:

@@ -21,10 +21,8 @@ from hesscli.config.schema import (
     Row,
     TrainConfig,
 )
-from hesscli.problem import activations, data, initializers
-from hesscli.problem.errors import shown
+from hesscli.problem import data, initializers, registry
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.memory import parse_size
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     CHECK_METHODS,
@@ -35,6 +33,8 @@ from hesscli.problem.names import (
     RESERVED_NAMES,
 )
 from hesscli.problem.network import Activation, Loss
+from hesscli.system.errors import shown
+from hesscli.system.memory import parse_size
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -251,7 +251,9 @@ def _named(
     return decode
 
 
-_named_activation = _named(activations.names, ACTIVATION_ALIASES, activations.parameter_defaults)
+_named_activation = _named(
+    registry.activation_names, ACTIVATION_ALIASES, registry.parameter_defaults
+)
 _named_initializer = _named(lambda: initializers.NAMES, {}, initializers.parameter_defaults)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from hesscli.config.schema import Config, LayerConfig, ModelConfig
-from hesscli.problem.errors import InputError
 from hesscli.problem.keras_layers import KerasNetwork
 from hesscli.problem.keras_model import read_network
+from hesscli.system.errors import InputError
 
 
 def network_of(path: str) -> KerasNetwork:

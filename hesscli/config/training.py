@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config, DataConfig
 from hesscli.problem.data import has_test_split
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Problem
 from hesscli.problem.stored import StoredInputs
+from hesscli.system.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hesscli.problem.errors import InputError, WrongNumberError, reason
-from hesscli.problem.files import expanded
 from hesscli.problem.idx import find_idx_files, read_idx
 from hesscli.problem.network import Array, Targets
 from hesscli.problem.npz import (
@@ -28,8 +26,10 @@ from hesscli.problem.npz import (
     rows_in_file,
 )
 from hesscli.problem.problemfile import is_problem_file, read_batch
-from hesscli.problem.quiet import silenced
 from hesscli.problem.stored import FileRows
+from hesscli.system.errors import InputError, WrongNumberError, reason
+from hesscli.system.files import expanded
+from hesscli.system.quiet import silenced
 
 EMBEDDED = "embedded"
 KERAS = "keras"

@@ -16,10 +16,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError, reason
-from hesscli.problem.files import expanded, opened
 from hesscli.problem.npz import MAX_ARRAY_BYTES, require_unpackable
 from hesscli.problem.stored import LARGE_BYTES, FileRows
+from hesscli.system.errors import InputError, reason
+from hesscli.system.files import expanded, opened
 
 Pixels = NDArray[np.uint8]
 

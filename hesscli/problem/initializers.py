@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from hesscli.problem.errors import InputError
+from hesscli.system.errors import InputError
 
 Draws = NDArray[np.float64]
 Draw = Callable[..., Draws]

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from hesscli.problem.data import require_pixels, to_inputs
-from hesscli.problem.errors import InputError
 from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Activation, Array
 from hesscli.problem.npz import RawArray
+from hesscli.system.errors import InputError
 
 SOFTMAX, SIGMOID = "softmax", "sigmoid"
 

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hesscli.problem.errors import InputError, reason
-from hesscli.problem.files import opened
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork, described
 from hesscli.problem.network import Array
 from hesscli.problem.npz import (
@@ -25,6 +23,8 @@ from hesscli.problem.npz import (
     require_finite,
     require_unpackable,
 )
+from hesscli.system.errors import InputError, reason
+from hesscli.system.files import opened
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 # As many as the widest type that numbers are stored in has.

@@ -18,6 +18,8 @@ ACTIVATIONS = (
     "square",
     "sin",
 )
+# The parameters of those that have any, with Keras's default values.
+ACTIVATION_PARAMETERS = {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 1.0}}
 ACTIVATION_ALIASES = {"swish": "silu"}
 LOSSES = (
     "sparse_categorical_crossentropy",

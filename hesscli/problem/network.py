@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.stored import StoredInputs
-from hesscli.problem.workers import ALONE, Workers
+from hesscli.workers.share import ALONE, Workers
 
 Array = NDArray[np.floating]
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.

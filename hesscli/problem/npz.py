@@ -22,10 +22,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError, WrongNumberError, reason
-from hesscli.problem.files import expanded, opened
-from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.stored import LARGE_BYTES, FileRows
+from hesscli.system.errors import InputError, WrongNumberError, reason
+from hesscli.system.files import expanded, opened
+from hesscli.system.memory import available_memory, readable_size
 
 RawArray = NDArray[Any]
 

@@ -15,11 +15,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 from numpy.lib import format as npy
 
-from hesscli.problem.errors import InputError
-from hesscli.problem.files import replacing
 from hesscli.problem.network import Array, Problem, Targets
 from hesscli.problem.npz import RawArray, array_names, read_arrays, read_rows
 from hesscli.problem.stored import FileRows
+from hesscli.system.errors import InputError
+from hesscli.system.files import replacing
 
 _LAYOUT = (
     "a problem file holds inputs, targets and, for each layer, <layer>/kernel and <layer>/bias"

@@ -1,16 +1,28 @@
-"""The names of activations from plugins, and their TensorFlow functions.
+"""The names of activations, plugins' among them, and the plugins' TensorFlow functions.
 
 No formula stands here, because autodiff reads it: their NumPy derivatives are registered with
-``hesscli.problem.activations``.
+``hesscli.nodes.activations``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from hesscli.problem.names import ACTIVATION_PARAMETERS, ACTIVATIONS
 
 # A TensorFlow function by name; None for an activation that came without one.
 _tensorflow: dict[str, Callable[[Any], Any] | None] = {}
+
+
+def activation_names() -> tuple[str, ...]:
+    """The names of all activations: our own, then those from plugins."""
+    return (*ACTIVATIONS, *_tensorflow)
+
+
+def parameter_defaults(name: str) -> Mapping[str, float]:
+    """The parameters of the activation called ``name`` with Keras's default values."""
+    return ACTIVATION_PARAMETERS.get(name, {})
 
 
 def plugin_names() -> tuple[str, ...]:

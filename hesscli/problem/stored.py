@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.errors import InputError, WrongNumberError, reason
+from hesscli.system.errors import InputError, WrongNumberError, reason
 
 RawArray = NDArray[Any]
 Floats = NDArray[np.floating]

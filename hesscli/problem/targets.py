@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Targets
+from hesscli.system.errors import InputError
 
 # How far class probabilities may be from summing to one; they are then divided by their sum.
 _SUM_SLACK = 1e-5

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hesscli.problem.errors import printable
+from hesscli.system.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

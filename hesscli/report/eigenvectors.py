@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.files import replacing
 from hesscli.studies.spectrum import Spectrum
+from hesscli.system.files import replacing
 
 
 def write_eigenvectors(result: Spectrum, path: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hesscli.problem.memory import readable_size
 from hesscli.report.common import heading, preamble
 from hesscli.report.document import Case, Column, Document, Table
 from hesscli.studies.export import SCHEMA, Export
+from hesscli.system.memory import readable_size
 
 _TERMS = {
     "hessian": "Hessian",

@@ -14,10 +14,10 @@ from xml.etree import ElementTree as ET
 
 from rich.console import Console
 
-from hesscli.problem.errors import InputError
 from hesscli.report.document import Document
 from hesscli.report.page import html_page
 from hesscli.report.tables import WIDTH, print_table
+from hesscli.system.errors import InputError
 
 
 def render(document: Document, format_name: str) -> str:

@@ -10,11 +10,11 @@ from typing import TextIO
 
 from rich.console import Console
 
-from hesscli.problem.errors import InputError, reason
-from hesscli.problem.files import replacing
 from hesscli.report.document import Document
 from hesscli.report.formats import render
 from hesscli.report.tables import print_table
+from hesscli.system.errors import InputError, reason
+from hesscli.system.files import replacing
 
 
 def write_document(document: Document, format_name: str, path: str | None) -> None:

@@ -15,10 +15,10 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hesscli.problem.errors import InputError, reason
-from hesscli.problem.files import check_writable, replacing
 from hesscli.report.document import Document, Drawing
 from hesscli.report.plotstyle import COLOURS, GREY, LINE_STYLES, MARKERS, SETTINGS
+from hesscli.system.errors import InputError, reason
+from hesscli.system.files import check_writable, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from hesscli.problem.errors import InputError, reason, shown
-from hesscli.problem.files import opened, sha256_of
 from hesscli.report.invocation import InputFile
+from hesscli.system.errors import InputError, reason, shown
+from hesscli.system.files import opened, sha256_of
 
 # A longer one holds more numbers than any command gives in an hour; read, it takes the memory
 # of some thirty times its size.

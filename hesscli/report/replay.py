@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from hesscli.problem.errors import shown
 from hesscli.report.document import Case, Document
 from hesscli.report.formats import render
 from hesscli.report.invocation import Invocation
 from hesscli.report.recorded import Report
+from hesscli.system.errors import shown
 
 _COMPARED = ("environment", "invocation", "replay", "checkpoint")
 # Where a result came from and what was kept of it, not the result.

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from hesscli.config.schema import TrainConfig
-from hesscli.engines.backpropagation import parameter_vector, with_parameters
-from hesscli.engines.layout import NETWORK, layout_of
-from hesscli.engines.pieces import pieces
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Array, Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import read_parameters, read_training, save_problem
 from hesscli.problem.stored import StoredInputs
 from hesscli.studies.measurement import LayerCurvature, Measurement
+from hesscli.system.errors import InputError
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.chain_rule.backpropagation import parameter_vector, with_parameters
+from hesscli.witnesses.layout import NETWORK, layout_of
 
 _VERSION = 1
 _RECORD, _VELOCITY, _VECTORS = "record", "velocity", "vectors/"

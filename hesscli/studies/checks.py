@@ -2,7 +2,7 @@
 
 A residual passes when it is at most rtol · scale + floor: the scale is the largest entry for
 entries and |G| + |C| for quadratic forms, the floor is the rounding of what was subtracted
-(hesscli.engines.rounding).
+(hesscli.witnesses.rounding.floor).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.layout import Layout
-from hesscli.engines.pieces import pieces
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
-from hesscli.problem.threads import in_threads
 from hesscli.studies.context import Progress
+from hesscli.system.errors import NumericalError
+from hesscli.system.pieces import pieces
+from hesscli.system.threads import in_threads
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.layout import Layout
 
 # Rows are compared in pieces of this size: few enough calls, and memory that is used again.
 _PIECE_BYTES = 16 * 2**20

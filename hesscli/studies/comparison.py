@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hesscli.engines.block import Engine
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import Check, check_form
 from hesscli.studies.context import (
@@ -17,6 +16,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
+from hesscli.witnesses.block import Engine
 
 # Passes over the examples for the quadratic forms of a block: H, G and C twice, and the floor.
 _FORMS = 7

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
 from hesscli.problem.network import Problem
-from hesscli.problem.threads import thread_count
+from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
 # Called with what is being done, how much of it is done, and how much there is.

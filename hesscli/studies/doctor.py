@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from hesscli.problem.errors import HesscliError, reason
-from hesscli.problem.memory import available_memory, readable_size
-from hesscli.problem.threads import thread_count
+from hesscli.system.errors import HesscliError, reason
+from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
 # What every command needs, by what pip calls it and what Python imports.

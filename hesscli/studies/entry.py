@@ -7,25 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.engines.block import Engine
-from hesscli.engines.layout import (
-    INPUT,
-    NETWORK,
-    Layout,
-    input_example,
-    layer_of,
-    layout_of,
-    tensor_of,
-)
-from hesscli.engines.summed import (
-    ChainRuleEngine,
-    autodiff_of,
-    chain_rule_of,
-    floor_of,
-    require_held,
-)
-from hesscli.engines.summed_finite import finite_of
-from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check
 from hesscli.studies.context import (
@@ -37,6 +18,25 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.block import Engine
+from hesscli.witnesses.layout import (
+    INPUT,
+    NETWORK,
+    Layout,
+    input_example,
+    layer_of,
+    layout_of,
+    tensor_of,
+)
+from hesscli.witnesses.summed.engine import (
+    ChainRuleEngine,
+    autodiff_of,
+    chain_rule_of,
+    floor_of,
+    require_held,
+)
+from hesscli.witnesses.summed.finite import finite_of
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.layout import Layout, layout_of
-from hesscli.engines.pieces import pieces
-from hesscli.engines.summed import ChainRuleEngine, chain_rule_of
-from hesscli.problem.errors import InputError, NumericalError
-from hesscli.problem.files import check_writable, replacing, replacing_by_name
-from hesscli.problem.memory import readable_size
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.context import (
     Environment,
@@ -35,6 +28,13 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.files import check_writable, replacing, replacing_by_name
+from hesscli.system.memory import readable_size
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.layout import Layout, layout_of
+from hesscli.witnesses.summed.engine import ChainRuleEngine, chain_rule_of
 
 Term = Literal["hessian", "gauss-newton", "curvature"]
 
@@ -89,7 +89,7 @@ def export_block(
     configuration: str = "",
     progress: Progress = no_progress,
 ) -> Export:
-    """Writes a block (hesscli.engines.layout) to ``path``; its suffix is the format.
+    """Writes a block (hesscli.witnesses.layout) to ``path``; its suffix is the format.
 
     ``rows`` (start, stop) chooses some rows, with stop None up to the last; ``configuration`` is
     the YAML text of the problem, which is kept with the numbers. The file is written whole or not

@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.pieces import pieces
-from hesscli.engines.summed_finite import FiniteBlock
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
 from hesscli.studies.checks import Check, relative
 from hesscli.studies.context import Progress
+from hesscli.system.errors import NumericalError
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.summed.finite import FiniteBlock
 
 # An error bar below this share of the scale decides: a missing term or a wrong sign shows.
 DECISIVE = 0.1

@@ -11,16 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.autodiff_first import AutodiffFirst
-from hesscli.engines.chainfirst import ChainFirst
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.jacobian import FirstOrderEngine, JacobianBlock
-from hesscli.engines.layout import INPUT, Layout, layout_of
-from hesscli.engines.pieces import pieces
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.engines.summed import Chunks
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import Check, frobenius_norm
 from hesscli.studies.context import (
@@ -32,6 +22,16 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
+from hesscli.system.errors import NumericalError
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.autodiff.first import AutodiffFirst
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.first import ChainFirst
+from hesscli.witnesses.jacobian import FirstOrderEngine, JacobianBlock
+from hesscli.witnesses.layout import INPUT, Layout, layout_of
+from hesscli.witnesses.rounding.floor import RoundingFloor
+from hesscli.witnesses.summed.engine import Chunks
 
 FirstDerivative = Literal["gradient", "jacobian"]
 

@@ -15,11 +15,6 @@ import numpy as np
 
 from hesscli.config.build import redrawn
 from hesscli.config.schema import ModelConfig
-from hesscli.engines.chainfirst import ChainFirst
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import layout_of
-from hesscli.engines.summed import require_held
-from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
 from hesscli.problem.network import Problem
@@ -38,6 +33,11 @@ from hesscli.studies.norms import (
     length,
     spectral_norm,
 )
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.first import ChainFirst
+from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.summed.engine import require_held
 
 # The sums over pairs of examples take seconds a block here, and minutes at ten times as many.
 LARGEST_BATCH = 8192

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.linalg import ArpackError, eigsh
 
-from hesscli.engines.backpropagation import Backpropagation, parameter_vector
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import NETWORK, layout_of
-from hesscli.problem.errors import NumericalError, reason
 from hesscli.problem.network import Array, Problem, Targets
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
+from hesscli.system.errors import NumericalError, reason
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.backpropagation import Backpropagation, parameter_vector
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import NETWORK, layout_of
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
 # error of a Rayleigh quotient is of second order in the residual.

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.pieces import pieces
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
+from hesscli.system.errors import NumericalError
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
 
 # Below this size LAPACK is faster than Lanczos.
 _DENSE_SIZE = 128

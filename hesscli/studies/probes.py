@@ -23,13 +23,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.special import gammaincinv
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.pieces import pieces
-from hesscli.problem.errors import NumericalError
 from hesscli.problem.network import Array
-from hesscli.problem.threads import in_threads
 from hesscli.studies.checks import Check, frobenius_norm
 from hesscli.studies.context import Progress
+from hesscli.system.errors import NumericalError
+from hesscli.system.pieces import pieces
+from hesscli.system.threads import in_threads
+from hesscli.witnesses.block import HessianBlock
 
 CONFIDENCE = 0.999
 _SEED = 0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.engines.backpropagation import Backpropagation
 from hesscli.problem.network import Array, Problem
-from hesscli.problem.workers import ALONE, Workers, share_of
+from hesscli.witnesses.chain_rule.backpropagation import Backpropagation
+from hesscli.workers.share import ALONE, Workers, share_of
 
 # Sets the epochs' random numbers apart from those that the parameters are drawn with.
 _EPOCHS = 1

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hesscli.engines.summed import chain_rule_of
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Problem
 from hesscli.studies.context import (
     Environment,
@@ -26,6 +24,8 @@ from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject, chosen, subject_of
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
+from hesscli.system.errors import InputError
+from hesscli.witnesses.summed.engine import chain_rule_of
 
 
 @dataclass(frozen=True)

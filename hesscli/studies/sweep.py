@@ -8,14 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.engines.autodiff import Autodiff
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.pieces import pieces
-from hesscli.engines.quantities import NodeKind, Quantity, quantities
-from hesscli.engines.rounding import RoundingFloor
-from hesscli.engines.summed import Chunks
-from hesscli.problem.errors import InputError, NumericalError
-from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, frobenius_norm
 from hesscli.studies.context import (
@@ -26,6 +18,14 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.quantities import NodeKind, Quantity, quantities
+from hesscli.witnesses.rounding.floor import RoundingFloor
+from hesscli.witnesses.summed.engine import Chunks
 
 # The Hessian of a wider input is no longer read number by number, nor that of many examples.
 SHOWN_INPUTS = 8

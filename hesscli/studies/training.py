@@ -11,15 +11,19 @@ import numpy as np
 
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData
-from hesscli.engines.backpropagation import Backpropagation, parameter_vector, with_parameters
-from hesscli.engines.pieces import pieces
-from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.network import Array, Problem
-from hesscli.problem.workers import ALONE, Workers, share_of
 from hesscli.studies.checkpoint import Moment, fingerprint, load_checkpoint, save_checkpoint
 from hesscli.studies.context import Environment, ProblemSummary, environment, summary
 from hesscli.studies.measurement import Measured, Measurement, accuracy, measure
 from hesscli.studies.sgd import SGD, Batches
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.chain_rule.backpropagation import (
+    Backpropagation,
+    parameter_vector,
+    with_parameters,
+)
+from hesscli.workers.share import ALONE, Workers, share_of
 
 # Examples whose outputs are held at a time when a whole set is evaluated.
 _EVALUATED = 8192

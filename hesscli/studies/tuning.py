@@ -22,8 +22,6 @@ from scipy.optimize import least_squares
 
 from hesscli.config.build import redrawn
 from hesscli.config.schema import LayerConfig, ModelConfig
-from hesscli.engines.chainrule import ChainRule
-from hesscli.problem.errors import InputError, NumericalError
 from hesscli.problem.initializers import Initializer, scaled
 from hesscli.problem.network import Layer, Problem
 from hesscli.studies.context import (
@@ -42,6 +40,8 @@ from hesscli.studies.initialization import (
     spread,
 )
 from hesscli.studies.norms import frobenius_norms, layer_block, spectral_norm
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 # How near the mean norm must be to the target, relative to it: far below its spread over seeds.
 TUNED_RTOL = 0.01

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hesscli.engines.block import HessianBlock
-from hesscli.problem.errors import InputError
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow
@@ -22,6 +20,8 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
+from hesscli.system.errors import InputError
+from hesscli.witnesses.block import HessianBlock
 
 # What the chain rule says that the Hessian is: all of it, or its Gauss–Newton term alone.
 Terms = Literal["hessian", "gauss-newton"]

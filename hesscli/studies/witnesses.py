@@ -9,20 +9,6 @@ from functools import cached_property
 
 import numpy as np
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.layout import INPUT, NETWORK, layout_of, value_of
-from hesscli.engines.summed import (
-    AutodiffEngine,
-    ChainRuleEngine,
-    Floor,
-    Watch,
-    autodiff_of,
-    chain_rule_of,
-    floor_of,
-    require_held,
-)
-from hesscli.engines.summed_finite import FiniteEngine, finite_of
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
 from hesscli.studies.context import Progress, no_progress
@@ -33,6 +19,20 @@ from hesscli.studies.finitechecks import (
     merged_finite,
 )
 from hesscli.studies.probes import check_probes
+from hesscli.system.errors import InputError
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.layout import INPUT, NETWORK, layout_of, value_of
+from hesscli.witnesses.summed.engine import (
+    AutodiffEngine,
+    ChainRuleEngine,
+    Floor,
+    Watch,
+    autodiff_of,
+    chain_rule_of,
+    floor_of,
+    require_held,
+)
+from hesscli.witnesses.summed.finite import FiniteEngine, finite_of
 
 # What the default check spends on the entries of a block: multiply-additions by each witness, one
 # for every example in every entry, and as many as this for an entry's way through the memory. On

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 import hesscli
-from hesscli.engines.chainfirst import ChainFirst
+from hesscli.witnesses.chain_rule.first import ChainFirst
 
 path = sys.argv[1]
 settings = {"model.weights": path, "data.source": path}

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hesscli.engines.block import HessianBlock
 from hesscli.studies.spectra.lanczos import Eigenpairs, largest
 from hesscli.studies.spectra.measures import (
     Density,
@@ -21,6 +20,7 @@ from hesscli.studies.spectra.moments import Diagonal
 from hesscli.studies.spectra.quadrature import Quadrature, mean_square, quadrature
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, Terms, TermSpectrum
+from hesscli.witnesses.block import HessianBlock
 
 # Residuals relative to the eigenvalue, and, for the end that is nearer to zero and may lie in a
 # crowd of eigenvalues, relative to ‖H‖₂.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.engines.block import HessianBlock
-from hesscli.problem.errors import NumericalError
 from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.norms import length
 from hesscli.studies.spectra.lanczos import Eigenpairs, eigenpairs
@@ -24,6 +22,8 @@ from hesscli.studies.spectra.moments import Diagonal
 from hesscli.studies.spectra.span import small_matrix
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, Terms, TermSpectrum
+from hesscli.system.errors import NumericalError
+from hesscli.witnesses.block import HessianBlock
 
 
 @dataclass(frozen=True)

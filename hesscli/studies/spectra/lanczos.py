@@ -9,11 +9,11 @@ from itertools import count as count_from
 import numpy as np
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
-from hesscli.engines.block import HessianBlock
-from hesscli.problem.errors import InputError, NumericalError
-from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array
 from hesscli.studies.spectra.span import Doubles, Span
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.memory import available_memory, readable_size
+from hesscli.witnesses.block import HessianBlock
 
 _MAX_RESTARTS = 500
 _MIN_VECTORS = 40

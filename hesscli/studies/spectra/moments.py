@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.pieces import pieces
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
 
 Doubles = NDArray[np.float64]
 

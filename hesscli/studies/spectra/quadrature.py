@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.pieces import pieces
-from hesscli.problem.errors import InputError, NumericalError
-from hesscli.problem.memory import available_memory, readable_size
 from hesscli.problem.network import Array
 from hesscli.studies.spectra.measures import Measured
 from hesscli.studies.spectra.span import Doubles, Span
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.block import HessianBlock
 
 # The Lanczos vectors of so many probes are alive at once.
 _BASIS_BYTES = 256 * 2**20

@@ -21,13 +21,13 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.layout import Layout
-from hesscli.engines.pieces import pieces
-from hesscli.engines.summed import SummedBlock
-from hesscli.problem.memory import available_memory
 from hesscli.problem.network import Array
+from hesscli.system.memory import available_memory
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.layout import Layout
+from hesscli.witnesses.summed.engine import SummedBlock
 
 Doubles = NDArray[np.float64]
 

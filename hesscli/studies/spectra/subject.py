@@ -7,12 +7,6 @@ from functools import partial
 
 import numpy as np
 
-from hesscli.engines.block import HessianBlock
-from hesscli.engines.chainblocks import LayerBlock
-from hesscli.engines.chainrule import ChainRule
-from hesscli.engines.layout import NETWORK
-from hesscli.engines.summed import ChainRuleEngine, Chunks
-from hesscli.problem.errors import InputError
 from hesscli.problem.network import Array, Problem
 from hesscli.studies.norms import frobenius_norms, layer_block
 from hesscli.studies.spectra.moments import (
@@ -23,6 +17,12 @@ from hesscli.studies.spectra.moments import (
     together,
 )
 from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span, whole_span
+from hesscli.system.errors import InputError
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import NETWORK
+from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
 
 # Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
 EXACT_LIMIT = 4000
@@ -137,7 +137,7 @@ def chosen(problem: Problem, options: SpectrumOptions) -> list[tuple[str, str]]:
 
 
 def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
-    """The block called ``parameter`` (hesscli.engines.layout) of the engine's problem."""
+    """The block called ``parameter`` (hesscli.witnesses.layout) of the engine's problem."""
     problem = engine.problem
     if not isinstance(engine, ChainRule):
         H = engine.hessian(parameter)

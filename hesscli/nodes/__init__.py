@@ -1,0 +1,1 @@
+"""The calculus of a network's nodes."""

@@ -1,0 +1,288 @@
+"""Activations with their first two derivatives, for the chain rule.
+
+One record an activation: σ, σ′ and σ″ side by side, elementwise on arrays of any shape, in the
+array's own floating-point type. Names and definitions are Keras's; where Keras leaves a
+derivative open (at a kink) the value is the one that TensorFlow computes. The forms chosen avoid
+cancellation, so that each value is as accurate as its argument allows, and none warns for
+|z| up to 1e4. Derivations are textbook; they can be checked line by line against a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from scipy.special import erfc, expit
+
+from hesscli.problem.network import Activation, Array
+from hesscli.problem.registry import activation_names, parameter_defaults
+from hesscli.system.errors import InputError
+
+Elementwise = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """σ, σ′ and σ″ of one activation, each an elementwise function of z."""
+
+    value: Elementwise
+    first: Elementwise
+    second: Elementwise
+
+
+# Klambauer et al. 2017 (arXiv:1706.02515), the two constants of selu.
+_SELU_ALPHA = 1.6732632423543772
+_SELU_SCALE = 1.0507009873554805
+
+_SQRT_HALF = math.sqrt(0.5)
+_INVERSE_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
+# Hendrycks and Gimpel 2016 (arXiv:1606.08415): gelu ≈ z/2 · (1 + tanh(√(2/π) (z + 0.044715 z³))).
+_GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
+
+
+def _ones(z: Array) -> Array:
+    return np.ones_like(z)
+
+
+def _zeros(z: Array) -> Array:
+    return np.zeros_like(z)
+
+
+def _near(z: Array) -> Array:
+    """At most ±1000, where what decays as exp(−z) is 0 already and z³ does not overflow."""
+    return np.clip(z, -1e3, 1e3)
+
+
+def _decay(z: Array) -> Array:
+    """exp(−|z|), which cannot overflow."""
+    return np.exp(-np.abs(z))
+
+
+def _linear() -> Derivatives:
+    return Derivatives(value=lambda z: z, first=_ones, second=_zeros)
+
+
+def _relu() -> Derivatives:
+    return Derivatives(
+        value=lambda z: np.maximum(z, 0),
+        first=lambda z: (z > 0).astype(z.dtype),
+        second=_zeros,
+    )
+
+
+def _leaky_relu(negative_slope: float) -> Derivatives:
+    return Derivatives(
+        value=lambda z: np.where(z > 0, z, negative_slope * z),
+        first=lambda z: np.where(z > 0, z.dtype.type(1), z.dtype.type(negative_slope)),
+        second=_zeros,
+    )
+
+
+def _elu(alpha: float) -> Derivatives:
+    # z > 0: z.   z ≤ 0: α (eᶻ − 1), whose derivatives are α eᶻ; at 0 TensorFlow has σ″ = 0.
+    def exponential(z: Array) -> Array:
+        return alpha * np.exp(np.minimum(z, 0))
+
+    return Derivatives(
+        value=lambda z: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0))),
+        first=lambda z: np.where(z > 0, z.dtype.type(1), exponential(z)),
+        second=lambda z: np.where(z < 0, exponential(z), z.dtype.type(0)),
+    )
+
+
+def _selu() -> Derivatives:
+    # z ≥ 0: λz.   z < 0: λα (eᶻ − 1), whose derivatives are λα eᶻ.
+    unit = _elu(_SELU_ALPHA)
+    return Derivatives(
+        value=lambda z: _SELU_SCALE * unit.value(z),
+        first=lambda z: _SELU_SCALE * np.where(z < 0, unit.first(z), z.dtype.type(1)),
+        second=lambda z: _SELU_SCALE * unit.second(z),
+    )
+
+
+def _sigmoid_slope(z: Array) -> Array:
+    # s(z) (1 − s(z)) = e / (1 + e)²,  e = exp(−|z|)
+    e = _decay(z)
+    return e / np.square(1 + e)
+
+
+def _sigmoid() -> Derivatives:
+    return Derivatives(
+        value=expit,
+        first=_sigmoid_slope,
+        # s″ = s′ (1 − 2s),   1 − 2s = −tanh(z/2)
+        second=lambda z: -_sigmoid_slope(z) * np.tanh(z / 2),
+    )
+
+
+def _sech_squared(z: Array) -> Array:
+    # 1 − tanh² = 4e / (1 + e)²,  e = exp(−2|z|)
+    return 4 * _sigmoid_slope(2 * z)
+
+
+def _tanh() -> Derivatives:
+    return Derivatives(
+        value=np.tanh,
+        first=_sech_squared,
+        second=lambda z: -2 * np.tanh(z) * _sech_squared(z),
+    )
+
+
+def _softplus() -> Derivatives:
+    return Derivatives(
+        value=lambda z: np.maximum(z, 0) + np.log1p(_decay(z)),
+        first=expit,
+        second=_sigmoid_slope,
+    )
+
+
+def _softsign() -> Derivatives:
+    # σ′ = q², σ″ = ∓2q³ with q = 1/(1 + |z|), whose powers do not overflow
+    return Derivatives(
+        value=lambda z: z / (1 + np.abs(z)),
+        first=lambda z: np.square(1 / (1 + np.abs(z))),
+        second=lambda z: -2 * np.sign(z) * (1 / (1 + np.abs(z))) ** 3,
+    )
+
+
+def _silu() -> Derivatives:
+    # s = s(z), r = 1 − s = s(−z):   σ′ = s (1 + z r),   σ″ = s r (2 − z tanh(z/2))
+    return Derivatives(
+        value=lambda z: z * expit(z),
+        first=lambda z: expit(z) * (1 + z * expit(-z)),
+        second=lambda z: _sigmoid_slope(z) * (2 - z * np.tanh(z / 2)),
+    )
+
+
+def _normal_density(z: Array) -> Array:
+    return _INVERSE_SQRT_2PI * np.exp(-np.square(_near(z)) / 2)
+
+
+def _normal_distribution(z: Array) -> Array:
+    # Φ(z) = erfc(−z/√2) / 2 keeps its digits in the left tail, where (1 + erf)/2 has none.
+    return np.asarray(0.5 * erfc(-z * _SQRT_HALF))
+
+
+def _gelu() -> Derivatives:
+    # φ = normal density, Φ = its distribution:   σ = zΦ,   σ′ = Φ + zφ,   σ″ = φ (2 − z²)
+    return Derivatives(
+        value=lambda z: z * _normal_distribution(z),
+        first=lambda z: _normal_distribution(z) + z * _normal_density(z),
+        second=lambda z: _normal_density(z) * (2 - np.square(_near(z))),
+    )
+
+
+def _gelu_tanh() -> Derivatives:
+    # σ = z s(p) with p = 2√(2/π) (z + 0.044715 z³), because (1 + tanh(p/2))/2 = s(p).
+    # σ′ = s + z s′ p′,   σ″ = s′ (2p′ + z p″) + z s″ p′²,   s′ = s′(p), s″ = s″(p)
+    logistic = _sigmoid()
+
+    def p(z: Array) -> Array:
+        z = _near(z)
+        return 2 * _GELU_SCALE * (z + _GELU_CUBIC * z * z * z)
+
+    def p1(z: Array) -> Array:
+        z = _near(z)
+        return 2 * _GELU_SCALE * (1 + 3 * _GELU_CUBIC * z * z)
+
+    def p2(z: Array) -> Array:
+        return 12 * _GELU_SCALE * _GELU_CUBIC * z
+
+    def second(z: Array) -> Array:
+        z = _near(z)
+        bent = logistic.second(p(z)) * np.square(p1(z))
+        return np.asarray(logistic.first(p(z)) * (2 * p1(z) + z * p2(z)) + z * bent)
+
+    return Derivatives(
+        value=lambda z: z * expit(p(z)),
+        first=lambda z: expit(p(z)) + z * logistic.first(p(z)) * p1(z),
+        second=second,
+    )
+
+
+def _mish() -> Derivatives:
+    # σ = z t,  t = tanh(softplus(z)),  s = s(z),  t′ = s (1 − t²):
+    # σ′ = t + z s (1 − t²),   σ″ = s (1 − t²) (2 + z (1 − s − 2ts)).
+    # With e = exp(−|z|): t and 1 − t² are quotients of polynomials in e without cancellation.
+    def t(z: Array) -> Array:
+        e = _decay(z)
+        denominator = np.where(z < 0, e * e + 2 * e + 2, 1 + 2 * e + 2 * e * e)
+        return np.where(z < 0, e * (e + 2), 1 + 2 * e) / denominator
+
+    def slope(z: Array) -> Array:
+        e = _decay(z)
+        denominator = np.where(z < 0, e * e + 2 * e + 2, 1 + 2 * e + 2 * e * e)
+        root = np.where(z < 0, 1 + e, e * (1 + e)) / denominator
+        return np.asarray(4 * expit(z) * root * root)
+
+    return Derivatives(
+        value=lambda z: z * t(z),
+        first=lambda z: t(z) + z * slope(z),
+        second=lambda z: slope(z) * (2 + z * (expit(-z) - 2 * t(z) * expit(z))),
+    )
+
+
+def _exp(z: Array) -> Array:
+    # Beyond the type's range the answer is infinity; the sweep reports where that happened.
+    with np.errstate(over="ignore"):
+        return np.exp(z)
+
+
+def _exponential() -> Derivatives:
+    return Derivatives(value=_exp, first=_exp, second=_exp)
+
+
+def _square() -> Derivatives:
+    return Derivatives(value=np.square, first=lambda z: 2 * z, second=lambda z: 2 * _ones(z))
+
+
+def _sin() -> Derivatives:
+    return Derivatives(value=np.sin, first=np.cos, second=lambda z: -np.sin(z))
+
+
+_MAKERS: Mapping[str, Callable[..., Derivatives]] = MappingProxyType(
+    {
+        "linear": _linear,
+        "relu": _relu,
+        "leaky_relu": _leaky_relu,
+        "elu": _elu,
+        "selu": _selu,
+        "gelu": _gelu,
+        "gelu_tanh": _gelu_tanh,
+        "silu": _silu,
+        "mish": _mish,
+        "sigmoid": _sigmoid,
+        "tanh": _tanh,
+        "softplus": _softplus,
+        "softsign": _softsign,
+        "exponential": _exponential,
+        "square": _square,
+        "sin": _sin,
+    }
+)
+# Activations from plugins, which take no parameters.
+_registered: dict[str, Derivatives] = {}
+
+
+def register(name: str, sigma: Derivatives) -> None:
+    """Adds an activation that has no parameters, under a name that is not taken."""
+    _registered[name] = sigma
+
+
+def forget(name: str) -> None:
+    """Takes an activation that was registered out again."""
+    _registered.pop(name, None)
+
+
+def derivatives(activation: Activation) -> Derivatives:
+    """σ, σ′, σ″ of ``activation``; raises InputError for a name that is not known."""
+    name = activation.name
+    if name in _registered:
+        return _registered[name]
+    if name not in _MAKERS:
+        known = ", ".join(activation_names())
+        raise InputError(f"unknown activation {name!r}; choose {known}")
+    return _MAKERS[name](**{**parameter_defaults(name), **dict(activation.parameters)})

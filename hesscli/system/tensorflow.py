@@ -1,0 +1,53 @@
+"""TensorFlow, imported on first use and in silence."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import cache
+from types import ModuleType
+
+from hesscli.system.errors import InputError, reason
+from hesscli.system.quiet import silenced
+from hesscli.system.threads import thread_count
+
+
+@cache
+def import_tensorflow() -> ModuleType:
+    """The tensorflow module before its runtime has started: what is configured comes first.
+
+    Raises InputError where it is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with silenced():
+            tensorflow = importlib.import_module("tensorflow")
+            _share_cores(tensorflow)
+            # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
+            tensorflow.get_logger().setLevel("ERROR")
+    except ImportError as error:
+        raise InputError(
+            f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); "
+            "install it with: pip install tensorflow"
+        ) from error
+    return tensorflow
+
+
+@cache
+def load_tensorflow() -> ModuleType:
+    """The tensorflow module, ready to be used; raises InputError where it is not installed."""
+    tensorflow = import_tensorflow()
+    with silenced():
+        # The first operation starts the runtime, which talks as well.
+        tensorflow.constant(0)
+    return tensorflow
+
+
+def _share_cores(tensorflow: ModuleType) -> None:
+    """Rows are shared out among our own threads: see hesscli.system.threads."""
+    try:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(1)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(thread_count())
+    except RuntimeError:
+        # The program that calls us has used TensorFlow already: it keeps the threads it has.
+        pass

@@ -1,0 +1,113 @@
+"""How many cores are used, by both witnesses alike.
+
+Rows of a block are shared out among threads of our own, each of which uses one core: NumPy's
+linear algebra (BLAS) and TensorFlow, taking turns at the same cores with threads of their own,
+would wait for each other. A single product uses BLAS's threads.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+from hesscli.system.errors import InputError
+
+# What the BLAS libraries that NumPy comes with read when they are loaded.
+_BLAS_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+# More than any machine has cores that one program uses; TensorFlow starts as many as it is told.
+MOST_THREADS = 1024
+_chosen: int | None = None
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def use_threads(count: int) -> None:
+    """Makes ``count`` the number of threads; before NumPy and TensorFlow are loaded.
+
+    Raises InputError where it is none from 1 to MOST_THREADS, or where NumPy is there already,
+    with another number.
+    """
+    global _chosen
+    if not 1 <= count <= MOST_THREADS:
+        raise InputError(f"{count} threads: it must be 1 to {MOST_THREADS}")
+    if "numpy" in sys.modules and count != thread_count():
+        raise InputError(
+            f"{count} threads: NumPy is loaded already with {thread_count()}; choose before it is "
+            "imported, or set OPENBLAS_NUM_THREADS"
+        )
+    _chosen = count
+    for name in _BLAS_VARIABLES:
+        os.environ[name] = str(count)
+
+
+def thread_count() -> int:
+    """The number chosen; else what OPENBLAS_NUM_THREADS says, or OMP_NUM_THREADS; else the cores.
+
+    OpenBLAS, which NumPy mostly comes with, asks in the same order.
+    """
+    if _chosen is not None:
+        return _chosen
+    for name in _BLAS_VARIABLES[:2]:
+        said = os.environ.get(name, "")
+        if said.isdecimal() and len(said) <= len(str(MOST_THREADS)) and int(said) > 0:
+            return min(int(said), MOST_THREADS)
+    return cores()
+
+
+def in_threads(
+    work: Callable[[Task], Result], tasks: Iterable[Task], threads: int | None = None
+) -> Iterator[Result]:
+    """``work`` of every task, in the order of the tasks, by ``thread_count`` threads.
+
+    The first task is done before the others begin, so that what it prepares is prepared once. No
+    more results wait than there are threads.
+    """
+    remaining = iter(tasks)
+    for task in islice(remaining, 1):
+        yield work(task)
+    workers = thread_count() if threads is None else threads
+    if workers == 1:
+        yield from map(work, remaining)
+        return
+    with ThreadPoolExecutor(workers) as pool, _one_blas_thread():
+        waiting: list[Future[Result]] = []
+        try:
+            for task in remaining:
+                waiting.append(pool.submit(work, task))
+                if len(waiting) > workers:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """BLAS with one thread; without threadpoolctl it keeps the number it was loaded with."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""The witnesses, a folder each, and what they share."""

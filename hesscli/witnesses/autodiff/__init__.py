@@ -1,0 +1,1 @@
+"""The second witness: TensorFlow's automatic differentiation."""

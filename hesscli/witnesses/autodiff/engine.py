@@ -1,0 +1,84 @@
+"""The second witness: TensorFlow's automatic differentiation.
+
+Nothing here knows a derivative. The network and the loss are written as TensorFlow functions of
+their parameters, and every second derivative comes out of nested ``tf.GradientTape``: the Hessian
+itself, or the Gauss–Newton term as forward mode, the loss's Hessian and reverse mode.
+
+A product H·v is written as a mixed derivative, ∂/∂θ ∂/∂ε L(θ + εv) at ε = 0: the inner tape
+differentiates by the scalar ε alone, so only what is asked for is ever seeded. Several vectors
+are taken at once by giving the network a leading axis of copies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hesscli.problem.network import Array
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.autodiff.blocks import (
+    AutodiffCurvature,
+    AutodiffGaussNewton,
+    AutodiffHessian,
+)
+from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork
+from hesscli.witnesses.quantities import Quantity
+
+
+class Autodiff(TensorflowNetwork):
+    """The autodiff engine for one problem; imports TensorFlow when it is made."""
+
+    def hessian(self, parameter: str) -> AutodiffHessian:
+        return AutodiffHessian(parameter, self)
+
+    def gauss_newton(self, parameter: str) -> AutodiffGaussNewton:
+        return AutodiffGaussNewton(parameter, self)
+
+    def curvature(self, parameter: str) -> AutodiffCurvature:
+        return AutodiffCurvature(self.hessian(parameter), self.gauss_newton(parameter))
+
+    def gradient_and_hessian(
+        self, quantity: Quantity, start: int, stop: int
+    ) -> tuple[Array, Array]:
+        """∂L/∂q (n, d) and each example's ∂²L/∂q² (n, d, d) in an intermediate quantity q (N, d).
+
+        By reverse mode over reverse mode, for the examples from ``start`` to ``stop``: each row
+        of the Hessian is the gradient of one entry of the gradient, each in its own copy of q.
+        """
+        tf, examples, d = self.tf, stop - start, quantity.width
+        targets = tf.constant(self.problem.targets[start:stop])
+        x = tf.constant(self.problem.inputs[start:stop])
+        value = self._between(x, 0, quantity.position)
+        g = np.empty((examples, d), dtype=self.problem.dtype)
+        S = np.empty((examples, d, d), dtype=self.problem.dtype)
+        widest = max(self.problem.widths[(quantity.position + 1) // 2 :])
+        for low, high in pieces(0, d, examples * widest * self.problem.dtype.itemsize):
+            copies = tf.tile(value[None], [high - low, 1, 1])
+            with tf.GradientTape(watch_accessed_variables=False) as outer:
+                outer.watch(copies)
+                with tf.GradientTape(watch_accessed_variables=False) as inner:
+                    inner.watch(copies)
+                    f = self._between(copies, quantity.position, 2 * len(self.activations))
+                    loss = self.loss(f, targets)
+                gradients = inner.gradient(loss, copies, unconnected_gradients="zero")
+            chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)[:, None, :]
+            rows = outer.gradient(
+                gradients,
+                copies,
+                output_gradients=tf.broadcast_to(chosen, gradients.shape),
+                unconnected_gradients="zero",
+            )
+            g[:] = gradients[0]
+            S[:, low:high] = np.swapaxes(rows, 0, 1)
+        return g, S
+
+    def _between(self, value: Tensor, start: int, stop: int) -> Tensor:
+        """The quantity at the position ``stop`` as a function of the one at ``start``."""
+        for position in range(start, stop):
+            layer = self.problem.layers[position // 2]
+            if position % 2:
+                value = self.activations[position // 2](value)
+            else:
+                value = self.tf.matmul(value, self.parameters[f"{layer.name}/kernel"])
+                if layer.bias is not None:
+                    value = value + self.parameters[f"{layer.name}/bias"]
+        return value

@@ -1,0 +1,97 @@
+"""First derivatives by TensorFlow's automatic differentiation.
+
+Reverse mode differentiates one number. Asked for the gradient of the vector f it answers for the
+sum of its numbers, Σ f, in which the outputs cannot be told apart. So every row of the Jacobian
+gets a copy of the parameters of its own: the sum over rows is still one number, but only one of
+its terms depends on each copy, and one reverse pass gives all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hesscli.problem.network import Array
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.autodiff.network import Tensor
+from hesscli.witnesses.jacobian import JacobianBlock
+from hesscli.witnesses.layout import input_example, layout_of
+
+
+class AutodiffFirst:
+    """Autodiff's first derivatives, of the problem of its second ones."""
+
+    def __init__(self, engine: Autodiff) -> None:
+        self.engine = engine
+
+    def gradient(self, parameter: str) -> Array:
+        engine, tf = self.engine, self.engine.tf
+        values = _values(engine, parameter)
+        example = input_example(parameter)
+        x, targets = engine.batch(example)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            f = engine.output(x if example is None else values[parameter], values)
+            loss = engine.loss(f, targets)
+        gradient: Array = _flat(tape.gradient(loss, values, unconnected_gradients="zero"), 1)[0]
+        return gradient
+
+    def jacobian(self, parameter: str) -> JacobianBlock:
+        return _AutodiffJacobian(self.engine, parameter)
+
+
+class _AutodiffJacobian(JacobianBlock):
+    """Reverse mode with a copy of the parameters, or of the input, for each row."""
+
+    def __init__(self, engine: Autodiff, parameter: str) -> None:
+        super().__init__(engine.problem, parameter)
+        self.engine = engine
+        self._values = _values(engine, parameter)
+        self._x, _ = engine.batch(None)
+        self._in_input = input_example(parameter) is not None
+
+    def rows(self, start: int, stop: int) -> Array:
+        # What one row costs: a copy of the parameters, its gradient, and the activations.
+        values_each = 2 * self.shape[1] + sum(self.engine.problem.widths)
+        parts = [
+            self._rows(low, high)
+            for low, high in pieces(
+                start, min(stop, self.shape[0]), values_each * self.dtype.itemsize
+            )
+        ]
+        empty = np.empty((0, self.shape[1]), dtype=self.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate([empty, *parts])
+
+    def _rows(self, start: int, stop: int) -> Array:
+        engine, tf = self.engine, self.engine.tf
+        examples, outputs = self._examples_and_outputs(start, stop)
+        copies = {
+            name: tf.tile(value[None], [len(examples), 1, 1])
+            for name, value in self._values.items()
+        }
+        # (R, 1, d): the example of each row as a batch of one.
+        x = tf.gather(self._x, examples)[:, None, :]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(copies)
+            f = engine.output(copies[self.parameter] if self._in_input else x, copies)
+            chosen = tf.gather(f[:, 0, :], outputs, batch_dims=1)
+        return _flat(tape.gradient(chosen, copies, unconnected_gradients="zero"), len(examples))
+
+
+def _values(engine: Autodiff, parameter: str) -> dict[str, Tensor]:
+    """The block's tensors (rows, units) by name, in its order."""
+    layout = layout_of(engine.problem, parameter)
+    example = input_example(parameter)
+    if example is not None:
+        return {parameter: engine.batch(example)[0]}
+    names = [tensor.name for segment in layout.segments for tensor in segment.tensors]
+    return {name: engine.value_of(name) for name in names}
+
+
+def _flat(gradients: Mapping[str, Tensor], count: int) -> Array:
+    """Gradients (count, rows, units) or, for one, (rows, units), side by side as (count, P)."""
+    return np.concatenate(
+        [np.reshape(gradient, (count, -1)) for gradient in gradients.values()], axis=1
+    )

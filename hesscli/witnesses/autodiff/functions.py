@@ -1,0 +1,89 @@
+"""Activations and losses as TensorFlow functions, by Keras's names; no derivative stands here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from hesscli.system.errors import InputError
+
+Tensor = Any
+
+
+def activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
+    """TensorFlow's own function for each Keras name, or Keras's definition out of TensorFlow's
+    operations where its own cannot serve in float64: ``tf.nn.leaky_relu`` and ``tf.nn.gelu``
+    round their constants to float32, ``tf.nn.elu`` and ``tf.nn.selu`` lose the digits of small
+    |z|, ``tf.nn.softsign`` has no second derivative. The values at a kink are those of
+    ``tf.nn``, which a test holds them to.
+    """
+
+    def leaky_relu(z: Tensor, negative_slope: float = 0.2) -> Tensor:
+        return tf.where(z > 0, z, negative_slope * z)
+
+    def below_zero(z: Tensor) -> Tensor:
+        return tf.where(z < 0, tf.math.expm1(tf.minimum(z, 0)), z)
+
+    def elu(z: Tensor, alpha: float = 1.0) -> Tensor:
+        return tf.where(z > 0, z, alpha * below_zero(z))
+
+    def selu(z: Tensor) -> Tensor:
+        # Klambauer et al. 2017, as in Keras.
+        return 1.0507009873554805 * tf.where(z < 0, 1.6732632423543772 * below_zero(z), z)
+
+    def gelu(z: Tensor) -> Tensor:
+        return 0.5 * z * (1 + tf.math.erf(z / math.sqrt(2)))
+
+    def gelu_tanh(z: Tensor) -> Tensor:
+        return 0.5 * z * (1 + tf.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)))
+
+    return {
+        "linear": tf.identity,
+        "relu": tf.nn.relu,
+        "leaky_relu": leaky_relu,
+        "elu": elu,
+        "selu": selu,
+        "gelu": gelu,
+        "gelu_tanh": gelu_tanh,
+        "silu": tf.nn.silu,
+        "mish": lambda z: z * tf.tanh(tf.nn.softplus(z)),
+        "sigmoid": tf.sigmoid,
+        "tanh": tf.tanh,
+        "softplus": tf.nn.softplus,
+        "softsign": lambda z: z / (1 + tf.abs(z)),
+        "exponential": tf.exp,
+        "square": tf.square,
+        "sin": tf.sin,
+    }
+
+
+def loss_function(tf: ModuleType, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Keras's loss per example (…, N) of outputs (…, N, c) and targets without leading axes."""
+
+    def sparse_categorical_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
+        labels = tf.broadcast_to(targets, tf.shape(f)[:-1])
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=f)
+
+    def categorical_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
+        labels = tf.broadcast_to(targets, tf.shape(f))
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=f)
+
+    def binary_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
+        labels = tf.broadcast_to(targets, tf.shape(f))
+        each = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=f)
+        return tf.reduce_mean(each, axis=-1)
+
+    losses: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
+        "categorical_crossentropy": categorical_crossentropy,
+        "binary_crossentropy": binary_crossentropy,
+        "mean_squared_error": lambda f, targets: tf.reduce_mean(tf.square(f - targets), axis=-1),
+        "sum_of_squares": lambda f, _: tf.reduce_sum(tf.square(f), axis=-1),
+        "sum": lambda f, _: tf.reduce_sum(f, axis=-1),
+    }
+    try:
+        return losses[name]
+    except KeyError:
+        raise InputError(f"autodiff has no loss {name!r}") from None

@@ -1,0 +1,191 @@
+"""Rows of autodiff's Hessian: traced TensorFlow functions, kept for the next problem like it.
+
+Tracing a function takes as long as thousands of rows. So a function takes the parameters and the
+batch as arguments, and one does for every problem of the same network, loss, batch size and dtype.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+
+from hesscli.problem.network import Layer, Problem
+from hesscli.problem.registry import tensorflow_function
+from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork, Tensors
+from hesscli.witnesses.layout import INPUT, Layout, Segment, input_example, layer_of
+
+_KEPT = 64
+_kept: OrderedDict[Hashable, Callable[..., Tensor]] = OrderedDict()
+# Two threads must not trace the same function.
+_lock = threading.Lock()
+
+
+class TracedRows:
+    """The rows of one block by traced functions; its layout's segments are asked one by one."""
+
+    def __init__(self, engine: TensorflowNetwork, parameter: str, layout: Layout) -> None:
+        self._engine = engine
+        self._layout = layout
+        self._example = input_example(parameter)
+        # One function does for the inputs of all examples.
+        self._block = parameter if self._example is None else INPUT
+        self._batch = engine.batch(self._example)
+
+    def rows(self, index: int, start: int, stop: int) -> Tensor:
+        """Rows ``start`` to ``stop`` of a segment, (stop − start, P).
+
+        The loss gets one small variable for each wanted row's parameter; its gradient (R,) is
+        differentiated by all the block's parameters, for all rows in one vectorized pass.
+        """
+        return self._call("rows", index, start, stop)
+
+    def panel(self, start: int, stop: int) -> Tensor:
+        """Rows of a layer's block as its panel (n, (stop − start) · units).
+
+        As ``rows``, but differentiated first by what is added to the layer's pre-activations,
+        for all rows in one vectorized pass, and then through the layer's own linear map z = a W,
+        which gives all rows as one matrix product.
+        """
+        return self._call("panel", 0, start, stop)
+
+    def _call(self, kind: str, index: int, start: int, stop: int) -> Tensor:
+        engine = self._engine
+        key = (_likeness(engine.problem), self._block, index, kind)
+        with _lock:
+            if key not in _kept:
+                skeleton = copy(engine)
+                skeleton.problem = _without_values(engine.problem)
+                skeleton.parameters = {}
+                make = _row_function if kind == "rows" else _panel_function
+                _kept[key] = self._traced(make(skeleton, self._block, self._layout, index))
+                while len(_kept) > _KEPT:
+                    _kept.popitem(last=False)
+            _kept.move_to_end(key)
+            traced = _kept[key]
+        return traced(engine.tf.range(start, stop), *self._batch, engine.parameters)
+
+    def _traced(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        tf, spec = self._engine.tf, self._engine.tf.TensorSpec
+        x, targets = (spec(tensor.shape, tensor.dtype) for tensor in self._batch)
+        parameters = {
+            name: spec(value.shape, value.dtype) for name, value in self._engine.parameters.items()
+        }
+        signature = [spec([None], tf.int32), x, targets, parameters]
+        compiled = tf.function(function, input_signature=signature, autograph=False)
+        traced: Callable[..., Tensor] = compiled.get_concrete_function()
+        return traced
+
+
+def _row_function(
+    skeleton: TensorflowNetwork, block: str, layout: Layout, index: int
+) -> Callable[..., Tensor]:
+    tf, dtype = skeleton.tf, skeleton.problem.dtype.name
+    segment = layout.segments[index]
+    names = [tensor.name for part in layout.segments for tensor in part.tensors]
+
+    def rows(numbers: Tensor, x: Tensor, targets: Tensor, parameters: Tensors) -> Tensor:
+        network = skeleton.with_parameters(parameters)
+        values = {INPUT: x} if block == INPUT else {name: parameters[name] for name in names}
+        steps = tf.zeros(tf.shape(numbers), dtype=dtype)
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(values)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(steps)
+                if block == INPUT:
+                    units = tf.one_hot(numbers, segment.units, dtype=dtype)
+                    f = network.output(x + tf.matmul(steps[None], units), {})
+                else:
+                    f, _ = _moved_output(network, segment, numbers, steps, x, 0)
+                loss = network.loss(f, targets)
+            slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
+        jacobians = outer.jacobian(slopes, values, unconnected_gradients="zero")
+        count = tf.shape(numbers)[0]
+        flat = [tf.reshape(jacobian, [count, -1]) for jacobian in jacobians.values()]
+        return tf.concat(flat, axis=1) if len(flat) > 1 else flat[0]
+
+    return rows
+
+
+def _panel_function(
+    skeleton: TensorflowNetwork, _block: str, layout: Layout, _index: int
+) -> Callable[..., Tensor]:
+    tf, dtype = skeleton.tf, skeleton.problem.dtype.name
+    (segment,) = layout.segments
+
+    def panel(numbers: Tensor, x: Tensor, targets: Tensor, parameters: Tensors) -> Tensor:
+        network = skeleton.with_parameters(parameters)
+        steps = tf.zeros(tf.shape(numbers), dtype=dtype)
+        added = tf.zeros((x.shape[0], segment.units), dtype=dtype)
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(added)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(steps)
+                f, factors = _moved_output(network, segment, numbers, steps, x, added)
+                loss = network.loss(f, targets)
+            slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
+        jacobian = outer.jacobian(slopes, added, unconnected_gradients="zero")
+        by_row = tf.reshape(tf.transpose(jacobian, [1, 0, 2]), [x.shape[0], -1])
+        return network.through_layer(factors, by_row)
+
+    return panel
+
+
+def _moved_output(
+    network: TensorflowNetwork,
+    segment: Segment,
+    numbers: Tensor,
+    steps: Tensor,
+    x: Tensor,
+    added: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The output after steps (R,) in the parameters with these numbers in the segment.
+
+    And what the segment's parameters multiply, (N, rows). ``added`` is added to the layer's
+    pre-activations.
+    """
+    tf = network.tf
+    units = tf.one_hot(numbers % segment.units, segment.units, dtype=network.problem.dtype.name)
+    multiplied: list[Tensor] = []
+
+    def shift(a: Tensor) -> Tensor:
+        factors = network.factors(segment, a)
+        multiplied.append(factors)
+        chosen = tf.gather(factors, numbers // segment.units, axis=1)
+        return added + tf.matmul(chosen * steps, units)
+
+    layer = network.problem.layer_index(layer_of(segment.tensors[0].name))
+    return network.output(x, {}, (layer, shift)), multiplied[0]
+
+
+def _likeness(problem: Problem) -> Hashable:
+    """What two problems share that one function serves."""
+    layers = tuple(
+        (
+            layer.name,
+            layer.kernel.shape,
+            layer.bias is None,
+            layer.activation,
+            tensorflow_function(layer.activation.name),
+        )
+        for layer in problem.layers
+    )
+    targets = problem.targets.shape, problem.targets.dtype.name
+    of = problem.examples, problem.total
+    return layers, problem.loss, problem.dtype.name, of, targets
+
+
+def _without_values(problem: Problem) -> Problem:
+    """The problem with zeros that take no memory in place of its parameters and inputs."""
+
+    def bare(layer: Layer) -> Layer:
+        zero = np.zeros((), dtype=problem.dtype)
+        bias = None if layer.bias is None else np.broadcast_to(zero, layer.bias.shape)
+        return replace(layer, kernel=np.broadcast_to(zero, layer.kernel.shape), bias=bias)
+
+    inputs = np.broadcast_to(np.zeros((), dtype=problem.dtype), problem.inputs.shape)
+    return replace(problem, layers=tuple(map(bare, problem.layers)), inputs=inputs)

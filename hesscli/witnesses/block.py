@@ -1,0 +1,140 @@
+"""The interface that everything above the engines speaks: a Hessian block as a linear operator."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from hesscli.problem.network import Array
+from hesscli.system.errors import InputError
+from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.pieces import pieces
+from hesscli.system.threads import in_threads
+from hesscli.witnesses.layout import Layout
+
+# to_dense() leaves this share of the available memory for everything else.
+_DENSE_SHARE = 0.8
+_PIECE_BYTES = 8 * 2**20
+
+
+class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no types
+    """The symmetric (P, P) Hessian of the loss, or one of its terms, in some of its parameters.
+
+    ``parameter`` names the block, as in ``dense1/kernel``, and ``layout`` its parameters: those
+    of a tensor in C order of the Keras shape, tensors and layers one after the other. The
+    operator is a SciPy ``LinearOperator``: ``H @ v``, ``H.matmat(V)`` and SciPy's eigensolvers
+    take it as it is.
+    """
+
+    # Whether rows and products may be asked for from several threads at once.
+    in_threads = True
+
+    def __init__(self, parameter: str, layout: Layout, dtype: np.dtype[np.floating]) -> None:
+        super().__init__(dtype=dtype, shape=(layout.size, layout.size))
+        self.parameter = parameter
+        self.layout = layout
+
+    @abstractmethod
+    def _matmat(self, V: Array) -> Array:
+        """H V for V of shape (P, k)."""
+
+    def _matvec(self, v: Array) -> Array:
+        product: Array = self._matmat(v.reshape(-1, 1))
+        return product.reshape(v.shape)
+
+    def _adjoint(self) -> HessianBlock:
+        return self
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop`` of H, (stop − start, P), without ever holding (P, P)."""
+        # H is symmetric: its rows are its products with unit vectors.
+        size = self.shape[0]
+        stop = min(stop, size)
+        units = np.zeros((size, stop - start), dtype=self.dtype)
+        units[np.arange(start, stop), np.arange(stop - start)] = 1
+        return np.ascontiguousarray(self._matmat(units).T)
+
+    @property
+    def row_bytes(self) -> int:
+        """What one of many rows takes while it is computed."""
+        return int(self.shape[0] * self.dtype.itemsize)
+
+    def row_pieces(self, piece_bytes: int, row_bytes: int = 0) -> list[tuple[int, int]]:
+        """(start, stop) of all rows in pieces that take about ``piece_bytes`` to compute.
+
+        Where the block has one segment, the rows of all units of an input are together.
+        ``row_bytes`` is what another witness needs for a row, where that is more.
+        """
+        segments = self.layout.segments
+        units = segments[0].units if len(segments) == 1 else 1
+        each = max(self.row_bytes, row_bytes) * units
+        return [
+            (low * units, high * units)
+            for low, high in pieces(0, self.shape[0] // units, each, piece_bytes)
+        ]
+
+    def panels(self, start: int, stop: int) -> tuple[Array, ...]:
+        """Rows ``start`` to ``stop`` as an (n, stop − start, units) array for each segment.
+
+        panel[j, r, l] = H[start + r, (j,l)], for j of the segment's n rows: the order in which
+        one matrix product gives the rows of a layer's block.
+        """
+        rows = self.rows(start, stop)
+        return tuple(
+            rows[:, low : low + segment.size]
+            .reshape(len(rows), segment.rows, segment.units)
+            .swapaxes(0, 1)
+            for segment, low in zip(self.layout.segments, self.layout.starts, strict=False)
+        )
+
+    def quadratic_form(self, v: Array) -> float:
+        """vᵀ H v for v of shape (P,) or of the parameter's own shape."""
+        flat = np.asarray(v, dtype=self.dtype).reshape(-1)
+        # Overflow is for who judges the number.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(flat @ self._matvec(flat))
+
+    def to_dense(self) -> Array:
+        """H as a (P, P) array; raises InputError, with the size, beyond the memory there is."""
+        size = self.shape[0]
+        needed = size * size * self.dtype.itemsize
+        available = available_memory()
+        if available is not None and needed > _DENSE_SHARE * available:
+            raise InputError(
+                f"{self.parameter}: the dense {size:,} × {size:,} block needs "
+                f"{readable_size(needed)} and {readable_size(available)} are free; "
+                "use rows() or products instead"
+            )
+        dense = np.zeros(self.shape, dtype=self.dtype)
+        threads = None if self.in_threads else 1
+        for _ in in_threads(partial(self._fill, dense), self.row_pieces(_PIECE_BYTES), threads):
+            pass
+        return dense
+
+    def _fill(self, dense: Array, piece: tuple[int, int]) -> None:
+        """Writes one of ``row_pieces`` into an array of zeros."""
+        start, stop = piece
+        if len(self.layout.segments) > 1:
+            dense[start:stop] = self.rows(start, stop)
+            return
+        (panel,) = self.panels(start, stop)
+        by_row = dense.reshape(-1, panel.shape[0], panel.shape[2])
+        by_row[start:stop] = panel.swapaxes(0, 1)
+
+
+class Engine(Protocol):
+    """One witness: it turns a Problem into Hessian blocks.
+
+    ``parameter`` is the name of a block (hesscli.witnesses.layout); an unknown one raises KeyError.
+    For every parameter, hessian = gauss_newton + curvature.
+    """
+
+    def hessian(self, parameter: str) -> HessianBlock: ...
+
+    def gauss_newton(self, parameter: str) -> HessianBlock: ...
+
+    def curvature(self, parameter: str) -> HessianBlock: ...

@@ -1,0 +1,1 @@
+"""The first witness: the chain rule, written by hand over NumPy arrays."""

@@ -1,0 +1,60 @@
+"""The interface of first derivatives: the gradient as an array, a Jacobian as its rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesscli.problem.network import Array, Problem
+from hesscli.witnesses.layout import Layout, input_example, layout_of
+
+
+class JacobianBlock(ABC):
+    """The Jacobian ∂f/∂θ of the network's output f (N, c) in the parameters of a block.
+
+    Row n·c + o is the gradient of output o of example n, (N·c, P) in all. The block of one
+    example's input has the c rows of that example only, because no other output depends on it.
+    """
+
+    def __init__(self, problem: Problem, parameter: str) -> None:
+        self.parameter = parameter
+        self.layout: Layout = layout_of(problem, parameter)
+        self.dtype: np.dtype[np.floating] = problem.dtype
+        example = input_example(parameter)
+        self.outputs = problem.layers[-1].units
+        self.first_example = 0 if example is None else example
+        examples = problem.examples if example is None else 1
+        self.shape = (examples * self.outputs, self.layout.size)
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop``, (stop − start, P), without ever holding all of them."""
+
+    def row_name(self, row: int, before: int = 0) -> str:
+        """The output that the row belongs to, as in ``f[3,7]``: output 7 of example 3.
+
+        ``before`` counts the examples that come before those of the problem.
+        """
+        example, output = divmod(row, self.outputs)
+        return f"f[{before + self.first_example + example},{output}]"
+
+    def _examples_and_outputs(
+        self, start: int, stop: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The example and the output of each row from ``start`` to ``stop``."""
+        examples, outputs = np.divmod(np.arange(start, min(stop, self.shape[0])), self.outputs)
+        return self.first_example + examples, outputs
+
+
+class FirstOrderEngine(Protocol):
+    """One witness of first derivatives; an unknown ``parameter`` raises KeyError.
+
+    ``gradient`` is ∂L/∂θ (P,) in the order of the block's layout.
+    """
+
+    def gradient(self, parameter: str) -> Array: ...
+
+    def jacobian(self, parameter: str) -> JacobianBlock: ...

@@ -1,0 +1,229 @@
+"""How a block's parameters are laid out: which index is which parameter of which unit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesscli.problem.network import Array, Problem
+from hesscli.system.errors import InputError, UnknownBlockError
+
+INPUT, NETWORK = "input", "network"
+# Of at most 18 digits: no number of an example or entry has more, and Python reads no thousands.
+_INPUT_NAME = re.compile(rf"{INPUT}\[(\d{{1,18}})\]")
+# A tensor and a place in it; indices below zero are read, to be refused with the shape.
+_ENTRY_NAME = re.compile(r"(.+)\[\s*(-?\d{1,18}(?:\s*,\s*-?\d{1,18})*)\s*\]")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a segment: ``rows`` rows of its units; a vector has one."""
+
+    name: str
+    rows: int
+    is_vector: bool
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of parameters in rows of ``units``: a kernel, a bias, both, or an example's input."""
+
+    units: int
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(tensor.rows for tensor in self.tensors)
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.units
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The segments of a block, in the order of its parameters.
+
+    Parameters of one unit form a group; groups are numbered through all segments.
+    """
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(segment.size for segment in self.segments)
+
+    @property
+    def groups(self) -> int:
+        return sum(segment.units for segment in self.segments)
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The index of each segment's first parameter, and the size at the end."""
+        sizes = [segment.size for segment in self.segments]
+        return tuple(int(start) for start in np.cumsum([0, *sizes]))
+
+    def groups_of(self, start: int, stop: int) -> NDArray[np.intp]:
+        """The group of each parameter from ``start`` to ``stop``."""
+        groups: list[NDArray[np.intp]] = []
+        first = 0
+        for segment, low in zip(self.segments, self.starts, strict=False):
+            inside = np.arange(max(start, low), min(stop, low + segment.size)) - low
+            groups.append(first + inside % segment.units)
+            first += segment.units
+        return np.concatenate(groups)
+
+    def name_of(self, index: int) -> str:
+        """The parameter at ``index``, as in ``dense1/kernel[300,4]`` or ``dense1/bias[4]``."""
+        for segment, low in zip(self.segments, self.starts, strict=False):
+            if index < low + segment.size:
+                row, unit = divmod(index - low, segment.units)
+                for tensor in segment.tensors:
+                    if row < tensor.rows:
+                        place = f"{unit}" if tensor.is_vector else f"{row},{unit}"
+                        return f"{tensor.name}[{place}]"
+                    row -= tensor.rows
+        raise IndexError(index)
+
+    def index_of(self, name: str) -> int:
+        """The index of the parameter called ``name``: the inverse of ``name_of``.
+
+        Raises InputError, with the shape, for a place that the tensor does not have, and
+        KeyError for a tensor that is not in the layout.
+        """
+        wanted, place = _parsed(name)
+        for segment, low in zip(self.segments, self.starts, strict=False):
+            first = 0
+            for tensor in segment.tensors:
+                if tensor.name == wanted:
+                    shape = (segment.units,) if tensor.is_vector else (tensor.rows, segment.units)
+                    _require_inside(name, wanted, place, shape)
+                    row = 0 if tensor.is_vector else place[0]
+                    return low + (first + row) * segment.units + place[-1]
+                first += tensor.rows
+        raise KeyError(wanted)
+
+
+def layout_of(problem: Problem, parameter: str) -> Layout:
+    """The layout of the block ``parameter``; raises UnknownBlockError for a name that is none.
+
+    A block is a tensor (``dense1/kernel``, ``dense1/bias``), a layer (``dense1``: its kernel,
+    then its bias), an example's input (``input[0]``), all inputs of the batch (``input``) or the
+    ``network``, layer by layer.
+    """
+    try:
+        return _layout(problem, parameter)
+    except KeyError:
+        layers = ", ".join(problem.layer_names)
+        raise UnknownBlockError(
+            f"{parameter!r} is no block; use <layer>/kernel, <layer>/bias or <layer> with the "
+            f"layers {layers}, or input, input[0] to input[{problem.examples - 1}], {NETWORK}"
+        ) from None
+
+
+def _layout(problem: Problem, parameter: str) -> Layout:
+    if parameter == NETWORK:
+        return Layout(tuple(_layer_segment(problem, name) for name in problem.layer_names))
+    if parameter == INPUT:
+        names = [f"{INPUT}[{n}]" for n in range(problem.examples)]
+        tensors = tuple(Tensor(name, 1, is_vector=True) for name in names)
+        return Layout((Segment(problem.layers[0].inputs, tensors),))
+    example = input_example(parameter)
+    if example is not None and example < problem.examples:
+        width = problem.layers[0].inputs
+        return Layout((Segment(width, (Tensor(parameter, 1, is_vector=True),)),))
+    if parameter in problem.layer_names:
+        return Layout((_layer_segment(problem, parameter),))
+    segment = _layer_segment(problem, layer_of(parameter))
+    for tensor in segment.tensors:
+        if tensor.name == parameter:
+            return Layout((Segment(segment.units, (tensor,)),))
+    raise KeyError(parameter)
+
+
+def input_example(parameter: str) -> int | None:
+    """The example n of a block called ``input[n]``; None for other names."""
+    match = _INPUT_NAME.fullmatch(parameter)
+    return int(match[1]) if match else None
+
+
+def tensor_of(problem: Problem, name: str) -> str:
+    """The tensor that the parameter ``name`` is in, as in ``dense1/kernel`` for
+    ``dense1/kernel[300,4]``.
+
+    Raises InputError for a name that is not of this form, or of a tensor that is not there.
+    """
+    tensor, _ = _parsed(name)
+    example = input_example(tensor)
+    if example is not None:
+        if example >= problem.examples:
+            raise InputError(
+                f"{name}: there is no example {example}; the batch has {problem.examples}, "
+                f"{INPUT}[0] to {INPUT}[{problem.examples - 1}]"
+            )
+        return tensor
+    segments = layout_of(problem, NETWORK).segments
+    known = [known.name for segment in segments for known in segment.tensors]
+    if tensor not in known:
+        near = get_close_matches(tensor, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(known)}"
+        raise InputError(f"{name}: {tensor!r} is unknown; {hint}")
+    return tensor
+
+
+def value_of(problem: Problem, parameter: str) -> Array:
+    """The value of the parameters of a block, (P,)."""
+    if parameter == INPUT:
+        return problem.batch.reshape(-1)
+    example = input_example(parameter)
+    if example is not None:
+        chosen: Array = problem.inputs[example]
+        return chosen
+    tensors: dict[str, Array] = {}
+    for layer in problem.layers:
+        tensors[f"{layer.name}/kernel"] = layer.kernel.reshape(-1)
+        if layer.bias is not None:
+            tensors[f"{layer.name}/bias"] = layer.bias
+    segments = layout_of(problem, parameter).segments
+    parts = [tensors[tensor.name] for segment in segments for tensor in segment.tensors]
+    return np.concatenate(parts)
+
+
+def layer_of(parameter: str) -> str:
+    """The layer that a tensor's or a layer's block belongs to."""
+    return parameter.partition("/")[0]
+
+
+def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
+    """The tensor and the place in it that ``name`` says."""
+    match = _ENTRY_NAME.fullmatch(name.strip())
+    if match is None:
+        raise InputError(
+            f"{name!r} names no single parameter; write <layer>/kernel[i,h], <layer>/bias[h] or "
+            f"{INPUT}[n][i]"
+        )
+    return match[1], tuple(int(index) for index in match[2].split(","))
+
+
+def _require_inside(name: str, tensor: str, place: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if len(place) != len(shape) or not all(
+        0 <= index < size for index, size in zip(place, shape, strict=True)
+    ):
+        last = ",".join(str(size - 1) for size in shape)
+        sizes = f"({shape[0]},)" if len(shape) == 1 else str(shape)
+        raise InputError(
+            f"{name}: {tensor} has the shape {sizes}; its last entry is {tensor}[{last}]"
+        )
+
+
+def _layer_segment(problem: Problem, name: str) -> Segment:
+    layer = problem.layers[problem.layer_index(name)]
+    tensors = [Tensor(f"{name}/kernel", layer.inputs, is_vector=False)]
+    if layer.bias is not None:
+        tensors.append(Tensor(f"{name}/bias", 1, is_vector=True))
+    return Segment(layer.units, tuple(tensors))

@@ -1,0 +1,1 @@
+"""What rounding leaves uncertain of each witness's numbers."""

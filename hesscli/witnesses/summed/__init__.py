@@ -1,0 +1,1 @@
+"""Witnesses of a problem whose examples are not held at once."""

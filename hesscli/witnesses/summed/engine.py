@@ -1,0 +1,297 @@
+"""Blocks of a loss over more examples than are held at a time: the sum over chunks of examples.
+
+Where several workers have a share of the examples each, the sum goes on over the workers.
+
+The loss is a sum over examples, and so is each of its derivatives. With c taken from the number of
+all examples, the blocks of the chunks add up to the block of the whole:
+
+    H V = Σ_chunks H_chunk V,   vᵀHv = Σ_chunks vᵀ H_chunk v
+
+Chunks weigh as much as they have examples, so that their size changes nothing but the rounding.
+The sums are in double precision. Of a chunk nothing is kept but its summand, so that memory stays
+flat whatever the number of examples; but where the memory budget leaves room beside the chunk at
+work, the first chunks' first-order quantities are kept for the next product, which then needs no
+file and no forward and backward pass of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import copy
+from typing import Generic, TypeAlias, TypeVar
+
+import numpy as np
+
+from hesscli.problem.network import Array, Problem
+from hesscli.system.errors import InputError
+from hesscli.system.memory import LARGEST_CHUNK, example_bytes, product_bytes
+from hesscli.system.pieces import pieces
+from hesscli.system.threads import in_threads, thread_count
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.block import Engine, HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.rounding.floor import RoundingFloor
+
+# Called with how many examples are done, and how many there are.
+Watch = Callable[[int, int], None]
+E = TypeVar("E", bound=Engine)
+T = TypeVar("T")
+# What is kept of a chunk for products with single vectors: so many numbers of the problem's type
+# for each input and each unit of an example, and for each layer and term the S of its examples,
+# which products of one vector use where they are no larger than a cache.
+_NUMBERS_OF_AN_INPUT, _NUMBERS_OF_A_UNIT = 2, 8
+_TERMS, _CACHED_BYTES = 3, 2**22
+# What needs the S of every example, entries and diagonals, takes fewer examples at a time where
+# layers are wide: so many that the S of one layer takes this much. Chunks are made for narrow ones.
+_SECOND_BYTES = 2**26
+
+
+class Chunks:
+    """The parts of a problem, each of which can be held; ``problem.chunk`` examples at a time.
+
+    Of several workers each has its own chunks; all of them ask for the same sums.
+
+    Threads take a chunk each, so that of ``problem.chunk`` examples each has its share.
+    """
+
+    def __init__(self, problem: Problem, watch: Watch | None = None) -> None:
+        self.problem = problem
+        self.watch = watch
+        size = problem.examples if problem.chunk is None else problem.chunk
+        self._threads = 1 if size >= problem.examples else thread_count()
+        self._cut(max(1, size // self._threads))
+
+    def _cut(self, size: int, spare: int = 0) -> None:
+        """Makes parts of ``size`` examples."""
+        self.pieces = list(pieces(0, self.problem.examples, 1, size))
+        self._kept: dict[tuple[int, int], Problem] = {}
+        keepable = len(self.pieces)
+        if self.problem.chunk is not None:
+            keepable = spare // kept_bytes(self.problem, self.pieces[0][1])
+        self._keepable = frozenset(self.pieces[:keepable])
+
+    def parts(self) -> Iterator[tuple[int, Problem]]:
+        """(first example, part) of every part: the problem itself where it is held."""
+        if self.problem.chunk is None:
+            yield 0, self.problem
+            return
+        for low, high in self.pieces:
+            yield low, self.problem.part(low, high)
+
+    def each(self, work: Callable[[Problem], T]) -> Iterator[T]:
+        """``work`` of every part, in order."""
+
+        def of_piece(piece: tuple[int, int]) -> T:
+            return work(self._part(piece))
+
+        for (_, done), result in zip(self.pieces, in_threads(of_piece, self.pieces), strict=True):
+            if self.watch is not None:
+                self.watch(done, self.problem.examples)
+            yield result
+
+    def for_second(self) -> Chunks:
+        """The same examples in parts of which the S (n, units, units) of a layer stays small."""
+        widest = max(self.problem.widths[1:])
+        most = max(1, _SECOND_BYTES // (8 * widest * widest))
+        if most >= self.pieces[0][1]:
+            return self
+        other = copy(self)
+        other._cut(most)
+        return other
+
+    def for_products(self) -> Chunks:
+        """The same examples in larger parts: as large as products with one vector may hold.
+
+        The first ones that fit into ``problem.spare`` bytes are kept for the next product; all
+        where the problem is held.
+        """
+        problem, other = self.problem, copy(self)
+        of = problem.widths, problem.dtype.itemsize
+        size = self.pieces[0][1] * example_bytes(*of) // product_bytes(*of)
+        if problem.chunk is not None:
+            size = max(1, min(size, LARGEST_CHUNK // self._threads))
+        other._cut(size, problem.spare)
+        return other
+
+    def keeps(self, part: Problem) -> bool:
+        """Whether ``part`` is one that every sum is given anew."""
+        return any(part is kept for kept in self._kept.values())
+
+    def _part(self, piece: tuple[int, int]) -> Problem:
+        part = self._kept.get(piece)
+        if part is None:
+            part = self.problem.part(*piece)
+            if piece in self._keepable:
+                self._kept[piece] = part
+        return part
+
+    def sum(self, work: Callable[[Problem], Array]) -> Array:
+        """The sum of ``work`` of every part, of every worker, in double precision."""
+        total: Array | None = None
+        # What overflows is for who judges the numbers.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for part in self.each(work):
+                if total is None:
+                    total = np.array(part, dtype=np.float64)
+                else:
+                    total += part
+        assert total is not None  # a batch has one example at least
+        return self.problem.workers.sum(total)
+
+
+class SummedEngine(Generic[E]):
+    """A witness of a problem in chunks, whose blocks are sums of the blocks that ``make`` gives.
+
+    (Not of the inputs: an example's block is its own chunk's.)
+    """
+
+    def __init__(
+        self, chunks: Chunks, make: Callable[[Problem], E], for_products: Chunks | None = None
+    ) -> None:
+        self.chunks = chunks
+        self.for_products = chunks if for_products is None else for_products
+        self.problem = chunks.problem
+        self.make = make
+        self._prepared: dict[int, E] = {}
+
+    def prepared(self, part: Problem) -> E:
+        """The engine of a part; of a part that is kept it is the same one each time."""
+        if not self.for_products.keeps(part):
+            return self.make(part)
+        # Nobody else has this number while the part is kept.
+        if id(part) not in self._prepared:
+            self._prepared[id(part)] = self.make(part)
+        return self._prepared[id(part)]
+
+    def hessian(self, parameter: str) -> SummedBlock:
+        return SummedBlock(self, parameter, lambda engine: engine.hessian(parameter))
+
+    def gauss_newton(self, parameter: str) -> SummedBlock:
+        return SummedBlock(self, parameter, lambda engine: engine.gauss_newton(parameter))
+
+    def curvature(self, parameter: str) -> SummedBlock:
+        return SummedBlock(self, parameter, lambda engine: engine.curvature(parameter))
+
+
+class SummedBlock(HessianBlock):
+    """A block as the sum of its chunks' blocks."""
+
+    # Its products use the threads themselves.
+    in_threads = False
+
+    def __init__(
+        self, engine: SummedEngine[E], parameter: str, of: Callable[[E], HessianBlock]
+    ) -> None:
+        problem = engine.problem
+        super().__init__(parameter, layout_of(problem, parameter), problem.dtype)
+        self._chunks, self._for_products = engine.chunks, engine.for_products
+        self._row_bytes: int | None = None
+        self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.make(part))
+        self._prepared: Callable[[Problem], HessianBlock] = lambda part: of(engine.prepared(part))
+
+    def _matmat(self, V: Array) -> Array:
+        # Several vectors soon pay for the passes of a chunk, but need more memory each.
+        chunks, block_of = self._chunks, self._of
+        if V.shape[1] == 1:
+            chunks, block_of = self._for_products, self._prepared
+        return self._rounded(chunks.sum(lambda part: block_of(part).matmat(V)))
+
+    def quadratic_form(self, v: Array) -> float:
+        chunks = self._for_products
+        return float(chunks.sum(lambda part: np.asarray(self._prepared(part).quadratic_form(v))))
+
+    @property
+    def row_bytes(self) -> int:
+        """What one row takes in the first chunk, which is as large as the others.
+
+        Of several workers' the mean: they must take the same rows at a time.
+        """
+        if self._row_bytes is None:
+            problem, first = self._chunks.problem, self._chunks.for_second().pieces[0]
+            own = np.array(float(self._of(problem.part(*first)).row_bytes))
+            self._row_bytes = int(problem.workers.sum(own) / problem.workers.count)
+        return self._row_bytes
+
+    def rows(self, start: int, stop: int) -> Array:
+        chunks = self._chunks.for_second()
+        return self._rounded(chunks.sum(lambda part: self._of(part).rows(start, stop)))
+
+    def _rounded(self, total: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return total.astype(self.dtype, copy=False)
+
+
+class SummedFloor:
+    """The floors of the blocks of a problem in chunks: at most the sums of the chunks' floors."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+
+    def entries(self, parameter: str) -> Array:
+        return self._chunks.for_second().sum(lambda part: _floor(part).entries(parameter))
+
+    def quadratic_form(self, parameter: str, v: Array) -> float:
+        return float(
+            self._chunks.sum(lambda part: np.asarray(_floor(part).quadratic_form(parameter, v)))
+        )
+
+    def product_norm(self, parameter: str, v: Array) -> float:
+        return float(
+            self._chunks.sum(lambda part: np.asarray(_floor(part).product_norm(parameter, v)))
+        )
+
+    def gradient(self, parameter: str) -> Array:
+        return self._chunks.sum(lambda part: _floor(part).gradient(parameter))
+
+
+ChainRuleEngine: TypeAlias = ChainRule | SummedEngine[ChainRule]
+AutodiffEngine: TypeAlias = Autodiff | SummedEngine[Autodiff]
+Floor: TypeAlias = RoundingFloor | SummedFloor
+
+
+def chain_rule_of(problem: Problem, watch: Watch | None = None) -> ChainRuleEngine:
+    """The chain rule on a problem, in chunks where it is not to be held at once."""
+    if not problem.summed:
+        return ChainRule(problem)
+    chunks = Chunks(problem, watch)
+    return SummedEngine(chunks, ChainRule, chunks.for_products())
+
+
+def autodiff_of(problem: Problem, watch: Watch | None = None) -> AutodiffEngine:
+    """Autodiff on a problem, in chunks where it is not to be held at once."""
+    if not problem.summed:
+        return Autodiff(problem)
+    return SummedEngine(Chunks(problem, watch), Autodiff)
+
+
+def floor_of(engine: ChainRuleEngine) -> Floor:
+    """The rounding that two witnesses of the engine's problem may differ by."""
+    return RoundingFloor(engine) if isinstance(engine, ChainRule) else SummedFloor(engine.chunks)
+
+
+def require_held(problem: Problem, why: str) -> None:
+    """Raises InputError where the examples are not held at once, which something needs."""
+    if problem.workers.count > 1:
+        raise InputError(
+            f"--strategy: the examples are shared out among {problem.workers.count} workers, but "
+            f"{why}; use one process"
+        )
+    if problem.chunk is not None:
+        raise InputError(
+            f"data.batch_size: {problem.total:,} examples are looked at {problem.chunk:,} at a "
+            f"time, but {why}; use at most {problem.chunk:,}, or more data.memory"
+        )
+
+
+def kept_bytes(problem: Problem, examples: int) -> int:
+    """What a chunk of so many examples takes while it waits for the next product."""
+    inputs, *units = problem.widths
+    numbers = _NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * sum(units)
+    each = examples * problem.dtype.itemsize
+    seconds = (each * width * width for width in units)
+    return each * numbers + _TERMS * sum(size for size in seconds if size <= _CACHED_BYTES)
+
+
+def _floor(part: Problem) -> RoundingFloor:
+    return RoundingFloor(ChainRule(part))
