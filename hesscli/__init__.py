@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     )
     from hesscli.config.schema import Config
     from hesscli.nodes.plugins import load_plugin
-    from hesscli.problem.network import Activation, Layer, Loss, Problem
+    from hesscli.problem.graph import Activation, Graph, Layer, Node, chain
+    from hesscli.problem.network import Loss, Problem
     from hesscli.report.document import Document
     from hesscli.system.errors import HesscliError, InputError, NumericalError, UnknownBlockError
     from hesscli.system.threads import use_threads
@@ -57,15 +58,18 @@ __all__ = [
     "Config",
     "Document",
     "FiniteDifferences",
+    "Graph",
     "HesscliError",
     "HessianBlock",
     "InputError",
     "Layer",
     "Loss",
+    "Node",
     "NumericalError",
     "Problem",
     "UnknownBlockError",
     "__version__",
+    "chain",
     "compare",
     "document",
     "entry",
@@ -121,7 +125,8 @@ if not TYPE_CHECKING:
             "NumericalError",
             "UnknownBlockError",
         ),
-        "hesscli.problem.network": ("Activation", "Layer", "Loss", "Problem"),
+        "hesscli.problem.graph": ("Activation", "Graph", "Layer", "Node", "chain"),
+        "hesscli.problem.network": ("Loss", "Problem"),
         "hesscli.nodes.plugins": ("load_plugin",),
         "hesscli.system.threads": ("use_threads",),
         "hesscli.report.document": ("Document",),

@@ -13,7 +13,8 @@ import pytest
 from networks import make_problem
 
 from hesscli.cli.main import _run
-from hesscli.problem.network import Activation, Layer, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Problem
 from hesscli.problem.problemfile import read_batch, read_parameters
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -51,14 +52,16 @@ def reference_problem() -> Problem:
     parameters = read_parameters(path)
     inputs, targets = read_batch(path)
     return Problem(
-        layers=tuple(
-            Layer(
-                name=name,
-                kernel=parameters[f"{name}/kernel"],
-                bias=parameters[f"{name}/bias"],
-                activation=Activation("linear"),
+        graph=chain(
+            tuple(
+                Layer(
+                    name=name,
+                    kernel=parameters[f"{name}/kernel"],
+                    bias=parameters[f"{name}/bias"],
+                    activation=Activation("linear"),
+                )
+                for name in ("dense1", "dense2", "dense3")
             )
-            for name in ("dense1", "dense2", "dense3")
         ),
         inputs=inputs,
         targets=targets,

@@ -30,8 +30,9 @@ from networks import make_problem
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
+from hesscli.problem.graph import Activation, Array
 from hesscli.problem.names import ACTIVATIONS
-from hesscli.problem.network import Activation, Array, Loss, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.checks import Check
 from hesscli.studies.context import no_progress
 from hesscli.studies.verification import VerifiedBlock, verify

@@ -9,8 +9,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from hesscli.problem.data import Dataset, labels, select_order
+from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.names import ACTIVATIONS, LOSSES
-from hesscli.problem.network import Activation, Layer, Loss, Problem, Targets
+from hesscli.problem.network import Loss, Problem, Targets
 from hesscli.problem.stored import places
 from hesscli.problem.targets import fit_targets
 
@@ -39,7 +40,7 @@ def make_problem(
         for index, (n, m) in enumerate(pairwise(widths))
     )
     return Problem(
-        layers=layers,
+        graph=chain(layers),
         inputs=generator.standard_normal((examples, widths[0])).astype(dtype),
         targets=generator.integers(0, widths[-1], examples),
     )
@@ -73,7 +74,7 @@ def problems(draw: st.DrawFn, dtype: str = "float64") -> Problem:
     inputs[generator.random(inputs.shape) < 0.2] = 0
     targets = random_targets(loss.name, examples, widths[-1], generator)
     return Problem(
-        layers=layers,
+        graph=chain(layers),
         inputs=inputs,
         targets=fit_targets(targets, loss.name, widths[-1], np.dtype(dtype), "drawn"),
         loss=loss,

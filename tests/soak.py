@@ -43,7 +43,8 @@ from multiprocessing import get_context
 import numpy as np
 from soak_networks import Drawn, drawn
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
 from hesscli.studies.comparison import compare
 from hesscli.studies.context import no_progress

@@ -12,8 +12,9 @@ from itertools import pairwise
 import numpy as np
 from networks import random_targets
 
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.names import ACTIVATIONS, LOSSES
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.targets import fit_targets
 
 Generator = np.random.Generator
@@ -90,7 +91,7 @@ def _ordinary(generator: Generator, dtype: str) -> Problem:
     if generator.random() < 0.3:
         targets = generator.integers(0, widths[-1], examples)
     return Problem(
-        layers=layers,
+        graph=chain(layers),
         inputs=inputs.astype(dtype),
         targets=fit_targets(targets, loss.name, widths[-1], np.dtype(dtype), "drawn"),
         loss=loss,
@@ -129,7 +130,7 @@ def _with_layer(
         bias=layer.bias if bias is None else bias.astype(problem.dtype),
     )
     layers = (*problem.layers[:index], changed, *problem.layers[index + 1 :])
-    return replace(problem, layers=layers)
+    return replace(problem, graph=chain(layers))
 
 
 def _tiny_layer(problem: Problem, generator: Generator) -> Problem:

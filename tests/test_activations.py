@@ -17,8 +17,8 @@ import pytest
 from mpmath import mp
 
 from hesscli.nodes.activations import Elementwise, derivatives
+from hesscli.problem.graph import Activation, Array
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS
-from hesscli.problem.network import Activation, Array
 from hesscli.problem.registry import parameter_defaults
 from hesscli.system.errors import InputError
 from hesscli.system.tensorflow import load_tensorflow

@@ -24,7 +24,8 @@ import hesscli
 from hesscli.cli.main import _run, cli
 from hesscli.config.load import config_of, load_config, to_document
 from hesscli.config.schema import Config
-from hesscli.problem.network import Activation, Problem
+from hesscli.problem.graph import Activation
+from hesscli.problem.network import Problem
 from hesscli.report import documents
 from hesscli.report.notebook import notebook_html
 from hesscli.studies.verification import Verification

@@ -24,8 +24,9 @@ from hesscli.cli.main import _run, cli, main
 from hesscli.config.load import load_config, to_yaml
 from hesscli.config.schema import CheckConfig, Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem import initializers, names, registry
+from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.network import Activation, Loss
+from hesscli.problem.network import Loss
 from hesscli.studies import verification
 
 Run = Callable[..., tuple[int, str, str]]

@@ -13,7 +13,8 @@ import pytest
 from hesscli.config.build import build_problem, redrawn
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.schema import Config, DataConfig, ModelConfig
-from hesscli.problem.network import Activation, Problem
+from hesscli.problem.graph import Activation
+from hesscli.problem.network import Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import save_problem
 from hesscli.system.errors import InputError

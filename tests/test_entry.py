@@ -16,7 +16,8 @@ from networks import make_problem, problems
 
 from hesscli.cli.main import main
 from hesscli.nodes.activations import Derivatives, derivatives
-from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.entry import entry
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff
@@ -41,9 +42,11 @@ def test_two_weights_in_a_row_have_their_closed_form() -> None:
     # L_wv = 4 v t t′ x,   L_vv = 2 t²,   L_ww = 2 v² x² (t′² + t t″).
     x, w, v = 1.5, 0.4, -0.7
     problem = Problem(
-        (
-            Layer("one", np.array([[w]]), None, Activation("tanh")),
-            Layer("two", np.array([[v]]), None, Activation("linear")),
+        chain(
+            (
+                Layer("one", np.array([[w]]), None, Activation("tanh")),
+                Layer("two", np.array([[v]]), None, Activation("linear")),
+            )
         ),
         np.array([[x]]),
         np.zeros(1, int),

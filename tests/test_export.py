@@ -19,7 +19,7 @@ from networks import make_problem
 
 from hesscli.cli.main import _run
 from hesscli.config.load import load_config
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.studies import export as study
 from hesscli.studies.export import export_block
 from hesscli.system import pieces

@@ -21,7 +21,8 @@ from networks import make_problem
 from soak import ByProducts
 
 from hesscli.cli.main import main
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Array, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
 from hesscli.studies.context import no_progress
 from hesscli.studies.finitechecks import (
@@ -139,7 +140,7 @@ def scalar_network(
         for index, weight in enumerate(weights)
     )
     targets = np.full((len(inputs), 1), 0.25, dtype)
-    return Problem(layers, np.array(inputs, dtype)[:, None], targets, Loss(loss))
+    return Problem(chain(layers), np.array(inputs, dtype)[:, None], targets, Loss(loss))
 
 
 def assert_right(problem: Problem, rtol: float, digits: int = 60, parameter: str = "") -> None:
@@ -165,7 +166,7 @@ def in_float32(problem: Problem) -> Problem:
         )
         for layer in problem.layers
     )
-    return replace(problem, layers=layers, inputs=problem.batch.astype(np.float32))
+    return replace(problem, graph=chain(layers), inputs=problem.batch.astype(np.float32))
 
 
 def verified(problem: Problem, **options: object) -> Verification:
@@ -205,9 +206,11 @@ def test_weights_of_1e_plus_150_give_the_entries_that_float64_can_hold() -> None
     # f = w₂ w₁ x: the entries are 2 w₂² x² = 2e-300 x², 2 w₁² x² = 2e300 x², and about 1.
     w1, w2, x = 1e150, 1e-150, 0.5
     problem = Problem(
-        (
-            Layer("dense1", np.array([[w1]]), None, Activation("linear")),
-            Layer("dense2", np.array([[w2]]), None, Activation("linear")),
+        chain(
+            (
+                Layer("dense1", np.array([[w1]]), None, Activation("linear")),
+                Layer("dense2", np.array([[w2]]), None, Activation("linear")),
+            )
         ),
         np.array([[x]]),
         np.array([[0.25]]),
@@ -287,7 +290,7 @@ def test_any_size_of_the_weights_is_answered_or_refused_without_a_warning(
         Layer(layer.name, layer.kernel * factor, layer.bias, layer.activation)
         for layer in problem.layers[:1]
     )
-    problem = Problem((*layers, problem.layers[1]), problem.inputs, problem.targets)
+    problem = Problem(chain((*layers, problem.layers[1])), problem.inputs, problem.targets)
     for block in ("kernel", "input"):
         # The probes come with the form; where they are refused, the form may still be answered.
         for method in ("probes", "form"):
@@ -322,7 +325,9 @@ def test_saturated_units_keep_their_digits(activation: str, weight: float) -> No
 @pytest.mark.parametrize("logit", [30.0, 300.0, 1e4])
 def test_far_logits_give_the_softmax_hessian_that_float64_can_hold(logit: float) -> None:
     problem = Problem(
-        (Layer("dense1", np.array([[0.3, -0.2, 0.1]]), np.array([logit, 0.0, -logit]), LINEAR),),
+        chain(
+            (Layer("dense1", np.array([[0.3, -0.2, 0.1]]), np.array([logit, 0.0, -logit]), LINEAR),)
+        ),
         np.array([[0.8], [-0.4]]),
         np.array([2, 0]),
     )
@@ -335,7 +340,9 @@ def test_far_logits_give_the_softmax_hessian_that_float64_can_hold(logit: float)
 def test_equal_logits_give_the_uniform_softmax() -> None:
     # p = 1/c: S = I/c − 11ᵀ/c², exactly the same for every example.
     x, c = np.array([[1.0, -2.0], [0.5, 3.0]]), 4
-    problem = Problem((Layer("dense1", np.zeros((2, c)), None, LINEAR),), x, np.array([0, 3]))
+    problem = Problem(
+        chain((Layer("dense1", np.zeros((2, c)), None, LINEAR),)), x, np.array([0, 3])
+    )
     S = np.eye(c) / c - np.full((c, c), 1 / c**2)
     right = np.einsum("ni,nj,hl->ihjl", x, x, S).reshape(2 * c, 2 * c) / 2
     np.testing.assert_allclose(ChainRule(problem).hessian("dense1/kernel").rows(0, 8), right)
@@ -400,11 +407,16 @@ def test_at_an_exact_kink_the_answer_is_tensorflows_and_finite_differences_say_n
     # z = 1 · x − x = 0:  H = 2 (w₂ σ′ x)² + 2 (f − t) w₂ σ″ x²,  with σ″ = 0 at the corner.
     x, w2, t = 1.5, 0.5, 0.25
     problem = Problem(
-        (
-            Layer(
-                "dense1", np.array([[1.0]], dtype), np.array([-x], dtype), Activation(activation)
-            ),
-            Layer("dense2", np.array([[w2]], dtype), None, LINEAR),
+        chain(
+            (
+                Layer(
+                    "dense1",
+                    np.array([[1.0]], dtype),
+                    np.array([-x], dtype),
+                    Activation(activation),
+                ),
+                Layer("dense2", np.array([[w2]], dtype), None, LINEAR),
+            )
         ),
         np.array([[x]], dtype),
         np.array([[t]], dtype),

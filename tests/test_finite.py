@@ -19,8 +19,9 @@ from networks import make_problem, problems
 from hesscli.cli.main import main
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.names import ACTIVATIONS
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies import finitechecks
 from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.verification import verify
@@ -42,7 +43,7 @@ THOROUGH = settings(
 def one_layer(W: Array, b: Array | None, activation: str, x: Array, loss: str) -> Problem:
     units = W.shape[1]
     return Problem(
-        layers=(Layer("dense1", W, b, Activation(activation)),),
+        graph=chain((Layer("dense1", W, b, Activation(activation)),)),
         inputs=x,
         targets=np.zeros((len(x), units)),
         loss=Loss(loss, "sum"),
@@ -170,7 +171,7 @@ def test_a_float32_problem_is_differentiated_in_float64() -> None:
         )
         for layer in single.layers
     )
-    double = replace(single, layers=layers, inputs=single.inputs.astype(np.float64))
+    double = replace(single, graph=chain(layers), inputs=single.inputs.astype(np.float64))
     ours, theirs = (finite(problem, "network").to_dense() for problem in (single, double))
     assert ours.dtype == np.float64
     assert np.array_equal(ours, theirs)
@@ -236,7 +237,7 @@ def test_a_kernel_at_the_end_of_the_range_leaves_no_step_and_no_wrong_answer(
     whole = make_problem((1, 8, 6), "sin", scale=1e-20)
     below, above = whole.layers
     kernel = above.kernel * (largest / np.abs(above.kernel).max())
-    problem = replace(whole, layers=(below, replace(above, kernel=kernel)))
+    problem = replace(whole, graph=chain((below, replace(above, kernel=kernel))))
     H = ChainRule(problem).hessian("network").to_dense()
     values, errors = FiniteDifferences(problem).hessian("network").rows_with_error(0, len(H))
     assert (np.abs(values - H) <= errors + 1e-14 * np.abs(H).max()).all()
@@ -250,7 +251,7 @@ def test_a_corner_that_only_the_step_itself_meets_is_noticed() -> None:
         Layer("dense1", np.zeros((1, 1)), None, Activation("square")),
         Layer("dense2", np.ones((1, 1)), np.array([-1e-8]), Activation("relu")),
     )
-    problem = Problem(layers, np.ones((1, 1)), np.zeros((1, 1)), Loss("sum"))
+    problem = Problem(chain(layers), np.ones((1, 1)), np.zeros((1, 1)), Loss("sum"))
     assert np.isinf(finite(problem, "dense1/kernel").rows_with_error(0, 1)[1]).all()
 
 
@@ -466,9 +467,11 @@ def test_default_tolerances_are_those_of_the_problem(
 def test_where_nothing_moves_to_first_order_a_step_that_went_too_far_is_noticed() -> None:
     """With z = b², b = 0, times 1e15, a step of 1e-3 saturates the sigmoid (seed 71754)."""
     problem = Problem(
-        (
-            Layer("dense1", np.ones((1, 1)), np.zeros(1), Activation("square")),
-            Layer("dense2", np.array([[1e15]]), None, Activation("sigmoid")),
+        chain(
+            (
+                Layer("dense1", np.ones((1, 1)), np.zeros(1), Activation("square")),
+                Layer("dense2", np.array([[1e15]]), None, Activation("sigmoid")),
+            )
         ),
         np.zeros((1, 1)),
         np.zeros((1, 1)),

@@ -18,8 +18,9 @@ from networks import make_problem, problems
 from hesscli.cli.main import main
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import loss_derivatives
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.names import BLOCKS, LOSSES
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.targets import fit_targets
 from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.first_derivatives import verify_first
@@ -50,7 +51,7 @@ def with_loss(problem: Problem, loss: str, output: str = "linear") -> Problem:
     targets = fit_targets(problem.targets, loss, last.units, problem.dtype, "test")
     return replace(
         problem,
-        layers=(*problem.layers[:-1], last),
+        graph=chain((*problem.layers[:-1], last)),
         loss=replace(problem.loss, name=loss),
         targets=targets,
     )
@@ -111,7 +112,7 @@ def test_both_witnesses_agree_on_the_blocks_of_random_networks_in_float32(
 def linear_then_square() -> Problem:
     """The network f = (xW)² at x = (1, 2): the example of docs/derivatives.md."""
     layer = Layer("dense", np.array([[1.0, 3.0], [2.0, -1.0]]), None, Activation("square"))
-    return Problem((layer,), np.array([[1.0, 2.0]]), np.zeros(1, int), Loss("sum", "sum"))
+    return Problem(chain((layer,)), np.array([[1.0, 2.0]]), np.zeros(1, int), Loss("sum", "sum"))
 
 
 @pytest.mark.parametrize("engine", [0, 1], ids=["chain rule", "autodiff"])
@@ -199,7 +200,7 @@ def moved(problem: Problem, layer: int, tensor: str, place: int, step: float) ->
     value.flat[place] += step
     layers = list(problem.layers)
     layers[layer] = replace(of, **{tensor: value})
-    return replace(problem, layers=tuple(layers))
+    return replace(problem, graph=chain(tuple(layers)))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -366,7 +367,7 @@ def test_a_jacobian_beyond_half_the_range_of_float32_is_found_without_a_warning(
         Layer("dense2", np.ones((2, 1), dtype=np.float32), None, Activation("linear")),
     )
     one = np.ones((1, 1), dtype=np.float32)
-    problem = Problem(layers, one, one, Loss("mean_squared_error"))
+    problem = Problem(chain(layers), one, one, Loss("mean_squared_error"))
     J = ChainFirst(ChainRule(problem)).jacobian("dense1/kernel").rows(0, 1)
     assert np.array_equal(J, np.zeros((1, 2)))
 
@@ -379,7 +380,7 @@ def test_errors_beyond_the_range_are_said_without_a_warning(of: str, block: str)
         Layer("dense1", np.full((1, 2), 1e100), None, Activation("square")),
         Layer("dense2", np.ones((2, 2)), None, Activation("linear")),
     )
-    problem = Problem(layers, np.ones((1, 1)), np.zeros((1, 2)), Loss("sum"))
+    problem = Problem(chain(layers), np.ones((1, 1)), np.zeros((1, 2)), Loss("sum"))
     with pytest.raises(NumericalError, match="rounding error"):
         verify_first([problem], of, CheckOptions(block=block))  # type: ignore[arg-type]
 
@@ -394,6 +395,6 @@ def test_a_gradient_beyond_the_range_is_said_without_a_warning(
         Layer("dense2", np.full((1, 1), 1, dtype=np.float32), None, Activation("linear")),
     )
     one = np.ones((2, 1), dtype=np.float32)
-    problem = Problem(layers, one, one, Loss("sum_of_squares"), chunk=chunk)
+    problem = Problem(chain(layers), one, one, Loss("sum_of_squares"), chunk=chunk)
     with pytest.raises(NumericalError, match=r"∂L/∂.*not finite in float32"):
         verify_first([problem], "gradient", CheckOptions(block=block))  # type: ignore[arg-type]

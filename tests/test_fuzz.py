@@ -26,9 +26,9 @@ import pytest
 
 from hesscli.config.load import load_config, parse_override
 from hesscli.problem.data import load_dataset
+from hesscli.problem.graph import Activation
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.network import Activation
 from hesscli.problem.npz import read_arrays, require_unpackable
 from hesscli.report.document import Column, Document, Table
 from hesscli.studies import verification

@@ -23,8 +23,9 @@ from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
 from hesscli.config.schema import LayerConfig, ModelConfig
 from hesscli.problem import initializers, names
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.report.formats import render
 from hesscli.report.initialization import initialization_document
 from hesscli.studies import initialization as initialization_study
@@ -59,7 +60,9 @@ def regression(kernel: Array, loss: str, examples: int = 7) -> Problem:
     if loss == "mean_squared_error":
         targets = generator.standard_normal((examples, units))
     layer = Layer("dense1", kernel, None, Activation("linear"))
-    return Problem((layer,), generator.standard_normal((examples, inputs)), targets, Loss(loss))
+    return Problem(
+        chain((layer,)), generator.standard_normal((examples, inputs)), targets, Loss(loss)
+    )
 
 
 @pytest.mark.parametrize("kind", ["kernel", "bias", "layer"])

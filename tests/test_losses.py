@@ -10,8 +10,9 @@ import pytest
 from mpmath import mp
 
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
+from hesscli.problem.graph import Array
 from hesscli.problem.names import LOSSES
-from hesscli.problem.network import Array, Loss, Targets
+from hesscli.problem.network import Loss, Targets
 from hesscli.system.errors import InputError
 
 TYPES = (np.float64, np.float32)

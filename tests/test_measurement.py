@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from networks import make_problem
 
-from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
     accuracy,
@@ -76,7 +77,7 @@ def test_softmax_regression_in_closed_form() -> None:
     generator = np.random.default_rng(1)
     X, W = generator.standard_normal((20, 15)), generator.standard_normal((15, 6))
     layer = Layer("dense1", W.copy(), None, Activation("linear"))
-    problem = Problem((layer,), X.copy(), generator.integers(0, 6, 20))
+    problem = Problem(chain((layer,)), X.copy(), generator.integers(0, 6, 20))
     p = np.exp(X @ W) / np.exp(X @ W).sum(axis=1, keepdims=True)
     S = [np.diag(q) - np.outer(q, q) for q in p]
     H = sum(np.kron(np.outer(X[n], X[n]), S[n]) for n in range(20)) / 20
@@ -97,7 +98,7 @@ def test_an_eigenvector_of_a_smaller_eigenvalue_leads_to_the_largest() -> None:
     values = np.r_[1.02, 1.0, np.linspace(0.9, 0, 78)]
     layer = Layer("dense1", np.ones((80, 1)), None, Activation("linear"))
     X = np.diag(np.sqrt(80 / 2 * values))
-    problem = Problem((layer,), X, np.zeros((80, 1)), Loss("mean_squared_error"))
+    problem = Problem(chain((layer,)), X, np.zeros((80, 1)), Loss("mean_squared_error"))
     last = np.zeros(80)
     last[1], last[2:] = 1, 1e-4
     H = ChainRule(problem).hessian("network")
@@ -138,7 +139,7 @@ def test_a_block_s_trace_and_norm_neither_vanish_nor_overflow(scale: float) -> N
     problem = make_problem((5, 4, 3), "tanh", examples=6)
     first, *others = problem.layers
     blind = replace(first, kernel=np.zeros_like(first.kernel))
-    problem = replace(problem, layers=(blind, *others), inputs=scale * problem.inputs)
+    problem = replace(problem, graph=chain((blind, *others)), inputs=scale * problem.inputs)
     block = layer_block(ChainRule(problem).hessian("dense1/kernel"))
     dense = block.to_dense()
     unit = np.abs(dense).max()

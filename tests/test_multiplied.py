@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from networks import make_problem
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.witnesses.chain_rule.blocks import LayerBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.multiplied import Multiplied

@@ -13,7 +13,7 @@ from mutants import DOCUMENT, DTYPES, MUTATIONS, Seen, applied, network
 
 from hesscli.cli.main import main
 from hesscli.nodes.activations import Derivatives, derivatives
-from hesscli.problem.network import Activation
+from hesscli.problem.graph import Activation
 from hesscli.witnesses.chain_rule import engine as chainrule
 
 Wrong = Callable[[Derivatives], Derivatives]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from networks import make_problem
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.studies import norms
 from hesscli.studies.norms import (
     frobenius_norms,

@@ -14,7 +14,8 @@ import pytest
 from hesscli.cli.main import main
 from hesscli.nodes.plugins import forget, load_plugin
 from hesscli.problem import names, registry
-from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.problemfile import save_problem
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -64,7 +65,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 def scalar_problem() -> Problem:
     """L = (w x)³ at w = 1 and x = 2: ∂²L/∂x² = 6 w³ x = 12 and ∂²L/∂w² = 6 w x³ = 48."""
     return Problem(
-        layers=(Layer("dense1", np.array([[1.0]]), None, Activation("cube")),),
+        graph=chain((Layer("dense1", np.array([[1.0]]), None, Activation("cube")),)),
         inputs=np.array([[2.0]]),
         targets=np.array([0]),
         loss=Loss("sum"),

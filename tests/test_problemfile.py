@@ -13,7 +13,8 @@ import pytest
 from networks import select_batch
 
 from hesscli.problem.data import load_dataset, to_inputs
-from hesscli.problem.network import Activation, Layer, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Problem
 from hesscli.problem.problemfile import (
     is_problem_file,
     read_batch,
@@ -44,7 +45,7 @@ def problem(dtype: str = "float64", bias: bool = True) -> Problem:
         )
         for name in ("second", "first")
     )
-    return Problem(layers, tensors["inputs"], ARRAYS["targets"].copy())
+    return Problem(chain(layers), tensors["inputs"], ARRAYS["targets"].copy())
 
 
 def write(path: Path, **replaced: Any) -> str:

@@ -11,7 +11,8 @@ from networks import make_problem
 from scipy.sparse.linalg import eigsh
 from scipy.special import softmax
 
-from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
 
@@ -80,7 +81,7 @@ def test_softmax_regression_has_the_textbook_hessian(engine: EngineType, reducti
     generator = np.random.default_rng(1)
     x, W = generator.standard_normal((5, 4)), generator.standard_normal((4, 3))
     layer = Layer("dense1", W, None, Activation("linear"))
-    problem = Problem((layer,), x, generator.integers(0, 3, 5), Loss(reduction=reduction))
+    problem = Problem(chain((layer,)), x, generator.integers(0, 3, 5), Loss(reduction=reduction))
     p = softmax(x @ W, axis=1)
     expected = sum(
         np.kron(np.outer(x[n], x[n]), np.diag(p[n]) - np.outer(p[n], p[n])) for n in range(5)
@@ -94,9 +95,11 @@ def test_a_single_path_has_the_hessian_of_the_scalar_chain_rule(engine: EngineTy
     # L″ = s(1−s) t′² + s t″, t′ = w x cos(vx), t″ = −w x² sin(vx), s = 1/(1 + e⁻ᵗ).
     x, v, w = 0.7, 1.3, 2.0
     problem = Problem(
-        (
-            Layer("inner", np.array([[v]]), None, Activation("sin")),
-            Layer("outer", np.array([[0.0, w]]), None, Activation("linear")),
+        chain(
+            (
+                Layer("inner", np.array([[v]]), None, Activation("sin")),
+                Layer("outer", np.array([[0.0, w]]), None, Activation("linear")),
+            )
         ),
         np.array([[x]]),
         np.array([0]),

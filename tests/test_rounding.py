@@ -9,7 +9,8 @@ import pytest
 from networks import make_problem
 
 from hesscli.nodes.activations import Derivatives, derivatives
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Array, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
@@ -42,9 +43,11 @@ def test_where_tensorflow_has_no_digits_left_the_floor_decides() -> None:
     # tanh(20)² is 1 to the last digit, so autodiff's σ′ and its whole block are zero; the true
     # entry is x² (s σ′² w² (1 − s) + s w σ″), of the order of 1e-17.
     problem = Problem(
-        (
-            Layer("dense1", np.array([[20.0]]), None, Activation("tanh")),
-            Layer("dense2", np.array([[0.0, 1.0]]), None, Activation("linear")),
+        chain(
+            (
+                Layer("dense1", np.array([[20.0]]), None, Activation("tanh")),
+                Layer("dense2", np.array([[0.0, 1.0]]), None, Activation("linear")),
+            )
         ),
         np.array([[1.0]]),
         np.array([0]),
@@ -105,7 +108,7 @@ def test_a_kink_within_rounding_is_counted_with_its_whole_jump() -> None:
     problem = make_problem((3, 2, 2), "relu", examples=1)
     kernel = np.array([[0.1, 1.0], [0.2, 1.0], [-0.3, 1.0]])
     first = replace(problem.layers[0], kernel=kernel, bias=None)
-    problem = replace(problem, layers=(first, problem.layers[1]), inputs=np.ones((1, 3)))
+    problem = replace(problem, graph=chain((first, problem.layers[1])), inputs=np.ones((1, 3)))
     chain_rule = ChainRule(problem)
     floor = RoundingFloor(chain_rule).entries("dense1/kernel")
     jump = np.abs(chain_rule.second_at_activation(0, slice(None))[0, 0, 0])
@@ -138,7 +141,7 @@ def test_what_tensorflow_takes_for_zero_is_within_the_floor() -> None:
     """
     kernel = np.full((2, 2), 1e29, dtype=np.float32)
     problem = Problem(
-        layers=(Layer("dense1", kernel, None, Activation("linear")),),
+        graph=chain((Layer("dense1", kernel, None, Activation("linear")),)),
         inputs=np.array([[1e-45, 0]], dtype=np.float32),
         targets=np.zeros((1, 2), dtype=np.float32),
         loss=Loss("mean_squared_error"),

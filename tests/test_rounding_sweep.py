@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from networks import make_problem
 from scipy.special import expit, softmax
 
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Array, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.rounding.floor import RoundingFloor
@@ -56,7 +57,9 @@ def test_a_sum_that_rounding_leaves_nothing_of_is_any_number(activation: str, or
     kernel = np.array([[1.1e149], [1.3e149], [-2.4e149]])
     first = Layer("dense1", kernel, None, Activation(activation))
     problem = make_problem((3, 1, 2), activation, examples=1)
-    problem = Problem((first, problem.layers[1]), np.ones((1, 3)), problem.targets, problem.loss)
+    problem = Problem(
+        chain((first, problem.layers[1])), np.ones((1, 3)), problem.targets, problem.loss
+    )
     swept = ErrorSweep(ChainRule(problem))
     error = swept.errors[0].first if order == 1 else swept.errors[0].second
     # sup |σ′| and sup |σ″| are at least these for each of them
@@ -99,7 +102,7 @@ def test_products_that_vanish_in_the_type_are_within_the_floor_of_the_form() -> 
     """Inputs of 1e-20 in float32: each number of H v is 1e-39, zero in TensorFlow (seed 13985)."""
     kernel = np.array([[100.0, -300.0]], dtype=np.float32)
     problem = Problem(
-        layers=(Layer("dense1", kernel, None, Activation("linear")),),
+        graph=chain((Layer("dense1", kernel, None, Activation("linear")),)),
         inputs=np.array([[1e-20]], dtype=np.float32),
         targets=np.zeros((1, 2), dtype=np.float32),
         loss=Loss("mean_squared_error"),
@@ -121,7 +124,7 @@ def test_a_second_derivative_that_vanishes_in_the_type_is_within_the_floor_of_th
         Layer("dense1", np.array([[9e3]]), None, Activation("softsign")),
         Layer("dense2", np.array([[1.5e-300]]), None, Activation("linear")),
     )
-    problem = Problem(layers, np.ones((1, 1)), np.ones((1, 1)), Loss("sum"))
+    problem = Problem(chain(layers), np.ones((1, 1)), np.ones((1, 1)), Loss("sum"))
     v = np.array([9e3])
     chain_rule, floor = ChainRule(problem), RoundingFloor(ChainRule(problem))
     ours, theirs = (
@@ -143,7 +146,7 @@ def test_a_kink_counts_with_the_gauss_newton_term_that_the_curvature_cancels() -
         Layer("dense1", np.array([[0.1], [0.2], [-0.3]]), None, Activation("leaky_relu")),
         Layer("dense2", np.array([[3.0]]), np.array([np.log(2)]), Activation("sigmoid")),
     )
-    problem = Problem(layers, np.ones((1, 3)), np.zeros(1), Loss("sum_of_squares"))
+    problem = Problem(chain(layers), np.ones((1, 3)), np.zeros(1), Loss("sum_of_squares"))
     chain_rule = ChainRule(problem)
     assert abs(chain_rule.second_at_activation(0, slice(None))[0, 0, 0]) < 1e-14
     of_G = 9 * 2 * (2 / 9) ** 2

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from hesscli.nodes.activations import derivatives
+from hesscli.problem.graph import Activation, Array
 from hesscli.problem.names import ACTIVATIONS
-from hesscli.problem.network import Activation, Array
 from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.autodiff.functions import activation_functions
 from hesscli.witnesses.rounding.terms import ELEMENTARY, subtracted_terms

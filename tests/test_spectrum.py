@@ -12,7 +12,8 @@ from hypothesis import assume, given, settings
 from networks import make_problem, problems
 from scipy.special import softmax
 
-from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.spectra.measures import Measured, outliers
 from hesscli.studies.spectra.span import small_matrix
 from hesscli.studies.spectra.subject import SpectrumOptions, chosen, subject_of
@@ -34,7 +35,9 @@ def rows_of(problem: Problem, block: str = "kernel", **options: Any) -> tuple[Bl
 def one_layer(
     inputs: np.ndarray, kernel: np.ndarray, targets: np.ndarray, loss: Loss, output: str = "linear"
 ) -> Problem:
-    return Problem((Layer("dense1", kernel, None, Activation(output)),), inputs, targets, loss)
+    return Problem(
+        chain((Layer("dense1", kernel, None, Activation(output)),)), inputs, targets, loss
+    )
 
 
 def assert_is_that_of(found: TermSpectrum, dense: np.ndarray, summands: float) -> None:
@@ -242,7 +245,7 @@ def test_a_hessian_that_is_zero_has_zeros(block: str) -> None:
 def test_dead_units_have_a_layer_hessian_of_zero() -> None:
     problem = make_problem((4, 3, 2), "relu")
     dead = replace(problem.layers[0], bias=np.full(3, -1e3))
-    first, _ = rows_of(replace(problem, layers=(dead, problem.layers[1])))
+    first, _ = rows_of(replace(problem, graph=chain((dead, problem.layers[1]))))
     assert first.hessian.spectral_norm == Measured(0.0)
 
 
@@ -329,7 +332,7 @@ def test_options_that_name_nothing_are_refused(options: SpectrumOptions, words: 
 
 def test_a_network_without_biases_has_no_bias_blocks() -> None:
     problem = make_problem((3, 2), "tanh")
-    bare = replace(problem, layers=(replace(problem.layers[0], bias=None),))
+    bare = replace(problem, graph=chain((replace(problem.layers[0], bias=None),)))
     with pytest.raises(InputError, match="--block bias"):
         chosen(bare, SpectrumOptions(block="bias"))
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from networks import make_problem, problems
 
-from hesscli.problem.network import Array, Loss, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.norms import frobenius_norms
 from hesscli.studies.spectra.lanczos import largest
 from hesscli.studies.spectra.measures import Measured

@@ -21,8 +21,9 @@ from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
 from hesscli.nodes.activations import Derivatives, derivatives
+from hesscli.problem.graph import Activation, chain
 from hesscli.problem.names import ACTIVATIONS, LOSSES
-from hesscli.problem.network import Activation, Loss, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.targets import fit_targets
 from hesscli.studies import sweep as study
 from hesscli.studies.sweep import Sweep, sweep
@@ -185,7 +186,7 @@ def test_norms_are_frobenius_norms_over_the_batch_whatever_the_pieces(
 def test_norms_of_numbers_whose_squares_leave_the_range(dtype: str, size: float) -> None:
     problem = with_loss(make_problem((3, 3), "linear", examples=1, dtype=dtype), "sum")
     layer = replace(problem.layers[0], kernel=(size * np.eye(3)).astype(dtype), bias=None)
-    rows = sweep([replace(problem, layers=(layer,))]).results
+    rows = sweep([replace(problem, graph=chain((layer,)))]).results
     # L = Σ f, so that g = size · (1, 1, 1) and S = 0 at the input
     assert rows[-1].g_norm == pytest.approx(math.sqrt(3) * size, rel=1e-7)
     assert rows[-1].S_norm == 0
@@ -259,7 +260,7 @@ def test_a_wrong_derivative_fails_exactly_from_its_activation_on(
     problem = make_problem((3, 4, 4, 4, 2), "tanh")
     layers = list(problem.layers)
     layers[wrong_layer] = replace(layers[wrong_layer], activation=Activation("sin"))
-    problem = replace(problem, layers=tuple(layers))
+    problem = replace(problem, graph=chain(tuple(layers)))
     assert sweep([problem]).passed
 
     def mutated(activation: Activation) -> Derivatives:

@@ -15,7 +15,8 @@ from networks import make_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData, build_training_data
-from hesscli.problem.network import Activation, Layer, Loss, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, read_training, save_problem
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.studies.training import Training, train
@@ -39,7 +40,7 @@ def regression(examples: int = 12, width: int = 4) -> tuple[Problem, Any, Any, A
     X = generator.standard_normal((examples, width))
     w, y = generator.standard_normal((width, 1)), generator.standard_normal((examples, 1))
     layer = Layer("dense1", w.copy(), None, Activation("linear"))
-    return Problem((layer,), X.copy(), y.copy(), Loss("mean_squared_error")), X, w, y
+    return Problem(chain((layer,)), X.copy(), y.copy(), Loss("mean_squared_error")), X, w, y
 
 
 def descent(problem: Problem, size: int, rate: float, momentum: float) -> SGD:
@@ -227,7 +228,7 @@ def test_a_layer_called_train_keeps_its_parameters(tmp_path: Path) -> None:
     problem = make_problem((3, 4, 2), "tanh")
     layers = (replace(problem.layers[0], name="train"), problem.layers[1])
     path = str(tmp_path / "run.npz")
-    save_problem(replace(problem, layers=layers), path, {"velocity": np.ones(3)})
+    save_problem(replace(problem, graph=chain(layers)), path, {"velocity": np.ones(3)})
     assert list(read_parameters(path))[:2] == ["train/kernel", "train/bias"]
     assert list(read_training(path)) == ["velocity"]
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from networks import problems
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff

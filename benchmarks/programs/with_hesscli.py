@@ -24,7 +24,8 @@ from benchmarks.worker import (
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem.data import load_dataset
-from hesscli.problem.network import Activation, Layer, Problem
+from hesscli.problem.graph import Activation, Layer, chain
+from hesscli.problem.network import Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
@@ -68,7 +69,7 @@ def write_problem(job: Job) -> None:
     chosen = np.arange(batch) % problem.examples
     inputs, targets = problem.inputs[chosen], problem.targets[chosen]
     save_problem(
-        Problem(problem.layers, inputs, targets, problem.loss, problem.seed), job.options["out"]
+        Problem(problem.graph, inputs, targets, problem.loss, problem.seed), job.options["out"]
     )
 
 
@@ -244,7 +245,7 @@ def _problem(job: Job) -> Problem:
         Layer(name.partition("/")[0], W, None, Activation("tanh" if k < last else "linear"))
         for k, (name, W) in enumerate(parameters.items())
     )
-    return Problem(layers, inputs, targets)
+    return Problem(chain(layers), inputs, targets)
 
 
 def _row_numbers(problem: Problem, block: str) -> Array:

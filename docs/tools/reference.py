@@ -20,9 +20,9 @@ import click
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem import initializers, registry
+from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, INITIALIZERS, LOSSES
-from hesscli.problem.network import Activation
 
 DOCS = Path(__file__).parents[2] / "docs"
 # An option of as many commands, the same in each, is shown once for all of them.

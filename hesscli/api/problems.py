@@ -20,8 +20,9 @@ from hesscli.config.load import Override, config_of, to_document, whole_number
 from hesscli.config.load import load_config as load_file
 from hesscli.config.schema import Config
 from hesscli.problem.data import Dataset
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.names import DTYPES, LOSSES, LOSSES_WITHOUT_TARGETS, REDUCTIONS
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem, Targets
+from hesscli.problem.network import Loss, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.targets import fit_targets
 from hesscli.system.errors import InputError, reason
@@ -187,7 +188,7 @@ def problem_from_arrays(
         precision,
         f"targets: for {layers[-1].name} and loss {chosen.name}",
     )
-    return Problem(layers=layers, inputs=x, targets=fitted, loss=chosen)
+    return Problem(graph=chain(layers), inputs=x, targets=fitted, loss=chosen)
 
 
 def _layers(

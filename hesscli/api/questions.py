@@ -21,6 +21,7 @@ from hesscli.api.problems import (
 from hesscli.config.build import build_problem
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData, build_training_data
+from hesscli.problem.graph import Activation
 from hesscli.problem.names import (
     ACTIVATIONS,
     BLOCKS,
@@ -30,7 +31,7 @@ from hesscli.problem.names import (
     INITIALIZERS,
     WITNESSES,
 )
-from hesscli.problem.network import Activation, Problem
+from hesscli.problem.network import Problem
 from hesscli.problem.registry import plugin_names
 from hesscli.report.notebook import show_in_notebooks
 from hesscli.studies import comparison, initialization, training, tuning, verification

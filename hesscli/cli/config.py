@@ -30,7 +30,7 @@ def config(problem: ProblemOptions) -> int:
 
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.load import to_yaml
-    from hesscli.problem.network import Activation
+    from hesscli.problem.graph import Activation
     from hesscli.report.output import write_text
 
     if names:

@@ -89,7 +89,7 @@ def export(
 
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.load import to_yaml
-    from hesscli.problem.network import Activation
+    from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
     from hesscli.report.output import write_document
 

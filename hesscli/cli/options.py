@@ -129,7 +129,7 @@ class ProblemOptions:
     def problems(self, config: Config) -> tuple[Problem, ...]:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
-        from hesscli.problem.network import Activation
+        from hesscli.problem.graph import Activation
         from hesscli.workers.share import ALONE
 
         with self.naming_the_file():

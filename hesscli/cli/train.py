@@ -95,7 +95,7 @@ def train(
 
     from hesscli.config.build import with_hidden_activation
     from hesscli.config.training import build_training_data
-    from hesscli.problem.network import Activation
+    from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
     from hesscli.workers.share import ALONE

@@ -12,9 +12,10 @@ from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.network import Activation, Array, Layer, Loss, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.stored import StoredInputs, places
@@ -82,7 +83,7 @@ def build_problem(
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
     return Problem(
-        layers=layers,
+        graph=chain(layers),
         inputs=stored[:] if chunk is None else stored,
         targets=fit_targets(targets, config.loss.name, last.units, dtype, where),
         loss=config.loss,
@@ -104,15 +105,7 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     of the problem's dtype.
     """
     drawn = _drawn_parameters(model, seed, problem.dtype)
-    layers = tuple(
-        replace(
-            layer,
-            kernel=drawn[f"{layer.name}/kernel"],
-            bias=drawn.get(f"{layer.name}/bias"),
-        )
-        for layer in problem.layers
-    )
-    return replace(problem, layers=layers, seed=seed)
+    return replace(problem, graph=problem.graph.with_tensors(drawn), seed=seed)
 
 
 def _chunk(

@@ -22,6 +22,7 @@ from hesscli.config.schema import (
     TrainConfig,
 )
 from hesscli.problem import data, initializers, registry
+from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
@@ -32,7 +33,7 @@ from hesscli.problem.names import (
     REDUCTIONS,
     RESERVED_NAMES,
 )
-from hesscli.problem.network import Activation, Loss
+from hesscli.problem.network import Loss
 from hesscli.system.errors import shown
 from hesscli.system.memory import parse_size
 

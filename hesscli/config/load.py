@@ -15,8 +15,8 @@ from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode,
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config, DataConfig, LayerConfig
 from hesscli.problem.data import is_batch_file
+from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.network import Activation
 from hesscli.system.errors import InputError, reason, shown
 from hesscli.system.files import opened
 

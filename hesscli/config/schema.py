@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.network import Activation, Loss
+from hesscli.problem.network import Loss
 
 BatchSize = int | Literal["all"]
 Row = tuple[float, ...]

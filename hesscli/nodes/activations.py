@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import erfc, expit
 
-from hesscli.problem.network import Activation, Array
+from hesscli.problem.graph import Activation, Array
 from hesscli.problem.registry import activation_names, parameter_defaults
 from hesscli.system.errors import InputError
 

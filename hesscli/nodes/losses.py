@@ -15,8 +15,9 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
+from hesscli.problem.graph import Array
 from hesscli.problem.names import LOSSES
-from hesscli.problem.network import Array, Loss, Targets
+from hesscli.problem.network import Loss, Targets
 from hesscli.system.errors import InputError
 
 # (chosen examples, v (n, k, c)) → ∂²ℓ/∂f² of each example times its k vectors, (n, k, c).

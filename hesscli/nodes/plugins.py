@@ -30,8 +30,8 @@ import numpy as np
 from hesscli.nodes import activations
 from hesscli.nodes.activations import Derivatives, Elementwise
 from hesscli.problem import registry
+from hesscli.problem.graph import Array
 from hesscli.problem.names import ACTIVATION_ALIASES, DTYPES
-from hesscli.problem.network import Array
 from hesscli.system.errors import InputError
 from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from hesscli.problem.graph import Array
 from hesscli.problem.idx import find_idx_files, read_idx
-from hesscli.problem.network import Array, Targets
+from hesscli.problem.network import Targets
 from hesscli.problem.npz import (
     RawArray,
     array_names,

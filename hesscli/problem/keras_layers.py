@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from hesscli.problem.data import require_pixels, to_inputs
+from hesscli.problem.graph import Activation, Array
 from hesscli.problem.names import RESERVED_NAMES
-from hesscli.problem.network import Activation, Array
 from hesscli.problem.npz import RawArray
 from hesscli.system.errors import InputError
 

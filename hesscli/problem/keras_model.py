@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hesscli.problem.graph import Array
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork, described
-from hesscli.problem.network import Array
 from hesscli.problem.npz import (
     DAMAGE,
     MAX_ARRAY_BYTES,

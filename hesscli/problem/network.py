@@ -5,32 +5,19 @@ Names and arrays only. No formula stands here, because both witnesses read it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.problem.graph import Activation, Array, Graph, Layer, read_only
 from hesscli.problem.stored import StoredInputs
 from hesscli.workers.share import ALONE, Workers
 
-Array = NDArray[np.floating]
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
 Targets = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An activation by its Keras name, with the parameters that differ from the defaults."""
-
-    name: str
-    parameters: tuple[tuple[str, float], ...] = ()
-
-    def __str__(self) -> str:
-        if not self.parameters:
-            return self.name
-        return f"{self.name}({', '.join(f'{key}={value:g}' for key, value in self.parameters)})"
 
 
 @dataclass(frozen=True)
@@ -46,38 +33,13 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A dense layer z = a W + b followed by an activation σ(z).
-
-    ``kernel`` W is (inputs, units); ``bias`` b is (units,), or None for a layer without one.
-    """
-
-    name: str
-    kernel: Array
-    bias: Array | None
-    activation: Activation
-
-    @property
-    def inputs(self) -> int:
-        return int(self.kernel.shape[0])
-
-    @property
-    def units(self) -> int:
-        return int(self.kernel.shape[1])
-
-    @property
-    def parameter_count(self) -> int:
-        return int(self.kernel.size) + (0 if self.bias is None else int(self.bias.size))
-
-
-@dataclass(frozen=True)
 class Problem:
     """A network, its parameters and one batch, in one floating-point type.
 
-    ``inputs`` is (N, d_0), ``targets`` (N,) class labels or (N, c) numbers. The arrays are made
-    read-only: every witness sees the same ones. ``notes`` are sentences that every result
-    repeats, on what was done to make the problem; ``weights`` is the file that the parameters are
-    from, None where ``seed`` drew them.
+    ``inputs`` is (N, d_0), ``targets`` (N,) class labels or (N, c) numbers. The problem has
+    read-only views of the arrays: every witness sees the same ones. ``notes`` are sentences that
+    every result repeats, on what was done to make the problem; ``weights`` is the file that the
+    parameters are from, None where ``seed`` drew them.
 
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
     them only, a chunk or one worker's share: their Hessians add up to that of the whole. ``chunk``
@@ -86,7 +48,7 @@ class Problem:
     chunks beside that at work. ``workers`` are those that have the other parts.
     """
 
-    layers: tuple[Layer, ...]
+    graph: Graph
     inputs: Array | StoredInputs
     targets: Targets
     loss: Loss = field(default_factory=Loss)
@@ -99,17 +61,9 @@ class Problem:
     workers: Workers = ALONE
 
     def __post_init__(self) -> None:
-        for array in self._arrays():
-            array.setflags(write=False)
-
-    def _arrays(self) -> Iterator[NDArray[np.generic]]:
         if isinstance(self.inputs, np.ndarray):
-            yield self.inputs
-        yield self.targets
-        for layer in self.layers:
-            yield layer.kernel
-            if layer.bias is not None:
-                yield layer.bias
+            object.__setattr__(self, "inputs", read_only(self.inputs))
+        object.__setattr__(self, "targets", read_only(self.targets))
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -153,23 +107,28 @@ class Problem:
         )
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The dense layers, each with its activation."""
+        return self.graph.layers
+
+    @property
     def parameter_count(self) -> int:
-        return sum(layer.parameter_count for layer in self.layers)
+        return sum(int(tensor.size) for tensor in self.graph.tensors.values())
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        return tuple(layer.name for layer in self.layers)
+        """The layers that have parameters, in the order of the block ``network``."""
+        return tuple(self.graph.layer_tensors)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network gives for an example."""
+        return self.graph.nodes[-1].shape[-1]
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Widths from the input to the output, as in 784-30-30-10."""
-        return (self.layers[0].inputs, *(layer.units for layer in self.layers))
-
-    @property
-    def hidden_activation(self) -> str:
-        """The hidden activation's name; several different ones are joined by commas."""
-        hidden = self.layers[:-1] or self.layers
-        return ",".join(dict.fromkeys(str(layer.activation) for layer in hidden))
+        return (math.prod(self.graph.input_shape), *(layer.units for layer in self.layers))
 
     def layer_index(self, name: str) -> int:
         """The position of the layer called ``name``; raises KeyError where there is none."""
@@ -178,7 +137,14 @@ class Problem:
         except ValueError:
             raise KeyError(name) from None
 
+    @property
+    def hidden_activation(self) -> str:
+        """The hidden activation's name; several different ones are joined by commas."""
+        found = [str(node.activation) for node in self.graph.nodes if node.activation is not None]
+        if self.graph.nodes[-1].activation is not None and len(found) > 1:
+            found.pop()
+        return ",".join(dict.fromkeys(found))
+
     def with_activation(self, activation: Activation) -> Problem:
         """The same parameters and batch with every hidden activation replaced."""
-        hidden = tuple(replace(layer, activation=activation) for layer in self.layers[:-1])
-        return replace(self, layers=(*hidden, self.layers[-1]))
+        return replace(self, graph=self.graph.with_activation(activation))

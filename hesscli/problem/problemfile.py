@@ -15,7 +15,8 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 from numpy.lib import format as npy
 
-from hesscli.problem.network import Array, Problem, Targets
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem, Targets
 from hesscli.problem.npz import RawArray, array_names, read_arrays, read_rows
 from hesscli.problem.stored import FileRows
 from hesscli.system.errors import InputError
@@ -114,11 +115,7 @@ def save_problem(
     The arrays of ``training`` are written as ``train/`` and their name. Raises InputError where
     the file cannot be written.
     """
-    arrays: dict[str, RawArray] = {"targets": problem.targets}
-    for layer in problem.layers:
-        arrays[f"{layer.name}/kernel"] = layer.kernel
-        if layer.bias is not None:
-            arrays[f"{layer.name}/bias"] = layer.bias
+    arrays: dict[str, RawArray] = {"targets": problem.targets, **problem.graph.tensors}
     arrays.update({f"{_TRAINING}{name}": array for name, array in training.items()})
     with replacing(path) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as archive:
         with archive.open("inputs.npy", "w", force_zip64=True) as member:

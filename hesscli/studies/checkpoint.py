@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from hesscli.config.schema import TrainConfig
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import read_parameters, read_training, save_problem
 from hesscli.problem.stored import StoredInputs

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.studies.context import Progress
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces

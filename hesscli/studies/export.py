@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.studies.checks import Check, relative
 from hesscli.studies.context import Progress
 from hesscli.system.errors import NumericalError

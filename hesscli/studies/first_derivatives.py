@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.checks import Check, frobenius_norm
 from hesscli.studies.context import (
     Environment,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.linalg import ArpackError, eigsh
 
-from hesscli.problem.network import Array, Problem, Targets
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem, Targets
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 from hesscli.system.errors import NumericalError, reason
 from hesscli.witnesses.block import HessianBlock

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.special import gammaincinv
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.studies.checks import Check, frobenius_norm
 from hesscli.studies.context import Progress
 from hesscli.system.errors import NumericalError

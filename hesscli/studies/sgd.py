@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.witnesses.chain_rule.backpropagation import Backpropagation
 from hesscli.workers.share import ALONE, Workers, share_of
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, frobenius_norm
 from hesscli.studies.context import (
     Environment,

@@ -11,7 +11,8 @@ import numpy as np
 
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.checkpoint import Moment, fingerprint, load_checkpoint, save_checkpoint
 from hesscli.studies.context import Environment, ProblemSummary, environment, summary
 from hesscli.studies.measurement import Measured, Measurement, accuracy, measure

@@ -22,8 +22,9 @@ from scipy.optimize import least_squares
 
 from hesscli.config.build import redrawn
 from hesscli.config.schema import LayerConfig, ModelConfig
+from hesscli.problem.graph import Layer
 from hesscli.problem.initializers import Initializer, scaled
-from hesscli.problem.network import Layer, Problem
+from hesscli.problem.network import Problem
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -291,9 +292,8 @@ def _glorot_factor(layer: Layer) -> float:
 
 def _times(problem: Problem, factors: NDArray[np.float64]) -> Problem:
     """``problem`` with every kernel times its factor."""
-    layers: list[Layer] = []
+    tensors = dict(problem.graph.tensors)
     for layer, factor in zip(problem.layers, factors, strict=True):
         with np.errstate(over="ignore"):
-            kernel = (layer.kernel * factor).astype(problem.dtype)
-        layers.append(replace(layer, kernel=kernel))
-    return replace(problem, layers=tuple(layers))
+            tensors[f"{layer.name}/kernel"] = (layer.kernel * factor).astype(problem.dtype)
+    return replace(problem, graph=problem.graph.with_tensors(tensors))

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.finitechecks import (

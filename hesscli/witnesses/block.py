@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.errors import InputError
 from hesscli.system.memory import available_memory, readable_size
 from hesscli.system.pieces import pieces

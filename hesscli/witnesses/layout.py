@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError, UnknownBlockError
 
 INPUT, NETWORK = "input", "network"

@@ -9,7 +9,7 @@ from itertools import count as count_from
 import numpy as np
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.studies.spectra.span import Doubles, Span
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.memory import available_memory, readable_size

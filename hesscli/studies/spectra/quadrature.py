@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.studies.spectra.measures import Measured
 from hesscli.studies.spectra.span import Doubles, Span
 from hesscli.system.errors import InputError, NumericalError

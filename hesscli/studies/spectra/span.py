@@ -21,7 +21,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.memory import available_memory
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock

@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.studies.norms import frobenius_norms, layer_block
 from hesscli.studies.spectra.moments import (
     Diagonal,

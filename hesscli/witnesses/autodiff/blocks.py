@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork, Tensors
 from hesscli.witnesses.autodiff.rows import TracedRows

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.blocks import (
     AutodiffCurvature,

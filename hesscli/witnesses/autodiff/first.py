@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.network import Tensor

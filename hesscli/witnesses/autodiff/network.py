@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
-from hesscli.problem.network import Activation, Problem
+from hesscli.problem.graph import Activation
+from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
 from hesscli.system.tensorflow import load_tensorflow

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hesscli.problem.network import Layer, Problem
+from hesscli.problem.network import Problem
 from hesscli.problem.registry import tensorflow_function
 from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork, Tensors
 from hesscli.witnesses.layout import INPUT, Layout, Segment, input_example, layer_of
@@ -181,11 +181,9 @@ def _likeness(problem: Problem) -> Hashable:
 
 def _without_values(problem: Problem) -> Problem:
     """The problem with zeros that take no memory in place of its parameters and inputs."""
-
-    def bare(layer: Layer) -> Layer:
-        zero = np.zeros((), dtype=problem.dtype)
-        bias = None if layer.bias is None else np.broadcast_to(zero, layer.bias.shape)
-        return replace(layer, kernel=np.broadcast_to(zero, layer.kernel.shape), bias=bias)
-
-    inputs = np.broadcast_to(np.zeros((), dtype=problem.dtype), problem.inputs.shape)
-    return replace(problem, layers=tuple(map(bare, problem.layers)), inputs=inputs)
+    zero = np.zeros((), dtype=problem.dtype)
+    tensors = {
+        name: np.broadcast_to(zero, tensor.shape) for name, tensor in problem.graph.tensors.items()
+    }
+    inputs = np.broadcast_to(zero, problem.inputs.shape)
+    return replace(problem, graph=problem.graph.with_tensors(tensors), inputs=inputs)

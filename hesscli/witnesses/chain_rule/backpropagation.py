@@ -20,7 +20,8 @@ import numpy as np
 
 from hesscli.nodes.activations import derivatives
 from hesscli.nodes.losses import loss_derivatives
-from hesscli.problem.network import Array, Layer, Problem, Targets
+from hesscli.problem.graph import Array, Layer
+from hesscli.problem.network import Problem, Targets
 from hesscli.problem.stored import StoredInputs
 from hesscli.system.pieces import pieces
 
@@ -120,13 +121,9 @@ def parameter_vector(layers: Sequence[Layer]) -> Array:
 
 def with_parameters(problem: Problem, vector: Array) -> Problem:
     """``problem`` with the parameters in ``vector`` (P,), which is copied."""
-    layers, start = [], 0
-    for layer in problem.layers:
-        stop = start + layer.kernel.size
-        kernel, bias = vector[start:stop].reshape(layer.kernel.shape).copy(), None
-        if layer.bias is not None:
-            start, stop = stop, stop + layer.bias.size
-            bias = vector[start:stop].copy()
-        layers.append(replace(layer, kernel=kernel, bias=bias))
+    tensors, start = {}, 0
+    for name, tensor in problem.graph.tensors.items():
+        stop = start + tensor.size
+        tensors[name] = vector[start:stop].reshape(tensor.shape).copy()
         start = stop
-    return replace(problem, layers=tuple(layers))
+    return replace(problem, graph=problem.graph.with_tensors(tensors))

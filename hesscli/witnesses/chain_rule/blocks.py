@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.multiplied import Multiplied

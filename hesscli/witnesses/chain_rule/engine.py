@@ -29,7 +29,8 @@ import numpy as np
 
 from hesscli.nodes.activations import derivatives
 from hesscli.nodes.losses import loss_derivatives
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.memory import available_memory, readable_size
 from hesscli.system.pieces import pieces

@@ -18,7 +18,8 @@ from functools import cached_property
 import numpy as np
 
 from hesscli.nodes.activations import derivatives
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.layout import input_example, layer_of, layout_of

@@ -25,7 +25,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hesscli.problem.network import Array, Layer
+from hesscli.problem.graph import Array, Layer
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.multiplied import Multiplied
 

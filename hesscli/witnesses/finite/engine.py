@@ -29,7 +29,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from hesscli.nodes.activations import Elementwise, derivatives
 from hesscli.nodes.losses import loss_derivatives
-from hesscli.problem.network import Array, Problem, Targets
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.layout import Layout, input_example, layer_of, layout_of
 

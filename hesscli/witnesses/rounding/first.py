@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.witnesses.jacobian import JacobianBlock
 
 

@@ -41,7 +41,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.jacobian import JacobianBlock

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hesscli.nodes.losses import loss_derivatives
-from hesscli.problem.network import Array
+from hesscli.problem.graph import Array
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.layout import INPUT, input_example, layer_of, layout_of
 from hesscli.witnesses.rounding.sweep import (

@@ -10,7 +10,7 @@ from functools import cached_property, reduce
 import numpy as np
 
 from hesscli.nodes.activations import Elementwise, derivatives
-from hesscli.problem.network import Activation, Array, Layer
+from hesscli.problem.graph import Activation, Array, Layer
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.roperator import GAUSS_NEWTON, Node
 from hesscli.witnesses.rounding.terms import ELEMENTARY, loss_errors, subtracted_terms

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from hesscli.nodes.activations import Derivatives, derivatives
-from hesscli.problem.network import Activation, Array, Targets
+from hesscli.problem.graph import Activation, Array
+from hesscli.problem.network import Targets
 
 # TensorFlow's and NumPy's elementary functions are right to a few u of the terms below
 # (tests/test_rounding_terms.py holds them to it).

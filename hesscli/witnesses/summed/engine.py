@@ -22,7 +22,8 @@ from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError
 from hesscli.system.memory import LARGEST_CHUNK, example_bytes, product_bytes
 from hesscli.system.pieces import pieces

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hesscli.problem.network import Array, Problem
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.finite.engine import FiniteDifferences, FiniteHessian
 from hesscli.witnesses.layout import layout_of
