@@ -29,6 +29,8 @@ from networks import make_problem
 
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config
+from hesscli.nodes.dense import Dense
+from hesscli.nodes.elementwise import Elementwise
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.graph import Activation, Array
 from hesscli.problem.names import ACTIVATIONS
@@ -39,9 +41,8 @@ from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions, each_subject
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule import engine as chainrule
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
-from hesscli.witnesses.chain_rule.engine import ChainRule, FirstOrder
-from hesscli.witnesses.chain_rule.roperator import ROperator
+from hesscli.witnesses.chain_rule.dense import DenseBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "trust.md"
 CHECKS = ("form", "probes", "entries")
@@ -92,8 +93,8 @@ def _edits(*edits: tuple[type, str, str, str]) -> Callable[[MonkeyPatch], None]:
 
 
 def _of_second(wrong: str) -> Callable[[MonkeyPatch], None]:
-    # Node.bend = σ″ ⊙ g_a is what both the sweep and the R-operator read.
-    return _edits((FirstOrder, "_backward", "sigma.second(z) * g_a", wrong))
+    # σ″ ⊙ g is what both the sweep and the products read.
+    return _edits((Elementwise, "curved", "at.sigma.second(z) * g", wrong))
 
 
 def _transposed(kernel: str) -> str:
@@ -101,7 +102,7 @@ def _transposed(kernel: str) -> str:
 
 
 def _without_scale(patch: MonkeyPatch) -> None:
-    patch.setattr(FirstOrder, "scale", property(lambda self: self.problem.dtype.type(1)))
+    edit(patch, ChainRule, "__init__", "problem.dtype.type(problem.scale)", "problem.dtype.type(1)")
 
 
 def _next_class(patch: MonkeyPatch) -> None:
@@ -116,29 +117,29 @@ def _next_class(patch: MonkeyPatch) -> None:
 
 def _swapped_axes(patch: MonkeyPatch) -> None:
     """Parameters of a kernel in Fortran order: (i,h) at h · inputs + i."""
-    panels, products, form = LayerBlock.panels, LayerBlock._matmat, LayerBlock.quadratic_form
+    panels, products, form = DenseBlock.panels, DenseBlock._matmat, DenseBlock.quadratic_form
 
-    def order(self: LayerBlock) -> Any:
+    def order(self: DenseBlock) -> Any:
         return np.arange(self.shape[0]).reshape(self.inputs, self.units).T.reshape(-1)
 
-    def wrong_panels(self: LayerBlock, start: int, stop: int) -> tuple[Array, ...]:
+    def wrong_panels(self: DenseBlock, start: int, stop: int) -> tuple[Array, ...]:
         wrong = order(self)
         rows = [panels(self, row, row + 1)[0].reshape(-1)[wrong] for row in wrong[start:stop]]
         return (np.stack([row.reshape(self.inputs, self.units) for row in rows], axis=1),)
 
-    def wrong_products(self: LayerBlock, V: Array) -> Array:
+    def wrong_products(self: DenseBlock, V: Array) -> Array:
         given = np.empty_like(V)
         given[order(self)] = V
         return products(self, given)[order(self)]
 
-    def wrong_form(self: LayerBlock, v: Array) -> float:
+    def wrong_form(self: DenseBlock, v: Array) -> float:
         given = np.empty(v.size)
         given[order(self)] = v.reshape(-1)
         return form(self, given)
 
-    patch.setattr(LayerBlock, "panels", wrong_panels)
-    patch.setattr(LayerBlock, "_matmat", wrong_products)
-    patch.setattr(LayerBlock, "quadratic_form", wrong_form)
+    patch.setattr(DenseBlock, "panels", wrong_panels)
+    patch.setattr(DenseBlock, "_matmat", wrong_products)
+    patch.setattr(DenseBlock, "quadratic_form", wrong_form)
 
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -148,7 +149,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "0",
         "O in the sweep of S",
         "(σ″ ⊙ g_a) ⊙ Rz",
-        _of_second("np.zeros_like(g_a)"),
+        _of_second("np.zeros_like(g)"),
         PIECEWISE_LINEAR,
     ),
     Mutation(
@@ -157,7 +158,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "−σ″",
         "O in the sweep of S",
         "(σ″ ⊙ g_a) ⊙ Rz",
-        _of_second("-sigma.second(z) * g_a"),
+        _of_second("-at.sigma.second(z) * g"),
         PIECEWISE_LINEAR,
     ),
     Mutation(
@@ -166,7 +167,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "σ′",
         "O in the sweep of S",
         "(σ″ ⊙ g_a) ⊙ Rz",
-        _of_second("sigma.first(z) * g_a"),
+        _of_second("at.sigma.first(z) * g"),
     ),
     Mutation(
         "W transposed",
@@ -176,18 +177,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "Rg Wᵀ, and g",
         # Where it can be: a kernel that is not square stays as it is.
         _edits(
-            (FirstOrder, "_backward", "layer.kernel.T", _transposed("layer.kernel")),
+            (Dense, "pull", "at.W.T", _transposed("at.W")),
             (
-                ChainRule,
-                "sweep",
-                "W @ S @ W.T",
-                "(W.T @ S @ W if len(W) == W.shape[1] else W @ S @ W.T)",
-            ),
-            (
-                ROperator,
-                "sweep",
-                "self.layers[index].kernel.T",
-                _transposed("self.layers[index].kernel"),
+                Dense,
+                "second",
+                "at.W @ S @ at.W.T",
+                "at.W.T @ S @ at.W if len(at.W) == at.W.shape[1] else at.W @ S @ at.W.T",
             ),
         ),
     ),

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from networks import make_problem
 
 from hesscli.cli.main import main
+from hesscli.nodes.multiplied import Multiplied
 from hesscli.problem import stored
 from hesscli.problem.data import load_dataset, to_inputs
 from hesscli.problem.network import Loss, Problem
@@ -413,11 +414,14 @@ def test_what_is_kept_of_a_chunk_takes_no_more_than_is_set_aside() -> None:
             block = term(f"{name}/kernel")
             block @ np.ones(block.shape[0])
     arrays: dict[int, int] = {}
-    for node in engine.nodes:
-        for value in vars(node).values():
+    records = list(engine.linearized._records.values())
+    while records:
+        for value in vars(records.pop()).values():
             if isinstance(value, np.ndarray):
                 base = value if value.base is None else value.base
                 arrays[id(base)] = base.nbytes
+            elif isinstance(value, Multiplied):
+                records.append(value)
     for S in engine._kept.values():
         arrays[id(S)] = S.nbytes
     assert sum(arrays.values()) <= kept_bytes(whole, whole.examples)
@@ -540,11 +544,11 @@ def test_nothing_of_a_chunk_waits_for_the_garbage_collector(block: str, term: st
     engine = ChainRule(make_problem((5, 4, 3), "tanh", examples=3))
     H = getattr(engine, term)(block)
     v = np.ones(H.shape[0])
-    H @ v, H.quadratic_form(v), H.rows(0, 2), engine.nodes, RoundingFloor(engine).entries(block)
+    H @ v, H.quadratic_form(v), H.rows(0, 2), RoundingFloor(engine).entries(block)
     gc.collect()
     gc.disable()
     try:
-        watched = weakref.ref(engine.first_order)
+        watched = weakref.ref(engine.linearized)
         del H, engine
         assert watched() is None
     finally:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from networks import make_problem, problems
 
 from hesscli.cli.main import main
+from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.entry import entry
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.chain_rule import engine as chainrule
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import layout_of, tensor_of
 
@@ -197,7 +197,7 @@ def test_a_wrong_second_derivative_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     problem = make_problem((3, 4, 2), "tanh")
     name = "dense1/kernel[0,0]"
     assert entry([problem], name, name).passed
-    monkeypatch.setattr(chainrule, "derivatives", mutated)
+    monkeypatch.setattr(calculus, "derivatives", mutated)
     (row,) = entry([problem], name, name).results
     assert {t.term: t.check.passed for t in row.terms} == {
         "hessian": False,
@@ -266,7 +266,7 @@ def test_a_failure_exits_with_1_and_says_where(
     small: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        chainrule, "derivatives", lambda of: replace(derivatives(of), second=np.ones_like)
+        calculus, "derivatives", lambda of: replace(derivatives(of), second=np.ones_like)
     )
     code, out, err = run([*small, "dense1/bias[1]"], capsys)
     assert (code, err) == (1, "")

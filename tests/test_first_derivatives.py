@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from networks import make_problem, problems
 
 from hesscli.cli.main import main
+from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import loss_derivatives
 from hesscli.problem.graph import Activation, Array, Layer, chain
@@ -28,8 +29,6 @@ from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.first import AutodiffFirst
-from hesscli.witnesses.chain_rule import engine as chainrule
-from hesscli.witnesses.chain_rule import first as chainfirst
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import layout_of
@@ -179,7 +178,7 @@ def test_the_jacobian_turns_the_loss_gradient_into_the_gradient() -> None:
     problem = make_problem((3, 4, 2), "softplus")
     chain_rule, _ = engines(problem)
     J = chain_rule.jacobian("network").rows(0, 8)
-    weights = chain_rule.nodes[-1].g_a.reshape(-1)
+    weights = chain_rule.engine.gradient_at(problem.graph.output).reshape(-1)
     assert np.allclose(J.T @ weights, chain_rule.gradient("network"), rtol=1e-12)
     summed = ChainFirst(ChainRule(replace(problem, loss=Loss("sum", "sum"))))
     assert np.allclose(J.sum(axis=0), summed.gradient("network"), rtol=1e-12)
@@ -242,8 +241,7 @@ def test_a_wrong_first_derivative_fails_below_it(
     problem = make_problem((3, 4, 4, 2), "tanh")
     right = verify_first([problem], of, CheckOptions())  # type: ignore[arg-type]
     assert [row.passed for row in right.results] == [True, True, True]
-    monkeypatch.setattr(chainrule, "derivatives", mutated)
-    monkeypatch.setattr(chainfirst, "derivatives", mutated)
+    monkeypatch.setattr(calculus, "derivatives", mutated)
     wrong = verify_first([problem], of, CheckOptions())  # type: ignore[arg-type]
     assert [row.passed for row in wrong.results] == [False, False, True]
 
@@ -268,7 +266,7 @@ def test_not_a_number_is_never_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def mutated(activation: Activation) -> Derivatives:
         return replace(derivatives(activation), first=lambda z: np.full_like(z, np.nan))
 
-    monkeypatch.setattr(chainfirst, "derivatives", mutated)
+    monkeypatch.setattr(calculus, "derivatives", mutated)
     with pytest.raises(NumericalError, match=r"∂f\[0,0\]/∂dense1/kernel\[0,0\]"):
         verify_first([make_problem((3, 4, 2), "tanh")], "jacobian", CheckOptions())
 
@@ -332,7 +330,7 @@ def test_a_failure_names_the_entry_and_exits_with_1(
 ) -> None:
     wrong = WRONG_FIRST["dropped"]
     monkeypatch.setattr(
-        chainfirst,
+        calculus,
         "derivatives",
         lambda of: replace(derivatives(of), first=wrong(derivatives(of))),
     )

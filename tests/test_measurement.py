@@ -50,12 +50,12 @@ def test_every_number_is_the_dense_matrixs(activation: str, loss: str) -> None:
 
 def test_the_curvature_along_the_gradient_is_the_second_difference_of_the_loss() -> None:
     """gᵀHg/gᵀg = d²/dt² L(θ + t g/‖g‖), by central differences; it is negative somewhere."""
-    from hesscli.witnesses.chain_rule.backpropagation import Backpropagation, parameter_vector
+    from hesscli.witnesses.chain_rule.descent import Descending
 
     signs = set()
     for seed in range(8):
         problem = make_problem((3, 4, 2), "tanh", examples=2, seed=seed, scale=3.0)
-        engine, theta = Backpropagation(problem), parameter_vector(problem.layers)
+        engine, theta = Descending(problem), problem.graph.vector()
         at = engine.descent(theta, problem.inputs, problem.targets)
         direction, h = at.gradient / np.linalg.norm(at.gradient), 1e-4
         up, down = (

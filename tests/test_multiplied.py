@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from networks import make_problem
 
+from hesscli.nodes.multiplied import Multiplied
 from hesscli.problem.graph import Array
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.multiplied import Multiplied
 
 
 def inputs_of_three_kinds(examples: int) -> Array:
@@ -30,8 +30,9 @@ def test_products_are_those_of_the_whole_array(columns: int, chosen: slice) -> N
     generator = np.random.default_rng(1)
     V = generator.standard_normal((10, columns))
     Y = generator.standard_normal((len(a[chosen]), columns))
-    np.testing.assert_allclose(split.times(V, chosen), a[chosen] @ V, rtol=1e-12, atol=1e-12)
-    of_transposed = split.transposed_times(Y, chosen)
+    part = split.part(chosen)
+    np.testing.assert_allclose(part.times(V), a[chosen] @ V, rtol=1e-12, atol=1e-12)
+    of_transposed = part.transposed_times(Y)
     np.testing.assert_allclose(of_transposed, a[chosen].T @ Y, rtol=1e-12, atol=1e-12)
 
 
@@ -48,7 +49,7 @@ def test_a_block_of_such_inputs_is_its_definition(parameter: str) -> None:
     drawn = make_problem((10, 4, 3), "tanh", examples=120)
     problem = type(drawn)(drawn.layers, a, drawn.targets, drawn.loss)
     H = ChainRule(problem).hessian(parameter)
-    assert isinstance(H, LayerBlock)
+    assert isinstance(H, DenseBlock)
     expected = np.einsum("ni,nj,nhl->ihjl", H.a, H.a, H.S).reshape(H.shape)
     np.testing.assert_allclose(H.to_dense(), expected, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(H.rows(5, 30), expected[5:30], rtol=1e-12, atol=1e-14)

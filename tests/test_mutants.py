@@ -12,9 +12,9 @@ import pytest
 from mutants import DOCUMENT, DTYPES, MUTATIONS, Seen, applied, network
 
 from hesscli.cli.main import main
+from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation
-from hesscli.witnesses.chain_rule import engine as chainrule
 
 Wrong = Callable[[Derivatives], Derivatives]
 
@@ -63,7 +63,7 @@ def test_a_wrong_second_derivative_fails_below_the_last_layer(
 
     arguments = ["--config", configuration, "--check", check, "--set", "model.layers.0.units=2"]
     assert verdicts(arguments, capsys) == (0, dict.fromkeys(("dense1", "dense2", "dense3"), "pass"))
-    monkeypatch.setattr(chainrule, "derivatives", mutated)
+    monkeypatch.setattr(calculus, "derivatives", mutated)
     code, found = verdicts(arguments, capsys)
     # σ″ enters above the pre-activation of dense1 and dense2; dense3 is linear.
     assert (code, found) == (1, {"dense1": "fail", "dense2": "fail", "dense3": "pass"})
@@ -77,7 +77,7 @@ def test_a_wrong_second_derivative_in_one_layer_leaves_the_layers_above_alone(
         sigma = derivatives(activation)
         return WRONG_SECOND["wrong sign"](sigma) if activation.name == "sin" else sigma
 
-    monkeypatch.setattr(chainrule, "derivatives", mutated)
+    monkeypatch.setattr(calculus, "derivatives", mutated)
     arguments = ["--config", configuration, "--set", "model.layers.0.activation=sin"]
     arguments += ["--set", "model.layers.0.units=2"]
     code, found = verdicts(arguments, capsys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hesscli.witnesses.chain_rule.roperator import HESSIAN, Node, ROperator
 from networks import make_problem
 
 from hesscli.problem.graph import Array
@@ -16,9 +17,8 @@ from hesscli.studies.norms import (
     spectral_norm,
 )
 from hesscli.system.errors import NumericalError
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.roperator import HESSIAN, Node, ROperator
 from hesscli.witnesses.layout import layout_of
 
 
@@ -36,17 +36,17 @@ def test_a_block_that_is_zero_beside_one_that_is_not() -> None:
 def test_the_batch_in_several_pieces_has_the_same_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs of examples are counted once or twice; a wrong count shows between pieces only."""
     block = ChainRule(make_problem((5, 4, 3), "tanh", examples=11)).hessian("dense1/kernel")
-    assert isinstance(block, LayerBlock)
+    assert isinstance(block, DenseBlock)
     monkeypatch.setattr(norms, "pieces", lambda start, stop, _: [(0, 4), (4, 8), (8, 11)])
     assert frobenius_norms([block])[0] == pytest.approx(np.linalg.norm(block.to_dense()), rel=1e-12)
 
 
-def block_of(a: Array, S: Array) -> LayerBlock:
+def block_of(a: Array, S: Array) -> DenseBlock:
     problem = make_problem((a.shape[1], S.shape[1]), "linear")
     z = np.zeros(S.shape[:2], dtype=a.dtype)
     products = ROperator(problem.layers, [Node(a, z, z, z, z, z)], lambda _, v: v, a.dtype.type(1))
     layout = layout_of(problem, "dense1/kernel")
-    return LayerBlock("dense1/kernel", layout, products, HESSIAN, 0, lambda: S)
+    return DenseBlock("dense1/kernel", layout, products, HESSIAN, 0, lambda: S)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from networks import make_problem
 
+from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
@@ -15,7 +16,6 @@ from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.chain_rule import engine as chainrule
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
@@ -78,7 +78,7 @@ def test_a_wrong_formula_on_the_same_saturated_network_fails(
         sigma = derivatives(activation)
         return wrong(sigma) if activation.name == "tanh" else sigma
 
-    monkeypatch.setattr(chainrule, "derivatives", mutated)
+    monkeypatch.setattr(calculus, "derivatives", mutated)
     assert not checked(saturated("tanh", dtype)).passed
 
 
@@ -128,7 +128,7 @@ def wrong_value(z: Array) -> Array:
 
 def test_not_a_number_is_never_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        chainrule, "derivatives", lambda of: replace(derivatives(of), second=wrong_value)
+        calculus, "derivatives", lambda of: replace(derivatives(of), second=wrong_value)
     )
     with pytest.raises(NumericalError, match="dense"):
         checked(make_problem((3, 4, 2), "tanh"))

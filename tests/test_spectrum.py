@@ -21,7 +21,7 @@ from hesscli.studies.spectra.terms import TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, spectrum
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import layout_of
 
@@ -85,7 +85,7 @@ def _summands(problem: Problem, term: Callable[[str], HessianBlock]) -> float:
     sizes = []
     for layer in problem.layer_names:
         block = term(layer)
-        assert isinstance(block, LayerBlock)
+        assert isinstance(block, DenseBlock)
         squares = 1 + np.square(block.a).sum(axis=1)
         sizes.append(float(squares @ np.linalg.norm(block.S, axis=(1, 2))))
     return max(sizes)

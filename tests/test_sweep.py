@@ -20,6 +20,7 @@ from networks import make_problem, problems
 from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
+from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation, chain
 from hesscli.problem.names import ACTIVATIONS, LOSSES
@@ -30,7 +31,6 @@ from hesscli.studies.sweep import Sweep, sweep
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.autodiff import engine as autodiff
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.chain_rule import engine as chainrule
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.quantities import quantities
 
@@ -267,7 +267,7 @@ def test_a_wrong_derivative_fails_exactly_from_its_activation_on(
         sigma = derivatives(activation)
         return MUTANTS[mutant](sigma) if activation.name == "sin" else sigma
 
-    monkeypatch.setattr(chainrule, "derivatives", mutated)
+    monkeypatch.setattr(calculus, "derivatives", mutated)
     rows = sweep([problem]).results
     failed = [row.label for row in rows if not row.passed]
     labels = [row.label for row in rows]
@@ -343,7 +343,7 @@ def test_a_wrong_formula_exits_with_1_and_names_the_first_node(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = MUTANTS["σ″ with the wrong sign"]
-    monkeypatch.setattr(chainrule, "derivatives", lambda of: wrong(derivatives(of)))
+    monkeypatch.setattr(calculus, "derivatives", lambda of: wrong(derivatives(of)))
     arguments = ["-c", SQUARE_NET, "-a", "tanh", "--set", "model.layers.1.activation=linear"]
     code, out, err = run(arguments, capsys)
     assert (code, err) == (1, "")

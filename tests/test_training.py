@@ -21,7 +21,6 @@ from hesscli.problem.problemfile import read_batch, read_parameters, read_traini
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.studies.training import Training, train
 from hesscli.system.errors import InputError, NumericalError
-from hesscli.witnesses.chain_rule.backpropagation import parameter_vector
 
 OPTIONS = TrainConfig(
     learning_rate=0.2, momentum=0.9, batch_size=5, steps=23, every=4, measure_examples=8
@@ -44,7 +43,7 @@ def regression(examples: int = 12, width: int = 4) -> tuple[Problem, Any, Any, A
 
 
 def descent(problem: Problem, size: int, rate: float, momentum: float) -> SGD:
-    theta = parameter_vector(problem.layers)
+    theta = problem.graph.vector()
     batches = Batches(problem.examples, size, 0)
     return SGD(problem, batches, rate, momentum, parameters=theta, velocity=np.zeros_like(theta))
 

@@ -60,7 +60,7 @@ class Layer:
         return int(self.kernel.size) + (0 if self.bias is None else int(self.bias.size))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """One node y = F(x_1 … x_m; θ), applied to each example on its own.
 
@@ -160,6 +160,18 @@ class Graph:
 
         A node whose own value is among ``values`` is not one of them for that.
         """
+        key = frozenset(values), frozenset(tensors)
+        if key not in self._downstream:
+            self._downstream[key] = self._found_downstream(*key)
+        return self._downstream[key]
+
+    @cached_property
+    def _downstream(self) -> dict[tuple[frozenset[str], frozenset[str]], tuple[Node, ...]]:
+        return {}
+
+    def _found_downstream(
+        self, values: frozenset[str], tensors: frozenset[str]
+    ) -> tuple[Node, ...]:
         moved = set(values)
         found = []
         for node in self.nodes:
@@ -168,6 +180,18 @@ class Graph:
                 moved.add(node.name)
                 found.append(node)
         return tuple(found)
+
+    def vector(self) -> Array:
+        """All parameters as one vector (P,), a copy, in the order of ``tensors``."""
+        return np.concatenate([tensor.reshape(-1) for tensor in self.tensors.values()])
+
+    def with_vector(self, vector: Array) -> Graph:
+        """The same nodes with the parameters in ``vector`` (P,), as views of it."""
+        tensors, start = {}, 0
+        for name, tensor in self.tensors.items():
+            tensors[name] = vector[start : start + tensor.size].reshape(tensor.shape)
+            start += tensor.size
+        return replace(self, tensors=tensors)
 
     def with_tensors(self, tensors: Mapping[str, Array]) -> Graph:
         """The same nodes with other parameters of the same shapes."""

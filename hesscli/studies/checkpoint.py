@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,6 @@ from hesscli.problem.stored import StoredInputs
 from hesscli.studies.measurement import LayerCurvature, Measurement
 from hesscli.system.errors import InputError
 from hesscli.system.pieces import pieces
-from hesscli.witnesses.chain_rule.backpropagation import parameter_vector, with_parameters
 from hesscli.witnesses.layout import NETWORK, layout_of
 
 _VERSION = 1
@@ -71,7 +70,7 @@ def fingerprint(problem: Problem, options: TrainConfig, batch_size: int) -> dict
         "train.measure_examples": options.measure_examples,
         "train.examples": problem.examples,
         "data": _digest(problem.inputs, problem.targets),
-        "initial parameters": _digest(parameter_vector(problem.layers)),
+        "initial parameters": _digest(problem.graph.vector()),
     }
 
 
@@ -94,7 +93,8 @@ def save_checkpoint(
         _VELOCITY: moment.velocity,
         **{f"{_VECTORS}{block}": vector for block, vector in moment.vectors.items()},
     }
-    save_problem(with_parameters(measured, moment.parameters), path, arrays)
+    graph = measured.graph.with_vector(moment.parameters)
+    save_problem(replace(measured, graph=graph), path, arrays)
 
 
 def load_checkpoint(path: str, problem: Problem, configuration: Mapping[str, Any]) -> Moment:

@@ -14,7 +14,7 @@ from hesscli.problem.network import Problem, Targets
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 from hesscli.system.errors import NumericalError, reason
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.chain_rule.backpropagation import Backpropagation, parameter_vector
+from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK, layout_of
 
@@ -96,8 +96,8 @@ def measure(
     mixed into them. Raises NumericalError where a number leaves the range of the dtype.
     """
     engine = ChainRule(problem)
-    theta = parameter_vector(problem.layers)
-    at = Backpropagation(problem).descent(theta, problem.batch, problem.targets)
+    theta = problem.graph.vector()
+    at = Descending(problem).descent(theta, problem.batch, problem.targets)
     if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
         raise NumericalError(
             f"the loss or its gradient leaves the range of {problem.dtype}; use smaller weights"

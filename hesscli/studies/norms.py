@@ -22,7 +22,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from hesscli.problem.graph import Array
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 
 # Below this size LAPACK is faster than Lanczos.
 _DENSE_SIZE = 128
@@ -32,7 +32,7 @@ _LANCZOS_TOLERANCE = 1e-10
 Doubles = NDArray[np.float64]
 
 
-def frobenius_norms(blocks: Sequence[LayerBlock]) -> list[float]:
+def frobenius_norms(blocks: Sequence[DenseBlock]) -> list[float]:
     """‖H‖_F of blocks of the same parameters, such as the Hessian and its terms.
 
     The sums over pairs of N examples take N² (inputs + units²) / 2 multiplications or so. Raises
@@ -59,7 +59,7 @@ def frobenius_norms(blocks: Sequence[LayerBlock]) -> list[float]:
     ]
 
 
-def spectral_norm(block: LayerBlock) -> float:
+def spectral_norm(block: DenseBlock) -> float:
     """‖H‖₂, the largest |eigenvalue|. Raises NumericalError beyond float64."""
     (a, scale_a), (S, scale_S) = _relative(block.a), _relative(block.S)
     if scale_a == 0 or scale_S == 0:
@@ -82,9 +82,9 @@ def length(v: Array) -> float:
     return scale * float(np.linalg.norm(values))
 
 
-def layer_block(block: object) -> LayerBlock:
+def layer_block(block: object) -> DenseBlock:
     """The block of a layer as what it is; raises TypeError for a block of another kind."""
-    if not isinstance(block, LayerBlock):
+    if not isinstance(block, DenseBlock):
         raise TypeError(f"{type(block).__name__} is no layer's block")
     return block
 
@@ -96,7 +96,7 @@ def _relative(array: Array) -> tuple[Doubles, float]:
     return (values / largest if largest > 0 else values), largest
 
 
-def _in_range(scale_a: float, scale_S: float, norm: float, block: LayerBlock) -> float:
+def _in_range(scale_a: float, scale_S: float, norm: float, block: DenseBlock) -> float:
     # Python's product of floats is infinite without a warning.
     value = scale_a * scale_S * scale_a * norm
     if not math.isfinite(value):

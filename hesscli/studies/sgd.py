@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.witnesses.chain_rule.backpropagation import Backpropagation
+from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import ALONE, Workers, share_of
 
 # Sets the epochs' random numbers apart from those that the parameters are drawn with.
@@ -73,7 +73,7 @@ class SGD:
         self._problem = problem
         self._workers = workers
         self._batches = batches
-        self._engine = Backpropagation(problem)
+        self._engine = Descending(problem)
         self._learning_rate = problem.dtype.type(learning_rate)
         self._momentum = problem.dtype.type(momentum)
         self._epoch = -1

@@ -181,9 +181,9 @@ class _Sweeper:
         each = quantity.width**2 * problem.dtype.itemsize
         for start, stop in pieces(0, problem.examples, each, _PIECE_BYTES):
             progress(f"{problem.hidden_activation} {node.label}", first + start, problem.total)
-            terms = self.chain_rule.node_terms(quantity, start, stop)
+            terms = self.chain_rule.node_terms(quantity.value, start, stop)
             theirs = self.autodiff.gradient_and_hessian(quantity, start, stop)
-            floors = self.floor.node(quantity, start, stop)
+            floors = self.floor.node(quantity.value, start, stop)
             for tally, reference, candidate, floor in zip(
                 node.tallies, theirs, (terms.g, terms.S), floors, strict=True
             ):
@@ -194,7 +194,7 @@ class _Sweeper:
     def swept_input(self, example: int) -> SweptInput:
         x = quantities(self.problem)[-1]
         theirs = self.autodiff.gradient_and_hessian(x, example, example + 1)
-        ours = self.chain_rule.node_terms(x, example, example + 1)
+        ours = self.chain_rule.node_terms(x.value, example, example + 1)
         return SweptInput(
             activation=self.problem.hidden_activation,
             example=example,

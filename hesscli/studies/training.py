@@ -19,11 +19,7 @@ from hesscli.studies.measurement import Measured, Measurement, accuracy, measure
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.pieces import pieces
-from hesscli.witnesses.chain_rule.backpropagation import (
-    Backpropagation,
-    parameter_vector,
-    with_parameters,
-)
+from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import ALONE, Workers, share_of
 
 # Examples whose outputs are held at a time when a whole set is evaluated.
@@ -151,7 +147,7 @@ class _Run:
         self.vectors: Mapping[str, Array] = {}
         self.history: tuple[Measurement, ...] = ()
         self.saved_at: int | None = None
-        theta = parameter_vector(problem.layers)
+        theta = problem.graph.vector()
         self.sgd = self._sgd(0, theta, np.zeros_like(theta))
 
     def any_worker(self, says: bool) -> bool:
@@ -202,7 +198,7 @@ class _Run:
     def save(self) -> None:
         if self.checkpoint is None or self.saved_at == self.sgd.step:
             return
-        outputs = Backpropagation(self.problem).outputs(self.sgd.parameters, self.measured.batch)
+        outputs = Descending(self.problem).outputs(self.sgd.parameters, self.measured.batch)
         if not np.isfinite(outputs).all():
             raise NumericalError(self._diverged("the outputs are no finite numbers"))
         moment = Moment(
@@ -245,7 +241,7 @@ class _Run:
 
     def _measured(self) -> Measured:
         step = self.sgd.step
-        problem = with_parameters(self.measured, self.sgd.parameters)
+        problem = replace(self.measured, graph=self.measured.graph.with_vector(self.sgd.parameters))
         try:
             return measure(problem, step, self.batches.epochs(step), self.vectors, self.seed)
         except NumericalError as error:
@@ -263,7 +259,7 @@ class _Run:
         return relative * (2 + 2 * self.options.momentum) / self.options.learning_rate
 
     def _evaluation(self, name: str, problem: Problem) -> Evaluation:
-        engine = Backpropagation(problem)
+        engine = Descending(problem)
         # Of fewer examples than workers each looks at all.
         workers = self.workers if problem.examples >= self.workers.count else ALONE
         own = share_of(problem.examples, workers)

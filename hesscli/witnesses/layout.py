@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -10,11 +12,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.problem.graph import INPUT as INPUT
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError, UnknownBlockError
 
-INPUT, NETWORK = "input", "network"
+NETWORK = "network"
 # Of at most 18 digits: no number of an example or entry has more, and Python reads no thousands.
 _INPUT_NAME = re.compile(rf"{INPUT}\[(\d{{1,18}})\]")
 # A tensor and a place in it; indices below zero are read, to be refused with the shape.
@@ -68,6 +71,38 @@ class Layout:
         """The index of each segment's first parameter, and the size at the end."""
         sizes = [segment.size for segment in self.segments]
         return tuple(int(start) for start in np.cumsum([0, *sizes]))
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of the tensors, in order."""
+        return tuple(tensor.name for segment in self.segments for tensor in segment.tensors)
+
+    def split(self, V: Array) -> dict[str, Array]:
+        """The columns of V (P, k) as k directions in each tensor, (k, rows, units) or (k, units).
+
+        In memory all directions of a row are together, (rows, k, units): one matrix product
+        takes them at once.
+        """
+        parts: dict[str, Array] = {}
+        for segment, low in zip(self.segments, self.starts, strict=False):
+            whole = V[low : low + segment.size].reshape(segment.rows, segment.units, -1)
+            whole = np.ascontiguousarray(whole.swapaxes(1, 2))
+            row = 0
+            for tensor in segment.tensors:
+                part = whole[row : row + tensor.rows].swapaxes(0, 1)
+                parts[tensor.name] = part[:, 0] if tensor.is_vector else part
+                row += tensor.rows
+        return parts
+
+    def join(self, parts: Mapping[str, Array]) -> Array:
+        """The inverse of ``split``: (P, k)."""
+        rows = []
+        for segment in self.segments:
+            for tensor in segment.tensors:
+                part = parts[tensor.name]
+                by_row = part.reshape(len(part), tensor.rows, segment.units).transpose(1, 2, 0)
+                rows.append(by_row.reshape(tensor.rows * segment.units, len(part)))
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def groups_of(self, start: int, stop: int) -> NDArray[np.intp]:
         """The group of each parameter from ``start`` to ``stop``."""
@@ -133,11 +168,10 @@ def _layout(problem: Problem, parameter: str) -> Layout:
     if parameter == INPUT:
         names = [f"{INPUT}[{n}]" for n in range(problem.examples)]
         tensors = tuple(Tensor(name, 1, is_vector=True) for name in names)
-        return Layout((Segment(problem.layers[0].inputs, tensors),))
+        return Layout((Segment(_input_width(problem), tensors),))
     example = input_example(parameter)
     if example is not None and example < problem.examples:
-        width = problem.layers[0].inputs
-        return Layout((Segment(width, (Tensor(parameter, 1, is_vector=True),)),))
+        return Layout((Segment(_input_width(problem), (Tensor(parameter, 1, is_vector=True),)),))
     if parameter in problem.layer_names:
         return Layout((_layer_segment(problem, parameter),))
     segment = _layer_segment(problem, layer_of(parameter))
@@ -185,14 +219,8 @@ def value_of(problem: Problem, parameter: str) -> Array:
     if example is not None:
         chosen: Array = problem.inputs[example]
         return chosen
-    tensors: dict[str, Array] = {}
-    for layer in problem.layers:
-        tensors[f"{layer.name}/kernel"] = layer.kernel.reshape(-1)
-        if layer.bias is not None:
-            tensors[f"{layer.name}/bias"] = layer.bias
-    segments = layout_of(problem, parameter).segments
-    parts = [tensors[tensor.name] for segment in segments for tensor in segment.tensors]
-    return np.concatenate(parts)
+    names = layout_of(problem, parameter).tensors
+    return np.concatenate([problem.graph.tensors[name].reshape(-1) for name in names])
 
 
 def layer_of(parameter: str) -> str:
@@ -222,9 +250,18 @@ def _require_inside(name: str, tensor: str, place: tuple[int, ...], shape: tuple
         )
 
 
+def _input_width(problem: Problem) -> int:
+    return math.prod(problem.graph.input_shape)
+
+
 def _layer_segment(problem: Problem, name: str) -> Segment:
-    layer = problem.layers[problem.layer_index(name)]
-    tensors = [Tensor(f"{name}/kernel", layer.inputs, is_vector=False)]
-    if layer.bias is not None:
-        tensors.append(Tensor(f"{name}/bias", 1, is_vector=True))
-    return Segment(layer.units, tuple(tensors))
+    tensors = [
+        (tensor, problem.graph.tensors[tensor]) for tensor in problem.graph.layer_tensors[name]
+    ]
+    return Segment(
+        tensors[0][1].shape[-1],
+        tuple(
+            Tensor(tensor, value.size // value.shape[-1], is_vector=value.ndim == 1)
+            for tensor, value in tensors
+        ),
+    )

@@ -23,6 +23,7 @@ class Quantity:
     layer: int
     position: int
     width: int
+    value: str
 
 
 def quantities(problem: Problem) -> tuple[Quantity, ...]:
@@ -31,10 +32,13 @@ def quantities(problem: Problem) -> tuple[Quantity, ...]:
     They are called f, z3, a2, z2 … x, by the number of the layer that makes them.
     """
     last = len(problem.layers)
-    found = [Quantity("f", "loss", last, 2 * last, problem.widths[-1])]
+    found = [Quantity("f", "loss", last, 2 * last, problem.widths[-1], problem.graph.output)]
     for index in reversed(range(last)):
         layer = problem.layers[index]
-        found.append(Quantity(f"z{index + 1}", "activation", index, 2 * index + 1, layer.units))
+        found.append(
+            Quantity(f"z{index + 1}", "activation", index, 2 * index + 1, layer.units, layer.name)
+        )
         name = f"a{index}" if index else "x"
-        found.append(Quantity(name, "dense", index, 2 * index, layer.inputs))
+        value = f"{problem.layers[index - 1].name}/activation" if index else "input"
+        found.append(Quantity(name, "dense", index, 2 * index, layer.inputs, value))
     return tuple(found)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.system.pieces import pieces
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 
 Doubles = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ class Diagonal:
     largest: float
 
 
-def diagonal(block: LayerBlock) -> Diagonal:
+def diagonal(block: DenseBlock) -> Diagonal:
     """The diagonal of a layer's block: H[(i,h),(i,h)] = Σ_n a_n[i]² S_n[h,h]."""
     return from_sums(diagonal_sums(block))
 
@@ -45,7 +45,7 @@ def from_sums(sums: Doubles) -> Diagonal:
     )
 
 
-def diagonal_sums(block: LayerBlock) -> Doubles:
+def diagonal_sums(block: DenseBlock) -> Doubles:
     """The diagonal (P,), then ``absolute`` and ``summands``: what adds up over examples."""
     values = np.zeros((block.inputs, block.units))
     absolute = summands = 0.0

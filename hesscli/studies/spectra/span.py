@@ -25,7 +25,7 @@ from hesscli.problem.graph import Array
 from hesscli.system.memory import available_memory
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.layout import Layout
 from hesscli.witnesses.summed.engine import SummedBlock
 
@@ -88,7 +88,7 @@ class Span:
         return restricted[0] if len(restricted) == 1 else np.concatenate(restricted)
 
 
-def layer_span(block: LayerBlock) -> Span:
+def layer_span(block: DenseBlock) -> Span:
     """The subspace of a layer's block."""
     return Span((_projected(block),))
 
@@ -98,13 +98,13 @@ def whole_span(layout: Layout) -> Span:
     return Span(tuple(Part(segment.rows, segment.units, None) for segment in layout.segments))
 
 
-def network_span(layers: Sequence[LayerBlock]) -> Span:
+def network_span(layers: Sequence[DenseBlock]) -> Span:
     """The subspace of the network, whose layers' own blocks are ``layers``."""
     first, *others = layers
     return Span((_projected(first), *(Part(b.inputs, b.units, None) for b in others)))
 
 
-def small_matrix(block: HessianBlock, span: Span, own: Sequence[LayerBlock]) -> Doubles:
+def small_matrix(block: HessianBlock, span: Span, own: Sequence[DenseBlock]) -> Doubles:
     """K = Zᵀ H Z of shape (size, size), in double precision, symmetric to the last bit.
 
     ``own`` are the blocks of the layers in it: the block itself, or the network's diagonal; none
@@ -121,14 +121,14 @@ def small_matrix(block: HessianBlock, span: Span, own: Sequence[LayerBlock]) -> 
     return np.asarray((K + K.T) / 2)
 
 
-def affordable(block: LayerBlock) -> bool:
+def affordable(block: DenseBlock) -> bool:
     """Whether the S_n of all examples fit into memory."""
     available = available_memory()
     needed = len(block.a) * block.units**2 * block.dtype.itemsize
     return available is None or needed <= _SHARE_OF_S * available
 
 
-def _projected(block: LayerBlock) -> Part:
+def _projected(block: DenseBlock) -> Part:
     examples, inputs = block.a.shape
     if examples >= inputs:
         return Part(inputs, block.units, None)
@@ -136,7 +136,7 @@ def _projected(block: LayerBlock) -> Part:
     return Part(inputs, block.units, np.linalg.qr(block.a.T.astype(np.float64)).Q)
 
 
-def _from_examples(block: LayerBlock, part: Part) -> Doubles:
+def _from_examples(block: DenseBlock, part: Part) -> Doubles:
     # K[(i,h),(j,l)] = Σ_n (b_n[i] b_n[j]) S_n[h,l]
     rank, units = part.rank, part.units
     K = np.zeros((rank * rank, units * units))
@@ -149,7 +149,7 @@ def _from_examples(block: LayerBlock, part: Part) -> Doubles:
     return np.asarray(interleaved.reshape(rank * units, rank * units))
 
 
-def _from_rows(block: HessianBlock, span: Span, first: LayerBlock) -> Doubles:
+def _from_rows(block: HessianBlock, span: Span, first: DenseBlock) -> Doubles:
     # Where Z is the identity rows of H are rows of H Z, and quicker than products.
     known = span.parts[0].rank * span.parts[0].units
     K = np.empty((span.size, span.size))

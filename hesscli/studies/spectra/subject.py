@@ -20,7 +20,7 @@ from hesscli.studies.spectra.moments import (
 from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span, whole_span
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.chain_rule.blocks import LayerBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK
 from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
@@ -67,7 +67,7 @@ class Subject:
     gauss_newton: HessianBlock
     curvature: HessianBlock
     span: Span
-    own: tuple[tuple[LayerBlock, LayerBlock, LayerBlock], ...] = ()
+    own: tuple[tuple[DenseBlock, DenseBlock, DenseBlock], ...] = ()
     chunks: Chunks | None = None
 
     @property
@@ -159,7 +159,7 @@ def _three_diagonals(name: str, part: Problem) -> Array:
     return np.stack([diagonal_sums(block) for block in _own(ChainRule(part), name)])
 
 
-def _own(engine: ChainRule, name: str) -> tuple[LayerBlock, LayerBlock, LayerBlock]:
+def _own(engine: ChainRule, name: str) -> tuple[DenseBlock, DenseBlock, DenseBlock]:
     """H, G and C of a layer's block."""
     terms = engine.hessian(name), engine.gauss_newton(name), engine.curvature(name)
     H, G, C = (layer_block(term) for term in terms)

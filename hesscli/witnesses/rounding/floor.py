@@ -2,58 +2,83 @@
 
 A tolerance relative to the largest entry is not enough. Where a unit is saturated, an entry is
 the product of a σ′ such as 1 − tanh² that has been *subtracted*: it is wrong by the rounding of
-what it was subtracted from, however small it is itself. So the floor follows the rounding of
-every step through the same sweep, to first order in the unit roundoff u:
+what it was subtracted from, however small it is itself. So the floor is measured: the chain rule
+is run REPLICAS times over in float64 with every node perturbed by as much as rounding may change
+it (noise.py), and
 
-1.  Each elementary result is wrong by about u times the largest term that it was summed from.
-    For σ, σ′ and σ″ those are the terms of TensorFlow's formulas (rounding_terms.py: for tanh,
-    1 + y² for σ′ and 2|y| (1 + y²) for σ″); for a sum of n products √n times their root sum of
-    squares; for the loss's p (δ − p) the size of p.
-2.  These errors travel as the quantities do. Independent ones add as squares through a matrix
-    product (Higham and Mary 2019, SIAM J. Sci. Comput. 41:A2815), and by size elsewhere:
+    floor = SAFETY · the largest deviation from the run that is not perturbed.
 
-        z = aW + b       e_z² = e_a² W² + n u² a² W² + u² b²
-        σ^(k)(z)         e_k  = |σ^(k)(z ± e_z) − σ^(k)(z)| + u · terms of σ^(k)
-        g_z = σ′ g_a     e_gz = e_1 |g_a| + |σ′| e_ga + e_1 e_ga
-        S_z              E_z  = (|σ′| + e_1)(|S_a| + E_a)(|σ′| + e_1)ᵀ − |σ′| |S_a| |σ′|ᵀ
-                                + diag(e_2 |g_a| + |σ″| e_ga + e_2 e_ga)
-        g_x = g_z Wᵀ     e_x² = e_gz² (W²)ᵀ + n u² g_z² (W²)ᵀ
-        S_x = W S_z Wᵀ   the same, twice
+What is large is not formed for that. The floor of a dense layer's entries follows from the
+deviations e_a and e_S of its input a and of S at its output,
 
-    (squares, sizes and σ^(k) elementwise). Where e_z is as wide as what σ^(k) does, as after a sum
-    that cancels, the spread is the largest inside of it; a probability moves by p (exp(e_f) − 1),
-    1 at most; where squares vanish beside others, the sum of sizes takes their place.
-3.  The floor of g and S at a node is SAFETY · their errors there. That of an entry of the kernel
-    block is SAFETY · Σ_n of the errors of a_n a_nᵀ ⊗ S_n at the largest input, for each pair
-    (h, l) of units; those of a product and of a quadratic form follow the R-operator in the same
-    way (rounding_products.py). The floors of first derivatives come from the same errors e_g,
-    and from a sweep like that of g for each row of the Jacobian.
+    Σ_n a_n² e_S + (2 a_n e_a + e_a²)(|S_n| + e_S) + √N u √Σ (a_n² S_n)² + N · tiny
 
-A residual passes when it is at most rtol · (the largest entry) + floor. In a network that is not
-saturated the floor is some hundred u of the largest entry and decides nothing; in a saturated one
-it is what the two witnesses cannot know. A wrong formula there is off by the terms themselves,
-not by u times them.
+at the largest input, for each pair (h, l) of units; between two layers likewise.
+
+A residual passes when it is at most rtol · scale + floor. In a network that is not saturated the
+floor is some hundred u of the largest entry and decides nothing; in a saturated one it is what
+the two witnesses cannot know. A wrong formula there is off by the terms themselves, not by u
+times them.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from threading import Lock
 
 import numpy as np
 
-from hesscli.problem.graph import Array
+from hesscli.nodes.passes import GAUSS_NEWTON, HESSIAN, Linearized, Moved, Term, unchecked
+from hesscli.problem.graph import DENSE, INPUT, Array
+from hesscli.problem.network import Problem
 from hesscli.system.errors import NumericalError
+from hesscli.system.pieces import pieces
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.blocks import InputsBlock, ProductBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.first import ChainFirst
+from hesscli.witnesses.chain_rule.network import NetworkBlock
 from hesscli.witnesses.jacobian import JacobianBlock
-from hesscli.witnesses.layout import NETWORK, input_example, layer_of, layout_of
-from hesscli.witnesses.quantities import Quantity
-from hesscli.witnesses.rounding.first import InputFloor, ParameterFloor, Uncertain
-from hesscli.witnesses.rounding.products import ProductErrors
-from hesscli.witnesses.rounding.sweep import SAFETY, ErrorSweep, root_of_squares
+from hesscli.witnesses.rounding.noise import Noise, noisy_calculus, noisy_loss
+from hesscli.witnesses.rounding.terms import loss_terms
+
+# Perturbed runs. Of so many independent deviations the largest is hardly ever below a tenth of a
+# typical one; where a slope is in doubt they are not small ones, and more are needed to see how
+# far they go.
+REPLICAS, REPLICAS_IN_DOUBT = 8, 32
+# A σ′ whose effect is open by this share of the largest one may be quite another one.
+_OPEN = 1e-3
+# Perturbations are already larger than rounding (noise.AMPLITUDE).
+SAFETY = 8.0
+# Runs that take no more than this together are kept for the next question.
+_KEPT_BYTES = 2**26
+# What a run keeps for each number of a value, in doubles.
+_DOUBLES = 8
+
+
+# Values, and their errors.
+_Uncertain = tuple[Sequence[Array], Sequence[Array]]
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """What is known of the activations' slopes.
+
+    ``of_slopes``: some σ′ may be wrong by more than rounding itself, so that the curvature term
+    may cancel what Gauss–Newton's error is. ``of_kinks``: it may be quite another one, at a kink
+    or behind a sum that cancels; then there are more runs.
+    """
+
+    of_slopes: bool
+    of_kinks: bool
 
 
 class RoundingFloor:
-    """The floors of every block of one problem, from the chain rule's own quantities.
+    """The floors of every block of one problem.
 
     (All but the block of all inputs at once: between two examples it is 0 without rounding.)
 
@@ -61,150 +86,302 @@ class RoundingFloor:
     """
 
     def __init__(self, engine: ChainRule) -> None:
-        self._problem = engine.problem
-        self._swept = ErrorSweep(engine)
+        self.problem = engine.problem
+        self._loss = engine.linearized.loss
+        self._limits = np.finfo(engine.problem.dtype)
+        self._kept: dict[int, Linearized] = {}
+        self._lock = Lock()
+        self._entry_floors: dict[str, Array] = {}
+        self._form_floors: dict[tuple[str, bytes], float] = {}
 
-    def node(self, quantity: Quantity, start: int, stop: int) -> tuple[Array, Array]:
-        """The floors of g (n, d) and S (n, d, d) at one quantity, for some of the examples."""
-        chosen, index = slice(start, stop), quantity.layer
-        with np.errstate(over="ignore", invalid="ignore"):
-            if quantity.kind == "loss":
-                e_g, E = (error[chosen] for error in self._swept.at_output())
-            elif quantity.kind == "activation":
-                e_g, E = self._swept.errors[index].g[chosen], self._swept.second(index)[1][chosen]
-            else:
-                node, error = self._swept.nodes[index], self._swept.errors[index]
-                e_g = self._swept.product_error(node.g_z[chosen], error.g[chosen], node.W.T)
-                E = self._swept.through_dense(index, chosen)
-            return _finite(SAFETY * e_g, quantity.name), _finite(SAFETY * E, quantity.name)
+    @cached_property
+    def exact(self) -> ChainRule:
+        """The chain rule in float64, unperturbed."""
+        return ChainRule(_in_float64(self.problem), loss=self._loss, check=unchecked)
+
+    def node(self, value: str, start: int, stop: int) -> tuple[Array, Array]:
+        """The floors of g (n, d) and S (n, d, d) at one value, for some of the examples."""
+        chosen = slice(start, stop)
+        exact = self.exact.gradient_at(value)[chosen], _second(self.exact, value, chosen)
+        e_g, e_S = self._deviations(
+            exact, lambda run: (run.gradient_at(value)[chosen], _second(run, value, chosen))
+        )
+        return _finite(SAFETY * e_g, value), _finite(SAFETY * e_S, value)
 
     def entries(self, parameter: str) -> Array:
-        """The floor of the block's entries for each pair of groups, (groups, groups)."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            if parameter == NETWORK:
-                floor = self._network_entries()
-            elif (example := input_example(parameter)) is not None:
-                floor = self._swept.through_dense(0, slice(example, example + 1))[0]
-            else:
-                floor = self._layer_entries(parameter)
-            return _finite(SAFETY * floor, parameter)
+        """The floor of the block's entries for each pair of groups, (groups, groups).
+
+        It holds for the entries of the Gauss–Newton term as well.
+        """
+        if parameter not in self._entry_floors:
+            with np.errstate(over="ignore", invalid="ignore"):
+                floor = self._entries(parameter, HESSIAN)
+                if self._doubt.of_slopes:
+                    floor = np.maximum(floor, self._entries(parameter, GAUSS_NEWTON))
+                self._entry_floors[parameter] = _finite(SAFETY * floor, parameter)
+        return self._entry_floors[parameter]
+
+    def _entries(self, parameter: str, term: Term) -> Array:
+        block = self.exact.block(parameter, term)
+        if isinstance(block, DenseBlock):
+            return self._dense_entries(block)
+        if isinstance(block, NetworkBlock):
+            return self._network_entries(block)
+        return self._entries_by_rows(block)
+
+    @cached_property
+    def _doubt(self) -> _Doubt:
+        moved = _pushed(self.exact)
+        errors = self._largest(moved, _pushed, REPLICAS)
+        pairs = list(zip(errors, moved, strict=True))
+        return _Doubt(
+            of_slopes=any((error > math.sqrt(self._u) * np.abs(R)).any() for error, R in pairs),
+            of_kinks=any((error > _OPEN * np.abs(R).max()).any() for error, R in pairs),
+        )
 
     def quadratic_form(self, parameter: str, v: Array) -> float:
         """The floor of vᵀ H v for v of the block's size."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            floor = self._products(parameter, v).form()
-            return float(_finite(np.asarray(SAFETY * floor), parameter))
+        v = v.astype(np.float64).reshape(-1)
+        key = parameter, v.tobytes()
+        if key not in self._form_floors:
+            self._form_floors[key] = self._form_floor(parameter, v)
+        return self._form_floors[key]
+
+    def _form_floor(self, parameter: str, v: Array) -> float:
+        exact = tuple(self._products(self.exact, parameter, v))
+        errors = self._deviations(
+            tuple(v @ Hv for Hv in exact),
+            lambda run: tuple(v @ Hv for Hv in self._products(run, parameter, v)),
+        )
+        # The last sum is rounded, and H v may underflow before v multiplies it.
+        of_sum = [self._u * _root_of_squares(v * Hv) * math.sqrt(v.size) for Hv in exact]
+        vanished = self.problem.examples * self._tiny * np.abs(v).sum()
+        floor = max(float(e) + float(s) for e, s in zip(errors, of_sum, strict=True)) + vanished
+        return float(_finite(np.asarray(SAFETY * floor), parameter))
+
+    def _products(self, run: ChainRule, parameter: str, v: Array) -> list[Array]:
+        """H v, and G v where the two may have errors of their own: by the passes."""
+        terms = [HESSIAN, GAUSS_NEWTON] if self._doubt.of_slopes else [HESSIAN]
+        return [run.products(parameter, term) @ v for term in terms]
 
     def product_norm(self, parameter: str, v: Array) -> float:
-        """The root of the sum of squares of the floors of the numbers in H v."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            floor = self._products(parameter, v).norm()
-            return float(_finite(np.asarray(SAFETY * floor), parameter))
-
-    def _products(self, parameter: str, v: Array) -> ProductErrors:
-        return ProductErrors(self._swept, parameter, v.astype(np.float64).reshape(-1))
+        """The norm of what rounding leaves uncertain of H v."""
+        v = v.astype(np.float64).reshape(-1)
+        exact = self.exact.products(parameter, HESSIAN) @ v
+        (error,) = self._deviations((exact,), lambda run: (run.products(parameter, HESSIAN) @ v,))
+        error += self.problem.examples * self._tiny
+        largest = float(error.max(initial=0.0))
+        norm = largest * float(np.linalg.norm(error / largest)) if largest > 0 else 0.0
+        return float(_finite(np.asarray(SAFETY * norm), parameter))
 
     def gradient(self, parameter: str) -> Array:
         """The floor of ∂L/∂θ, (P,) for the block's parameters."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            if (example := input_example(parameter)) is not None:
-                node, chosen = self._swept.nodes[0], slice(example, example + 1)
-                e_g = self._swept.errors[0].g[chosen]
-                floor = self._swept.product_error(node.g_z[chosen], e_g, node.W.T)[0]
-            else:
-                names = self._problem.layer_names if parameter == NETWORK else (parameter,)
-                floor = np.concatenate([self._layer_gradient(name) for name in names])
-            return _finite(SAFETY * floor, parameter)
-
-    def _layer_gradient(self, parameter: str) -> Array:
-        # Σ_n a_n g_nᵀ, whose examples' errors may have the same sign.
-        index = self._problem.layer_index(layer_of(parameter))
-        g, e_g = np.abs(self._swept.nodes[index].g_z), self._swept.errors[index].g
-        a, e_a = (value.T for value in self._inputs(parameter))
-        of_sum = self._swept.product_error(a, np.zeros_like(a), g)
-        return np.asarray(a @ e_g + e_a @ (g + e_g) + of_sum).reshape(-1)
+        exact = ChainFirst(self.exact).gradient(parameter)
+        (error,) = self._deviations((exact,), lambda run: (ChainFirst(run).gradient(parameter),))
+        return _finite(SAFETY * error, parameter)
 
     def jacobian(self, parameter: str) -> JacobianBlock:
         """The floor of ∂f/∂θ, whose rows are asked for like those of the Jacobian."""
-        problem = self._problem
-        if (example := input_example(parameter)) is not None:
-            J, W = self._jacobians[0], self._swept.nodes[0].W
-            with np.errstate(over="ignore", invalid="ignore"):
-                floor = SAFETY * self._swept.product_error(J.size[example], J.error[example], W.T)
-            return InputFloor(problem, parameter, _finite(floor, parameter))
-        names = problem.layer_names if parameter == NETWORK else (parameter,)
-        factors = tuple(
-            (Uncertain(*self._inputs(name)), self._jacobians[problem.layer_index(layer_of(name))])
-            for name in names
+        return _JacobianFloor(self, parameter)
+
+    def jacobian_rows(self, parameter: str, start: int, stop: int) -> Array:
+        """The floors of some rows of a Jacobian."""
+        exact = ChainFirst(self.exact).jacobian(parameter).rows(start, stop)
+        (error,) = self._deviations(
+            (exact,), lambda run: (ChainFirst(run).jacobian(parameter).rows(start, stop),)
         )
-        return ParameterFloor(problem, parameter, factors, self._swept.u, self._swept.tiny, SAFETY)
+        return _finite(SAFETY * error, parameter)
+
+    @property
+    def _u(self) -> float:
+        return float(self._limits.eps) / 2
+
+    @property
+    def _tiny(self) -> float:
+        # Below the smallest normal number TensorFlow's values become zero.
+        return float(self._limits.tiny)
+
+    def _runs(self, count: int) -> Iterator[ChainRule]:
+        """The perturbed runs, the same ones for every question."""
+        for seed in range(count):
+            # One generator for the passes that are kept, one for what each question adds: so the
+            # numbers do not depend on which question comes first.
+            kept, own = (np.random.default_rng((seed, of)) for of in (0, 1))
+            with self._lock:
+                if seed not in self._kept:
+                    run = self._run(seed, kept)
+                    if not self._is_small:
+                        yield run
+                        continue
+                    run.linearized.reach(tuple(self.problem.graph.tensors), [INPUT])
+                    self._kept[seed] = run.linearized
+            run = self._run(seed, own)
+            run.linearized = self._kept[seed].again(run.linearized)
+            yield run
 
     @cached_property
-    def _jacobians(self) -> tuple[Uncertain, ...]:
-        """J = ∂f/∂z (N, c, units) at every layer, with the error of its own sweep.
+    def _is_small(self) -> bool:
+        graph = self.problem.graph
+        shapes = [graph.input_shape, *(node.shape for node in graph.nodes)]
+        each = 8 * _DOUBLES * self.problem.examples * sum(map(math.prod, shapes))
+        return each * REPLICAS_IN_DOUBT <= _KEPT_BYTES
 
-        e_J = e_1 |J_a| + (|σ′| + e_1) e_Ja,   J_a = J Wᵀ of the layer above
-        """
+    def _run(self, seed: int, generator: np.random.Generator) -> ChainRule:
+        problem = self.exact.problem
+        noise = Noise(generator, self._u, self._tiny, near=seed % 2 == 1)
+        batch = problem.batch
+        vanishing = (np.abs(batch) < self._tiny) & (batch != 0)
+        if seed % 2 and vanishing.any():
+            # TensorFlow takes them for zero.
+            problem = replace(problem, inputs=np.where(vanishing, 0.0, batch))
+        terms = loss_terms(problem.loss.name)
+        loss = noisy_loss(self._loss, terms, noise)
+        return ChainRule(problem, calculus=noisy_calculus(noise), loss=loss, check=unchecked)
+
+    def _deviations(
+        self, exact: tuple[Array, ...], of: Callable[[ChainRule], tuple[Array, ...]]
+    ) -> tuple[Array, ...]:
+        """The largest deviations of the runs from ``exact``, number by number."""
+        count = REPLICAS_IN_DOUBT if self._doubt.of_kinks else REPLICAS
+        return self._largest(exact, of, count)
+
+    def _largest(
+        self,
+        exact: tuple[Array, ...],
+        of: Callable[[ChainRule], tuple[Array, ...]],
+        count: int,
+    ) -> tuple[Array, ...]:
+        errors = tuple(np.zeros_like(array, dtype=np.float64) for array in exact)
         with np.errstate(over="ignore", invalid="ignore"):
-            e_1 = self._swept.errors[-1].first[:, :, None]
-            identity = np.eye(e_1.shape[1])
-            J, e_J = self._swept.nodes[-1].slope[:, :, None] * identity, e_1 * identity
-            sweep = [Uncertain(np.abs(J), e_J)]
-            for k in reversed(range(len(self._swept.nodes) - 1)):
-                W = self._swept.nodes[k + 1].W
-                J_a, e_Ja = J @ W.T, self._swept.product_error(J, e_J, W.T)
-                slope = self._swept.nodes[k].slope[:, None, :]
-                e_1 = self._swept.errors[k].first[:, None, :]
-                J = slope * J_a
-                e_J = e_1 * np.abs(J_a) + (np.abs(slope) + e_1) * e_Ja + self._swept.tiny
-                sweep.append(Uncertain(np.abs(J), e_J))
-        for uncertain, name in zip(reversed(sweep), self._problem.layer_names, strict=True):
-            _finite(uncertain.error, name)
-        return tuple(reversed(sweep))
+            for run in self._runs(count):
+                for error, right, found in zip(errors, exact, of(run), strict=True):
+                    np.maximum(error, np.abs(found - right), out=error)
+        return errors
 
-    def _layer_entries(self, parameter: str) -> Array:
-        index = self._problem.layer_index(layer_of(parameter))
-        S, e_S = self._swept.second(index)
-        a, e_a = (value[:, :, None].max(axis=1, keepdims=True) for value in self._inputs(parameter))
-        return self._summed(a * a, (2 * a + e_a) * e_a, np.abs(S), e_S)
+    def _dense_entries(self, block: DenseBlock) -> Array:
+        exact = _of_layer(block)
+        errors = self._deviations(
+            exact, lambda run: _of_layer(run.block(block.parameter, block.term))
+        )
+        return self._within(exact, errors)
 
-    def _network_entries(self) -> Array:
-        names = self._problem.layer_names
-        blocks: list[list[Array]] = [[np.empty(0)] * len(names) for _ in names]
-        for k, name in enumerate(names):
-            blocks[k][k] = self._layer_entries(name)
-        for (k, upper), cross in self._swept.cross_terms().items():
-            a_k, e_k = (value.max(axis=1)[:, None, None] for value in self._inputs(names[k]))
-            a_l, e_l = (value.max(axis=1)[:, None, None] for value in self._inputs(names[upper]))
-            g, e_g = (
-                np.abs(self._swept.nodes[upper].g_z)[:, :, None],
-                self._swept.errors[upper].g[:, :, None],
-            )
-            M, e_M = (x.max(axis=1)[:, None, :] for x in (np.abs(cross.M), cross.e_M))
-            B, e_B = np.abs(cross.B), cross.e_B
-            value = M * g + a_l * B
-            error = e_M * (g + e_g) + M * e_g + (a_l + e_l) * e_B + e_l * B
-            floor = self._summed(a_k, e_k, value, error)
-            blocks[upper][k], blocks[k][upper] = floor, floor.T
-        return np.block(blocks)
+    def _within(self, exact: Sequence[Array], errors: Sequence[Array]) -> Array:
+        """The floor within a layer, from S, a and g and their errors."""
+        (S, a, _), (e_S, e_a, _) = exact, errors
+        a_n, e_n = (values.max(axis=1)[:, None, None] for values in (np.abs(a), e_a))
+        return self._summed(a_n * a_n, (2 * a_n + e_n) * e_n, np.abs(S), e_S)
+
+    def _network_entries(self, block: NetworkBlock) -> Array:
+        pairs = tuple(block.cross)
+        exact = _of_network(block, pairs)
+        errors = self._deviations(
+            exact, lambda run: _of_network(run.block(block.parameter, block.term), pairs)
+        )
+        count = len(block.layers)
+        of_layers = [(exact[3 * k : 3 * k + 3], errors[3 * k : 3 * k + 3]) for k in range(count)]
+        floors: list[list[Array]] = [[np.empty(0)] * count for _ in range(count)]
+        for k, (values, own) in enumerate(of_layers):
+            floors[k][k] = self._within(values, own)
+        for place, (k, upper) in enumerate(pairs):
+            between = slice(3 * count + 2 * place, 3 * count + 2 * place + 2)
+            floor = self._between(of_layers[k], of_layers[upper], (exact[between], errors[between]))
+            floors[k][upper], floors[upper][k] = floor, floor.T
+        return np.block(floors)
+
+    def _between(self, lower: _Uncertain, upper: _Uncertain, cross: _Uncertain) -> Array:
+        """The floor between two layers, from their S, a and g, and from M and B."""
+        ((_, a_k, _), (_, e_k, _)), ((_, a_l, g), (_, e_l, e_g)) = lower, upper
+        # (units of k, N, 1) and (units of k, N, units of l)
+        a_k, a_l, e_k, e_l = (
+            np.abs(values).max(axis=1)[None, :, None] for values in (a_k, a_l, e_k, e_l)
+        )
+        (M, B), (e_M, e_B) = cross
+        M, e_M = (np.abs(values).max(axis=2)[:, :, None] for values in (M, e_M))
+        g, e_g, B = np.abs(g)[None], e_g[None], np.abs(B)
+        value = M * g + a_l * B
+        error = e_M * (g + e_g) + M * e_g + (a_l + e_l) * e_B + e_l * B
+        return self._summed(*(part.swapaxes(0, 1) for part in (a_k, e_k, value, error)))
 
     def _summed(self, factor: Array, e_factor: Array, value: Array, error: Array) -> Array:
         """The error of Σ_n factor · value, whose factors (N, 1, 1) and values have errors."""
         of_examples = factor * error + e_factor * (value + error)
-        of_sum = self._swept.u * np.sqrt(len(value)) * root_of_squares(factor * value, axis=0)
-        return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._swept.tiny)
+        of_sum = self._u * np.sqrt(len(value)) * _root_of_squares(factor * value)
+        return np.asarray(of_examples.sum(axis=0) + of_sum + len(value) * self._tiny)
 
-    def _inputs(self, parameter: str) -> tuple[Array, Array]:
-        """What the layer's parameters multiply, in size, and its error: a, 1, or a with a 1."""
-        index = self._problem.layer_index(layer_of(parameter))
-        a, e_a = np.abs(self._swept.nodes[index].a), self._swept.errors[index].a
-        ones = np.ones((len(a), 1))
-        (segment,) = layout_of(self._problem, parameter).segments
-        parts = [(ones, 0 * ones) if t.is_vector else (a, e_a) for t in segment.tensors]
-        return (
-            np.concatenate([value for value, _ in parts], axis=1),
-            np.concatenate([error for _, error in parts], axis=1),
-        )
+    def _entries_by_rows(self, block: ProductBlock | InputsBlock) -> Array:
+        """The largest error of an entry in each pair of groups, from all entries."""
+        size, groups = block.shape[0], block.layout.groups
+        group_of = block.layout.groups_of(0, size)
+        floor = np.zeros((groups, groups))
+        for low, high in pieces(0, size, 8 * size):
+            rows = partial(_rows, block, low, high)
+            (error,) = self._deviations(rows(self.exact), rows)
+            np.maximum.at(floor, (group_of[low:high, None], group_of[None, :]), error)
+        return floor + self.problem.examples * self._tiny
+
+
+class _JacobianFloor(JacobianBlock):
+    def __init__(self, floor: RoundingFloor, parameter: str) -> None:
+        super().__init__(floor.problem, parameter)
+        self._floor = floor
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self._floor.jacobian_rows(self.parameter, start, stop)
+
+
+def _pushed(run: ChainRule) -> tuple[Array, ...]:
+    """How the values of activations move along all inputs at once."""
+    graph = run.problem.graph
+    ones = np.ones((run.problem.examples, 1, *graph.input_shape))
+    R = run.linearized.pushed(Moved(values={INPUT: ones}))
+    return tuple(R[node.name] for node in graph.nodes if node.kind != DENSE and node.name in R)
+
+
+def _rows(
+    block: ProductBlock | InputsBlock, low: int, high: int, run: ChainRule
+) -> tuple[Array, ...]:
+    return (run.block(block.parameter, block.term).rows(low, high),)
+
+
+def _of_layer(block: HessianBlock) -> tuple[Array, ...]:
+    """S, a and g of a dense layer."""
+    assert isinstance(block, DenseBlock)  # runs have the structure of the exact one
+    return block.S, block.a, block.g
+
+
+def _of_network(block: HessianBlock, pairs: Sequence[tuple[int, int]]) -> tuple[Array, ...]:
+    """S, a and g of each layer, then M and B of each pair."""
+    assert isinstance(block, NetworkBlock)  # runs have the structure of the exact one
+    of_layers = [part for layer in block.layers for part in _of_layer(layer)]
+    of_pairs = [part for pair in pairs for part in (block.cross[pair].M, block.cross[pair].B)]
+    return (*of_layers, *of_pairs)
+
+
+def _second(run: ChainRule, value: str, chosen: slice) -> Array:
+    linear, own = run.linearized.split_second(chosen, value)
+    return linear + own
+
+
+def _in_float64(problem: Problem) -> Problem:
+    if problem.dtype == np.float64:
+        return problem
+    tensors = {name: tensor.astype(np.float64) for name, tensor in problem.graph.tensors.items()}
+    targets = problem.targets
+    if targets.dtype.kind == "f":
+        targets = targets.astype(np.float64)
+    return replace(
+        problem,
+        graph=problem.graph.with_tensors(tensors),
+        inputs=problem.batch.astype(np.float64),
+        targets=targets,
+    )
+
+
+def _root_of_squares(values: Array) -> Array:
+    """√Σ values² over the first axis, of which no square overflows or vanishes."""
+    largest = np.abs(values).max(axis=0)
+    scale = np.where(largest > 0, largest, 1.0)
+    return np.asarray(np.sqrt(np.square(values / scale).sum(axis=0)) * scale)
 
 
 def _finite(floor: Array, layer: str) -> Array:

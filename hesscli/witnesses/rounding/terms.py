@@ -1,12 +1,12 @@
 """What TensorFlow's formulas subtract: the sizes that their rounding errors are relative to.
 
-``subtracted_terms`` gives them for σ, σ′ and σ″ of an activation, ``loss_errors`` the errors of a
-loss's gradient and Hessian that follow from them.
+``subtracted_terms`` gives them for σ, σ′ and σ″ of an activation, ``loss_terms`` for a loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -19,8 +19,6 @@ from hesscli.problem.network import Targets
 # TensorFlow's and NumPy's elementary functions are right to a few u of the terms below
 # (tests/test_rounding_terms.py holds them to it).
 ELEMENTARY = 4.0
-# An error of an exponent after which nothing is known of what it is the exponent of.
-_ANY = 700.0
 
 Terms = Callable[[Array, Derivatives], tuple[Array, Array, Array]]
 
@@ -110,127 +108,62 @@ def subtracted_terms(activation: Activation, z: Array) -> tuple[Array, Array, Ar
     return terms(z, derivatives(activation))
 
 
-def loss_errors(loss: str, f: Array, e_f: Array, targets: Targets, u: float) -> tuple[Array, Array]:
-    """The errors of ∂ℓ/∂f (N, c) and ∂²ℓ/∂f² (N, c, c), from those of the outputs ``f``."""
-    return _LOSS_ERRORS[loss](f, e_f, targets, u)
+@dataclass(frozen=True)
+class LossTerms:
+    """The largest terms in TensorFlow's formulas for a loss, as functions of f (n, c).
+
+    ``gradient`` of f and the targets is (n, c); ``product`` those of ∂²ℓ/∂f² v, of f and v
+    (n, k, c). ``exponent`` (n, c) is the size of the exponents whose relative errors p has.
+    """
+
+    gradient: Callable[[Array, Targets], Array]
+    product: Callable[[Array, Array], Array]
+    exponent: Callable[[Array], Array] = np.zeros_like
 
 
-def loss_product_error(loss: str, f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
-    """The error of ∂²ℓ/∂f² v, (N, c), from those of the outputs ``f`` and of ``v`` (N, c)."""
-    return _LOSS_PRODUCT_ERRORS[loss](f, e_f, v, e_v, u)
+def _probability_terms(f: Array, t: Targets) -> Array:
+    # g = p − t
+    p = np.asarray(softmax(f, axis=-1))
+    return np.asarray(p + (np.eye(p.shape[1])[t] if t.ndim == 1 else t))
 
 
-def _crossentropy_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
+def _probability_product_terms(f: Array, v: Array) -> Array:
     # p ⊙ (v − p·v)
-    p = softmax(f, axis=-1)
-    e_p = _probability_errors(f, p, e_f, u)
-    size, wide = np.abs(v), p + e_p
-    terms = size + (p * size).sum(axis=-1, keepdims=True)
-    of_v = wide * (e_v + (wide * e_v).sum(axis=-1, keepdims=True))
-    of_p = e_p * terms + wide * (e_p * size).sum(axis=-1, keepdims=True)
-    return np.asarray(of_v + of_p + ELEMENTARY * u * p * terms)
+    p, size = np.asarray(softmax(f, axis=-1))[:, None], np.abs(v)
+    return np.asarray(p * (size + (p * size).sum(axis=-1, keepdims=True)))
 
 
-def _binary_product_error(f: Array, e_f: Array, v: Array, e_v: Array, u: float) -> Array:
-    slope, e_slope = _logistic_slope(f, e_f, u)
-    return np.asarray((e_slope * (np.abs(v) + e_v) + slope * e_v) / f.shape[1])
+def _below_largest(f: Array) -> Array:
+    return np.asarray(np.abs(f - f.max(axis=-1, keepdims=True)))
 
 
-def _logistic_slope(f: Array, e_f: Array, u: float) -> tuple[Array, Array]:
-    """S (1 − s) of s = s(f), which is at most 1/4, and its error."""
-    slope = expit(f) * expit(-f)
-    return slope, _grown(slope, e_f, 0.25) + ELEMENTARY * u * slope
+def _logistic_product_terms(f: Array, v: Array) -> Array:
+    # S = diag(s (1 − s))/c
+    return np.asarray((expit(f) * expit(-f))[:, None] * np.abs(v) / f.shape[-1])
 
 
-def _squared_product_error(f: Array, _: Array, v: Array, e_v: Array, u: float) -> Array:
-    return np.asarray(2 / f.shape[1] * (e_v + ELEMENTARY * u * np.abs(v)))
-
-
-def _sum_of_squares_product_error(_: Array, _e: Array, v: Array, e_v: Array, u: float) -> Array:
-    return np.asarray(2 * (e_v + ELEMENTARY * u * np.abs(v)))
-
-
-def _sum_product_error(_: Array, _e: Array, v: Array, _v: Array, _u: float) -> Array:
-    return np.zeros_like(v)
-
-
-def _probability_errors(f: Array, p: Array, e_f: Array, u: float) -> Array:
-    """The error of p = softmax(f)."""
-    of_exponent = ELEMENTARY + np.abs(f - f.max(axis=-1, keepdims=True))
-    of_sum = np.sqrt(np.square(_grown(p, e_f, 1.0)).sum(axis=-1, keepdims=True))
-    # Where that is no small part of the sum, its terms no longer have the weights p.
-    of_sum = np.where(of_sum > 0.1, e_f.max(axis=-1, keepdims=True), of_sum)
-    return _grown(p, e_f + of_sum + u * of_exponent, 1.0)
-
-
-def _grown(value: Array, error: Array, most: float) -> Array:
-    """What an error of its exponent, e, adds to a value below ``most``: value (exp(e) − 1)."""
-    grown = value * np.expm1(np.minimum(error, _ANY))
-    return np.asarray(np.where(error < _ANY, np.minimum(grown, most), most))
-
-
-def _crossentropy_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Array, Array]:
-    # g = p − t,   S = diag(p) − p pᵀ
-    p = softmax(f, axis=-1)
-    if t.ndim == 1:
-        t = np.eye(p.shape[1])[t]
-    e_p = _probability_errors(f, p, e_f, u)
-    E = e_p[:, :, None] * p[:, None, :] + (p + e_p)[:, :, None] * e_p[:, None, :]
-    diagonal = np.arange(p.shape[1])
-    E[:, diagonal, diagonal] += e_p + ELEMENTARY * u * p
-    return e_p + u * (p + t), E
-
-
-def _binary_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Array, Array]:
-    # g = (s − t)/c,   S = diag(s (1 − s))/c, whose own derivative is at most itself
-    s, (slope, e_slope) = expit(f), _logistic_slope(f, e_f, u)
-    e_s = _grown(slope, e_f, 1.0) + ELEMENTARY * u * s
-    return (e_s + u * (1 + t)) / f.shape[1], _diagonal(e_slope / f.shape[1])
-
-
-def _squared_error_errors(f: Array, e_f: Array, t: Targets, u: float) -> tuple[Array, Array]:
-    # g = 2 (f − t)/c,   S = 2 I/c
-    scale = 2 / f.shape[1]
-    e_g = scale * (e_f + ELEMENTARY * u * (np.abs(f) + np.abs(t)))
-    return e_g, _diagonal(np.full_like(f, ELEMENTARY * u * scale))
-
-
-def _sum_of_squares_errors(f: Array, e_f: Array, _: Targets, u: float) -> tuple[Array, Array]:
-    # g = 2 f,   S = 2 I
-    e_g = 2 * (e_f + ELEMENTARY * u * np.abs(f))
-    return e_g, _diagonal(np.full_like(f, 2 * ELEMENTARY * u))
-
-
-def _sum_errors(f: Array, _e: Array, _t: Targets, u: float) -> tuple[Array, Array]:
-    # g = 1,   S = 0; only the factor c of the reduction is rounded
-    return np.full_like(f, u), _diagonal(np.zeros_like(f))
-
-
-def _diagonal(values: Array) -> Array:
-    return np.asarray(values[:, :, None] * np.eye(values.shape[-1]))
-
-
-_LOSS_ERRORS: Mapping[str, Callable[[Array, Array, Targets, float], tuple[Array, Array]]] = (
-    MappingProxyType(
-        {
-            "sparse_categorical_crossentropy": _crossentropy_errors,
-            "categorical_crossentropy": _crossentropy_errors,
-            "binary_crossentropy": _binary_errors,
-            "mean_squared_error": _squared_error_errors,
-            "sum_of_squares": _sum_of_squares_errors,
-            "sum": _sum_errors,
-        }
-    )
+_CROSSENTROPY = LossTerms(_probability_terms, _probability_product_terms, _below_largest)
+_LOSS_TERMS: Mapping[str, LossTerms] = MappingProxyType(
+    {
+        "sparse_categorical_crossentropy": _CROSSENTROPY,
+        "categorical_crossentropy": _CROSSENTROPY,
+        # g = (s − t)/c
+        "binary_crossentropy": LossTerms(
+            lambda f, t: np.asarray((expit(f) + t) / f.shape[-1]), _logistic_product_terms
+        ),
+        # g = 2 (f − t)/c,   S = 2 I/c
+        "mean_squared_error": LossTerms(
+            lambda f, t: 2 * (np.abs(f) + np.abs(t)) / f.shape[-1],
+            lambda f, v: 2 * np.abs(v) / f.shape[-1],
+        ),
+        # g = 2 f,   S = 2 I
+        "sum_of_squares": LossTerms(lambda f, _: 2 * np.abs(f), lambda _, v: 2 * np.abs(v)),
+        # g = 1,   S = 0
+        "sum": LossTerms(lambda f, _: np.ones_like(f), lambda _, v: np.zeros_like(v)),
+    }
 )
-_LOSS_PRODUCT_ERRORS: Mapping[str, Callable[[Array, Array, Array, Array, float], Array]] = (
-    MappingProxyType(
-        {
-            "sparse_categorical_crossentropy": _crossentropy_product_error,
-            "categorical_crossentropy": _crossentropy_product_error,
-            "binary_crossentropy": _binary_product_error,
-            "mean_squared_error": _squared_product_error,
-            "sum_of_squares": _sum_of_squares_product_error,
-            "sum": _sum_product_error,
-        }
-    )
-)
+
+
+def loss_terms(loss: str) -> LossTerms:
+    """The terms of the loss called ``loss``."""
+    return _LOSS_TERMS[loss]

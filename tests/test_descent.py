@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,11 +11,7 @@ from networks import make_problem, problems
 
 from hesscli.problem.network import Problem
 from hesscli.system.errors import NumericalError
-from hesscli.witnesses.chain_rule.backpropagation import (
-    Backpropagation,
-    parameter_vector,
-    with_parameters,
-)
+from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
 
@@ -26,8 +24,8 @@ def test_the_gradient_is_the_second_order_sweeps(problem: Problem) -> None:
         expected = ChainFirst(ChainRule(problem)).gradient("network")
     except NumericalError:
         return
-    theta = parameter_vector(problem.layers)
-    descent = Backpropagation(problem).descent(theta, problem.inputs, problem.targets)
+    theta = problem.graph.vector()
+    descent = Descending(problem).descent(theta, problem.inputs, problem.targets)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(descent.gradient, expected, rtol=1e-12, atol=1e-13 * scale)
 
@@ -35,7 +33,7 @@ def test_the_gradient_is_the_second_order_sweeps(problem: Problem) -> None:
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "softplus"])
 def test_the_gradient_is_the_slope_of_the_loss(activation: str) -> None:
     problem = make_problem((3, 4, 2), activation)
-    engine, theta = Backpropagation(problem), parameter_vector(problem.layers)
+    engine, theta = Descending(problem), problem.graph.vector()
     gradient = engine.descent(theta, problem.inputs, problem.targets).gradient
     h = 1e-5
 
@@ -48,7 +46,7 @@ def test_the_gradient_is_the_slope_of_the_loss(activation: str) -> None:
 
 def test_the_loss_is_that_of_the_outputs() -> None:
     problem = make_problem((3, 4, 2), "tanh", examples=7)
-    engine, theta = Backpropagation(problem), parameter_vector(problem.layers)
+    engine, theta = Descending(problem), problem.graph.vector()
     f = engine.outputs(theta, problem.inputs)
     np.testing.assert_array_equal(f.shape, (7, 2))
     # Cross-entropy by its definition, −log of the softmax at the label.
@@ -62,9 +60,9 @@ def test_the_loss_is_that_of_the_outputs() -> None:
 def test_a_vector_becomes_a_problem_and_back_and_stays_its_own() -> None:
     problem = make_problem((3, 4, 2), "tanh")
     vector = np.arange(problem.parameter_count, dtype=float)
-    moved = with_parameters(problem, vector)
+    moved = replace(problem, graph=problem.graph.with_vector(vector))
     np.testing.assert_array_equal(moved.layers[0].kernel, vector[:12].reshape(3, 4))
     np.testing.assert_array_equal(moved.layers[0].bias, vector[12:16])
-    np.testing.assert_array_equal(parameter_vector(moved.layers), vector)
+    np.testing.assert_array_equal(moved.graph.vector(), vector)
     vector[0] = -1
     assert moved.layers[0].kernel[0, 0] == 0

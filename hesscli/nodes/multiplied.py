@@ -31,8 +31,23 @@ _BLOCK_BYTES = 2**21
 class Multiplied:
     """An array a (N, inputs) and the products a V and aᵀ Y."""
 
-    def __init__(self, a: Array) -> None:
+    def __init__(self, a: Array, whole: Multiplied | None = None) -> None:
         self.a = a
+        if whole is not None:
+            # Which columns are of which kind is a question to all examples.
+            self.lit, self.dense_columns = whole.lit, whole.dense_columns
+            self.sparse_columns = whole.sparse_columns
+
+    def part(self, chosen: slice) -> Multiplied:
+        """The same for some of the examples."""
+        a = self.a[chosen]
+        if len(a) == len(self.a):
+            return self
+        part = Multiplied(a, self)
+        part.dense = self.dense[chosen]
+        if self.sparse_columns.size:
+            part.sparse = self.sparse[chosen]
+        return part
 
     @cached_property
     def lit(self) -> NDArray[np.intp]:
@@ -64,21 +79,21 @@ class Multiplied:
         """``a`` in the columns ``sparse_columns``."""
         return csr_array(self.a[:, self.sparse_columns])
 
-    def times(self, V: Array, chosen: slice) -> Array:
-        """The product a V (n, m) of the chosen examples, for V (inputs, m)."""
-        columns, a = self.dense_columns, self.dense[chosen]
+    def times(self, V: Array) -> Array:
+        """The product a V (N, m), for V (inputs, m)."""
+        columns, a = self.dense_columns, self.dense
         part = V if columns is None else V[columns]
         if V.shape[1] > _FEW:
             U: Array = a @ part
         else:
             U = np.ascontiguousarray((part.T @ a.T).T)
         if self.sparse_columns.size:
-            U += self._sparse(chosen) @ V[self.sparse_columns]
+            U += self.sparse @ V[self.sparse_columns]
         return U
 
-    def transposed_times(self, Y: Array, chosen: slice) -> Array:
-        """aᵀ Y (inputs, m), the sum over the chosen examples, for Y (n, m)."""
-        columns, a = self.dense_columns, self.dense[chosen]
+    def transposed_times(self, Y: Array) -> Array:
+        """aᵀ Y (inputs, m), the sum over the examples, for Y (N, m)."""
+        columns, a = self.dense_columns, self.dense
         if columns is None:
             whole: Array = a.T @ Y
             return whole
@@ -90,11 +105,8 @@ class Multiplied:
             for low, high in pieces(0, columns.size, product[0].nbytes, _BLOCK_BYTES):
                 product[columns[low:high]] = a[:, low:high].T @ Y
         if self.sparse_columns.size:
-            product[self.sparse_columns] = self._sparse(chosen).T @ Y
+            product[self.sparse_columns] = self.sparse.T @ Y
         return product
-
-    def _sparse(self, chosen: slice) -> csr_array:
-        return self.sparse if len(self.a[chosen]) == len(self.a) else self.sparse[chosen]
 
     @cached_property
     def _counts(self) -> NDArray[np.intp]:

@@ -1,0 +1,395 @@
+"""The passes over a graph, each once: forward, backward, R-operator, S at a value.
+
+    forward    y = F(x; θ), node by node
+    backward   cotangents from the output down: pull; a value that is read twice adds its own up
+    product    H·V: push up, Rg_f = c ∂²ℓ/∂f² Rf at the loss, then pull(Rg) + bend(g, R·) down
+    second     S = ∂²L/∂v² at a value v, example by example: I = pull(pull(S)ᵀ)ᵀ, O = bend
+
+Gauss–Newton is the product without any ``bend``; the curvature term is the rest, with Rg_f = 0.
+Everything is (n, k, …): n examples, k directions or cotangents at once, nothing units × units but
+S itself.
+
+Source: Pearlmutter, "Fast exact multiplication by the Hessian" (Neural Computation 6, 1994), and
+Schraudolph, "Fast curvature matrix-vector products" (Neural Computation 14, 2002).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from hesscli.nodes.calculus import Dispatch, calculus_of
+from hesscli.nodes.losses import HessianProduct, LossDerivatives
+from hesscli.nodes.node import Pulled, Wanted
+from hesscli.problem.graph import INPUT, Array, Graph, Node
+from hesscli.problem.network import Targets
+
+# Called with a node, the name of the pass, and the numbers that it has just given.
+Check = Callable[[Node, str, Array], None]
+# Called with each node and the cotangent g (n, k, *out) of its value.
+Visit = Callable[[Node, Array], None]
+
+
+def unchecked(node: Node, where: str, numbers: Array) -> None:
+    """For passes whose numbers somebody else judges."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of the Hessian: ``seeded`` with the loss's own, ``bent`` by the nodes."""
+
+    name: str
+    seeded: bool
+    bent: bool
+
+
+HESSIAN = Term("hessian", seeded=True, bent=True)
+GAUSS_NEWTON = Term("gauss_newton", seeded=True, bent=False)
+CURVATURE = Term("curvature", seeded=False, bent=True)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Directions, or what they are worth: (k, *shape) by tensor, (n, k, *shape) by value."""
+
+    tensors: dict[str, Array] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+
+
+def forward(
+    graph: Graph,
+    inputs: Array,
+    keep: Collection[Node],
+    calculus: Dispatch = calculus_of,
+    check: Check = unchecked,
+) -> tuple[Array, dict[str, object]]:
+    """The output f (n, *shape), and what the nodes in ``keep`` need again, by their names."""
+    values = {INPUT: inputs}
+    unread = {value: len(readers) for value, readers in graph.readers.items()}
+    records: dict[str, object] = {}
+    for node in graph.nodes:
+        theta = {role: graph.tensors[name] for role, name in node.tensors.items()}
+        y, at = calculus(node).forward([values[value] for value in node.inputs], theta)
+        check(node, "forward pass", y)
+        values[node.name] = y
+        if node in keep:
+            records[node.name] = at
+        del at
+        for value in node.inputs:
+            unread[value] -= 1
+            if not unread[value]:
+                del values[value]
+    return y, records
+
+
+def backward(
+    graph: Graph,
+    records: Mapping[str, object],
+    g: Array,
+    tensors: Collection[str] = (),
+    values: Collection[str] = (),
+    calculus: Dispatch = calculus_of,
+    visit: Visit | None = None,
+) -> Moved:
+    """What cotangents g (n, k, *out) of the output are worth at ``tensors`` and ``values``.
+
+    ``visit`` sees every node that depends on these, the last one first.
+    """
+    return _downward(graph, {graph.output: g}, tensors, values, calculus, records, visit)
+
+
+def _downward(
+    graph: Graph,
+    cotangents: dict[str, Array],
+    tensors: Collection[str],
+    values: Collection[str],
+    calculus: Dispatch,
+    records: Mapping[str, object],
+    visit: Visit | None = None,
+    bend: Callable[[Node, object, Pulled], None] | None = None,
+) -> Moved:
+    """The way down that all passes share; ``bend`` adds a node's own curvature to its pull."""
+    found = Moved(values={value: g for value, g in cotangents.items() if value in values})
+    nodes = graph.downstream(values, tensors)
+    needed = {*values, *(node.name for node in nodes)}
+    for node in reversed(nodes):
+        g = cotangents.pop(node.name, None)
+        if g is None:
+            # The output does not depend on it.
+            continue
+        if visit is not None:
+            visit(node, g)
+        roles = frozenset(role for role, name in node.tensors.items() if name in tensors)
+        wanted = Wanted(tuple(value in needed for value in node.inputs), roles)
+        if not (roles or any(wanted.inputs)):
+            continue
+        at = records[node.name]
+        pulled = calculus(node).pull(at, g, wanted)
+        del g
+        if bend is not None:
+            bend(node, at, pulled)
+        for role, part in pulled.tensors.items():
+            name = node.tensors[role]
+            found.tensors[name] = found.tensors[name] + part if name in found.tensors else part
+        for value, asked, own in zip(node.inputs, wanted.inputs, pulled.inputs, strict=True):
+            if asked and own is not None:
+                total = cotangents[value] + own if value in cotangents else own
+                cotangents[value] = total
+                if value in values:
+                    found.values[value] = total
+    return found
+
+
+class Linearized:
+    """A network at a batch, as far up from its output as was asked for.
+
+    Of every node that depends on the values and tensors that were asked for it holds what
+    ``push``, ``pull`` and ``bend`` need; of the others nothing: at large widths that takes more
+    memory than the weights. ``loss`` is that of an example, ``scale`` the factor of the reduction.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Callable[[], Array],
+        targets: Targets,
+        loss: LossDerivatives,
+        scale: np.floating,
+        calculus: Dispatch = calculus_of,
+        check: Check = unchecked,
+    ) -> None:
+        self.graph = graph
+        self.targets = targets
+        self.loss = loss
+        self.scale = scale
+        self._inputs = inputs
+        self._calculus = calculus
+        self._check = check
+        self._records: dict[str, object] = {}
+        self._f: Array | None = None
+
+    def again(self, other: Linearized) -> Linearized:
+        """What is held here, with the calculus and the loss of ``other`` for what is to come."""
+        again = copy(self)
+        again._calculus, again.loss = other._calculus, other.loss
+        again.__dict__.pop("_loss_product", None)
+        return again
+
+    @property
+    def f(self) -> Array:
+        """The network's output (N, c)."""
+        if self._f is None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._f, _ = self.forward(())
+        return self._f
+
+    def forward(self, keep: Collection[Node]) -> tuple[Array, dict[str, object]]:
+        """The output, and what the nodes in ``keep`` need again."""
+        return forward(self.graph, self._inputs(), keep, self._calculus, self._check)
+
+    def reach(self, tensors: Collection[str] = (), values: Collection[str] = ()) -> None:
+        """Makes ready for products with directions in these."""
+        nodes = self.graph.downstream(values, tensors)
+        if all(node.name in self._records for node in nodes):
+            return
+        records: dict[str, object] = {}
+
+        def curve(node: Node, g: Array) -> None:
+            self._check(node, "backward sweep", g)
+            records[node.name] = self._calculus(node).curved(fresh[node.name], g[:, 0])
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._f, fresh = self.forward(nodes)
+            g = self.output_gradient()
+            backward(self.graph, fresh, g[:, None], tensors, values, self._calculus, curve)
+        # A node that the output does not depend on has no part in any product.
+        self._records = {node.name: fresh[node.name] for node in nodes} | records
+
+    def output_gradient(self) -> Array:
+        """∂L/∂f (N, c)."""
+        return np.asarray(self.scale * self.loss.gradient(self.f, self.targets))
+
+    def at(self, node: str, chosen: slice) -> object:
+        """What is held of a node, for some of the examples."""
+        return _part(self._records[node], chosen, len(self.targets))
+
+    def cotangents(self, tensors: Collection[str] = (), values: Collection[str] = ()) -> Moved:
+        """The gradient: (1, *shape) in tensors, (N, 1, *shape) in values."""
+        self.reach(tensors, values)
+        # What overflows is for who judges the numbers.
+        with np.errstate(over="ignore", invalid="ignore"):
+            g = self.output_gradient()[:, None]
+            return backward(self.graph, self._records, g, tensors, values, self._calculus)
+
+    def pulled_outputs(
+        self, chosen: slice, tensors: Collection[str] = (), values: Collection[str] = ()
+    ) -> Moved:
+        """What the unit cotangents of the c outputs of some examples are worth, k = c at once."""
+        self.reach(tensors, values)
+        nodes = self.graph.downstream(values, tensors)
+        records = {node.name: self.at(node.name, chosen) for node in nodes}
+        f = self.f[chosen]
+        units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return backward(self.graph, records, units, tensors, values, self._calculus)
+
+    def pushed(self, moved: Moved, chosen: slice = slice(None)) -> dict[str, Array]:
+        """How each value moves along the directions ``moved``, (n, k, *shape)."""
+        self.reach(moved.tensors, moved.values)
+        R = dict(moved.values)
+        for node in self.graph.downstream(moved.values, moved.tensors):
+            Rx = [R.get(value) for value in node.inputs]
+            at = self.at(node.name, chosen)
+            own = self._calculus(node).push(at, Rx, _directions(node, moved))
+            R[node.name] = R[node.name] + own if node.name in R else own
+            del own
+        return R
+
+    def product(
+        self,
+        moved: Moved,
+        term: Term,
+        tensors: Collection[str],
+        values: Collection[str] = (),
+        chosen: slice = slice(None),
+        straight: Collection[Node] = (),
+    ) -> tuple[Moved, dict[str, Array]]:
+        """∂²L/∂· times the directions ``moved``, at ``tensors`` and ``values``.
+
+        The second is how each value moves, (n, k, *shape). The curvature of the nodes in
+        ``straight`` is left out.
+        """
+        graph, calculus = self.graph, self._calculus
+        self.reach([*moved.tensors, *tensors], [*moved.values, *values])
+        nodes = {
+            node.name: self.at(node.name, chosen)
+            for node in graph.downstream({*moved.values, *values}, {*moved.tensors, *tensors})
+        }
+        R = self.pushed(moved, chosen)
+
+        def bend(node: Node, at: object, pulled: Pulled) -> None:
+            if node in straight:
+                return
+            Rx = [R.get(value) for value in node.inputs]
+            calculus(node).bend(at, Rx, _directions(node, moved), pulled)
+
+        Rf = R.get(graph.output)
+        if Rf is None:
+            Rf = np.zeros((len(self.f[chosen]), _count(moved), self.f.shape[1]), self.f.dtype)
+        Rg = self._through_loss(Rf, chosen) if term.seeded else np.zeros_like(Rf)
+        del Rf
+        found = _downward(
+            graph,
+            {graph.output: Rg},
+            tensors,
+            values,
+            calculus,
+            nodes,
+            bend=bend if term.bent else None,
+        )
+        return found, R
+
+    def _through_loss(self, Rf: Array, chosen: slice) -> Array:
+        return np.asarray(self.scale * self._loss_product(chosen, Rf))
+
+    @cached_property
+    def _loss_product(self) -> HessianProduct:
+        return self.loss.hessian_product(self.f, self.targets)
+
+    def second(self, chosen: slice, term: Term, down_to: str) -> Iterator[tuple[str, Array]]:
+        """(v, S) of one term at each value v from the output to ``down_to``, S (n, d, d).
+
+        What is held at a time grows with the examples ``chosen`` and not with the batch. A value
+        that only one node reads has S by the node's own ``second``; beyond a value that several
+        read it is the product with unit directions.
+        """
+        graph = self.graph
+        self.reach(values=[down_to])
+        # What overflows is for who judges the numbers.
+        with np.errstate(over="ignore", invalid="ignore"):
+            S = {graph.output: self._second_at_output(chosen, term)}
+            yield graph.output, S[graph.output]
+            if down_to == graph.output:
+                return
+            order = [INPUT, *(node.name for node in graph.nodes)]
+            depending = {down_to, *(node.name for node in graph.downstream([down_to], []))}
+            for value in reversed(order[order.index(down_to) : -1]):
+                readers = graph.readers[value]
+                if value not in depending or not readers:
+                    continue
+                if len(readers) == 1 and readers[0].name in S:
+                    (node,) = readers
+                    S[value] = self._calculus(node).second(
+                        self.at(node.name, chosen),
+                        S[node.name] if len(node.inputs) > 1 else S.pop(node.name),
+                        node.inputs.index(value),
+                        bent=term.bent,
+                    )
+                    self._check(node, "backward sweep", S[value])
+                else:
+                    S[value] = self._second_by_units(chosen, term, value)
+                yield value, S[value]
+
+    def split_second(self, chosen: slice, value: str) -> tuple[Array, Array]:
+        """(I, O), each (n, d, d), whose sum is S of the Hessian at a value.
+
+        O is the curvature of the nodes that read the value, I all that is above them. At the
+        network's output I is the loss's Hessian.
+        """
+        readers = self.graph.readers[value]
+        self.reach(values=[value])
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not readers:
+                linear = self._second_at_output(chosen, HESSIAN)
+            elif len(readers) == 1:
+                (node,) = readers
+                *_, (_, above) = self.second(chosen, HESSIAN, node.name)
+                at, position = self.at(node.name, chosen), node.inputs.index(value)
+                linear = self._calculus(node).second(at, above, position, bent=False)
+            else:
+                linear = self._second_by_units(chosen, HESSIAN, value, readers)
+            O = np.zeros_like(linear)  # noqa: E741  # the letter of the mathematics
+            units = np.broadcast_to(np.eye(O.shape[1], dtype=O.dtype), O.shape)
+            for node in dict.fromkeys(readers):
+                Rx = [units if name == value else None for name in node.inputs]
+                into = Pulled(
+                    [np.zeros_like(O) if name == value else None for name in node.inputs], {}
+                )
+                self._calculus(node).bend(self.at(node.name, chosen), Rx, {}, into)
+                for part in into.inputs:
+                    O += 0 if part is None else part  # noqa: E741
+        return linear, O
+
+    def _second_at_output(self, chosen: slice, term: Term) -> Array:
+        S = np.asarray(self.scale * self.loss.hessian(self.f[chosen], self.targets[chosen]))
+        return S if term.seeded else np.zeros_like(S)
+
+    def _second_by_units(
+        self, chosen: slice, term: Term, value: str, straight: Collection[Node] = ()
+    ) -> Array:
+        examples, (width,) = len(self.targets[chosen]), self.graph.shape_of(value)
+        units = np.broadcast_to(np.eye(width, dtype=self.f.dtype), (examples, width, width))
+        found, _ = self.product(Moved(values={value: units}), term, (), [value], chosen, straight)
+        return found.values[value]
+
+
+def _directions(node: Node, moved: Moved) -> dict[str, Array]:
+    """The directions in a node's parameters, by role."""
+    return {
+        role: moved.tensors[name] for role, name in node.tensors.items() if name in moved.tensors
+    }
+
+
+def _count(moved: Moved) -> int:
+    for V in moved.tensors.values():
+        return len(V)
+    return int(next(iter(moved.values.values())).shape[1])
+
+
+def _part(at: object, chosen: slice, examples: int) -> object:
+    start, stop, _ = chosen.indices(examples)
+    return at if (start, stop) == (0, examples) else at.part(chosen)  # type: ignore[attr-defined]

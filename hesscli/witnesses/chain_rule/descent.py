@@ -1,0 +1,73 @@
+"""What a step of training needs: loss, outputs and gradient at parameters that change.
+
+They are the forward and the backward pass alone, without what products with the Hessian need.
+Parameters and gradient are one vector, in the order of the block ``network``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from hesscli.nodes.losses import loss_derivatives
+from hesscli.nodes.passes import backward, forward
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem, Targets
+from hesscli.problem.stored import StoredInputs
+from hesscli.system.pieces import pieces
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The loss of one batch (with the reduction's factor c), its gradient (P,), and f (N, c)."""
+
+    loss: float
+    gradient: Array
+    outputs: Array
+
+
+class Descending:
+    """Loss, outputs and gradient of a problem's network; its own parameters are not used."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._graph = problem.graph
+        self._reduction = problem.loss
+        self._loss = loss_derivatives(problem.loss)
+
+    def descent(
+        self, parameters: Array, inputs: Array, targets: Targets, of: int | None = None
+    ) -> Descent:
+        """Loss and gradient on the batch ``inputs`` (N, d), ``targets``.
+
+        ``of`` is how many examples the loss is the mean or sum of, where these are some of them.
+        Numbers beyond the range of the type are left as they come, infinite or NaN.
+        """
+        graph = self._graph.with_vector(parameters)
+        with np.errstate(over="ignore", invalid="ignore"):
+            f, records = forward(graph, inputs, graph.nodes)
+            c = parameters.dtype.type(self._reduction.scale(len(inputs) if of is None else of))
+            loss = float(c * self._loss.value(f, targets).sum())
+            g = c * self._loss.gradient(f, targets)
+            found = backward(graph, records, g[:, None], list(graph.tensors)).tensors
+        zeros = {name: np.zeros_like(tensor) for name, tensor in graph.tensors.items()}
+        gradient = np.concatenate([{**zeros, **found}[name].reshape(-1) for name in zeros])
+        return Descent(loss, gradient, f)
+
+    def outputs(self, parameters: Array, inputs: Array | StoredInputs) -> Array:
+        """The network's outputs f (N, c) for ``inputs`` (N, d), in pieces of bounded memory."""
+        graph = self._graph.with_vector(parameters)
+        shapes = [graph.input_shape, *(node.shape for node in graph.nodes)]
+        widest = max(map(math.prod, shapes)) * parameters.dtype.itemsize
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts = [
+                forward(graph, inputs[start:stop], ())[0]
+                for start, stop in pieces(0, len(inputs), widest)
+            ]
+        return np.concatenate(parts)
+
+    def losses(self, outputs: Array, targets: Targets) -> Array:
+        """ℓ (N,) of each example."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._loss.value(outputs, targets)

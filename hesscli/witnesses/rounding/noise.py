@@ -1,0 +1,272 @@
+"""Nodes and losses whose results are perturbed by as much as rounding may change them.
+
+The passes of hesscli.nodes.passes over such nodes are stochastic arithmetic (Vignes, "A stochastic
+arithmetic for reliable scientific computation", Mathematics and Computers in Simulation 35, 1993):
+
+    sums of n products    the operands that are not the node's own are perturbed by √n u relative
+    σ, σ′, σ″, the loss   u times the terms that TensorFlow's formula subtracts (terms.py)
+    everything            the smallest normal number, below which the digits end
+
+A relative perturbation leaves an exact 0 exact, so a kink that is hit exactly excuses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hesscli.nodes.activations import Derivatives
+from hesscli.nodes.add import Add, AddAt
+from hesscli.nodes.calculus import Dispatch, calculus_of
+from hesscli.nodes.dense import Dense, DenseAt
+from hesscli.nodes.elementwise import Elementwise, ElementwiseAt, Sloped
+from hesscli.nodes.losses import HessianProduct, LossDerivatives
+from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
+from hesscli.nodes.softmax import Softmax, SoftmaxAt
+from hesscli.problem.graph import Activation, Array, Node
+from hesscli.problem.network import Targets
+from hesscli.witnesses.rounding.terms import ELEMENTARY, LossTerms, subtracted_terms
+
+# Perturbations are larger than rounding by this factor, so that a kink which lies beyond one
+# rounding of z, but not beyond a few, counts with its whole jump.
+AMPLITUDE = 2.0
+# Where a pre-activation is rounding and nothing else, and that is more than this, it may be any
+# number in between: the derivatives of activations have their extremes nearer to zero.
+_WIDE, _NEAR = 1.0, 2.0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random numbers of about the size of rounding errors.
+
+    ``u`` is the unit roundoff of the type whose rounding is meant, ``tiny`` its smallest normal
+    number. Of sums that are rounding and nothing else ``near`` noise leaves something near zero.
+    """
+
+    generator: np.random.Generator
+    u: float
+    tiny: float
+    near: bool = False
+
+    def of_size(self, sizes: Array, count: float = 1.0) -> Array:
+        """√count · u · sizes, times AMPLITUDE and a random number each."""
+        return np.asarray(AMPLITUDE * math.sqrt(count) * self.u * sizes * self._random(sizes))
+
+    def operand(self, values: Array, count: float) -> Array:
+        """``values`` as they are worth in a sum of ``count`` products."""
+        noisy = values + self.of_size(values, count)
+        # TensorFlow takes what is below the smallest normal number for zero.
+        vanishing = np.abs(values) < self.tiny
+        if vanishing.any():
+            noisy = np.where(vanishing, values * (1 + self._random(values)), noisy)
+        return np.asarray(noisy)
+
+    def nothing_else(self, noisy: Array, exact: Array) -> Array:
+        """``noisy``, and in its place a number near zero where the noise is all there is."""
+        if not self.near:
+            return noisy
+        doubtful = (np.abs(noisy - exact) > np.abs(exact) / 2) & (np.abs(noisy - exact) > _WIDE)
+        return np.where(doubtful, _NEAR * self._random(noisy), noisy) if doubtful.any() else noisy
+
+    def underflow(self, values: Array, count: float = 1.0) -> Array:
+        """What may be lost of sums of ``count`` terms of which each is below the smallest."""
+        return np.asarray(AMPLITUDE * count * self.tiny * self._random(values))
+
+    def _random(self, like: Array) -> Array:
+        """Of either sign and of size ½ to 1½: never nearly nothing, and sums do not vanish."""
+        numbers = self.generator.random(like.shape)
+        return np.where(numbers < 0.5, 0.5 + 2 * numbers, 0.5 - 2 * numbers)
+
+
+def noisy_calculus(noise: Noise) -> Dispatch:
+    """The calculus of each node, perturbed by ``noise``."""
+
+    def dispatch(node: Node) -> Calculus:
+        base = calculus_of(node)
+        noisy: Calculus = _NOISY[type(base)](base, node, noise)
+        return noisy
+
+    return dispatch
+
+
+class NoisyDense(Dense):
+    """z = x W + b with perturbed operands."""
+
+    def __init__(self, _: Calculus, node: Node, noise: Noise) -> None:
+        self.noise = noise
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, DenseAt]:
+        inputs = theta["kernel"].shape[0]
+        noisy = {"kernel": self.noise.operand(theta["kernel"], inputs)}
+        if "bias" in theta:
+            noisy["bias"] = self.noise.operand(theta["bias"], 1)
+        z, at = super().forward(x, noisy)
+        if self.noise.near:
+            z = self.noise.nothing_else(z, super().forward(x, theta)[0])
+        # A sum that is exactly zero stays at the kink that it may hit.
+        z = z + self.noise.underflow(z, inputs) * (z != 0)
+        return z, replace(at, W=theta["kernel"])
+
+    def push(self, at: DenseAt, Rx: Moves, V: Tensors) -> Array:
+        inputs = at.W.shape[0]
+        Rz = super().push(
+            at,
+            [None if moved is None else self.noise.operand(moved, inputs) for moved in Rx],
+            {role: self.noise.operand(part, inputs) for role, part in V.items()},
+        )
+        return Rz + self.noise.underflow(Rz, inputs)
+
+    def pull(self, at: DenseAt, g: Array, wanted: Wanted) -> Pulled:
+        # The two products sum over units and over examples.
+        below = super().pull(at, self.noise.operand(g, at.W.shape[1]), Wanted(wanted.inputs))
+        parameters = Wanted((False,), wanted.tensors)
+        tensors = super().pull(at, self.noise.operand(g, len(g)), parameters).tensors
+        return Pulled(
+            [
+                None if part is None else part + self.noise.underflow(part, at.W.shape[1])
+                for part in below.inputs
+            ],
+            {role: part + self.noise.underflow(part, len(g)) for role, part in tensors.items()},
+        )
+
+    def bend(self, at: DenseAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
+        units, examples = at.W.shape[1], len(at.x.a)
+        Rx = [None if moved is None else self.noise.operand(moved, examples) for moved in Rx]
+        super().bend(
+            at, Rx, {role: self.noise.operand(part, units) for role, part in V.items()}, into
+        )
+
+    def second(self, at: DenseAt, S: Array, position: int, *, bent: bool) -> Array:
+        units = at.W.shape[1]
+        noisy = replace(at, W=self.noise.operand(at.W, units))
+        whole = super().second(noisy, self.noise.operand(S, units), position, bent=bent)
+        return whole + self.noise.underflow(whole, units)
+
+
+class NoisyElementwise(Elementwise):
+    """y = σ(z), each of σ, σ′ and σ″ perturbed by u times what TensorFlow subtracts for it."""
+
+    def __init__(self, base: Calculus, node: Node, noise: Noise) -> None:
+        assert isinstance(base, Elementwise)  # and such a node has an activation
+        assert node.activation is not None
+        super().__init__(base.sigma)
+        self.activation: Activation = node.activation
+        self.noise = noise
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, ElementwiseAt]:
+        (z,) = x
+        y, _ = super().forward(x, theta)
+        noisy = Derivatives(
+            self.sigma.value,
+            lambda z: self.sigma.first(z) + self._error(z, 1),
+            lambda z: self.sigma.second(z) + self._error(z, 2),
+        )
+        return y + self._error(z, 0) * (y != 0), ElementwiseAt(noisy, z)
+
+    def _error(self, z: Array, order: int) -> Array:
+        terms = subtracted_terms(self.activation, z)[order]
+        # Below the smallest normal number the digits end at once, and z² may multiply what is
+        # left of them.
+        return self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow(z) * (1 + z * z)
+
+    def push(self, at: ElementwiseAt | Sloped, Rx: Moves, V: Tensors) -> Array:
+        y = super().push(at, Rx, V)
+        return y + self.noise.underflow(y)
+
+    def pull(self, at: ElementwiseAt | Sloped, g: Array, wanted: Wanted) -> Pulled:
+        (below,) = super().pull(at, g, wanted).inputs
+        assert below is not None  # it is all that there is
+        return Pulled([below + self.noise.underflow(below)], {})
+
+    def curved(self, at: ElementwiseAt, g: Array) -> Sloped:
+        curved = super().curved(at, g)
+        assert curved.bent is not None  # that is what ``curved`` is for
+        return replace(curved, bent=curved.bent + self.noise.underflow(curved.bent))
+
+
+class NoisySoftmax(Softmax):
+    """p = softmax(x), with the errors of its exponents and of p ⊙ (v − p·v)."""
+
+    def __init__(self, _: Calculus, node: Node, noise: Noise) -> None:
+        self.noise = noise
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, SoftmaxAt]:
+        exponents = x[0] - x[0].max(axis=-1, keepdims=True)
+        return super().forward([x[0] + self.noise.of_size(ELEMENTARY + np.abs(exponents))], theta)
+
+    def push(self, at: SoftmaxAt, Rx: Moves, V: Tensors) -> Array:
+        return self._noisy(at, super().push(at, Rx, V), Rx[0])
+
+    def pull(self, at: SoftmaxAt, g: Array, wanted: Wanted) -> Pulled:
+        return Pulled([self._noisy(at, super().pull(at, g, wanted).inputs[0], g)], {})
+
+    def bend(self, at: SoftmaxAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
+        assert at.g is not None  # ``curved`` came first
+        (moved,), (below,) = Rx, into.inputs
+        if moved is None or below is None:
+            return
+        super().bend(at, Rx, V, into)
+        p, size, g = at.p[:, None], np.abs(moved), np.abs(at.g)[:, None]
+        Rp = p * (size + (p * size).sum(axis=-1, keepdims=True))
+        terms = Rp * (g + (p * g).sum(axis=-1, keepdims=True))
+        terms += p * (Rp * g).sum(axis=-1, keepdims=True)
+        below += self.noise.of_size(ELEMENTARY * terms)
+
+    def _noisy(self, at: SoftmaxAt, product: Array | None, v: Array | None) -> Array:
+        assert product is not None and v is not None  # it is all that there is
+        p, size = at.p[:, None], np.abs(v)
+        terms = p * (size + (p * size).sum(axis=-1, keepdims=True))
+        return product + self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow(product)
+
+
+class NoisyAdd(Add):
+    """y = Σ x_i, each sum rounded to the size of its terms."""
+
+    def __init__(self, _: Calculus, node: Node, noise: Noise) -> None:
+        self.noise = noise
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, AddAt]:
+        return super().forward([self.noise.operand(value, 1) for value in x], theta)
+
+    def push(self, at: AddAt, Rx: Moves, V: Tensors) -> Array:
+        moves = [None if moved is None else self.noise.operand(moved, 1) for moved in Rx]
+        return super().push(at, moves, V)
+
+
+_NOISY: dict[type[Calculus], type] = {
+    Dense: NoisyDense,
+    Elementwise: NoisyElementwise,
+    Softmax: NoisySoftmax,
+    Add: NoisyAdd,
+}
+
+
+def noisy_loss(loss: LossDerivatives, terms: LossTerms, noise: Noise) -> LossDerivatives:
+    """The gradient and the Hessian of a loss, perturbed by ``noise``."""
+
+    def exponents(f: Array) -> Array:
+        return f + noise.of_size(terms.exponent(f))
+
+    def gradient(f: Array, targets: Targets) -> Array:
+        g = loss.gradient(exponents(f), targets)
+        return g + noise.of_size(ELEMENTARY * terms.gradient(f, targets)) + noise.underflow(g)
+
+    def hessian_product(f: Array, targets: Targets) -> HessianProduct:
+        moved = exponents(f)
+        product = loss.hessian_product(moved, targets)
+
+        def noisy(chosen: slice, v: Array) -> Array:
+            exact = product(chosen, v)
+            sizes = noise.of_size(ELEMENTARY * terms.product(moved[chosen], v))
+            return exact + sizes + noise.underflow(exact)
+
+        return noisy
+
+    def hessian(f: Array, targets: Targets) -> Array:
+        units = np.broadcast_to(np.eye(f.shape[1]), (*f.shape, f.shape[1]))
+        return hessian_product(f, targets)(slice(None), units)
+
+    return LossDerivatives(loss.value, gradient, hessian, hessian_product)
