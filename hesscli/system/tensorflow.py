@@ -12,16 +12,22 @@ from hesscli.system.quiet import silenced
 from hesscli.system.threads import thread_count
 
 
+def plain_tensorflow() -> ModuleType:
+    """The tensorflow module as it is imported, nothing of it configured; raises ImportError."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silenced():
+        return importlib.import_module("tensorflow")
+
+
 @cache
 def import_tensorflow() -> ModuleType:
     """The tensorflow module before its runtime has started: what is configured comes first.
 
     Raises InputError where it is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        tensorflow = plain_tensorflow()
         with silenced():
-            tensorflow = importlib.import_module("tensorflow")
             _share_cores(tensorflow)
             # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
             tensorflow.get_logger().setLevel("ERROR")
