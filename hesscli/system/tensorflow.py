@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from functools import cache
 from types import ModuleType
@@ -16,7 +15,9 @@ def plain_tensorflow() -> ModuleType:
     """The tensorflow module as it is imported, nothing of it configured; raises ImportError."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silenced():
-        return importlib.import_module("tensorflow")
+        import tensorflow as tf
+    module: ModuleType = tf
+    return module
 
 
 @cache
