@@ -103,6 +103,7 @@ def _run(count: int, dtype: str, folder: str) -> dict[str, float]:
 def _work(dtype: str) -> None:
     from hesscli.config.build import build_problem
     from hesscli.config.load import load_config, parse_override
+    from hesscli.problem.execution import execution_of
     from hesscli.witnesses.summed.engine import autodiff_of, chain_rule_of
     from hesscli.workers.cluster import find_cluster
     from hesscli.workers.team import Team
@@ -115,10 +116,11 @@ def _work(dtype: str) -> None:
     settings += [f"model.layers.{layer}.activation=tanh" for layer in (0, 1)]
     config = load_config(None, [parse_override(text) for text in settings])
     problem = build_problem(config, workers=team)
+    execution = execution_of(problem, team)
     seconds: dict[str, float] = {}
     for witness, engine in (
-        ("chain rule", chain_rule_of(problem)),
-        ("autodiff", autodiff_of(problem)),
+        ("chain rule", chain_rule_of(problem, execution)),
+        ("autodiff", autodiff_of(problem, execution)),
     ):
         for block in _BLOCKS:
             H = engine.hessian(block)

@@ -78,6 +78,7 @@ def counted(cases: Sequence[tuple[Sequence[int], int, int, Sequence[str]]]) -> l
     sys.meta_path.insert(0, _Finder())
     from hesscli.cli.main import main
     from hesscli.config import build
+    from hesscli.problem import execution
     from hesscli.witnesses.summed import engine as summed
 
     sums: list[int] = []
@@ -89,11 +90,12 @@ def counted(cases: Sequence[tuple[Sequence[int], int, int, Sequence[str]]]) -> l
         return total
 
     summed.Chunks.sum = noted  # type: ignore[method-assign]
+    build.fits = lambda *_: False  # type: ignore[assignment]
     summed.kept_bytes = lambda *_: 1 << 60  # type: ignore[assignment]
     tensorflow = _watched_tensorflow()
     found = []
     for widths, examples, chunk, arguments in cases:
-        build.chunk_size = lambda *_, chunk=chunk: chunk  # type: ignore[assignment]
+        execution.chunk_size = lambda *_, chunk=chunk: chunk  # type: ignore[assignment]
         products.clear()
         tensorflow.clear()
         sums.clear()

@@ -36,13 +36,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 
 import numpy as np
 from soak_networks import Drawn, drawn
 
+from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
@@ -327,7 +328,7 @@ class Soaked:
     def chunks(self, name: str, of_H: Asked) -> None:
         """Rows and products of the sum over chunks of the examples."""
         size = int(self.generator.integers(1, self.problem.examples + 1))
-        engine = chain_rule_of(replace(self.problem, chunk=size))
+        engine = chain_rule_of(self.problem, Execution(size))
         H = engine.hessian(name)
         candidates = {"rows": H, "products": ByProducts(H)}
         floor = floor_of(engine).entries(name)

@@ -9,7 +9,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -311,6 +311,54 @@ def test_the_api_says_what_the_command_says(
             assert json.loads(rendered) == said
         else:
             assert rendered == out
+
+
+BEYOND_ITS_MEMORY = {
+    "model": TINY["model"],
+    "data": {
+        "inputs": np.linspace(-1, 1, 40).reshape(20, 2).tolist(),
+        "targets": [0, 1] * 10,
+        "batch_size": "all",
+        "memory": "20kB",
+    },
+}
+CHUNKED: list[tuple[str, Callable[[Problem], object]]] = [
+    ("verify --check form", lambda p: hesscli.verify(p, check="form")),
+    ("verify --of gradient", lambda p: hesscli.verify_first(p)),
+    ("compare --check form", lambda p: hesscli.compare(p, check="form")),
+    ("sweep", lambda p: hesscli.sweep(p)),
+    ("entry dense1/bias[1]", lambda p: hesscli.entry(p, "dense1/bias[1]")),
+    ("spectrum", lambda p: hesscli.spectrum(p)),
+]
+
+
+@pytest.mark.parametrize(("line", "ask"), CHUNKED, ids=[line for line, _ in CHUNKED])
+def test_the_api_takes_as_many_examples_at_a_time_as_the_command(
+    line: str, ask: Callable[[Problem], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = hesscli.problem_from_config(BEYOND_ITS_MEMORY)
+    assert _run((*line.split(), *_as_options(BEYOND_ITS_MEMORY), "--format", "json")) == 0
+    said = json.loads(capsys.readouterr().out)
+    del said["invocation"]
+    assert 1 <= said["problem"]["chunk"] < 20
+    assert json.loads(hesscli.render(ask(problem), "json")) == said
+
+
+def test_a_training_by_the_api_measures_no_more_than_it_may_hold() -> None:
+    problem = hesscli.problem_from_config(BEYOND_ITS_MEMORY)
+    options = {"batch_size": 4, "steps": 2}
+    by_configuration = hesscli.train(BEYOND_ITS_MEMORY, measure_examples=1, **options)
+    by_problem = hesscli.train(problem, measure_examples=1, **options)
+    assert by_problem.problem.chunk == by_configuration.problem.chunk
+    assert by_problem.problem.chunk is not None
+    for source in (problem, BEYOND_ITS_MEMORY):
+        with pytest.raises(hesscli.InputError, match=r"train\.measure_examples: all.*data\.memory"):
+            hesscli.train(source, measure_examples="all", **options)
+
+
+def _as_options(settings: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in settings.items():
+        yield from ("--set", f"{key}={json.dumps(value)}")
 
 
 def test_every_report_takes_the_result_that_it_is_registered_for() -> None:

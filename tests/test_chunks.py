@@ -24,6 +24,7 @@ from hesscli.cli.main import main
 from hesscli.nodes.multiplied import Multiplied
 from hesscli.problem import stored
 from hesscli.problem.data import load_dataset, to_inputs
+from hesscli.problem.execution import Execution, chunk_size, example_bytes, execution_of, fits
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
 from hesscli.problem.stored import FileRows, StoredInputs
@@ -32,7 +33,7 @@ from hesscli.studies.spectrum import spectrum
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import InputError
-from hesscli.system.memory import chunk_size, parse_size
+from hesscli.system.memory import parse_size
 from hesscli.system.threads import thread_count
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -51,8 +52,12 @@ BLOCKS = ("dense1/kernel", "dense2/bias", "dense2", "network")
 TERMS = ("hessian", "gauss_newton", "curvature")
 
 
-def in_chunks(problem: Problem, chunk: int) -> Problem:
-    """The problem with stored examples, of which ``chunk`` are held at a time."""
+# Where an Execution says how many examples are held, the memory of the stored ones does not.
+NO_MEMORY = 0
+
+
+def stored_inputs(problem: Problem, memory: int = NO_MEMORY) -> Problem:
+    """The problem with its examples stored: they can be read, and no array of them is there."""
     assert isinstance(problem.inputs, np.ndarray)
     rows = StoredInputs(
         problem.inputs,
@@ -60,8 +65,9 @@ def in_chunks(problem: Problem, chunk: int) -> Problem:
         lambda raw: raw.copy(),
         problem.inputs.shape[1],
         problem.dtype,
+        memory,
     )
-    return replace(problem, inputs=rows, chunk=chunk)
+    return replace(problem, inputs=rows)
 
 
 def ended(*arguments: str) -> tuple[int, str, str]:
@@ -94,9 +100,9 @@ def test_blocks_of_chunks_add_up(
         loss=Loss("sparse_categorical_crossentropy", reduction),
     )
     if engine == "chain rule":
-        summed, held = chain_rule_of(in_chunks(whole, chunk)), ChainRule(whole)
+        summed, held = chain_rule_of(stored_inputs(whole), Execution(chunk)), ChainRule(whole)
     else:
-        summed, held = autodiff_of(in_chunks(whole, chunk)), Autodiff(whole)
+        summed, held = autodiff_of(stored_inputs(whole), Execution(chunk)), Autodiff(whole)
     for term in TERMS:
         H = getattr(held, term)(block).to_dense()
         parts = getattr(summed, term)(block)
@@ -110,8 +116,8 @@ def test_blocks_of_chunks_add_up(
 
 def test_floors_and_error_bars_of_chunks_are_no_smaller_than_those_of_the_whole() -> None:
     whole = make_problem((5, 4, 3), "tanh", examples=9)
-    parts = in_chunks(whole, 2)
-    floors = RoundingFloor(ChainRule(whole)), floor_of(chain_rule_of(parts))
+    parts, in_pairs = stored_inputs(whole), Execution(2)
+    floors = RoundingFloor(ChainRule(whole)), floor_of(chain_rule_of(parts, in_pairs))
     v = np.linspace(-1, 1, 20)
     for name in ("entries", "gradient"):
         of_whole, of_parts = (getattr(floor, name)("dense1/kernel") for floor in floors)
@@ -121,7 +127,7 @@ def test_floors_and_error_bars_of_chunks_are_no_smaller_than_those_of_the_whole(
         of_whole, of_parts = (getattr(floor, name)("dense1/kernel", v) for floor in floors)
         assert 0.3 * of_whole <= of_parts <= 10 * of_whole
     held, summed = (
-        of.hessian("dense1/kernel") for of in (FiniteDifferences(whole), finite_of(parts))
+        of.hessian("dense1/kernel") for of in (FiniteDifferences(whole), finite_of(parts, in_pairs))
     )
     (value, bar), (other, other_bar) = held.form_with_error(v), summed.form_with_error(v)
     assert abs(value - other) <= bar + other_bar
@@ -251,11 +257,23 @@ def test_a_wrong_size_is_one_line(size: str) -> None:
 
 def test_a_chunk_is_a_power_of_two_that_grows_with_the_memory() -> None:
     widths = (784, 30, 30, 10)
-    sizes = [chunk_size(10**9, widths, 8, 10**power) for power in range(3, 13)]
-    assert all(size is not None and size & (size - 1) == 0 for size in sizes)
-    assert sizes == sorted(sizes, key=lambda size: size or 0)
+    sizes = [chunk_size(widths, 8, 10**power) for power in range(3, 13)]
+    assert all(size & (size - 1) == 0 for size in sizes)
+    assert sizes == sorted(sizes)
     assert sizes[0] == 1
-    assert chunk_size(32, widths, 8, 10**9) is None
+    assert not any(fits(10**9, widths, 8, 10**power) for power in range(3, 13))
+    assert fits(32, widths, 8, 10**9)
+
+
+def test_stored_examples_are_looked_at_in_chunks_and_held_ones_at_once() -> None:
+    whole = make_problem((5, 4, 3), "tanh", examples=9)
+    assert execution_of(whole) == Execution()
+    each = example_bytes(whole.widths, whole.dtype.itemsize)
+    for memory, chunk, spare in ((5 * each + 3, 4, each + 3), (each - 1, 1, 0)):
+        assert execution_of(stored_inputs(whole, memory)) == Execution(chunk, spare)
+        # However many of them there are.
+        some = replace(whole, inputs=whole.batch[:1], targets=whole.targets[:1])
+        assert execution_of(stored_inputs(some, memory)) == Execution(chunk, spare)
 
 
 # Files
@@ -365,7 +383,8 @@ def test_only_what_is_asked_for_is_read() -> None:
             asked.append(chosen)
             return np.zeros((len(range(100)[chosen]), 2))
 
-    rows = stored.StoredInputs(Watched(), range(10, 90), lambda raw: raw, 2, np.dtype(np.float64))
+    double = np.dtype(np.float64)
+    rows = stored.StoredInputs(Watched(), range(10, 90), lambda raw: raw, 2, double, NO_MEMORY)
     assert rows.part(slice(20, 40))[3:5].shape == (2, 2)
     assert asked == [slice(33, 35)]
 
@@ -377,7 +396,7 @@ def test_rows_are_summed_in_finer_parts_where_layers_are_wide(
     H = ChainRule(whole).hessian("dense1/kernel").to_dense()
     # S of one example is 40 · 40 doubles, 12,800 B: four of them fit.
     monkeypatch.setattr("hesscli.witnesses.summed.engine._SECOND_BYTES", 60_000)
-    engine = chain_rule_of(in_chunks(whole, 8))
+    engine = chain_rule_of(stored_inputs(whole), Execution(8))
     assert not isinstance(engine, ChainRule)
     assert max(high - low for low, high in engine.chunks.for_second().pieces) == 4
     np.testing.assert_allclose(
@@ -391,7 +410,7 @@ def test_prepared_chunks_are_those_that_the_budget_has_room_for(
 ) -> None:
     whole = make_problem((5, 4, 3), "tanh", examples=9)
     monkeypatch.setattr("hesscli.witnesses.summed.engine.LARGEST_CHUNK", 2 * thread_count())
-    engine = chain_rule_of(replace(in_chunks(whole, 2 * thread_count()), spare=spare))
+    engine = chain_rule_of(stored_inputs(whole), Execution(2 * thread_count(), spare))
     assert isinstance(engine, SummedEngine)
     made: list[Problem] = []
     make = engine.make
@@ -428,7 +447,8 @@ def test_what_is_kept_of_a_chunk_takes_no_more_than_is_set_aside() -> None:
 
 
 def test_a_spectrum_of_wide_layers_comes_without_their_diagonal() -> None:
-    engine = chain_rule_of(in_chunks(make_problem((3, 600, 2), "tanh", examples=4), 2))
+    problem = stored_inputs(make_problem((3, 600, 2), "tanh", examples=4))
+    engine = chain_rule_of(problem, Execution(2))
     subject = subject_of(engine, "dense1", "dense1/bias")
     assert subject.diagonals() is None
 
@@ -453,8 +473,8 @@ def test_a_problem_in_chunks_is_saved_without_being_held(tmp_path: Path) -> None
         return raw.copy()
 
     assert isinstance(whole.inputs, np.ndarray)
-    rows = StoredInputs(whole.inputs, range(3000), convert, 5, whole.dtype)
-    save_problem(replace(whole, inputs=rows, chunk=100), str(tmp_path / "saved.npz"))
+    rows = StoredInputs(whole.inputs, range(3000), convert, 5, whole.dtype, NO_MEMORY)
+    save_problem(replace(whole, inputs=rows), str(tmp_path / "saved.npz"))
     assert max(asked) <= 1024
     inputs, targets = read_batch(str(tmp_path / "saved.npz"))
     assert np.array_equal(inputs, whole.inputs)
@@ -519,19 +539,24 @@ def test_a_label_in_a_late_chunk_is_looked_at_before_anything_is_computed(tmp_pa
 
 
 def test_a_spectrum_over_chunks_shows_how_far_it_is() -> None:
-    problem = in_chunks(make_problem((80, 60, 3), "tanh", examples=4), 2)
+    problem = stored_inputs(make_problem((80, 60, 3), "tanh", examples=4))
     shown: list[int] = []
     options = SpectrumOptions(layers=("dense1",), probes=2, steps=6, exact_limit=100)
-    spectrum([problem], options, lambda _, done, __: shown.append(done))
+    spectrum([problem], options, lambda _, done, __: shown.append(done), execution=Execution(2))
     assert shown == sorted(shown)
     assert len(set(shown)) > 20
     assert shown[-1] == 100
 
 
 def test_the_time_left_is_that_of_all_passes_over_the_examples() -> None:
-    problem = in_chunks(make_problem((6, 5, 4, 3), "tanh", examples=12), 2 * thread_count())
+    problem = stored_inputs(make_problem((6, 5, 4, 3), "tanh", examples=12))
     shown: list[tuple[str, int, int]] = []
-    verify([problem], CheckOptions(method="form"), progress=lambda *of: shown.append(of))
+    verify(
+        [problem],
+        CheckOptions(method="form"),
+        progress=lambda *of: shown.append(of),
+        execution=Execution(2 * thread_count()),
+    )
     assert {(task, total) for task, _, total in shown} == {("tanh examples", 3 * 5 * 12)}
     assert [done for _, done, _ in shown] == sorted(done for _, done, _ in shown)
     assert shown[-1][1] == 3 * 5 * 12

@@ -92,7 +92,7 @@ STOPS = [(KeyboardInterrupt, 130, "hesscli: interrupted"), (MemoryError, 2, "hes
 def test_what_stops_a_study_is_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: type, code: int, line: str
 ) -> None:
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(verification, "verify", stop)

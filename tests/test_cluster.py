@@ -86,6 +86,7 @@ import json, os, sys
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.training import build_training_data
+from hesscli.problem.execution import execution_of
 from hesscli.workers.cluster import find_cluster
 from hesscli.workers.team import Team
 from hesscli.workers.share import ALONE
@@ -102,10 +103,13 @@ if os.environ["TF_CONFIG"]:
     team.start()
 config = load_config(None, [parse_override(text) for text in sys.argv[1:]])
 problem = build_problem(config, workers=workers)
-compared = compare([problem], CheckOptions("probes", block="layer", probes=2))
+execution = execution_of(problem, workers)
+options = CheckOptions("probes", block="layer", probes=2)
+compared = compare([problem], options, execution=execution)
 options = SpectrumOptions(layers=("dense2",), top=3, probes=2, steps=5)
-(row,) = spectrum([problem], options).results
-trained = train(build_training_data(config), config.train, workers=workers)
+(row,) = spectrum([problem], options, execution=execution).results
+data = build_training_data(config)
+trained = train(data, config.train, execution=execution_of(data.problem, workers))
 found = {
     "passed": compared.passed,
     "forms": [

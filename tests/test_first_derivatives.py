@@ -19,6 +19,7 @@ from hesscli.cli.main import main
 from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import loss_derivatives
+from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.names import BLOCKS, LOSSES
 from hesscli.problem.network import Loss, Problem
@@ -393,6 +394,7 @@ def test_a_gradient_beyond_the_range_is_said_without_a_warning(
         Layer("dense2", np.full((1, 1), 1, dtype=np.float32), None, Activation("linear")),
     )
     one = np.ones((2, 1), dtype=np.float32)
-    problem = Problem(chain(layers), one, one, Loss("sum_of_squares"), chunk=chunk)
+    problem = Problem(chain(layers), one, one, Loss("sum_of_squares"))
+    options, in_chunks = CheckOptions(block=block), Execution(chunk)
     with pytest.raises(NumericalError, match=r"∂L/∂.*not finite in float32"):
-        verify_first([problem], "gradient", CheckOptions(block=block))  # type: ignore[arg-type]
+        verify_first([problem], "gradient", options, execution=in_chunks)

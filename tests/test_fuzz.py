@@ -275,7 +275,7 @@ def test_more_threads_than_any_machine_has_are_refused(monkeypatch: pytest.Monke
 def test_a_problem_that_was_not_analysed_is_not_saved(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise InputError("no")
 
     monkeypatch.setattr(verification, "verify", fail)

@@ -21,12 +21,13 @@ from networks import make_problem
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.config.training import build_training_data
+from hesscli.problem.execution import Execution, execution_of
 from hesscli.problem.network import Problem
-from hesscli.studies.comparison import compare
+from hesscli.studies.comparison import Comparison, compare
 from hesscli.studies.spectra.subject import SpectrumOptions
-from hesscli.studies.spectrum import spectrum
+from hesscli.studies.spectrum import Spectrum, spectrum
 from hesscli.studies.training import train
-from hesscli.studies.verification import verify
+from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -98,6 +99,21 @@ def problem_for(workers: Workers, *settings: str) -> Problem:
     return build_problem(load_config(None, [parse_override(s) for s in given]), workers=workers)
 
 
+def verified(options: CheckOptions, workers: Workers, *settings: str, **more: Any) -> Verification:
+    problem = problem_for(workers, *settings)
+    return verify([problem], options, execution=execution_of(problem, workers), **more)
+
+
+def compared(options: CheckOptions, workers: Workers, *settings: str) -> Comparison:
+    problem = problem_for(workers, *settings)
+    return compare([problem], options, execution=execution_of(problem, workers))
+
+
+def spectrum_of(options: SpectrumOptions, workers: Workers) -> Spectrum:
+    problem = problem_for(workers)
+    return spectrum([problem], options, execution=execution_of(problem, workers))
+
+
 def close(value: float, expected: float, scale: float | None = None) -> bool:
     return abs(value - expected) <= CLOSE * (abs(expected) if scale is None else scale)
 
@@ -115,8 +131,7 @@ def test_shares_are_all_examples_once_and_differ_by_one(examples: int, count: in
 
 def shared(problem: Problem, workers: Workers) -> Problem:
     own = share_of(problem.examples, workers)
-    part = problem.part(own.start, own.stop)
-    return replace(part, workers=workers)
+    return problem.part(own.start, own.stop)
 
 
 @settings(max_examples=8, deadline=None)
@@ -135,7 +150,8 @@ def test_products_and_rows_are_those_of_one_process(
     V = np.random.default_rng(seed).standard_normal((len(H), 3))
 
     def on_worker(workers: Workers) -> tuple[Any, Any]:
-        parts = getattr(chain_rule_of(shared(whole, workers)), term)(block)
+        engine = chain_rule_of(shared(whole, workers), Execution(workers=workers))
+        parts = getattr(engine, term)(block)
         return parts.to_dense(), parts.matmat(V)
 
     for dense, products in Together(count).run(on_worker):
@@ -152,8 +168,8 @@ def test_verify_gives_the_forms_and_the_verdicts_of_one_process(
 ) -> None:
     settings = [chunked] if chunked else []
     options = CheckOptions(method="probes", block=block, probes=4)
-    one = verify([problem_for(ALONE, *settings)], options)
-    for result in Together(count).run(lambda w: verify([problem_for(w, *settings)], options)):
+    one = verified(options, ALONE, *settings)
+    for result in Together(count).run(lambda w: verified(options, w, *settings)):
         assert result.passed
         assert result.environment.workers == count
         assert replace(result.problem, chunk=one.problem.chunk) == one.problem
@@ -166,9 +182,7 @@ def test_verify_gives_the_forms_and_the_verdicts_of_one_process(
 
 def test_finite_differences_take_part_as_well() -> None:
     options = CheckOptions(method="probes", block="bias", layers=("dense2",))
-    results = Together(2).run(
-        lambda w: verify([problem_for(w)], options, witnesses=("chain_rule", "finite"))
-    )
+    results = Together(2).run(lambda w: verified(options, w, witnesses=("chain_rule", "finite")))
     assert all(result.passed for result in results)
 
 
@@ -176,8 +190,8 @@ def test_finite_differences_take_part_as_well() -> None:
 def test_compare_splits_as_one_process_does(count: int) -> None:
     options = CheckOptions(method="form")
     settings = ["model.layers.0.activation=tanh"]
-    one = compare([problem_for(ALONE, *settings)], options)
-    for result in Together(count).run(lambda w: compare([problem_for(w, *settings)], options)):
+    one = compared(options, ALONE, *settings)
+    for result in Together(count).run(lambda w: compared(options, w, *settings)):
         for row, expected in zip(result.results, one.results, strict=True):
             assert row.gauss_newton_alone == expected.gauss_newton_alone
             scale = abs(expected.autodiff.gauss_newton) + abs(expected.autodiff.curvature)
@@ -191,10 +205,10 @@ def test_compare_splits_as_one_process_does(count: int) -> None:
 @pytest.mark.parametrize("exact_limit", [0, 4000])
 def test_top_eigenvalues_are_those_of_one_process(count: int, exact_limit: int) -> None:
     options = SpectrumOptions(layers=("dense2",), top=3, probes=2, steps=5)
-    one = spectrum([problem_for(ALONE)], options).results[0]
+    one = spectrum_of(options, ALONE).results[0]
     assert one.exact
     by_workers = replace(options, exact_limit=exact_limit)
-    for result in Together(count).run(lambda w: spectrum([problem_for(w)], by_workers)):
+    for result in Together(count).run(lambda w: spectrum_of(by_workers, w)):
         (row,) = result.results
         assert row.exact == (exact_limit > 0)
         for term in ("hessian", "gauss_newton"):
@@ -216,7 +230,7 @@ def test_a_training_takes_the_steps_of_one_process(count: int) -> None:
     one = train(data, config.train)
 
     def on_worker(workers: Workers) -> Any:
-        return train(data, config.train, workers=workers)
+        return train(data, config.train, execution=Execution(workers=workers))
 
     results = Together(count).run(on_worker)
     for result in results:
@@ -243,7 +257,7 @@ def test_workers_go_on_from_the_checkpoint_of_one_process(tmp_path: Path) -> Non
     one = train(data, whole)
 
     def on_worker(workers: Workers) -> Any:
-        return train(data, whole, resume=state, workers=workers)
+        return train(data, whole, resume=state, execution=Execution(workers=workers))
 
     for result in Together(2).run(on_worker):
         assert (result.resumed_at, result.steps) == (6, 12)
@@ -258,15 +272,16 @@ def test_a_training_stops_on_all_workers_when_one_is_told_to() -> None:
 
     def on_worker(workers: Workers) -> Any:
         asked: Iterator[bool] = iter([False] * 5 + [workers.index == 1] * 50)
-        return train(data, config.train, workers=workers, stopped=lambda: next(asked))
+        execution = Execution(workers=workers)
+        return train(data, config.train, execution=execution, stopped=lambda: next(asked))
 
     assert [result.steps for result in Together(3).run(on_worker)] == [5, 5, 5]
 
 
 def test_float32_is_added_up_in_double_precision() -> None:
     options = CheckOptions(method="form")
-    one = verify([problem_for(ALONE, "dtype=float32")], options)
-    for result in Together(2).run(lambda w: verify([problem_for(w, "dtype=float32")], options)):
+    one = verified(options, ALONE, "dtype=float32")
+    for result in Together(2).run(lambda w: verified(options, w, "dtype=float32")):
         assert result.passed
         for row, expected in zip(result.results, one.results, strict=True):
             form, of_one = row.quadratic_form, expected.quadratic_form
@@ -283,7 +298,7 @@ def test_float32_is_added_up_in_double_precision() -> None:
 )
 def test_what_is_no_sum_is_refused(options: CheckOptions, what: str) -> None:
     with pytest.raises(InputError, match=what):
-        Together(2).run(lambda workers: verify([problem_for(workers)], options))
+        Together(2).run(lambda workers: verified(options, workers))
 
 
 def test_there_are_no_more_workers_than_examples() -> None:

@@ -24,6 +24,7 @@ from benchmarks.worker import (
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem.data import load_dataset
+from hesscli.problem.execution import execution_of
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
@@ -208,9 +209,10 @@ def dataset(job: Job) -> None:
     )
     problem = build_problem(config)
     v = job.given("vector")
-    H = chain_rule_of(problem).hessian(job.block)
+    execution = execution_of(problem)
+    H = chain_rule_of(problem, execution).hessian(job.block)
     job.agree("product", H @ v)
-    job.numbers["chunk"] = problem.examples if problem.chunk is None else problem.chunk
+    job.numbers["chunk"] = execution.chunk or problem.examples
     job.measure("H·v", lambda: H @ v)
 
 

@@ -21,6 +21,7 @@ from hesscli.api.problems import (
 from hesscli.config.build import build_problem
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData, build_training_data
+from hesscli.problem.execution import execution_of
 from hesscli.problem.graph import Activation
 from hesscli.problem.names import (
     ACTIVATIONS,
@@ -80,7 +81,8 @@ def verify(
         raise InputError(f"witnesses: two or three of {', '.join(WITNESSES)} are needed")
     options = _check_options(problem, check, rtol, layers, block, probes)
     problems = _problems(problem, activations)
-    return verification.verify(problems, options, terms, progress, witnesses)
+    execution = execution_of(problems[0])
+    return verification.verify(problems, options, terms, progress, witnesses, execution=execution)
 
 
 def verify_first(
@@ -100,7 +102,8 @@ def verify_first(
     """
     require_one_of("of", of, get_args(first.FirstDerivative))
     options = _check_options(problem, "entries", rtol, layers, block, 1)
-    return first.verify_first(_problems(problem, activations), of, options, progress)
+    problems = _problems(problem, activations)
+    return first.verify_first(problems, of, options, progress, execution=execution_of(problems[0]))
 
 
 def compare(
@@ -119,7 +122,8 @@ def compare(
     Options and errors are those of ``verify``; ``result.passed`` is the whole chain rule's.
     """
     options = _check_options(problem, check, rtol, layers, block, probes)
-    return comparison.compare(_problems(problem, activations), options, progress)
+    problems = _problems(problem, activations)
+    return comparison.compare(problems, options, progress, execution=execution_of(problems[0]))
 
 
 def sweep(
@@ -134,7 +138,8 @@ def sweep(
 
     ``inputs`` keeps what the sweep ends in as well: gradient and Hessian in the examples' inputs.
     """
-    return sweeps.sweep(_problems(problem, activations), rtol, inputs, progress)
+    problems = _problems(problem, activations)
+    return sweeps.sweep(problems, rtol, inputs, progress, execution=execution_of(problems[0]))
 
 
 def entry(
@@ -151,7 +156,14 @@ def entry(
     The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``.
     """
     problems = _problems(problem, activations)
-    return entries.entry(problems, first, first if second is None else second, rtol, progress)
+    return entries.entry(
+        problems,
+        first,
+        first if second is None else second,
+        rtol,
+        progress,
+        execution=execution_of(problems[0]),
+    )
 
 
 def spectrum(
@@ -183,7 +195,8 @@ def spectrum(
         steps=steps,
         seed=seed,
     )
-    return spectra.spectrum(_problems(problem, activations), options, progress)
+    problems = _problems(problem, activations)
+    return spectra.spectrum(problems, options, progress, execution=execution_of(problems[0]))
 
 
 def init(
@@ -212,13 +225,15 @@ def init(
         if initializers or stddevs
         else initialization.usual_schemes(config.model, _STDDEVS)
     )
+    problems = _problems(build_problem(config), activations)
     return initialization.initialization(
-        _problems(build_problem(config), activations),
+        problems,
         config.model,
         schemes,
         initialization.seeds_from(config.seed, _positive("seeds", seeds)),
         block,
         progress,
+        execution=execution_of(problems[0]),
     )
 
 
@@ -239,14 +254,16 @@ def tune(
         raise InputError(f"target: {target:g}; it must be above 0")
     config = load_config(source)
     initialization.require_drawn(config.model)
+    problems = _problems(build_problem(config), activations)
     return tuning.tune(
-        _problems(build_problem(config), activations),
+        problems,
         config.model,
         initialization.seeds_from(config.seed, _positive("seeds", seeds)),
         target=target,
         norm=norm,
         block=block,
         progress=progress,
+        execution=execution_of(problems[0]),
     )
 
 
@@ -271,12 +288,19 @@ def train(
     if isinstance(source, Problem):
         config = load_config(settings=settings)
         (problem,) = _problems(source, () if activation is None else activation)
-        data = _own_data(problem, config.train)
+        data, execution = _own_data(problem, config.train), execution_of(problem)
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
+        execution = execution_of(data.problem)
     return training.train(
-        data, config.train, checkpoint=checkpoint, resume=resume, watch=watch, stopped=stopped
+        data,
+        config.train,
+        checkpoint=checkpoint,
+        resume=resume,
+        watch=watch,
+        stopped=stopped,
+        execution=execution,
     )
 
 
@@ -294,7 +318,15 @@ def export(
     ``term`` is hessian, gauss-newton or curvature; ``rows`` (start, stop) some of the rows.
     """
     require_one_of("term", term, get_args(exports.Term))
-    return exports.export_block(problem, block, path, term=term, rows=rows, progress=progress)
+    return exports.export_block(
+        problem,
+        block,
+        path,
+        term=term,
+        rows=rows,
+        progress=progress,
+        execution=execution_of(problem),
+    )
 
 
 def _own_data(problem: Problem, options: TrainConfig) -> TrainingData:

@@ -60,6 +60,8 @@ def compare(
     from hesscli.studies import comparison
 
     with progress_bar() as progress:
-        result = comparison.compare(problems, check, progress)
+        result = comparison.compare(
+            problems, check, progress, execution=problem.execution(problems[0])
+        )
     witness.save(problems[0])
     return record.write(document_of(result), result.passed, output, plot)

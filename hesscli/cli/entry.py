@@ -44,6 +44,11 @@ def entry(
 
     with progress_bar() as progress:
         result = study.entry(
-            problems, first, first if second is None else second, config.check.rtol, progress
+            problems,
+            first,
+            first if second is None else second,
+            config.check.rtol,
+            progress,
+            execution=problem.execution(problems[0]),
         )
     return record.write(document_of(result), result.passed, output)

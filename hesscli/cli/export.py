@@ -105,6 +105,7 @@ def export(
             rows=rows,
             configuration=to_yaml(config),
             progress=progress,
+            execution=problem.execution(chosen),
         )
     write_document(document_of(result), format_name, None)
     return 0

@@ -24,6 +24,7 @@ from hesscli.system.files import check_writable, replacing
 
 if TYPE_CHECKING:
     from hesscli.config.schema import Config, ModelConfig
+    from hesscli.problem.execution import Execution
     from hesscli.problem.network import Problem
     from hesscli.report.document import Document
     from hesscli.studies.initialization import Scheme
@@ -164,15 +165,15 @@ def init(
     require_drawn(config.model)
     problems = problem.problems(config)
     record = run.record(config)
+    execution = problem.execution(problems[0])
     if tune:
-        passed, document = _tuned(problems, config, target or 1.0, norm, block, seeds, write_path)
-    else:
-        passed, document = (
-            True,
-            _measured(
-                problems, config, _schemes(config.model, initializers, stddevs), norm, block, seeds
-            ),
+        passed, document = _tuned(
+            problems, execution, config, target or 1.0, norm, block, seeds, write_path
         )
+    else:
+        schemes = _schemes(config.model, initializers, stddevs)
+        passed = True
+        document = _measured(problems, execution, config, schemes, norm, block, seeds)
     return record.write(document, passed, output, plot)
 
 
@@ -194,6 +195,7 @@ def _schemes(
 
 def _measured(
     problems: Sequence[Problem],
+    execution: Execution,
     config: Config,
     schemes: tuple[Scheme, ...],
     norm: str,
@@ -205,13 +207,20 @@ def _measured(
 
     with progress_bar() as progress:
         result = initialization(
-            problems, config.model, schemes, seeds_from(config.seed, seeds), block, progress
+            problems,
+            config.model,
+            schemes,
+            seeds_from(config.seed, seeds),
+            block,
+            progress,
+            execution=execution,
         )
     return initialization_document(result, norm)
 
 
 def _tuned(
     problems: Sequence[Problem],
+    execution: Execution,
     config: Config,
     target: float,
     norm: str,
@@ -232,6 +241,7 @@ def _tuned(
             norm=norm,
             block=block,
             progress=progress,
+            execution=execution,
         )
     if write_path is not None and result.passed:
         with replacing(write_path) as stream:

@@ -30,6 +30,7 @@ from hesscli.system.files import check_writable
 if TYPE_CHECKING:
     from hesscli.config.load import Override
     from hesscli.config.schema import Config
+    from hesscli.problem.execution import Execution
     from hesscli.problem.network import Problem
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
@@ -136,6 +137,13 @@ class ProblemOptions:
             problem = build_problem(config, workers=self.workers or ALONE)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
+
+    def execution(self, problem: Problem) -> Execution:
+        """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
+        from hesscli.problem.execution import execution_of
+        from hesscli.workers.share import ALONE
+
+        return execution_of(problem, self.workers or ALONE)
 
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number

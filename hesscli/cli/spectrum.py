@@ -127,7 +127,9 @@ def spectrum(
         seed=probe_seed,
     )
     with progress_bar() as progress:
-        result = study.spectrum(problems, options, progress)
+        result = study.spectrum(
+            problems, options, progress, execution=problem.execution(problems[0])
+        )
     if vectors_path is not None and run.reports:
         from hesscli.report.eigenvectors import write_eigenvectors
 

@@ -57,5 +57,11 @@ def sweep(
     from hesscli.studies import sweep as study
 
     with progress_bar() as progress:
-        result = study.sweep(problems, config.check.rtol, block == "input", progress)
+        result = study.sweep(
+            problems,
+            config.check.rtol,
+            block == "input",
+            progress,
+            execution=problem.execution(problems[0]),
+        )
     return record.write(document_of(result), result.passed, output, plot)

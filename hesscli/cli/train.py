@@ -98,7 +98,6 @@ def train(
     from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
-    from hesscli.workers.share import ALONE
 
     if names:
         config = with_hidden_activation(config, Activation(names[0]))
@@ -115,7 +114,7 @@ def train(
             resume=resume,
             watch=watch,
             stopped=stopped,
-            workers=run.team or ALONE,
+            execution=problem.execution(data.problem),
         )
     code = record.write(document_of(result), True, output, plot)
     if not result.completed and run.reports:

@@ -109,6 +109,7 @@ def verify(
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)
+    execution = problem.execution(problems[0])
     record = run.record(config)
 
     from hesscli.report.documents import document_of
@@ -117,12 +118,14 @@ def verify(
         if of == "hessian":
             from hesscli.studies.verification import verify as verify_hessian
 
-            hessian = verify_hessian(problems, check, terms, progress, witnesses)
+            hessian = verify_hessian(
+                problems, check, terms, progress, witnesses, execution=execution
+            )
             passed, document = hessian.passed, document_of(hessian)
         else:
             from hesscli.studies.first_derivatives import verify_first
 
-            first = verify_first(problems, of, check, progress)
+            first = verify_first(problems, of, check, progress, execution=execution)
             passed, document = first.passed, document_of(first)
     witness.save(problems[0])
     return record.write(document, passed, output, plot)

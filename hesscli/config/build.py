@@ -12,6 +12,7 @@ from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
+from hesscli.problem.execution import fits
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
@@ -23,8 +24,6 @@ from hesscli.problem.targets import fit_targets
 from hesscli.system.errors import InputError
 from hesscli.system.memory import (
     available_memory,
-    chunk_size,
-    example_bytes,
     examples_memory,
     parse_size,
     readable_size,
@@ -45,7 +44,8 @@ def build_problem(
     """The network, parameters and batch of ``config``; raises InputError where they do not fit.
 
     ``examples``, where given, stand in place of those that ``config.data`` names. Of several
-    ``workers`` each gets its share of the batch.
+    ``workers`` each gets its share of the batch. Inputs that do not fit ``data.memory`` at once
+    stay stored.
     """
     dtype = np.dtype(config.dtype)
     data = config.data
@@ -71,8 +71,10 @@ def build_problem(
         )
     read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
     convert = partial(read, dtype=dtype)
-    stored = StoredInputs(dataset.inputs, order, convert, width, dtype)
-    chunk, spare = _chunk(config, len(order), dtype, workers.here)
+    memory = _memory(data, workers.here)
+    stored = StoredInputs(dataset.inputs, order, convert, width, dtype, memory)
+    widths = (width, *(layer.units for layer in config.model.layers))
+    held = fits(len(order), widths, dtype.itemsize, memory)
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
@@ -84,16 +86,13 @@ def build_problem(
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
     return Problem(
         graph=chain(layers),
-        inputs=stored[:] if chunk is None else stored,
+        inputs=stored[:] if held else stored,
         targets=fit_targets(targets, config.loss.name, last.units, dtype, where),
         loss=config.loss,
         seed=config.seed,
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
-        chunk=chunk,
-        spare=spare,
-        workers=workers,
     )
 
 
@@ -108,18 +107,10 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     return replace(problem, graph=problem.graph.with_tensors(drawn), seed=seed)
 
 
-def _chunk(
-    config: Config, examples: int, dtype: np.dtype[np.floating], processes: int
-) -> tuple[int | None, int]:
-    """How many examples to hold at a time, None being all of them, and the bytes left beside."""
-    memory = config.data.memory
-    limit = parse_size(memory) if isinstance(memory, str) else memory
-    limit = examples_memory() // processes if limit is None else limit
-    widths = (config.model.inputs, *(layer.units for layer in config.model.layers))
-    chunk = chunk_size(examples, widths, dtype.itemsize, limit)
-    if chunk is None:
-        return None, 0
-    return chunk, max(0, limit - chunk * example_bytes(widths, dtype.itemsize))
+def _memory(data: DataConfig, processes: int) -> int:
+    """The bytes that the examples of one of ``processes`` may take at a time."""
+    limit = parse_size(data.memory) if isinstance(data.memory, str) else data.memory
+    return examples_memory() // processes if limit is None else limit
 
 
 def _dataset(data: DataConfig) -> Dataset:

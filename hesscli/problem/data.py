@@ -6,7 +6,6 @@ numbers.
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from hesscli.problem.stored import FileRows
 from hesscli.system.errors import InputError, WrongNumberError, reason
 from hesscli.system.files import expanded
 from hesscli.system.quiet import silenced
+from hesscli.system.tensorflow import plain_tensorflow
 
 EMBEDDED = "embedded"
 KERAS = "keras"
@@ -257,12 +257,10 @@ def _load_keras(split: str) -> Dataset:
 
 
 def _download_keras(split: str) -> Dataset:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         # Keras draws its progress bar on standard output, where results go.
         with silenced():
-            tensorflow = importlib.import_module("tensorflow")
-            train, test = tensorflow.keras.datasets.mnist.load_data()
+            train, test = plain_tensorflow().keras.datasets.mnist.load_data()
         images, labels = train if split == "train" else test
     # Keras raises a bare Exception where the download fails.
     except Exception as error:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hesscli.problem.graph import Activation, Array, Graph, Layer, read_only
 from hesscli.problem.stored import StoredInputs
-from hesscli.workers.share import ALONE, Workers
 
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
 Targets = NDArray[Any]
@@ -42,10 +41,8 @@ class Problem:
     parameters are from, None where ``seed`` drew them.
 
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
-    them only, a chunk or one worker's share: their Hessians add up to that of the whole. ``chunk``
-    says how many examples are to be held at a time; None is all of them. With it ``inputs`` may
-    be StoredInputs, which are read in slices. ``spare`` is how many bytes may be kept of other
-    chunks beside that at work. ``workers`` are those that have the other parts.
+    them only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which
+    are read in slices. How a problem is run stands beside it (hesscli.problem.execution).
     """
 
     graph: Graph
@@ -56,9 +53,6 @@ class Problem:
     notes: tuple[str, ...] = ()
     weights: str | None = None
     part_of: int | None = None
-    chunk: int | None = None
-    spare: int = 0
-    workers: Workers = ALONE
 
     def __post_init__(self) -> None:
         if isinstance(self.inputs, np.ndarray):
@@ -85,11 +79,6 @@ class Problem:
         return self.loss.scale(self.total)
 
     @property
-    def summed(self) -> bool:
-        """Whether what is computed is a sum over chunks or over workers."""
-        return self.chunk is not None or self.workers.count > 1
-
-    @property
     def batch(self) -> Array:
         """``inputs`` as an array (N, d_0); those that are stored are read."""
         return self.inputs[:]
@@ -101,9 +90,6 @@ class Problem:
             inputs=self.inputs[start:stop],
             targets=self.targets[start:stop],
             part_of=self.total,
-            chunk=None,
-            spare=0,
-            workers=ALONE,
         )
 
     @property

@@ -87,7 +87,8 @@ class StoredInputs:
     """Network inputs (N, d) in ``dtype``, made of stored rows when they are asked for.
 
     ``order`` (N,) are the rows they are, one after the other or shuffled; ``convert`` makes rows
-    as stored into inputs. A slice or an array of indices gives an array; nothing is kept.
+    as stored into inputs. ``memory`` is how many bytes examples that are read may take at a time,
+    with what is computed of them. A slice or an array of indices gives an array; nothing is kept.
     """
 
     rows: Rows
@@ -95,6 +96,7 @@ class StoredInputs:
     convert: Callable[[RawArray], Floats]
     width: int
     dtype: np.dtype[np.floating]
+    memory: int
 
     def __len__(self) -> int:
         return len(self.order)

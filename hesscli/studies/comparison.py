@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import Check, check_form
 from hesscli.studies.context import (
@@ -84,7 +85,11 @@ class Comparison:
 
 
 def compare(
-    problems: Sequence[Problem], options: CheckOptions, progress: Progress = no_progress
+    problems: Sequence[Problem],
+    options: CheckOptions,
+    progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
 ) -> Comparison:
     """Splits blocks of ``problems``, which differ in their activations only.
 
@@ -93,11 +98,17 @@ def compare(
     """
     rows = [
         _compared_block(witnesses, subject, options, progress)
-        for witnesses, subject in each_subject(problems, options, progress, _FORMS)
+        for witnesses, subject in each_subject(
+            problems, options, progress, _FORMS, execution=execution
+        )
     ]
     first = problems[0]
     return Comparison(
-        environment(first), summary(first), options.block, options.method, tuple(rows)
+        environment(first, execution),
+        summary(first, execution),
+        options.block,
+        options.method,
+        tuple(rows),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
+from hesscli.problem.execution import Execution
 from hesscli.problem.network import Problem
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
@@ -60,13 +61,13 @@ class ProblemSummary:
     chunk: int | None = None
 
 
-def environment(problem: Problem) -> Environment:
+def environment(problem: Problem, execution: Execution) -> Environment:
     """The versions in use; TensorFlow's is looked up without importing it."""
     return Environment(
         **installed_versions(),
         dtype=problem.dtype.name,
         threads=thread_count(),
-        workers=problem.workers.count,
+        workers=execution.workers.count,
     )
 
 
@@ -80,8 +81,8 @@ def installed_versions() -> InstalledVersions:
     }
 
 
-def summary(problem: Problem) -> ProblemSummary:
-    """What ``problem`` is, without its arrays."""
+def summary(problem: Problem, execution: Execution) -> ProblemSummary:
+    """What ``problem`` is, without its arrays, and how it was looked at."""
     return ProblemSummary(
         examples=problem.total,
         widths=problem.widths,
@@ -92,7 +93,7 @@ def summary(problem: Problem) -> ProblemSummary:
         seed=problem.seed,
         notes=problem.notes,
         weights=problem.weights,
-        chunk=problem.chunk,
+        chunk=execution.chunk,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check
@@ -37,7 +38,7 @@ from hesscli.witnesses.summed.engine import (
     floor_of,
     require_held,
 )
-from hesscli.witnesses.summed.finite import finite_of
+from hesscli.witnesses.summed.finite import FiniteBlock, finite_of
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def entry(
     second: str,
     rtol: float | None = None,
     progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
 ) -> Entry:
     """∂²L/∂first ∂second of ``problems``, which differ in their activations only.
 
@@ -145,10 +148,10 @@ def entry(
     rows = []
     for done, problem in enumerate(problems):
         progress(problem.hidden_activation, done, len(problems))
-        rows.append(_entry_of(problem, place, rtol))
+        rows.append(_entry_of(problem, execution, place, rtol))
     return Entry(
-        environment(problems[0]),
-        summary(problems[0]),
+        environment(problems[0], execution),
+        summary(problems[0], execution),
         *place.names,
         place.separate_examples,
         tuple(rows),
@@ -174,10 +177,10 @@ def _place(problem: Problem, first: str, second: str) -> _Place:
     return _Place(block, layout, layout.index_of(first), layout.index_of(second), block == INPUT)
 
 
-def _entry_of(problem: Problem, place: _Place, rtol: float | None) -> EntryOf:
+def _entry_of(problem: Problem, execution: Execution, place: _Place, rtol: float | None) -> EntryOf:
     if place.block.startswith(INPUT):
-        require_held(problem, "an input belongs to one of them")
-    chain_rule, autodiff = chain_rule_of(problem), autodiff_of(problem)
+        require_held(problem, execution, "an input belongs to one of them")
+    chain_rule, autodiff = chain_rule_of(problem, execution), autodiff_of(problem, execution)
     floor = _floor(chain_rule, place)
     rtol = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
 
@@ -206,12 +209,13 @@ def _entry_of(problem: Problem, place: _Place, rtol: float | None) -> EntryOf:
     ]
     finite = None
     if not place.separate_examples:
-        finite = _finite(problem, place, unit, found[0].autodiff, scale, rtol, floor)
+        block = finite_of(problem, execution).hessian(place.block)
+        finite = _finite(block, place, unit, found[0].autodiff, scale, rtol, floor)
     return EntryOf(problem.hidden_activation, place.block, tuple(found), finite)
 
 
 def _finite(
-    problem: Problem,
+    block: FiniteBlock,
     place: _Place,
     unit: Array,
     autodiff: float,
@@ -219,7 +223,6 @@ def _finite(
     rtol: float,
     floor: float,
 ) -> FiniteEntry:
-    block = finite_of(problem).hessian(place.block)
     values, errors = block.product_with_error(unit.astype(np.float64)[:, None])
     value, error = float(values[place.column, 0]), float(errors[place.column, 0])
     name = f"{place.names[0]}, {place.names[1]}"

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.context import (
@@ -89,6 +90,7 @@ def export_block(
     rows: tuple[int, int | None] | None = None,
     configuration: str = "",
     progress: Progress = no_progress,
+    execution: Execution = HELD,
 ) -> Export:
     """Writes a block (hesscli.witnesses.layout) to ``path``; its suffix is the format.
 
@@ -111,7 +113,7 @@ def export_block(
     require_disk(path, data_bytes + _OVERHEAD)
     about = {
         "schema": SCHEMA,
-        "environment": asdict(environment(problem)),
+        "environment": asdict(environment(problem, execution)),
         "block": parameter,
         "term": term,
         "activation": problem.hidden_activation,
@@ -122,13 +124,13 @@ def export_block(
         "names": _names(layout),
         "configuration": configuration,
     }
-    block = _term_of(chain_rule_of(problem), term, parameter)
+    block = _term_of(chain_rule_of(problem, execution), term, parameter)
     contents = _Contents(lambda: _finite_rows(block, start, stop, progress), shape, dtype, about)
     writer(contents, path)
     files = (path, _beside(path)) if writer is _write_npy else (path,)
     return Export(
-        environment=environment(problem),
-        problem=summary(problem),
+        environment=environment(problem, execution),
+        problem=summary(problem, execution),
         activation=problem.hidden_activation,
         parameter=parameter,
         term=term,

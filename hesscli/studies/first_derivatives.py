@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import Check, frobenius_norm
@@ -93,6 +94,8 @@ def verify_first(
     of: FirstDerivative,
     options: CheckOptions,
     progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
 ) -> FirstVerification:
     """Compares every entry of the first derivatives in the blocks that ``options`` name.
 
@@ -100,7 +103,7 @@ def verify_first(
     leaves the range of the dtype, InputError where the options name no block.
     """
     rows = []
-    for witnesses, subject in each_subject(problems, options, progress):
+    for witnesses, subject in each_subject(problems, options, progress, execution=execution):
         problem = witnesses.problem
         activation = problem.hidden_activation
         shape = _shape(problem, of, subject)
@@ -121,7 +124,9 @@ def verify_first(
             )
         )
     first = problems[0]
-    return FirstVerification(environment(first), summary(first), of, options.block, tuple(rows))
+    return FirstVerification(
+        environment(first, execution), summary(first, execution), of, options.block, tuple(rows)
+    )
 
 
 def _shape(problem: Problem, of: FirstDerivative, subject: Subject) -> tuple[int, ...]:
@@ -153,8 +158,8 @@ class _Engines:
 
 def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
     problem = witnesses.problem
-    chunks = Chunks(problem, witnesses.watch)
-    held = None if problem.summed else _Engines.of(problem)
+    chunks = Chunks(problem, witnesses.execution, witnesses.watch)
+    held = None if witnesses.execution.summed else _Engines.of(problem)
     for name in subject.parameters:
         of_all = held.gradient if held else partial(_summed_gradient, chunks)
         rows = of_all(name)
@@ -170,7 +175,7 @@ def _summed_gradient(chunks: Chunks, name: str) -> Array:
 
 def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
     problem = witnesses.problem
-    for first, part in Chunks(problem).parts():
+    for first, part in Chunks(problem, witnesses.execution).parts():
         engines = _Engines.of(part)
         for name in subject.parameters:
             J, reference = engines.chain_rule.jacobian(name), engines.autodiff.jacobian(name)

@@ -15,6 +15,7 @@ import numpy as np
 
 from hesscli.config.build import redrawn
 from hesscli.config.schema import ModelConfig
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
 from hesscli.problem.network import Problem
@@ -156,9 +157,9 @@ def require_drawn(model: ModelConfig) -> None:
             )
 
 
-def require_pairs(problem: Problem) -> None:
+def require_pairs(problem: Problem, execution: Execution) -> None:
     """Raises InputError beyond the batch whose pairs of examples are summed over."""
-    require_held(problem, "norms are exact sums over pairs of them")
+    require_held(problem, execution, "norms are exact sums over pairs of them")
     if problem.examples > LARGEST_BATCH:
         raise InputError(
             f"data.batch_size: {problem.examples}; norms are exact sums over pairs of examples, "
@@ -173,6 +174,8 @@ def initialization(
     seeds: Sequence[int],
     block: str = "kernel",
     progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
 ) -> Initialization:
     """Sizes of the ``block`` (kernel, bias or layer) of each layer at fresh draws.
 
@@ -181,7 +184,7 @@ def initialization(
     beyond LARGEST_BATCH examples.
     """
     require_drawn(model)
-    require_pairs(problems[0])
+    require_pairs(problems[0], execution)
     rows: list[InitializedBlock] = []
     total = len(problems) * len(schemes) * len(seeds)
     for problem in problems:
@@ -195,7 +198,9 @@ def initialization(
                 progress(f"{problem.hidden_activation} {scheme.label}", done, total)
             rows += _rows(problem, scheme, block, names, draws)
     first = problems[0]
-    return Initialization(environment(first), summary(first), block, tuple(seeds), tuple(rows))
+    return Initialization(
+        environment(first, execution), summary(first, execution), block, tuple(seeds), tuple(rows)
+    )
 
 
 def block_size(engine: ChainRule, name: str) -> BlockSize:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
 from hesscli.studies.context import (
     Environment,
@@ -67,7 +68,11 @@ class Spectrum:
 
 
 def spectrum(
-    problems: Sequence[Problem], options: SpectrumOptions, progress: Progress = no_progress
+    problems: Sequence[Problem],
+    options: SpectrumOptions,
+    progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
 ) -> Spectrum:
     """The spectra of blocks of ``problems``, which differ in their activations only.
 
@@ -78,14 +83,14 @@ def spectrum(
     total = len(problems) * len(names)
     rows: list[BlockSpectrum] = []
     for problem in problems:
-        engine = chain_rule_of(problem)
+        engine = chain_rule_of(problem, execution)
         for layer, parameter in names:
             task = f"{problem.hidden_activation} {parameter}"
             show = partial(_show, progress, task, len(rows), total)
             show(0.0)
             rows.append(_block_spectrum(subject_of(engine, layer, parameter), options, show))
     first = problems[0]
-    return Spectrum(environment(first), summary(first), options, tuple(rows))
+    return Spectrum(environment(first, execution), summary(first, execution), options, tuple(rows))
 
 
 def _show(progress: Progress, task: str, done: int, total: int, part: float) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, frobenius_norm
@@ -114,6 +115,8 @@ def sweep(
     rtol: float | None = None,
     with_inputs: bool = False,
     progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
 ) -> Sweep:
     """Follows the sweep through ``problems``, which differ in their activations only.
 
@@ -126,7 +129,7 @@ def sweep(
         _require_memory(problem)
         rtol_here = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
         nodes = [_Node(problem, quantity, rtol_here) for quantity in quantities(problem)]
-        for before, part in Chunks(problem).parts():
+        for before, part in Chunks(problem, execution).parts():
             sweeper = _Sweeper(part)
             for node in nodes:
                 sweeper.sweep(node, before, progress)
@@ -136,7 +139,10 @@ def sweep(
         rows += [node.swept() for node in nodes]
     first = problems[0]
     return Sweep(
-        environment(first), summary(first), tuple(rows), tuple(inputs) if with_inputs else None
+        environment(first, execution),
+        summary(first, execution),
+        tuple(rows),
+        tuple(inputs) if with_inputs else None,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checkpoint import Moment, fingerprint, load_checkpoint, save_checkpoint
@@ -20,7 +21,7 @@ from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
-from hesscli.workers.share import ALONE, Workers, share_of
+from hesscli.workers.share import ALONE, share_of
 
 # Examples whose outputs are held at a time when a whole set is evaluated.
 _EVALUATED = 8192
@@ -86,17 +87,17 @@ def train(
     resume: str | None = None,
     watch: Watch = no_watch,
     stopped: Callable[[], bool] = lambda: False,
-    workers: Workers = ALONE,
+    execution: Execution = HELD,
 ) -> Training:
     """Trains by SGD and measures the curvature every ``options.every`` steps, and at the end.
 
     ``checkpoint`` is written every ``options.checkpoint_every`` steps and at the end; from
     ``resume``, such a file, the training goes on as if it had not been interrupted. After each
-    step ``stopped`` is asked whether to end. Of several ``workers`` each calls this with the same
+    step ``stopped`` is asked whether to end. Of several workers each calls this with the same
     data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
-    run = _Run(data, options, checkpoint, workers)
+    run = _Run(data, options, checkpoint, execution)
     if resume is not None:
         run.resume(resume)
     resumed_at = run.sgd.step
@@ -120,27 +121,25 @@ class _Run:
         data: TrainingData,
         options: TrainConfig,
         checkpoint: str | None,
-        workers: Workers,
+        execution: Execution,
     ) -> None:
         self.data = data
-        self.workers = workers
+        self.execution = execution
+        self.workers = execution.workers
         self.options = options
         self.checkpoint = checkpoint
         self.problem = problem = data.problem
         size, measured = options.batch_size, options.measure_examples
         self.batch_size = problem.examples if size == "all" else size
         examples = problem.examples if measured == "all" else min(measured, problem.examples)
-        if problem.chunk is not None and examples > problem.chunk:
+        if execution.chunk is not None and examples > execution.chunk:
             raise InputError(
                 f"train.measure_examples: {measured}; they are held together, so use at most "
-                f"{problem.chunk}, or more data.memory"
+                f"{execution.chunk}, or more data.memory"
             )
         # Held, whatever the training examples are: they are measured again and again.
         self.measured = replace(
-            problem,
-            inputs=problem.inputs[:examples],
-            targets=problem.targets[:examples],
-            chunk=None,
+            problem, inputs=problem.inputs[:examples], targets=problem.targets[:examples]
         )
         self.seed = 0 if problem.seed is None else problem.seed
         self.batches = Batches(problem.examples, self.batch_size, self.seed)
@@ -212,8 +211,8 @@ class _Run:
         if self.data.held_out is not None:
             final.append(self._evaluation(self.data.held_out_name, self.data.held_out))
         return Training(
-            environment=replace(environment(self.problem), workers=self.workers.count),
-            problem=summary(self.problem),
+            environment=environment(self.problem, self.execution),
+            problem=summary(self.problem, self.execution),
             activation=self.problem.hidden_activation,
             options=self.options,
             batch_size=self.batch_size,

@@ -22,6 +22,7 @@ from scipy.optimize import least_squares
 
 from hesscli.config.build import redrawn
 from hesscli.config.schema import LayerConfig, ModelConfig
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Layer
 from hesscli.problem.initializers import Initializer, scaled
 from hesscli.problem.network import Problem
@@ -149,6 +150,8 @@ def tune(
     norm: str = "spectral",
     block: str = "kernel",
     progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
 ) -> Tuning:
     """Scales at which the mean ``norm`` of every layer's ``block`` over ``seeds`` is ``target``.
 
@@ -158,7 +161,7 @@ def tune(
     """
     require_drawn(model)
     if norm == "frobenius":
-        require_pairs(problems[0])
+        require_pairs(problems[0], execution)
     fresh = tuple(seed + len(seeds) for seed in seeds)
     rows: list[TunedBlock] = []
     models: list[TunedModel] = []
@@ -195,8 +198,8 @@ def tune(
             )
     first = problems[0]
     return Tuning(
-        environment=environment(first),
-        problem=summary(first),
+        environment=environment(first, execution),
+        problem=summary(first, execution),
         block=block,
         norm=norm,
         target=target,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow
@@ -150,6 +151,8 @@ def verify(
     terms: Terms = "hessian",
     progress: Progress = no_progress,
     witnesses: Sequence[str] = DEFAULT_WITNESSES,
+    *,
+    execution: Execution = HELD,
 ) -> Verification:
     """Compares blocks of ``problems``, which differ in their activations only.
 
@@ -158,7 +161,7 @@ def verify(
     Hessian leaves the range of the dtype, InputError where the options name no block, or terms
     that no witness has.
     """
-    problem_summary = summary(problems[0])
+    problem_summary = summary(problems[0], execution)
     chosen = tuple(name for name in WITNESSES if name in witnesses)
     untold = _without_tensorflow(problems)
     if untold and "autodiff" in chosen:
@@ -169,11 +172,12 @@ def verify(
         raise InputError("--terms gauss-newton: only chain_rule has them; add it to --witnesses")
     rows = [
         _verified_block(engines, subject, options, terms, progress, chosen)
-        for engines, subject in each_subject(problems, options, progress, _FORMS)
+        for engines, subject in each_subject(
+            problems, options, progress, _FORMS, execution=execution
+        )
     ]
-    first = problems[0]
     return Verification(
-        environment(first),
+        environment(problems[0], execution),
         problem_summary,
         terms,
         options.block,

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
@@ -96,15 +97,16 @@ class Witnesses:
     problem: Problem
     chain_rule: ChainRuleEngine
     floor: Floor
+    execution: Execution = HELD
     watch: Watch | None = None
 
     @cached_property
     def autodiff(self) -> AutodiffEngine:
-        return autodiff_of(self.problem, self.watch)
+        return autodiff_of(self.problem, self.execution, self.watch)
 
     @cached_property
     def finite(self) -> FiniteEngine:
-        return finite_of(self.problem, self.watch)
+        return finite_of(self.problem, self.execution, self.watch)
 
     def form(self, of: Callable[[str], HessianBlock], subject: Subject) -> float:
         """vᵀHv at the parameter itself, summed over the subject's blocks."""
@@ -241,6 +243,8 @@ def each_subject(
     options: CheckOptions,
     progress: Progress = no_progress,
     forms: int = 1,
+    *,
+    execution: Execution = HELD,
 ) -> Iterator[tuple[Witnesses, Subject]]:
     """The witnesses of every problem with each of the subjects that the options name.
 
@@ -250,36 +254,36 @@ def each_subject(
     the options name no block.
     """
     for problem in problems:
-        subjects = _subjects(problem, options)
-        _require_no_entries(problem, options, subjects)
+        subjects = _subjects(problem, execution, options)
+        _require_no_entries(problem, execution, options, subjects)
         passes = sum(forms + _PASSES[options.method_for(problem, of)] for of in subjects)
         watch = _Passes(progress, f"{problem.hidden_activation} examples", passes)
-        chain_rule = chain_rule_of(problem, watch)
-        witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), watch)
+        chain_rule = chain_rule_of(problem, execution, watch)
+        witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), execution, watch)
         for subject in subjects:
             yield witnesses, subject
 
 
 def _require_no_entries(
-    problem: Problem, options: CheckOptions, subjects: Sequence[Subject]
+    problem: Problem, execution: Execution, options: CheckOptions, subjects: Sequence[Subject]
 ) -> None:
     """Rows of H are as large as H, and would all go through the network between the workers."""
-    if problem.workers.count == 1:
+    if execution.workers.count == 1:
         return
     if any(options.method_for(problem, subject) == "entries" for subject in subjects):
         asked = "--check entries" if options.method == "entries" else "--check auto, here entries"
         raise InputError(
-            f"{asked}: of {problem.workers.count} workers each has some of the examples, and none "
-            "has an entry; use --check probes or --check form"
+            f"{asked}: of {execution.workers.count} workers each has some of the examples, and "
+            "none has an entry; use --check probes or --check form"
         )
 
 
-def _subjects(problem: Problem, options: CheckOptions) -> list[Subject]:
+def _subjects(problem: Problem, execution: Execution, options: CheckOptions) -> list[Subject]:
     if options.block in (INPUT, NETWORK):
         if options.layers:
             raise InputError(f"--layer: the block {options.block} has no layers to choose from")
         if options.block == INPUT:
-            require_held(problem, "each example's input is a block of its own")
+            require_held(problem, execution, "each example's input is a block of its own")
         names = (
             (NETWORK,)
             if options.block == NETWORK

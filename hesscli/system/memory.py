@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from hesscli.system.errors import InputError
@@ -17,19 +16,8 @@ _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**
 # Measured as the address space that NumPy and SciPy take when they are imported: 150 MB and 83 MB
 # a thread, and some more.
 _BLAS_BYTES, _BLAS_BYTES_OF_A_THREAD = 200 * 10**6, 100 * 10**6
-# Larger chunks are no faster: what is computed of an example leaves the cache before it is used.
-LARGEST_CHUNK = 8192
 # What the examples may take where nobody says: this share of what is free.
 _SHARE_OF_EXAMPLES = 0.25
-# What an example costs while it is looked at, measured as the peak of the checks: so many numbers
-# of the problem's type for each input and each unit, and doubles for the rounding errors beside.
-_NUMBERS_OF_AN_INPUT, _NUMBERS_OF_A_UNIT = 4, 16
-_DOUBLES_OF_AN_INPUT, _DOUBLES_OF_A_UNIT = 3, 16
-# Of narrow layers the Hessian S (units, units) of every example is held, with its terms' and its
-# errors'; of wide ones never, because there entries are not compared.
-_NARROW, _DOUBLES_OF_S = 64, 12
-# The same for the chain rule's product with one vector, which has no S and no rounding errors.
-_PRODUCT_OF_AN_INPUT, _PRODUCT_OF_A_UNIT = 4, 24
 
 
 def available_memory() -> int | None:
@@ -104,29 +92,3 @@ def examples_memory() -> int:
     """The bytes that the examples may take where nobody says: a quarter of what is free."""
     available = available_memory()
     return 2**62 if available is None else int(_SHARE_OF_EXAMPLES * available)
-
-
-def chunk_size(examples: int, widths: Sequence[int], itemsize: int, memory: int) -> int | None:
-    """How many of the examples of a network with ``widths`` to look at together; None is all.
-
-    ``memory`` is what they may take in bytes. A chunk is a power of two, so that a little more or
-    less free memory leaves the last digits as they are.
-    """
-    each = example_bytes(widths, itemsize)
-    if examples * each <= memory:
-        return None
-    return min(LARGEST_CHUNK, 1 << max(0, (memory // each).bit_length() - 1))
-
-
-def product_bytes(widths: Sequence[int], itemsize: int) -> int:
-    """What an example takes while the chain rule multiplies one vector."""
-    return itemsize * (_PRODUCT_OF_AN_INPUT * widths[0] + _PRODUCT_OF_A_UNIT * sum(widths[1:]))
-
-
-def example_bytes(widths: Sequence[int], itemsize: int) -> int:
-    """What an example of a network with ``widths`` takes while it is looked at."""
-    inputs, units = widths[0], sum(widths[1:])
-    each = itemsize * (_NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * units)
-    each += 8 * (_DOUBLES_OF_AN_INPUT * inputs + _DOUBLES_OF_A_UNIT * units)
-    each += 8 * _DOUBLES_OF_S * max((w * w for w in widths[1:] if w <= _NARROW), default=0)
-    return each

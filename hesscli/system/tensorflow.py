@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from functools import cache
 from types import ModuleType
@@ -12,16 +11,24 @@ from hesscli.system.quiet import silenced
 from hesscli.system.threads import thread_count
 
 
+def plain_tensorflow() -> ModuleType:
+    """The tensorflow module as it is imported, nothing of it configured; raises ImportError."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silenced():
+        import tensorflow as tf
+    module: ModuleType = tf
+    return module
+
+
 @cache
 def import_tensorflow() -> ModuleType:
     """The tensorflow module before its runtime has started: what is configured comes first.
 
     Raises InputError where it is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        tensorflow = plain_tensorflow()
         with silenced():
-            tensorflow = importlib.import_module("tensorflow")
             _share_cores(tensorflow)
             # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
             tensorflow.get_logger().setLevel("ERROR")

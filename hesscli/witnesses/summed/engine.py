@@ -22,10 +22,10 @@ from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
+from hesscli.problem.execution import LARGEST_CHUNK, Execution, example_bytes, product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError
-from hesscli.system.memory import LARGEST_CHUNK, example_bytes, product_bytes
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads, thread_count
 from hesscli.witnesses.autodiff.engine import Autodiff
@@ -49,17 +49,18 @@ _SECOND_BYTES = 2**26
 
 
 class Chunks:
-    """The parts of a problem, each of which can be held; ``problem.chunk`` examples at a time.
+    """The parts of a problem, each of which can be held; ``execution.chunk`` examples at a time.
 
     Of several workers each has its own chunks; all of them ask for the same sums.
 
-    Threads take a chunk each, so that of ``problem.chunk`` examples each has its share.
+    Threads take a chunk each, so that of ``execution.chunk`` examples each has its share.
     """
 
-    def __init__(self, problem: Problem, watch: Watch | None = None) -> None:
+    def __init__(self, problem: Problem, execution: Execution, watch: Watch | None = None) -> None:
         self.problem = problem
+        self.execution = execution
         self.watch = watch
-        size = problem.examples if problem.chunk is None else problem.chunk
+        size = problem.examples if execution.chunk is None else execution.chunk
         self._threads = 1 if size >= problem.examples else thread_count()
         self._cut(max(1, size // self._threads))
 
@@ -68,13 +69,13 @@ class Chunks:
         self.pieces = list(pieces(0, self.problem.examples, 1, size))
         self._kept: dict[tuple[int, int], Problem] = {}
         keepable = len(self.pieces)
-        if self.problem.chunk is not None:
+        if self.execution.chunk is not None:
             keepable = spare // kept_bytes(self.problem, self.pieces[0][1])
         self._keepable = frozenset(self.pieces[:keepable])
 
     def parts(self) -> Iterator[tuple[int, Problem]]:
         """(first example, part) of every part: the problem itself where it is held."""
-        if self.problem.chunk is None:
+        if self.execution.chunk is None:
             yield 0, self.problem
             return
         for low, high in self.pieces:
@@ -104,15 +105,15 @@ class Chunks:
     def for_products(self) -> Chunks:
         """The same examples in larger parts: as large as products with one vector may hold.
 
-        The first ones that fit into ``problem.spare`` bytes are kept for the next product; all
+        The first ones that fit into ``execution.spare`` bytes are kept for the next product; all
         where the problem is held.
         """
         problem, other = self.problem, copy(self)
         of = problem.widths, problem.dtype.itemsize
         size = self.pieces[0][1] * example_bytes(*of) // product_bytes(*of)
-        if problem.chunk is not None:
+        if self.execution.chunk is not None:
             size = max(1, min(size, LARGEST_CHUNK // self._threads))
-        other._cut(size, problem.spare)
+        other._cut(size, self.execution.spare)
         return other
 
     def keeps(self, part: Problem) -> bool:
@@ -138,7 +139,7 @@ class Chunks:
                 else:
                     total += part
         assert total is not None  # a batch has one example at least
-        return self.problem.workers.sum(total)
+        return self.execution.workers.sum(total)
 
 
 class SummedEngine(Generic[E]):
@@ -211,7 +212,8 @@ class SummedBlock(HessianBlock):
         if self._row_bytes is None:
             problem, first = self._chunks.problem, self._chunks.for_second().pieces[0]
             own = np.array(float(self._of(problem.part(*first)).row_bytes))
-            self._row_bytes = int(problem.workers.sum(own) / problem.workers.count)
+            workers = self._chunks.execution.workers
+            self._row_bytes = int(workers.sum(own) / workers.count)
         return self._row_bytes
 
     def rows(self, start: int, stop: int) -> Array:
@@ -251,19 +253,23 @@ AutodiffEngine: TypeAlias = Autodiff | SummedEngine[Autodiff]
 Floor: TypeAlias = RoundingFloor | SummedFloor
 
 
-def chain_rule_of(problem: Problem, watch: Watch | None = None) -> ChainRuleEngine:
+def chain_rule_of(
+    problem: Problem, execution: Execution, watch: Watch | None = None
+) -> ChainRuleEngine:
     """The chain rule on a problem, in chunks where it is not to be held at once."""
-    if not problem.summed:
+    if not execution.summed:
         return ChainRule(problem)
-    chunks = Chunks(problem, watch)
+    chunks = Chunks(problem, execution, watch)
     return SummedEngine(chunks, ChainRule, chunks.for_products())
 
 
-def autodiff_of(problem: Problem, watch: Watch | None = None) -> AutodiffEngine:
+def autodiff_of(
+    problem: Problem, execution: Execution, watch: Watch | None = None
+) -> AutodiffEngine:
     """Autodiff on a problem, in chunks where it is not to be held at once."""
-    if not problem.summed:
+    if not execution.summed:
         return Autodiff(problem)
-    return SummedEngine(Chunks(problem, watch), Autodiff)
+    return SummedEngine(Chunks(problem, execution, watch), Autodiff)
 
 
 def floor_of(engine: ChainRuleEngine) -> Floor:
@@ -271,17 +277,17 @@ def floor_of(engine: ChainRuleEngine) -> Floor:
     return RoundingFloor(engine) if isinstance(engine, ChainRule) else SummedFloor(engine.chunks)
 
 
-def require_held(problem: Problem, why: str) -> None:
+def require_held(problem: Problem, execution: Execution, why: str) -> None:
     """Raises InputError where the examples are not held at once, which something needs."""
-    if problem.workers.count > 1:
+    if execution.workers.count > 1:
         raise InputError(
-            f"--strategy: the examples are shared out among {problem.workers.count} workers, but "
+            f"--strategy: the examples are shared out among {execution.workers.count} workers, but "
             f"{why}; use one process"
         )
-    if problem.chunk is not None:
+    if execution.chunk is not None:
         raise InputError(
-            f"data.batch_size: {problem.total:,} examples are looked at {problem.chunk:,} at a "
-            f"time, but {why}; use at most {problem.chunk:,}, or more data.memory"
+            f"data.batch_size: {problem.total:,} examples are looked at {execution.chunk:,} at a "
+            f"time, but {why}; use at most {execution.chunk:,}, or more data.memory"
         )
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.witnesses.block import HessianBlock
@@ -64,8 +65,8 @@ FiniteEngine: TypeAlias = FiniteDifferences | SummedFinite
 FiniteBlock: TypeAlias = FiniteHessian | SummedFiniteHessian
 
 
-def finite_of(problem: Problem, watch: Watch | None = None) -> FiniteEngine:
+def finite_of(problem: Problem, execution: Execution, watch: Watch | None = None) -> FiniteEngine:
     """Finite differences on a problem, in chunks where it is not to be held at once."""
-    if not problem.summed:
+    if not execution.summed:
         return FiniteDifferences(problem)
-    return SummedFinite(Chunks(problem, watch))
+    return SummedFinite(Chunks(problem, execution, watch))
