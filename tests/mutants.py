@@ -32,8 +32,8 @@ from hesscli.config.schema import Config
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Activation, Array, Loss, Problem
-from hesscli.studies.checks import Check
 from hesscli.studies.context import no_progress
+from hesscli.studies.judge import Check
 from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions, each_subject
 from hesscli.witnesses.block import HessianBlock

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import Check, check_form
+from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -15,6 +15,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.studies.judge import Check
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.witnesses.block import Engine
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hesscli.problem.network import Array, Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check
+from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -18,6 +18,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form
+from hesscli.studies.judge import Check, Residual, of_layers
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
 from hesscli.witnesses.layout import (
@@ -44,7 +45,8 @@ class EntryTerm:
     """The entry of one term of the Hessian by both witnesses.
 
     ``term`` is ``hessian``, ``gauss_newton`` or ``curvature``; ``check`` judges the residual by
-    the largest entry that autodiff has in the row of the first name, in any of the terms.
+    the largest entry that autodiff has in the row of the first name and the layer of the second,
+    in any of the terms.
     """
 
     term: str
@@ -123,6 +125,12 @@ class _Place:
     separate_examples: bool
 
     @property
+    def beside(self) -> slice:
+        """The row's entries in the layer of the column."""
+        layers = of_layers(self.layout, 0, self.layout.size)
+        return next(of for _, of in layers if of.start <= self.column < of.stop)
+
+    @property
     def names(self) -> tuple[str, str]:
         return self.layout.name_of(self.row), self.layout.name_of(self.column)
 
@@ -190,7 +198,7 @@ def _entry_of(problem: Problem, place: _Place, rtol: float | None) -> EntryOf:
 
     terms = ("hessian", "gauss_newton", "curvature")
     theirs = {term: row(autodiff, term) for term in terms}
-    scale = float(max(np.abs(values).max() for values in theirs.values()))
+    scale = float(max(np.abs(values[place.beside]).max() for values in theirs.values()))
     found = [
         _term(
             term,
@@ -240,8 +248,7 @@ def _term(
         raise NumericalError(
             f"{names[0]}, {names[1]}: the entry is not finite; use smaller weights or dtype float64"
         )
-    passed = size <= rtol * scale + floor
-    check = Check("entry", 1, size, scale, rtol, floor, names, passed)
+    check = Residual(size, floor, names).judged("entry", scale, rtol)
     return EntryTerm(term, autodiff, chain_rule, check)
 
 

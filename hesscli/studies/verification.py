@@ -9,7 +9,7 @@ from typing import Literal
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow
-from hesscli.studies.checks import Check, check_form, relative
+from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -19,6 +19,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form
+from hesscli.studies.judge import Check, relative
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from hesscli.problem.network import Array, Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
+from hesscli.studies.checks import DEFAULT_RTOL, check_entries
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.finitechecks import (
     ENTRIES_LIMIT,
@@ -18,6 +18,7 @@ from hesscli.studies.finitechecks import (
     check_finite_products,
     merged_finite,
 )
+from hesscli.studies.judge import Check, merged
 from hesscli.studies.probes import check_probes
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
