@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from hesscli.problem.network import Array, Problem
 from hesscli.system.errors import InputError, UnknownBlockError
+from hesscli.system.near import nearest
 
 INPUT, NETWORK = "input", "network"
 # Of at most 18 digits: no number of an example or entry has more, and Python reads no thousands.
@@ -170,9 +170,7 @@ def tensor_of(problem: Problem, name: str) -> str:
     segments = layout_of(problem, NETWORK).segments
     known = [known.name for segment in segments for known in segment.tensors]
     if tensor not in known:
-        near = get_close_matches(tensor, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(known)}"
-        raise InputError(f"{name}: {tensor!r} is unknown; {hint}")
+        raise InputError(f"{name}: {tensor!r} is unknown{nearest(tensor, known, str)}")
     return tensor
 
 
