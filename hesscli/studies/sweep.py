@@ -19,8 +19,8 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.judge import Check, Names, Seen, Tally, worst
-from hesscli.system.errors import InputError, NumericalError
-from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.errors import NumericalError
+from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -217,12 +217,8 @@ def _label(problem: Problem, quantity: Quantity) -> str:
 def _require_memory(problem: Problem) -> None:
     width = max(problem.widths)
     needed = _MATRICES * width**2 * problem.dtype.itemsize
-    available = available_memory()
-    if available is not None and needed > available:
-        raise InputError(
-            f"sweep: the Hessian in {width:,} values needs {readable_size(needed)} for one example "
-            f"and {readable_size(available)} are free; use fewer units or inputs"
-        )
+    what = f"sweep: the Hessian of one example in {width:,} values needs"
+    require_memory(needed, what, "use fewer units or inputs")
 
 
 def _seen(quantity: str, first: int, reference: Array, candidate: Array, floor: Array) -> Seen:
