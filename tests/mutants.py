@@ -35,8 +35,8 @@ from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.graph import Activation, Array
 from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Loss, Problem
-from hesscli.studies.checks import Check
 from hesscli.studies.context import no_progress
+from hesscli.studies.judge import Check
 from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions, each_subject
 from hesscli.witnesses.block import HessianBlock

@@ -46,12 +46,13 @@ from soak_networks import Drawn, drawn
 from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
+from hesscli.studies.checks import DEFAULT_RTOL, check_entries, check_form
 from hesscli.studies.comparison import compare
 from hesscli.studies.context import no_progress
 from hesscli.studies.entry import entry
 from hesscli.studies.finitechecks import check_finite_entries, check_finite_form
 from hesscli.studies.first_derivatives import verify_first
+from hesscli.studies.judge import Check
 from hesscli.studies.probes import check_probes
 from hesscli.studies.sweep import sweep
 from hesscli.studies.verification import verify
@@ -351,7 +352,7 @@ class Soaked:
     def studies(self) -> Iterator[tuple[str, Callable[[], Iterator[Check]]]]:
         """Each study, and the checks that it makes."""
         problems = [self.problem]
-        block = str(self.generator.choice(["kernel", "layer", INPUT]))
+        block = str(self.generator.choice(["kernel", "layer", INPUT, NETWORK]))
         options = CheckOptions(method="form", block=block)
 
         def traced() -> Iterator[Check]:

@@ -16,9 +16,9 @@ from hesscli.report.comparison_plot import comparison_drawing
 from hesscli.report.document import Drawing
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.report.sweep_plot import sweep_drawing
-from hesscli.studies.checks import Check
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
+from hesscli.studies.judge import Check
 from hesscli.studies.sweep import Sweep, SweptNode
 
 ENVIRONMENT = Environment("0.1", None, "2.1.0", "1.15.0", "float64", 2)

@@ -23,13 +23,14 @@ from soak import ByProducts
 from hesscli.cli.main import main
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, check_form
+from hesscli.studies.checks import DEFAULT_RTOL, check_entries, check_form
 from hesscli.studies.context import no_progress
 from hesscli.studies.finitechecks import (
     check_finite_entries,
     check_finite_form,
     check_finite_products,
 )
+from hesscli.studies.judge import Check
 from hesscli.studies.probes import check_probes
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
@@ -493,6 +494,20 @@ def test_a_failure_names_an_entry_that_rounding_does_not_explain() -> None:
     assert not check.passed
     assert check.worst == (layout.name_of(3), layout.name_of(2))
     assert (check.max_abs_residual, check.floor) == (2.0, 0.25)
+
+
+def test_a_failure_against_finite_differences_names_the_entry_that_is_beyond_by_most() -> None:
+    """The residual 5 is beyond its floor of 4.9 by 0.1, the residual 2 by all of it."""
+    layout = Given(np.eye(4)).layout
+    other = np.eye(4)
+    other[0, 0] += 5
+    other[3, 2] = 2.0
+    finite: Any = GivenWithError(other, 1e-12)
+    floor = np.array([[4.9, 0.0], [0.0, 0.0]])
+    check = check_finite_entries(Given(np.eye(4)), finite, floor, 1e-10, no_progress)
+    assert check.failed
+    assert check.worst == (layout.name_of(3), layout.name_of(2))
+    assert (check.max_abs_residual, check.floor) == (2.0, 0.0)
 
 
 def test_tolerances_beyond_the_range_overflow_in_silence() -> None:

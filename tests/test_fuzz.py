@@ -330,7 +330,7 @@ def test_a_gzip_bomb_that_says_its_size_is_not_unpacked() -> None:
 
 
 def test_what_is_larger_than_the_free_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hesscli.problem.npz.available_memory", lambda: 10**6)
+    monkeypatch.setattr("hesscli.system.memory.available_memory", lambda: 10**6)
     assert "x needs 2.0 MB and 1.0 MB are free" in refusal(
         require_unpackable, 2 * 10**6, 10**6, "x"
     )

@@ -20,9 +20,9 @@ from hesscli.report.document import Column, Document, Table
 from hesscli.report.formats import format_of, render
 from hesscli.report.output import write_document
 from hesscli.report.verification import verification_document
-from hesscli.studies.checks import Check
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
+from hesscli.studies.judge import Check
 from hesscli.studies.verification import (
     Terms,
     Verification,

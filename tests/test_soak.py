@@ -13,7 +13,7 @@ from soak import Tally
 from soak_networks import EXTREMES, Drawn, drawn
 
 from hesscli.problem.names import ACTIVATIONS, LOSSES
-from hesscli.studies.checks import Check
+from hesscli.studies.judge import Check
 from hesscli.system.errors import NumericalError
 
 

@@ -14,9 +14,10 @@ from scipy.special import softmax
 
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Loss, Problem
+from hesscli.studies.blocks import chosen
 from hesscli.studies.spectra.measures import Measured, outliers
 from hesscli.studies.spectra.span import small_matrix
-from hesscli.studies.spectra.subject import SpectrumOptions, chosen, subject_of
+from hesscli.studies.spectra.subject import SpectrumOptions, subject_of
 from hesscli.studies.spectra.terms import TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, spectrum
 from hesscli.system.errors import InputError, NumericalError
@@ -334,7 +335,7 @@ def test_a_network_without_biases_has_no_bias_blocks() -> None:
     problem = make_problem((3, 2), "tanh")
     bare = replace(problem, graph=chain((replace(problem.layers[0], bias=None),)))
     with pytest.raises(InputError, match="--block bias"):
-        chosen(bare, SpectrumOptions(block="bias"))
+        chosen(bare, "bias")
 
 
 def test_what_cancels_between_examples_counts_as_zero() -> None:

@@ -282,7 +282,7 @@ def test_numbers_beyond_the_dtype_are_said_not_passed() -> None:
 def test_a_hessian_that_does_not_fit_the_memory_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study, "available_memory", lambda: 1000)
+    monkeypatch.setattr("hesscli.system.memory.available_memory", lambda: 1000)
     with pytest.raises(InputError, match=r"sweep: .* 5 values needs 4\.0 kB .* 1\.0 kB are free"):
         sweep([make_problem((4, 5, 3), "tanh")])
 

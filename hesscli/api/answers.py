@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from hesscli.config.decode import nearest
 from hesscli.report import formats
 from hesscli.report.document import Document
 from hesscli.report.documents import document_of
 from hesscli.report.output import write_document
 from hesscli.report.plots import write_plot
 from hesscli.system.errors import InputError
+from hesscli.system.near import nearest
 
 
 def document(result: object) -> Document:

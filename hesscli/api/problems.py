@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hesscli.config.build import build_problem, with_hidden_activation
-from hesscli.config.decode import ConfigKeyError, Path, layer_name, nearest
+from hesscli.config.decode import ConfigKeyError, Path, layer_name
 from hesscli.config.decode import activation as decoded_activation
 from hesscli.config.load import Override, config_of, to_document, whole_number
 from hesscli.config.load import load_config as load_file
@@ -26,6 +26,7 @@ from hesscli.problem.network import Loss, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.targets import fit_targets
 from hesscli.system.errors import InputError, reason
+from hesscli.system.near import nearest
 
 # A YAML file, what one would hold, a Config, or None for the defaults.
 ConfigSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Config | None

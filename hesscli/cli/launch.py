@@ -38,7 +38,7 @@ def launch(workers: int, command: tuple[str, ...]) -> int:
     workers as any TensorFlow program: this command only starts processes.
     """
     if command[0] not in COMMANDS:
-        from hesscli.config.decode import nearest
+        from hesscli.system.near import nearest
 
         hint = nearest(command[0], COMMANDS)
         raise click.UsageError(f"launch: {command[0]!r} does not run on several workers{hint}")

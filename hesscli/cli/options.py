@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -26,6 +25,7 @@ from hesscli.problem.names import (
 from hesscli.problem.registry import plugin_names
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
+from hesscli.system.near import nearest
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
@@ -83,9 +83,8 @@ def _activation_names(
 ) -> tuple[str, ...]:
     for name in names:
         if name not in _choices():
-            near = get_close_matches(name, _choices(), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(_choices())}"
-            raise click.BadParameter(f"{name!r} is unknown; {hint}", context, parameter)
+            hint = nearest(name, _choices(), str)
+            raise click.BadParameter(f"{name!r} is unknown{hint}", context, parameter)
     if ALL in names:
         return (*ACTIVATIONS, *plugin_names())
     return tuple(dict.fromkeys(ACTIVATION_ALIASES.get(name, name) for name in names))

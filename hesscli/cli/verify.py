@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Literal
 
 import click
@@ -20,6 +19,7 @@ from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
 from hesscli.cli.strategy import MULTI_WORKER, refuse_saving, strategy_option
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
+from hesscli.system.near import nearest
 
 
 def _witness_names(
@@ -28,9 +28,8 @@ def _witness_names(
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in WITNESSES:
-            near = get_close_matches(name.lower().replace("-", "_"), WITNESSES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(WITNESSES)}"
-            raise click.BadParameter(f"{name!r} is unknown; {hint}", context, parameter)
+            hint = nearest(name.lower().replace("-", "_"), WITNESSES, str, "choose from")
+            raise click.BadParameter(f"{name!r} is unknown{hint}", context, parameter)
     if len(set(names)) != len(names) or len(names) < 2:
         raise click.BadParameter(
             f"{text!r}: name two or three different ones of {', '.join(WITNESSES)}",

@@ -23,10 +23,9 @@ from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets
 from hesscli.system.errors import InputError
 from hesscli.system.memory import (
-    available_memory,
     examples_memory,
     parse_size,
-    readable_size,
+    require_memory,
 )
 from hesscli.workers.share import ALONE, Workers, share_of
 
@@ -216,12 +215,7 @@ def _drawn_parameters(
     shapes = _shapes(model)
     # Drawn in float64, then rounded to the dtype.
     needed = 8 * sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
-    available = available_memory()
-    if available is not None and needed > available:
-        raise InputError(
-            f"model.layers: the parameters need {readable_size(needed)} and "
-            f"{readable_size(available)} are free; use fewer units"
-        )
+    require_memory(needed, "model.layers: the parameters need", "use fewer units")
     # One stream of random numbers a tensor: adding a layer leaves the others as they are.
     streams = np.random.SeedSequence(seed).spawn(2 * len(model.layers))
     parameters: dict[str, Array] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from hesscli.config.schema import (
@@ -36,6 +35,7 @@ from hesscli.problem.names import (
 from hesscli.problem.network import Loss
 from hesscli.system.errors import shown
 from hesscli.system.memory import parse_size
+from hesscli.system.near import nearest
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]
@@ -69,12 +69,6 @@ def _part(part: str | int) -> str:
     if text.isprintable() and len(text) <= _LONGEST_KEY:
         return text
     return shown(text)
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """``; did you mean 'tanh'?`` where one of ``names`` is near ``name``, otherwise all of them."""
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose {', '.join(names)}"
 
 
 def decode(document: Any) -> Config:

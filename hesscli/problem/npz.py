@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from hesscli.problem.stored import LARGE_BYTES, FileRows
 from hesscli.system.errors import InputError, WrongNumberError, reason
 from hesscli.system.files import expanded, opened
-from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.memory import readable_size, require_memory
 
 RawArray = NDArray[Any]
 
@@ -140,12 +140,7 @@ def require_unpackable(declared: int, packed: int, where: str) -> None:
             f"{where} would unpack to {readable_size(declared)} from {readable_size(packed)}; "
             f"beyond {readable_size(_BOMB_BYTES)} it may be {_BOMB_RATIO} times as much"
         )
-    available = available_memory()
-    if available is not None and declared > available:
-        raise InputError(
-            f"{where} needs {readable_size(declared)} and {readable_size(available)} are free; "
-            "use a smaller file"
-        )
+    require_memory(declared, f"{where} needs", "use a smaller file")
 
 
 def packed_size(archive: zipfile.ZipFile) -> int:

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
 from hesscli.report.document import residual_text
-from hesscli.studies.checks import Check
 from hesscli.studies.context import Environment, ProblemSummary
+from hesscli.studies.judge import Check
 
 
 def heading(problem: ProblemSummary, environment: Environment) -> str:

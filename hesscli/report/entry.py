@@ -24,6 +24,7 @@ from hesscli.report.document import (
     verdict_of,
 )
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
+from hesscli.witnesses.layout import NETWORK, layer_of
 
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 
@@ -95,8 +96,10 @@ def _entry_text(value: float) -> str:
 
 def _notes(result: Entry, row: EntryOf) -> list[str]:
     largest = row.terms[0].check.max_abs_entry
+    beside = f" at {layer_of(result.second)}" if row.block == NETWORK else ""
     notes = [
-        f"relative: to {residual_text(largest)}, the largest entry in the row of {result.first}."
+        f"relative: to {residual_text(largest)}, the largest entry in the row of {result.first}"
+        f"{beside}."
     ]
     if row.finite is not None:
         notes.append(_finite_note(row.finite))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hesscli.report.common import listed, what_failed
 from hesscli.report.document import UNKNOWN, residual_text
-from hesscli.studies.checks import Check, relative
 from hesscli.studies.finitechecks import DECISIVE, ENTRIES_LIMIT, RANDOM_DIRECTIONS
+from hesscli.studies.judge import Check, relative
 from hesscli.studies.verification import VerifiedBlock, WitnessPair
 
 _SCOPES = {

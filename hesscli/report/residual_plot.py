@@ -12,7 +12,7 @@ from hesscli.report.common import activations_of
 from hesscli.report.document import FAIL, PASS, UNDECIDED, Drawing, verdict_of
 from hesscli.report.panels import Panel, axes_of, by_panel, height
 from hesscli.report.plotstyle import BLACK, BLUE, RED, YELLOW
-from hesscli.studies.checks import Check, relative
+from hesscli.studies.judge import Check, relative
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

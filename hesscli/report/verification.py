@@ -34,7 +34,7 @@ from hesscli.report.document import (
 )
 from hesscli.report.finite import error_bar_text, finite_notes, undecided_text
 from hesscli.report.residual_plot import Residuals, residual_drawing
-from hesscli.studies.checks import Check
+from hesscli.studies.judge import Check
 from hesscli.studies.verification import Terms, Verification, VerifiedBlock
 
 _CANDIDATES: dict[Terms, str] = {

@@ -1,21 +1,16 @@
-"""How much of a block two witnesses are compared on, and when they agree.
-
-A residual passes when it is at most rtol · scale + floor: the scale is the largest entry for
-entries and |G| + |C| for quadratic forms, the floor is the rounding of what was subtracted
-(hesscli.witnesses.rounding.floor).
-"""
+"""A block by two witnesses, compared in its quadratic form or in every entry."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hesscli.problem.graph import Array
 from hesscli.studies.context import Progress
+from hesscli.studies.judge import Check, Residual, Seen, Tally, of_layers
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -29,58 +24,6 @@ _CACHED_BYTES = 2**17
 Panels = tuple[Array, ...]
 # Relative tolerances, where the configuration gives none.
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome of one comparison.
-
-    ``compared`` numbers were compared; ``max_abs_residual`` is the largest difference,
-    ``max_abs_entry`` the scale it is judged by (the largest entry of the autodiff block, or
-    |G| + |C| for a form), ``floor`` the largest difference that rounding explains.
-    ``worst`` names the two parameters of the entry with the largest residual; None for a form.
-    Where rounding explains that residual but not another one, ``worst``, ``max_abs_residual`` and
-    ``floor`` are those of the largest that it does not explain.
-
-    Of random products (hesscli.studies.probes) ``max_abs_residual`` is a bound from above on the
-    Frobenius norm of the difference and ``max_abs_entry`` one from below on that of the block;
-    both hold with the probability ``confidence``, which is None for what is certain.
-
-    Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is their
-    largest one among the numbers that were compared, ``undecided`` how many more numbers their
-    error bars left open, and ``decided`` whether there was enough to pass or to fail.
-    """
-
-    method: str
-    compared: int
-    max_abs_residual: float
-    max_abs_entry: float
-    rtol: float
-    floor: float
-    worst: tuple[str, str] | None
-    passed: bool
-    error_bar: float = 0.0
-    undecided: int = 0
-    decided: bool = True
-    confidence: float | None = None
-
-    @property
-    def relative_residual(self) -> float:
-        """The residual in units of the scale; infinite where only the scale is zero."""
-        return relative(self.max_abs_residual, self.max_abs_entry)
-
-    @property
-    def limited_by_rounding(self) -> bool:
-        """Whether it passed only because of the floor."""
-        allowed = self.rtol * self.max_abs_entry + self.error_bar
-        return self.passed and self.max_abs_residual > allowed
-
-
-def relative(residual: float, scale: float) -> float:
-    """The size of residual / scale, where 0 / 0 is 0."""
-    if scale > 0:
-        return abs(residual) / scale
-    return 0.0 if residual == 0 else float("inf")
 
 
 def frobenius_norm(values: Array) -> float:
@@ -98,7 +41,16 @@ def check_form(parameter: str, residual: float, scale: float, floor: float, rtol
         raise NumericalError(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
-    return Check("form", 1, size, scale, rtol, floor, None, size <= rtol * scale + floor)
+    return Residual(size, floor).judged("form", scale, rtol)
+
+
+def require_finite_entries(block: HessianBlock, numbers: Array) -> None:
+    """Raises NumericalError where some of the block's entries are not finite."""
+    if not np.isfinite(numbers).all():
+        raise NumericalError(
+            f"{block.parameter}: an entry of the Hessian is not finite in {block.dtype}; "
+            "use smaller weights or dtype float64"
+        )
 
 
 def check_entries(
@@ -114,134 +66,84 @@ def check_entries(
     reference's rows are computed once for all candidates. Raises NumericalError where an entry
     is not finite.
     """
-    size = reference.shape[0]
+    size, layout = reference.shape[0], reference.layout
     row_bytes = max(candidate.row_bytes for candidate in candidates)
-    tallies = [_Tally(reference.layout) for _ in candidates]
-    largest, done = 0.0, 0
+    tallies = [Tally() for _ in candidates]
 
-    def compared(piece: tuple[int, int]) -> tuple[float, list[_Residuals]]:
-        rows = reference.panels(*piece)
-        with np.errstate(over="ignore", invalid="ignore"):
-            residuals = [
-                _Residuals.of(reference.layout, piece[0], rows, candidate.panels(*piece))
-                for candidate in candidates
-            ]
-        return _largest(rows), residuals
+    def compared(piece: tuple[int, int]) -> list[list[tuple[_Part, Seen]]]:
+        theirs = reference.panels(*piece)
+        parts = [
+            _Part(layout, piece[0], rows, row_layer, layer)
+            for row_layer, rows in of_layers(layout, *piece)
+            for layer in range(len(layout.segments))
+        ]
+        scales = [part.largest(theirs) for part in parts]
+        found: list[list[tuple[_Part, Seen]]] = []
+        for candidate in candidates:
+            ours = candidate.panels(*piece)
+            with np.errstate(over="ignore", invalid="ignore"):
+                seen = [
+                    part.seen(theirs, ours, floor, scale)
+                    for part, scale in zip(parts, scales, strict=True)
+                ]
+            found.append(list(zip(parts, seen, strict=True)))
+        return found
 
     row_pieces = reference.row_pieces(_PIECE_BYTES, row_bytes)
     threads = None if reference.in_threads else 1
     progress(reference.parameter, 0, size)
-    for (_, done), (of_rows, residuals) in zip(
+    for (_, done), by_candidate in zip(
         row_pieces,
         in_threads(compared, row_pieces, threads),
         strict=True,
     ):
-        largest = float(np.maximum(largest, of_rows))
-        for tally, found in zip(tallies, residuals, strict=True):
-            tally.add(found)
+        for tally, found in zip(tallies, by_candidate, strict=True):
+            for part, seen in found:
+                require_finite_entries(reference, np.array([seen.largest, seen.widest.size]))
+                tally.add(part.pair, seen)
         progress(reference.parameter, done, size)
-    if not np.isfinite([largest, *(tally.worst.max() for tally in tallies)]).all():
-        raise NumericalError(
-            f"{reference.parameter}: an entry of the Hessian is not finite in {reference.dtype}; "
-            "use smaller weights or dtype float64"
-        )
-    checks: list[Check] = []
-    for tally, candidate in zip(tallies, candidates, strict=True):
-        with np.errstate(over="ignore"):
-            beyond = tally.worst - (rtol * largest + floor)
-        check = Check(
-            method="entries",
-            compared=size * size,
-            max_abs_residual=float(tally.worst.max()),
-            max_abs_entry=largest,
-            rtol=rtol,
-            floor=float(floor.max()),
-            worst=tally.worst_entry(),
-            passed=bool((beyond <= 0).all()),
-        )
-        if not check.passed and beyond[tally.worst_pair()] <= 0:
-            # Of the entry with the largest residual rounding is the cause; of this one it is not.
-            pair = tuple(int(i) for i in np.unravel_index(int(beyond.argmax()), beyond.shape))
-            residual, worst = _largest_of_groups(reference, candidate, *pair)
-            check = replace(check, max_abs_residual=residual, floor=float(floor[pair]), worst=worst)
-        checks.append(check)
-    return tuple(checks)
-
-
-def _largest_of_groups(
-    reference: HessianBlock, candidate: HessianBlock, group: int, other: int
-) -> tuple[float, tuple[str, str]]:
-    """The largest residual between the parameters of two groups, and where it is."""
-    layout, size = reference.layout, reference.shape[0]
-    groups = layout.groups_of(0, size)
-    columns = np.flatnonzero(groups == other)
-    found: tuple[float, tuple[str, str]] = (-1.0, ("", ""))
-    for row in np.flatnonzero(groups == group).tolist():
-        rows = (block.rows(row, row + 1)[0, columns] for block in (reference, candidate))
-        residuals = np.abs(np.subtract(*rows))
-        at = int(residuals.argmax())
-        if residuals[at] > found[0]:
-            found = float(residuals[at]), (layout.name_of(row), layout.name_of(int(columns[at])))
-    return found
-
-
-def merged(checks: Sequence[Check]) -> Check:
-    """Checks of several blocks as one: the worst of them, on everything that was compared."""
-    worst = max(checks, key=lambda check: (not check.passed, check.relative_residual))
-    return replace(
-        worst,
-        compared=sum(check.compared for check in checks),
-        passed=all(check.passed for check in checks),
-    )
+    return tuple(tally.check("entries", rtol) for tally in tallies)
 
 
 @dataclass(frozen=True)
-class _Residuals:
-    """The residuals of some rows: the largest of each row in each group, and where the worst is."""
+class _Part:
+    """Of the rows from ``start`` on those of one layer, in the columns of another or the same."""
 
-    groups: NDArray[np.intp]
-    maxima: Array
-    worst_at: tuple[int, int]
+    layout: Layout
+    start: int
+    rows: slice
+    row_layer: int
+    layer: int
 
-    @classmethod
-    def of(cls, layout: Layout, start: int, reference: Panels, candidate: Panels) -> _Residuals:
-        """From the panels (HessianBlock.panels) of the rows that begin at ``start``."""
-        parts = [_largest_residuals(*pair) for pair in zip(reference, candidate, strict=True)]
-        maxima = np.concatenate(parts, axis=1)
-        row, group = (int(i) for i in np.unravel_index(int(maxima.argmax()), maxima.shape))
-        first, column = 0, 0
-        for index, segment in enumerate(layout.segments):
-            unit = group - first
-            if 0 <= unit < segment.units:
-                residuals = reference[index][:, row, unit] - candidate[index][:, row, unit]
-                j = int(np.abs(residuals).argmax())
-                column = layout.starts[index] + j * segment.units + unit
-            first += segment.units
-        groups = layout.groups_of(start, start + len(maxima))
-        return cls(groups, maxima, (start + row, column))
+    @property
+    def pair(self) -> tuple[int, int]:
+        """The two layers; the block below the diagonal is that above it, transposed."""
+        return min(self.row_layer, self.layer), max(self.row_layer, self.layer)
 
+    def largest(self, panels: Panels) -> float:
+        panel = panels[self.layer][:, self.rows]
+        return float(np.maximum(panel.max(), -panel.min()))
 
-class _Tally:
-    """The largest residual seen so far, for each pair of groups and in all."""
+    def seen(self, theirs: Panels, ours: Panels, floor: Array, largest: float) -> Seen:
+        """The residuals, of which only the largest of each row and each column's group counts."""
+        reference, candidate = (of[self.layer][:, self.rows] for of in (theirs, ours))
+        low, segment = self.layout.starts[self.layer], self.layout.segments[self.layer]
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.worst = np.zeros((layout.groups, layout.groups))
-        self._worst_at = (0, 0)
+        def names(row: int, unit: int) -> tuple[str, str]:
+            residuals = np.abs(reference[:, row, unit] - candidate[:, row, unit])
+            column = low + int(residuals.argmax()) * segment.units + unit
+            return self.layout.name_of(first + row), self.layout.name_of(column)
 
-    def add(self, found: _Residuals) -> None:
-        if found.maxima.max() > self.worst.max():
-            self._worst_at = found.worst_at
-        np.maximum.at(self.worst, found.groups, found.maxima)
-
-    def worst_pair(self) -> tuple[int, int]:
-        """The groups of the entry with the largest residual."""
-        row, column = (int(self.layout.groups_of(at, at + 1)[0]) for at in self._worst_at)
-        return row, column
-
-    def worst_entry(self) -> tuple[str, str]:
-        row, column = self._worst_at
-        return self.layout.name_of(row), self.layout.name_of(column)
+        first = self.start + self.rows.start
+        rows = self.layout.groups_of(first, self.start + self.rows.stop)
+        columns = self.layout.groups_of(low, low + segment.units)
+        return Seen.of(
+            compared=reference.size,
+            largest=largest,
+            residual=_largest_residuals(reference, candidate),
+            floor=floor[np.ix_(rows, columns)],
+            names=names,
+        )
 
 
 def _largest_residuals(reference: Array, candidate: Array) -> Array:
@@ -253,7 +155,3 @@ def _largest_residuals(reference: Array, candidate: Array) -> Array:
         np.abs(residual, out=residual)
         np.maximum(worst, residual.max(axis=0), out=worst)
     return worst
-
-
-def _largest(panels: Panels) -> float:
-    return float(max(np.maximum(panel.max(), -panel.min()) for panel in panels))

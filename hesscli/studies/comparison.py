@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import Check, check_form
+from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -16,6 +16,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.studies.judge import Check
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.witnesses.block import Engine
 

@@ -10,7 +10,7 @@ import numpy as np
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check
+from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -20,6 +20,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form
+from hesscli.studies.judge import Check, Residual, of_layers
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
 from hesscli.witnesses.layout import (
@@ -46,7 +47,8 @@ class EntryTerm:
     """The entry of one term of the Hessian by both witnesses.
 
     ``term`` is ``hessian``, ``gauss_newton`` or ``curvature``; ``check`` judges the residual by
-    the largest entry that autodiff has in the row of the first name, in any of the terms.
+    the largest entry that autodiff has in the row of the first name and the layer of the second,
+    in any of the terms.
     """
 
     term: str
@@ -125,6 +127,12 @@ class _Place:
     separate_examples: bool
 
     @property
+    def beside(self) -> slice:
+        """The row's entries in the layer of the column."""
+        layers = of_layers(self.layout, 0, self.layout.size)
+        return next(of for _, of in layers if of.start <= self.column < of.stop)
+
+    @property
     def names(self) -> tuple[str, str]:
         return self.layout.name_of(self.row), self.layout.name_of(self.column)
 
@@ -194,7 +202,7 @@ def _entry_of(problem: Problem, execution: Execution, place: _Place, rtol: float
 
     terms = ("hessian", "gauss_newton", "curvature")
     theirs = {term: row(autodiff, term) for term in terms}
-    scale = float(max(np.abs(values).max() for values in theirs.values()))
+    scale = float(max(np.abs(values[place.beside]).max() for values in theirs.values()))
     found = [
         _term(
             term,
@@ -244,8 +252,7 @@ def _term(
         raise NumericalError(
             f"{names[0]}, {names[1]}: the entry is not finite; use smaller weights or dtype float64"
         )
-    passed = size <= rtol * scale + floor
-    check = Check("entry", 1, size, scale, rtol, floor, names, passed)
+    check = Residual(size, floor, names).judged("entry", scale, rtol)
     return EntryTerm(term, autodiff, chain_rule, check)
 
 

@@ -6,25 +6,29 @@ a number is not counted as compared, and a check is undecided where most of its 
 (Where the other witness says that everything is zero, only a difference of exactly zero agrees:
 nothing moved within the stencil.)
 
-The scale, the largest number that was compared or |G| + |C| of a form, is the other witness's: it
-is the one that has no error bar.
+The scale is the other witness's, which is the one that has no error bar: |G| + |C| of a form, the
+largest entry of a layer's block or of a pair of layers, the largest number that a layer has in
+the products.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.graph import Array
-from hesscli.studies.checks import Check, relative
+from hesscli.studies.checks import require_finite_entries
 from hesscli.studies.context import Progress
+from hesscli.studies.judge import Check, Names, Seen, Tally, excess, of_layers, relative, worst
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.layout import Layout
 from hesscli.witnesses.summed.finite import FiniteBlock
 
 # An error bar below this share of the scale decides: a missing term or a wrong sign shows.
@@ -52,29 +56,37 @@ def check_finite_form(
         raise NumericalError(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
-    tally = _Tally(scale, rtol)
-    tally.add(0, *(np.array([[number]]) for number in (exact, value, error, floor)))
-    return tally.check("form", floor, None)
+    tally = _FiniteTally(rtol)
+    numbers = (np.array([number]) for number in (exact, value, error, floor))
+    tally.add(None, scale, _Numbers(*numbers))
+    return tally.check("form")
 
 
 def check_finite_entries(
     exact: HessianBlock, finite: FiniteBlock, floor: Array, rtol: float, progress: Progress
 ) -> Check:
     """Every entry; ``floor`` (groups, groups) is as in hesscli.studies.checks."""
-    size = exact.shape[0]
-    rows = exact.rows(0, size)
-    _require_finite(exact, rows)
-    tally = _Tally(float(np.abs(rows).max()), rtol)
-    for start, stop in pieces(0, size, size * rows.itemsize):
+    size, layout = exact.shape[0], exact.layout
+    all_rows = exact.rows(0, size)
+    require_finite_entries(exact, all_rows)
+    layers, groups = of_layers(layout, 0, size), layout.groups_of(0, size)
+    scales = {
+        (i, j): float(np.abs(all_rows[rows, columns]).max())
+        for i, rows in layers
+        for j, columns in layers
+    }
+    tally = _FiniteTally(rtol)
+    for start, stop in pieces(0, size, size * all_rows.itemsize):
         progress(f"{exact.parameter} by finite differences", start, size)
         values, errors = finite.rows_with_error(start, stop)
-        groups = exact.layout.groups_of(0, size)
         floors = floor[np.ix_(groups[start:stop], groups)]
-        tally.add(start, rows[start:stop], values, errors, floors)
+        numbers = _Numbers(all_rows[start:stop], values, errors, floors)
+        for i, rows in of_layers(layout, start, stop):
+            for j, columns in layers:
+                names = partial(_entry_names, layout, start + rows.start, columns.start)
+                tally.add((i, j), scales[i, j], numbers.at((rows, columns)), names)
     progress(f"{exact.parameter} by finite differences", size, size)
-    row, column = tally.worst_at
-    worst = exact.layout.name_of(row), exact.layout.name_of(column)
-    return tally.check("entries", float(floor.max()), worst)
+    return tally.check("entries")
 
 
 def check_finite_products(
@@ -87,33 +99,34 @@ def check_finite_products(
     groups = exact.layout.groups_of(0, size)
     progress(task, 0, RANDOM_DIRECTIONS)
     products = exact.matmat(V.astype(exact.dtype))
-    _require_finite(exact, products)
+    require_finite_entries(exact, products)
     # A product's floor: Σ_j floor_ij |v_j|
     weights = np.zeros((exact.layout.groups, RANDOM_DIRECTIONS))
     np.add.at(weights, groups, np.abs(V))
     with np.errstate(over="ignore"):
         floors = (floor @ weights)[groups]
     values, errors = finite.product_with_error(V)
-    tally = _Tally(float(np.abs(products).max()), rtol)
-    tally.add(0, products, values, errors, floors)
+    tally, numbers = _FiniteTally(rtol), _Numbers(products, values, errors, floors)
+    for layer, rows in of_layers(exact.layout, 0, size):
+        tally.add(layer, float(np.abs(products[rows]).max()), numbers.at(rows))
     progress(task, RANDOM_DIRECTIONS, RANDOM_DIRECTIONS)
-    return tally.check("products", float(floors.max()), None)
+    return tally.check("products")
 
 
 def merged_finite(checks: Sequence[Check]) -> Check:
     """Checks of several blocks as one: the worst of them, on everything that was looked at."""
-    failed = [check for check in checks if check.decided and not check.passed]
-    worst = max(failed or checks, key=lambda check: (check.relative_residual, check.max_abs_entry))
+    failed = [check for check in checks if check.failed]
+    found = worst(checks)
     # Blocks differ in scale: the bar that is widest for its own block, in the worst one's units.
     widest = max(relative(check.error_bar, check.max_abs_entry) for check in checks)
     compared = sum(check.compared for check in checks)
     undecided = sum(check.undecided for check in checks)
     decided = bool(failed) or _decided(compared, undecided)
     return replace(
-        worst,
+        found,
         compared=compared,
         undecided=undecided,
-        error_bar=widest * worst.max_abs_entry,
+        error_bar=widest * found.max_abs_entry,
         decided=decided,
         passed=decided and not failed,
     )
@@ -123,71 +136,74 @@ def _decided(compared: int, undecided: int) -> bool:
     return compared > 0 and compared >= undecided
 
 
-def _require_finite(exact: HessianBlock, numbers: Array) -> None:
-    if not np.isfinite(numbers).all():
-        raise NumericalError(
-            f"{exact.parameter}: an entry of the Hessian is not finite in {exact.dtype}; "
-            "use smaller weights or dtype float64"
-        )
+@dataclass(frozen=True)
+class _Numbers:
+    """Numbers by both witnesses, with their error bars and floors, in arrays of one shape."""
+
+    exact: Array
+    finite: Array
+    bars: Array
+    floors: Array
+
+    def at(self, place: slice | tuple[slice, slice]) -> _Numbers:
+        return _Numbers(self.exact[place], self.finite[place], self.bars[place], self.floors[place])
 
 
-@dataclass
-class _Tally:
-    """What was decided so far, by how much, and whether anything is beyond its error bar."""
+def _entry_names(layout: Layout, first: int, low: int, row: int, column: int) -> Names:
+    return layout.name_of(first + row), layout.name_of(low + column)
 
-    scale: float
-    rtol: float
-    compared: int = 0
-    undecided: int = 0
-    largest_bar: float = 0.0
-    worst: float = 0.0
-    worst_at: tuple[int, int] = (0, 0)
-    failed: bool = False
 
-    def add(self, start: int, exact: Array, found: Array, bars: Array, floors: Array) -> None:
-        """Judges some rows, of which ``start`` is the first, all in arrays of one shape."""
-        # At the end of the range both sides may overflow, and then decide nothing.
+def _nameless(*_: int) -> Names:
+    return None
+
+
+class _FiniteTally:
+    """What was decided so far, how closely, and how much was not."""
+
+    def __init__(self, rtol: float) -> None:
+        self._rtol = rtol
+        self._tally = Tally()
+        self._compared = self._undecided = 0
+        self._widest_bar = 0.0
+
+    def add(
+        self,
+        part: Hashable,
+        scale: float,
+        numbers: _Numbers,
+        names: Callable[..., Names] = _nameless,
+    ) -> None:
+        """Judges numbers of one scale."""
+        bars, floors = numbers.bars, numbers.floors
         with np.errstate(over="ignore"):
-            residuals = np.abs(exact - found)
-            # Also beyond is what cannot be compared, NaN.
-            beyond = ~(residuals <= self.rtol * self.scale + floors + bars)
-        decided = beyond | self._decisive(residuals, bars)
-        self.compared += int(decided.sum())
-        self.undecided += int(decided.size - decided.sum())
-        if self.scale > 0:
-            self.largest_bar = max(self.largest_bar, float(np.max(bars, where=decided, initial=0)))
-        # Once something is beyond its bar, the worst of these is what is shown.
-        shown = beyond if beyond.any() else decided
-        if beyond.any() and not self.failed:
-            self.failed, self.worst = True, 0.0
-        elif self.failed and not beyond.any():
-            return
-        if shown.any():
-            at = int(np.where(shown, residuals, -1).argmax())
-            row, column = np.unravel_index(at, residuals.shape)
-            if residuals[row, column] >= self.worst:
-                self.worst = float(residuals[row, column])
-                self.worst_at = start + int(row), int(column)
+            residuals = np.abs(numbers.exact - numbers.finite)
+        beyond = excess(residuals, scale, floors, self._rtol, bars) > 0
+        decided = beyond | _decisive(residuals, bars, scale)
+        compared = int(decided.sum())
+        self._compared += compared
+        self._undecided += decided.size - compared
+        if scale > 0:
+            widest = float(np.max(bars, where=decided, initial=0)) / scale
+            self._widest_bar = max(self._widest_bar, widest)
+        # A residual of zero is never the worst.
+        residuals = np.where(decided, residuals, 0)
+        self._tally.add(part, Seen.of(compared, scale, residuals, floors, names, bars))
 
-    def check(self, method: str, floor: float, worst: tuple[str, str] | None) -> Check:
-        decided = self.failed or _decided(self.compared, self.undecided)
-        return Check(
-            method=method,
-            compared=self.compared,
-            max_abs_residual=self.worst,
-            max_abs_entry=self.scale,
-            rtol=self.rtol,
-            floor=floor,
-            worst=worst,
-            passed=decided and not self.failed,
-            error_bar=self.largest_bar,
-            undecided=self.undecided,
+    def check(self, method: str) -> Check:
+        found = self._tally.check(method, self._rtol)
+        decided = found.failed or _decided(self._compared, self._undecided)
+        return replace(
+            found,
+            passed=decided and found.passed,
+            error_bar=self._widest_bar * found.max_abs_entry,
+            undecided=self._undecided,
             decided=decided,
         )
 
-    def _decisive(self, residuals: Array, bars: Array) -> NDArray[np.bool_]:
-        if self.scale == 0:
-            unmoved: NDArray[np.bool_] = np.isfinite(bars) & (residuals == 0)
-            return unmoved
-        decisive: NDArray[np.bool_] = bars <= DECISIVE * self.scale
-        return decisive
+
+def _decisive(residuals: Array, bars: Array, scale: float) -> NDArray[np.bool_]:
+    if scale == 0:
+        unmoved: NDArray[np.bool_] = np.isfinite(bars) & (residuals == 0)
+        return unmoved
+    decisive: NDArray[np.bool_] = bars <= DECISIVE * scale
+    return decisive

@@ -14,7 +14,7 @@ import numpy as np
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import Check, frobenius_norm
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -23,6 +23,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.studies.judge import Check, Seen, Tally, of_layers
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
@@ -77,16 +78,39 @@ class FirstVerification:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows (R, P) from ``start`` of a derivative by both witnesses, with their floor.
+    """Rows (R, P) from ``start`` of a block's derivative by both witnesses, with their floor.
 
     ``names_of`` says what a row and a column of the whole derivative are.
     """
 
+    layout: Layout
     start: int
     autodiff: Array
     chain_rule: Array
     floor: Array
     names_of: Callable[[int, int], tuple[str, str]]
+
+    def seen(self) -> Iterator[tuple[int, Seen]]:
+        """What is kept of the columns of each layer; NumericalError where one is not finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = np.abs(self.autodiff - self.chain_rule)
+        doubtful = ~np.isfinite(residual) | ~np.isfinite(self.floor)
+        if doubtful.any():
+            output, parameter = self._names(*np.argwhere(doubtful)[0].tolist())
+            raise NumericalError(
+                f"∂{output}/∂{parameter}, or its rounding error, is not finite in "
+                f"{self.autodiff.dtype}; use smaller weights or dtype float64"
+            )
+        for layer, columns in of_layers(self.layout, 0, self.layout.size):
+            theirs, residuals, floor = (
+                of[:, columns] for of in (self.autodiff, residual, self.floor)
+            )
+            names = partial(self._names, low=columns.start)
+            largest = float(np.abs(theirs).max())
+            yield layer, Seen.of(residuals.size, largest, residuals, floor, names)
+
+    def _names(self, row: int, column: int, low: int = 0) -> tuple[str, str]:
+        return self.names_of(self.start + row, low + column)
 
 
 def verify_first(
@@ -107,10 +131,15 @@ def verify_first(
         problem = witnesses.problem
         activation = problem.hidden_activation
         shape = _shape(problem, of, subject)
-        tally = _Tally()
+        tally, norms = Tally(), (0.0, 0.0)
         for piece in _PIECES[of](witnesses, subject):
             progress(f"{activation} {subject.layer}", tally.compared, math.prod(shape))
-            tally.add(piece)
+            for layer, seen in piece.seen():
+                tally.add(layer, seen)
+            norms = (
+                math.hypot(norms[0], frobenius_norm(piece.autodiff)),
+                math.hypot(norms[1], frobenius_norm(piece.chain_rule)),
+            )
         rows.append(
             VerifiedFirst(
                 activation=activation,
@@ -118,9 +147,9 @@ def verify_first(
                 block=subject.block,
                 size=subject.size,
                 shape=shape,
-                autodiff_norm=tally.autodiff_norm,
-                chain_rule_norm=tally.chain_rule_norm,
-                check=tally.check(options.rtol_for(problem)),
+                autodiff_norm=norms[0],
+                chain_rule_norm=norms[1],
+                check=tally.check("entries", options.rtol_for(problem)),
             )
         )
     first = problems[0]
@@ -166,7 +195,8 @@ def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]
         # What is too large for the type is not finite in it, and refused as that.
         with np.errstate(over="ignore"):
             theirs, ours = rows[:2, None].astype(problem.dtype, copy=False)
-        yield _Piece(0, theirs, ours, rows[2:], partial(_gradient_names, layout_of(problem, name)))
+        layout = layout_of(problem, name)
+        yield _Piece(layout, 0, theirs, ours, rows[2:], partial(_gradient_names, layout))
 
 
 def _summed_gradient(chunks: Chunks, name: str) -> Array:
@@ -182,6 +212,7 @@ def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]
             floor = engines.floor.jacobian(name)
             for start, stop in pieces(0, J.shape[0], J.shape[1] * J.dtype.itemsize):
                 yield _Piece(
+                    J.layout,
                     start,
                     reference.rows(start, stop),
                     J.rows(start, stop),
@@ -201,57 +232,3 @@ def _jacobian_names(J: JacobianBlock, first: int, row: int, column: int) -> tupl
 _PIECES: Mapping[FirstDerivative, Callable[[Witnesses, Subject], Iterator[_Piece]]] = (
     MappingProxyType({"gradient": _gradient_pieces, "jacobian": _jacobian_pieces})
 )
-
-
-class _Tally:
-    """What the pieces of one subject add up to.
-
-    An entry passes when its residual is at most rtol · (the largest entry) + its own floor. The
-    largest entry is known at the end only; until then what is kept is how far each piece's
-    residuals are beyond their floors.
-    """
-
-    def __init__(self) -> None:
-        self.compared = 0
-        self.largest = 0.0
-        self.residual = 0.0
-        self.autodiff_norm = 0.0
-        self.chain_rule_norm = 0.0
-        self._floor = 0.0
-        self._beyond_floor = 0.0
-        self._worst = ("", "")
-
-    def add(self, piece: _Piece) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            residual = np.abs(piece.autodiff - piece.chain_rule)
-        largest = float(residual.max())
-        doubtful = ~np.isfinite(residual) | ~np.isfinite(piece.floor)
-        if doubtful.any():
-            row, column = (int(index) for index in np.argwhere(doubtful)[0])
-            output, parameter = piece.names_of(piece.start + row, column)
-            raise NumericalError(
-                f"∂{output}/∂{parameter}, or its rounding error, is not finite in "
-                f"{piece.autodiff.dtype}; use smaller weights or dtype float64"
-            )
-        if largest > self.residual or not self.compared:
-            row, column = divmod(int(residual.argmax()), residual.shape[1])
-            self._worst = piece.names_of(piece.start + row, column)
-        self.compared += residual.size
-        self.residual = max(self.residual, largest)
-        self.largest = max(self.largest, float(np.abs(piece.autodiff).max()))
-        self._floor = max(self._floor, float(piece.floor.max()))
-        self._beyond_floor = max(self._beyond_floor, float((residual - piece.floor).max()))
-        self.autodiff_norm = math.hypot(self.autodiff_norm, frobenius_norm(piece.autodiff))
-        self.chain_rule_norm = math.hypot(self.chain_rule_norm, frobenius_norm(piece.chain_rule))
-
-    def check(self, rtol: float) -> Check:
-        return Check(
-            method="entries",
-            compared=self.compared,
-            max_abs_residual=self.residual,
-            max_abs_entry=self.largest,
-            rtol=rtol,
-            floor=self._floor,
-            worst=self._worst,
-            passed=self._beyond_floor <= rtol * self.largest,
-        )

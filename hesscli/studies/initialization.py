@@ -19,6 +19,7 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
 from hesscli.problem.network import Problem
+from hesscli.studies.blocks import chosen
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -137,9 +138,7 @@ def seeds_from(first: int, count: int) -> tuple[int, ...]:
 
 def block_names(problem: Problem, block: str) -> tuple[str, ...]:
     """The name of each layer's block; raises InputError where the network has no biases."""
-    if block == "bias" and problem.layers[0].bias is None:
-        raise InputError("--block bias: the network has none; choose another block")
-    return tuple(name if block == "layer" else f"{name}/{block}" for name in problem.layer_names)
+    return tuple(name for _, name in chosen(problem, block))
 
 
 def require_drawn(model: ModelConfig) -> None:

@@ -24,8 +24,9 @@ import numpy as np
 from scipy.special import gammaincinv
 
 from hesscli.problem.graph import Array
-from hesscli.studies.checks import Check, frobenius_norm
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.context import Progress
+from hesscli.studies.judge import Check, Residual, of_layers, worst
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -49,14 +50,17 @@ def check_probes(
 
     ``floor`` gives the norm of the rounding of a product H v. A check passes when the bound on
     ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what rounding
-    alone may leave of ‖D v‖. Raises NumericalError where a product is not finite.
+    alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows of every
+    layer, D and H being these rows, all with the floor of the whole. Raises NumericalError where
+    a product is not finite.
     """
     size, dtype = reference.shape[0], reference.dtype
     with_floor = max(_PROBES_FOR_FLOOR, -(-_NUMBERS_FOR_FLOOR // size))
-    norms: list[list[float]] = []
+    layers = of_layers(reference.layout, 0, size)
+    norms: list[Array] = []
     floors: list[float] = []
 
-    def compared(piece: tuple[int, int]) -> tuple[list[float], list[float]]:
+    def compared(piece: tuple[int, int]) -> tuple[Array, list[float]]:
         low, high = piece
         generator = np.random.default_rng((_SEED, low))
         V = generator.standard_normal((high - low, size), dtype=dtype.type).T
@@ -64,7 +68,10 @@ def check_probes(
         with np.errstate(over="ignore", invalid="ignore"):
             residuals = [theirs - candidate.matmat(V) for candidate in candidates]
         of_rounding = [floor(v) for v in V.T[: max(0, with_floor - low)]]
-        return [frobenius_norm(values) for values in (theirs, *residuals)], of_rounding
+        by_layer = [
+            [frobenius_norm(values[rows]) for _, rows in layers] for values in (theirs, *residuals)
+        ]
+        return np.array(by_layer), of_rounding
 
     task = f"{reference.parameter} probes"
     progress(task, 0, probes)
@@ -76,35 +83,29 @@ def check_probes(
         norms.append(of_piece)
         floors += of_rounding
         progress(task, done, probes)
-    of_H, *of_D = (math.hypot(*column) for column in zip(*norms, strict=True))
+    of_H, *of_D = np.hypot.reduce(norms)
     if not np.isfinite([of_H, *of_D]).all():
         wider = " or dtype float64" if dtype == np.float32 else ""
         raise NumericalError(
             f"{reference.parameter}: a product with the Hessian is not finite in {dtype}; "
             f"use smaller weights{wider}"
         )
-    low_tail, high_tail = _quantiles(probes)
-    norm = of_H / math.sqrt(high_tail)
+    low_tail, high_tail = _quantiles(probes, len(layers))
     rounding = math.hypot(*floors) * math.sqrt(probes / (len(floors) * low_tail))
-    bounds = [residual / math.sqrt(low_tail) for residual in of_D]
-    return tuple(
-        Check(
-            method="probes",
-            compared=probes,
-            max_abs_residual=bound,
-            max_abs_entry=norm,
-            rtol=rtol,
-            floor=rounding,
-            worst=None,
-            passed=bound <= rtol * norm + rounding,
-            confidence=CONFIDENCE,
-        )
-        for bound in bounds
-    )
+
+    def check(norm: float, residual: float) -> Check:
+        bound = Residual(residual / math.sqrt(low_tail), rounding)
+        return bound.judged("probes", norm / math.sqrt(high_tail), rtol, probes, CONFIDENCE)
+
+    return tuple(worst(map(check, of_H.tolist(), of_candidate.tolist())) for of_candidate in of_D)
 
 
-def _quantiles(k: int) -> tuple[float, float]:
-    """The quantiles of χ²_k that leave half of what CONFIDENCE leaves on either side."""
+def _quantiles(k: int, layers: int) -> tuple[float, float]:
+    """The quantiles of χ²_k that leave half of what CONFIDENCE leaves on either side.
+
+    Each of several layers leaves its share, so that the bounds hold for all of them.
+    """
     # scipy.stats has them by name, and takes a third of a second to import.
-    low, high = 2 * gammaincinv(k / 2, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    tail = (1 - CONFIDENCE) / layers / 2
+    low, high = 2 * gammaincinv(k / 2, [tail, 1 - tail])
     return float(low), float(high)

@@ -13,6 +13,7 @@ from functools import partial
 
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
+from hesscli.studies.blocks import chosen
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -23,7 +24,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
-from hesscli.studies.spectra.subject import SpectrumOptions, Subject, chosen, subject_of
+from hesscli.studies.spectra.subject import SpectrumOptions, Subject, subject_of
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
 from hesscli.system.errors import InputError
 from hesscli.witnesses.summed.engine import chain_rule_of
@@ -79,7 +80,7 @@ def spectrum(
     Raises NumericalError where a Hessian leaves the range of the dtype or Lanczos does not
     converge, InputError where the options name no block or ask for more than it has.
     """
-    names = chosen(problems[0], options)
+    names = chosen(problems[0], options.block, options.layers)
     total = len(problems) * len(names)
     rows: list[BlockSpectrum] = []
     for problem in problems:

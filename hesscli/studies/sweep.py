@@ -11,7 +11,7 @@ import numpy as np
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check, frobenius_norm
+from hesscli.studies.checks import DEFAULT_RTOL, frobenius_norm
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -20,8 +20,9 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.system.errors import InputError, NumericalError
-from hesscli.system.memory import available_memory, readable_size
+from hesscli.studies.judge import Check, Names, Seen, Tally, worst
+from hesscli.system.errors import NumericalError
+from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -67,11 +68,8 @@ class SweptNode:
 
     @property
     def worst_check(self) -> Check:
-        """The check of g or S that failed, or has the larger relative residual."""
-        return max(
-            (self.S_check, self.g_check),
-            key=lambda check: (not check.passed, check.relative_residual),
-        )
+        """The worse check, of g or S."""
+        return worst((self.S_check, self.g_check))
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,8 @@ class _Node:
         self.quantity = quantity
         self.label = _label(problem, quantity)
         self.norms = dict.fromkeys("gIOS", 0.0)
-        self.tallies = _Tally(quantity.name, rtol), _Tally(quantity.name, rtol)
+        self.rtol = rtol
+        self.tallies = Tally(), Tally()
 
     def swept(self) -> SweptNode:
         return SweptNode(
@@ -167,8 +166,8 @@ class _Node:
             I_norm=self.norms["I"],
             O_norm=self.norms["O"],
             S_norm=self.norms["S"],
-            g_check=self.tallies[0].check(),
-            S_check=self.tallies[1].check(),
+            g_check=self.tallies[0].check("entries", self.rtol),
+            S_check=self.tallies[1].check("entries", self.rtol),
         )
 
 
@@ -193,7 +192,7 @@ class _Sweeper:
             for tally, reference, candidate, floor in zip(
                 node.tallies, theirs, (terms.g, terms.S), floors, strict=True
             ):
-                tally.add(first + start, reference, candidate, floor)
+                tally.add(None, _seen(quantity.name, first + start, reference, candidate, floor))
             for name, norm in node.norms.items():
                 node.norms[name] = math.hypot(norm, frobenius_norm(getattr(terms, name)))
 
@@ -225,55 +224,25 @@ def _label(problem: Problem, quantity: Quantity) -> str:
 def _require_memory(problem: Problem) -> None:
     width = max(problem.widths)
     needed = _MATRICES * width**2 * problem.dtype.itemsize
-    available = available_memory()
-    if available is not None and needed > available:
-        raise InputError(
-            f"sweep: the Hessian in {width:,} values needs {readable_size(needed)} for one example "
-            f"and {readable_size(available)} are free; use fewer units or inputs"
+    what = f"sweep: the Hessian of one example in {width:,} values needs"
+    require_memory(needed, what, "use fewer units or inputs")
+
+
+def _seen(quantity: str, first: int, reference: Array, candidate: Array, floor: Array) -> Seen:
+    """G (n, d) or S (n, d, d) of the examples from ``first`` on; only entries of S have names."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = np.abs(reference - candidate)
+    if not (np.isfinite(residual).all() and np.isfinite(floor).all()):
+        raise NumericalError(
+            f"the gradient or Hessian at {quantity} is not finite in {reference.dtype}; "
+            "use smaller weights or dtype float64"
         )
 
+    def names(example: int, *entry: int) -> Names:
+        if len(entry) < 2:
+            return None
+        row, column = (f"{quantity}[{first + example},{index}]" for index in entry)
+        return row, column
 
-class _Tally:
-    """What was seen of one comparison, piece by piece."""
-
-    def __init__(self, quantity: str, rtol: float) -> None:
-        self._quantity = quantity
-        self._rtol = rtol
-        self._compared = 0
-        self._largest = self._residual = self._floor = 0.0
-        # The largest residual beyond its own floor, and the entry of S that has it.
-        self._excess = -math.inf
-        self._worst: tuple[str, str] | None = None
-
-    def add(self, start: int, reference: Array, candidate: Array, floor: Array) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            residual = np.abs(reference - candidate)
-            excess = residual - floor
-        if not np.isfinite(excess).all():
-            raise NumericalError(
-                f"the gradient or Hessian at {self._quantity} is not finite in {reference.dtype}; "
-                "use smaller weights or dtype float64"
-            )
-        self._compared += residual.size
-        self._largest = max(self._largest, float(np.abs(reference).max()))
-        self._floor = max(self._floor, float(floor.max()))
-        self._residual = max(self._residual, float(residual.max()))
-        if excess.max() > self._excess:
-            self._excess = float(excess.max())
-            if excess.ndim == 3:
-                example, row, column = np.unravel_index(int(excess.argmax()), excess.shape)
-                name = f"{self._quantity}[{start + int(example)}"
-                self._worst = (f"{name},{row}]", f"{name},{column}]")
-
-    def check(self) -> Check:
-        # residual ≤ rtol · largest + floor for every entry, once the largest is known
-        return Check(
-            method="entries",
-            compared=self._compared,
-            max_abs_residual=self._residual,
-            max_abs_entry=self._largest,
-            rtol=self._rtol,
-            floor=self._floor,
-            worst=self._worst,
-            passed=self._excess <= self._rtol * self._largest,
-        )
+    largest = float(np.abs(reference).max())
+    return Seen.of(residual.size, largest, residual, floor, names)

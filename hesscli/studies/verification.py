@@ -10,7 +10,7 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow
-from hesscli.studies.checks import Check, check_form, relative
+from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -20,6 +20,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form
+from hesscli.studies.judge import Check, relative
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock

@@ -12,7 +12,8 @@ import numpy as np
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import DEFAULT_RTOL, Check, check_entries, merged
+from hesscli.studies.blocks import chosen
+from hesscli.studies.checks import DEFAULT_RTOL, check_entries
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.finitechecks import (
     ENTRIES_LIMIT,
@@ -20,10 +21,11 @@ from hesscli.studies.finitechecks import (
     check_finite_products,
     merged_finite,
 )
+from hesscli.studies.judge import Check, merged
 from hesscli.studies.probes import check_probes
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.layout import INPUT, NETWORK, layout_of, value_of
+from hesscli.witnesses.layout import INPUT, layout_of, value_of
 from hesscli.witnesses.summed.engine import (
     AutodiffEngine,
     ChainRuleEngine,
@@ -279,27 +281,12 @@ def _require_no_entries(
 
 
 def _subjects(problem: Problem, execution: Execution, options: CheckOptions) -> list[Subject]:
-    if options.block in (INPUT, NETWORK):
-        if options.layers:
-            raise InputError(f"--layer: the block {options.block} has no layers to choose from")
-        if options.block == INPUT:
-            require_held(problem, execution, "each example's input is a block of its own")
-        names = (
-            (NETWORK,)
-            if options.block == NETWORK
-            else tuple(f"{INPUT}[{example}]" for example in range(problem.examples))
-        )
-        size = layout_of(problem, names[0]).size
-        return [Subject(options.block, options.block, names, size)]
+    if options.block == INPUT:
+        require_held(problem, execution, "each example's input is a block of its own")
     subjects: list[Subject] = []
-    for layer in problem.layers:
-        if options.layers and layer.name not in options.layers:
-            continue
-        if options.block == "bias" and layer.bias is None:
-            continue
-        name = layer.name if options.block == "layer" else f"{layer.name}/{options.block}"
-        size = layout_of(problem, name).size
-        subjects.append(Subject(layer.name, options.block, (name,), size))
-    if not subjects:
-        raise InputError("--block bias: the network has none; choose another block")
+    for layer, name in chosen(problem, options.block, options.layers):
+        examples = range(problem.examples) if name == INPUT else None
+        names = (name,) if examples is None else tuple(f"{INPUT}[{n}]" for n in examples)
+        size = layout_of(problem, names[0]).size
+        subjects.append(Subject(layer, options.block, names, size))
     return subjects

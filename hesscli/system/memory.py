@@ -29,6 +29,18 @@ def available_memory() -> int | None:
     return min(known, default=None)
 
 
+def require_memory(needed: int, what: str, remedy: str, share: float = 1.0) -> None:
+    """Raises InputError where ``needed`` bytes are more than a share of what is available.
+
+    It reads ``{what} 1.2 GB and 0.9 GB are free; {remedy}``, so that ``what`` ends in a verb.
+    """
+    available = available_memory()
+    if available is not None and needed > share * available:
+        raise InputError(
+            f"{what} {readable_size(needed)} and {readable_size(available)} are free; {remedy}"
+        )
+
+
 def require_room_for_libraries() -> None:
     """Raises InputError where a limit (``ulimit -v``) leaves NumPy's BLAS too little to start.
 

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +15,7 @@ from hesscli.problem.graph import INPUT as INPUT
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError, UnknownBlockError
+from hesscli.system.near import nearest
 
 NETWORK = "network"
 # Of at most 18 digits: no number of an example or entry has more, and Python reads no thousands.
@@ -205,9 +205,7 @@ def tensor_of(problem: Problem, name: str) -> str:
     segments = layout_of(problem, NETWORK).segments
     known = [known.name for segment in segments for known in segment.tensors]
     if tensor not in known:
-        near = get_close_matches(tensor, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(known)}"
-        raise InputError(f"{name}: {tensor!r} is unknown; {hint}")
+        raise InputError(f"{name}: {tensor!r} is unknown{nearest(tensor, known, str)}")
     return tensor
 
 

@@ -11,8 +11,8 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator
 
 from hesscli.problem.graph import Array
 from hesscli.studies.spectra.span import Doubles, Span
-from hesscli.system.errors import InputError, NumericalError
-from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.errors import NumericalError
+from hesscli.system.memory import require_memory
 from hesscli.witnesses.block import HessianBlock
 
 _MAX_RESTARTS = 500
@@ -100,9 +100,5 @@ def largest(
 
 def _require_memory(block: HessianBlock, vectors: int) -> None:
     needed = vectors * block.shape[0] * block.dtype.itemsize
-    available = available_memory()
-    if available is not None and needed > available:
-        raise InputError(
-            f"{block.parameter}: {vectors} vectors of {block.shape[0]:,} parameters need "
-            f"{readable_size(needed)} and {readable_size(available)} are free; use a smaller --top"
-        )
+    what = f"{block.parameter}: {vectors} vectors of {block.shape[0]:,} parameters need"
+    require_memory(needed, what, "use a smaller --top")

@@ -23,13 +23,15 @@ from scipy.linalg import eigh_tridiagonal
 from hesscli.problem.graph import Array
 from hesscli.studies.spectra.measures import Measured
 from hesscli.studies.spectra.span import Doubles, Span
-from hesscli.system.errors import InputError, NumericalError
-from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.errors import NumericalError
+from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 
 # The Lanczos vectors of so many probes are alive at once.
 _BASIS_BYTES = 256 * 2**20
+# What those of one probe may take of the memory that is free; as much is for the work with them.
+_SHARE_OF_BASIS = 0.5
 # Vectors that lose more of their length than this are orthogonalized again: Daniel, Gragg,
 # Kaufman and Stewart (Math. Comp. 30, 1976).
 _KEPT = 0.7
@@ -95,12 +97,8 @@ def quadrature(
     """
     steps = min(steps, span.size)
     each = steps * block.shape[0] * block.dtype.itemsize
-    available = available_memory()
-    if available is not None and 2 * each > available:
-        raise InputError(
-            f"{block.parameter}: {steps} Lanczos vectors need {readable_size(each)} and "
-            f"{readable_size(available)} are free; use fewer --steps or dtype float32"
-        )
+    what = f"{block.parameter}: {steps} Lanczos vectors need"
+    require_memory(each, what, "use fewer --steps or dtype float32", _SHARE_OF_BASIS)
     generator = np.random.default_rng(seed)
     nodes, weights = np.zeros((probes, steps)), np.zeros((probes, steps))
     for low, high in pieces(0, probes, each, _BASIS_BYTES):

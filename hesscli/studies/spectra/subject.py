@@ -18,7 +18,6 @@ from hesscli.studies.spectra.moments import (
     together,
 )
 from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span, whole_span
-from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -110,31 +109,6 @@ class Subject:
             return None, None, None
         H, G, C = frobenius_norms(self.own[0])
         return H, G, C
-
-
-def chosen(problem: Problem, options: SpectrumOptions) -> list[tuple[str, str]]:
-    """(layer, block's name) for every block that the options name."""
-    for name in options.layers:
-        if name not in problem.layer_names:
-            raise InputError(
-                f"--layer: {name!r} is unknown; choose {', '.join(problem.layer_names)}"
-            )
-    if options.block == NETWORK:
-        if options.layers:
-            raise InputError(f"--layer: the block {NETWORK} has no layers to choose from")
-        return [(NETWORK, NETWORK)]
-    chosen = [
-        layer
-        for layer in problem.layers
-        if (not options.layers or layer.name in options.layers)
-        and (options.block != "bias" or layer.bias is not None)
-    ]
-    if not chosen:
-        raise InputError("--block bias: there is none here; choose another block or layer")
-    return [
-        (layer.name, layer.name if options.block == "layer" else f"{layer.name}/{options.block}")
-        for layer in chosen
-    ]
 
 
 def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:

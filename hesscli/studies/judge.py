@@ -1,0 +1,241 @@
+"""When two witnesses agree: the one rule, and what the numbers of a comparison add up to.
+
+A number passes when its residual is at most rtol · scale + floor, plus the error bar where one of
+the witnesses has some. The floor is the rounding of what was subtracted
+(hesscli.witnesses.rounding.floor). The scale is |G| + |C| for a quadratic form, and for an entry
+the largest one of its own block: in the block of the whole network that of its layer or, between
+two layers, of the pair, so that a layer of small entries does not hide behind one of large ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hesscli.problem.graph import Array
+from hesscli.witnesses.layout import Layout
+
+Names = tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one comparison.
+
+    ``compared`` numbers were compared. The others are those of the worst of them: where some
+    fail the one with the largest ``excess``, otherwise the one with the largest residual relative
+    to its scale. ``worst`` names its two parameters, and is None for a form;
+    ``max_abs_residual`` is its residual, ``max_abs_entry`` the scale that it is judged by (the
+    largest entry of its block, or |G| + |C| of a form), ``floor`` the residual that rounding
+    explains there.
+
+    Of random products (hesscli.studies.probes) ``max_abs_residual`` is a bound from above on the
+    Frobenius norm of the difference and ``max_abs_entry`` one from below on that of the block;
+    both hold with the probability ``confidence``, which is None for what is certain.
+
+    Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is their
+    widest one among the numbers that were compared, relative to the scale; ``undecided`` how many
+    more numbers their error bars left open, and ``decided`` whether there was enough to pass or
+    to fail.
+    """
+
+    method: str
+    compared: int
+    max_abs_residual: float
+    max_abs_entry: float
+    rtol: float
+    floor: float
+    worst: Names
+    passed: bool
+    error_bar: float = 0.0
+    undecided: int = 0
+    decided: bool = True
+    confidence: float | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is decided, and not by a PASS."""
+        return self.decided and not self.passed
+
+    @property
+    def relative_residual(self) -> float:
+        """The residual in units of the scale; infinite where only the scale is zero."""
+        return relative(self.max_abs_residual, self.max_abs_entry)
+
+    @property
+    def excess(self) -> float:
+        """How far the residual is beyond what is allowed."""
+        return float(
+            excess(self.max_abs_residual, self.max_abs_entry, self.floor, self.rtol, self.error_bar)
+        )
+
+    @property
+    def limited_by_rounding(self) -> bool:
+        """Whether it passed only because of the floor."""
+        allowed = self.rtol * self.max_abs_entry + self.error_bar
+        return self.passed and self.max_abs_residual > allowed
+
+
+def relative(residual: float, scale: float) -> float:
+    """The size of residual / scale, where 0 / 0 is 0."""
+    if scale > 0:
+        return abs(residual) / scale
+    return 0.0 if residual == 0 else float("inf")
+
+
+def excess(
+    residual: Array | float,
+    scale: float,
+    floor: Array | float,
+    rtol: float,
+    error_bar: Array | float = 0.0,
+) -> Array:
+    """Residual − (rtol · scale + floor + error bar): a number passes where this is at most 0.
+
+    It is infinite for a residual that is not a number.
+    """
+    # At the end of the range both sides may overflow: an infinite tolerance allows everything.
+    with np.errstate(over="ignore", invalid="ignore"):
+        allowed = np.add(np.add(rtol * scale, floor), error_bar)
+        beyond = np.subtract(residual, allowed)
+        return np.where(
+            np.less_equal(residual, allowed),
+            np.fmin(beyond, 0.0),
+            np.where(np.isnan(beyond), np.inf, beyond),
+        )
+
+
+@dataclass(frozen=True)
+class Residual:
+    """One number that was compared: its residual, and what excuses it at any scale."""
+
+    size: float
+    floor: float
+    names: Names = None
+    error_bar: float = 0.0
+
+    def excess(self, scale: float, rtol: float) -> float:
+        return float(excess(self.size, scale, self.floor, rtol, self.error_bar))
+
+    def judged(
+        self,
+        method: str,
+        scale: float,
+        rtol: float,
+        compared: int = 1,
+        confidence: float | None = None,
+    ) -> Check:
+        """The check of which this number is the worst."""
+        return Check(
+            method=method,
+            compared=compared,
+            # What is not a number differs by more than any.
+            max_abs_residual=math.inf if math.isnan(self.size) else self.size,
+            max_abs_entry=scale,
+            rtol=rtol,
+            floor=self.floor,
+            worst=self.names,
+            passed=self.excess(scale, rtol) <= 0,
+            error_bar=self.error_bar,
+            confidence=confidence,
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of numbers that are judged by one scale, which may be known at the end only.
+
+    ``largest`` is the largest number of the reference, ``widest`` the largest residual, and
+    ``beyond`` the one that is largest beyond its floor and error bar: whatever the scale is, if
+    any number fails this one does, with the largest excess.
+    """
+
+    compared: int
+    largest: float
+    widest: Residual
+    beyond: Residual
+
+    @classmethod
+    def of(
+        cls,
+        compared: int,
+        largest: float,
+        residual: Array,
+        floor: Array,
+        names: Callable[..., Names],
+        error_bar: Array | None = None,
+    ) -> Seen:
+        """From arrays of one shape; ``names`` is called with the place of a residual in them."""
+        bars = np.zeros(1) if error_bar is None else error_bar
+        floors, bars = np.broadcast_to(floor, residual.shape), np.broadcast_to(bars, residual.shape)
+
+        def at(index: int) -> Residual:
+            place = tuple(int(i) for i in np.unravel_index(index, residual.shape))
+            number, floor, bar = (float(of[place]) for of in (residual, floors, bars))
+            return Residual(number, floor, names(*place), bar)
+
+        beyond = excess(residual, 0.0, floors, 0.0, bars)
+        return cls(compared, largest, at(int(residual.argmax())), at(int(beyond.argmax())))
+
+    def joined(self, other: Seen) -> Seen:
+        return Seen(
+            self.compared + other.compared,
+            max(self.largest, other.largest),
+            max(self.widest, other.widest, key=lambda found: found.size),
+            max(self.beyond, other.beyond, key=lambda found: found.excess(0.0, 0.0)),
+        )
+
+    def check(self, method: str, rtol: float) -> Check:
+        failed = self.beyond.excess(self.largest, rtol) > 0
+        found = self.beyond if failed else self.widest
+        return found.judged(method, self.largest, rtol, self.compared)
+
+
+class Tally:
+    """The numbers of one comparison, piece by piece, in parts of one scale each."""
+
+    def __init__(self) -> None:
+        self._parts: dict[Hashable, Seen] = {}
+
+    @property
+    def compared(self) -> int:
+        return sum(seen.compared for seen in self._parts.values())
+
+    def add(self, part: Hashable, seen: Seen) -> None:
+        before = self._parts.get(part)
+        self._parts[part] = seen if before is None else before.joined(seen)
+
+    def check(self, method: str, rtol: float) -> Check:
+        return merged([seen.check(method, rtol) for seen in self._parts.values()])
+
+
+def worst(checks: Iterable[Check]) -> Check:
+    """The one that fails with the largest excess, or has the largest relative residual."""
+    return max(
+        checks,
+        key=lambda check: (
+            check.failed,
+            check.excess if check.failed else check.relative_residual,
+            check.max_abs_entry,
+        ),
+    )
+
+
+def merged(checks: Sequence[Check]) -> Check:
+    """Checks of several blocks as one: the worst of them, on everything that was compared."""
+    return replace(worst(checks), compared=sum(check.compared for check in checks))
+
+
+def of_layers(layout: Layout, start: int, stop: int) -> list[tuple[int, slice]]:
+    """The segments that parameters ``start`` to ``stop`` are in, and which of these are theirs.
+
+    A segment is a layer, whose entries have a scale of their own.
+    """
+    return [
+        (segment, slice(max(low, start) - start, min(high, stop) - start))
+        for segment, (low, high) in enumerate(zip(layout.starts, layout.starts[1:], strict=False))
+        if low < stop and start < high
+    ]
