@@ -67,8 +67,8 @@ def _density_for_plots(context: click.Context, parameter: click.Parameter, given
     "--top",
     metavar="K",
     type=click.IntRange(min=1),
-    help="Show K eigenvalues of H and of G, with residuals |Hv - λv|; of a large block these alone, "
-    "unless --density is given.",
+    help="Show K eigenvalues of H and of G, with residuals |Hv - λv|; of a large block these "
+    "alone, unless --density is given.",
 )
 @click.option(
     "--which",

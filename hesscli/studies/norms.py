@@ -17,17 +17,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.network import Array
+from hesscli.studies.eigen import Search, lanczos
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.blocks import LayerBlock
 
 # Below this size LAPACK is faster than Lanczos.
 _DENSE_SIZE = 128
-# The error of an eigenvalue, relative to it.
-_LANCZOS_TOLERANCE = 1e-10
+# The residual of an eigenvalue, relative to it.
+_LANCZOS = Search(rtol=1e-10, remedy="use weights that are not so large, or fewer examples")
 
 Doubles = NDArray[np.float64]
 
@@ -67,7 +68,7 @@ def spectral_norm(block: LayerBlock) -> float:
     if len(a) < a.shape[1]:
         squared, basis = np.linalg.eigh(a @ a.T)
         a = basis * np.sqrt(np.maximum(squared, 0.0))
-    return _in_range(scale_a, scale_S, _largest_eigenvalue(a, S), block)
+    return _in_range(scale_a, scale_S, _largest_eigenvalue(block.parameter, a, S), block)
 
 
 def gauss_newton_share(G: float, C: float) -> float | None:
@@ -107,7 +108,7 @@ def _in_range(scale_a: float, scale_S: float, norm: float, block: LayerBlock) ->
     return value
 
 
-def _largest_eigenvalue(a: Doubles, S: Doubles) -> float:
+def _largest_eigenvalue(name: str, a: Doubles, S: Doubles) -> float:
     rank, units = a.shape[1], S.shape[1]
     size = rank * units
 
@@ -120,19 +121,7 @@ def _largest_eigenvalue(a: Doubles, S: Doubles) -> float:
     if size > _DENSE_SIZE:
         operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(size)
-        try:
-            found = eigsh(
-                operator,
-                k=1,
-                which="LM",
-                v0=start,
-                tol=_LANCZOS_TOLERANCE,
-                return_eigenvectors=False,
-            )
-        except ArpackNoConvergence as error:
-            raise NumericalError(
-                f"Lanczos found no largest eigenvalue of a {size:,} × {size:,} block"
-            ) from error
-        return abs(float(found[0]))
+        values, _ = lanczos(operator, name, start, _LANCZOS)
+        return abs(float(values[0]))
     dense = np.einsum("ni,nj,nhl->ihjl", a, a, S, optimize=True).reshape(size, size)
     return float(np.abs(np.linalg.eigvalsh(dense)).max())
