@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from hesscli.problem.network import Array, Problem
-from hesscli.studies.norms import frobenius_norms, layer_block
+from hesscli.studies.norms import frobenius_norms, frobenius_work, layer_block
 from hesscli.studies.spectra.moments import (
     Diagonal,
     diagonal,
@@ -30,8 +30,8 @@ EXACT_LIMIT = 4000
 _CHEAP_LIMIT = 1000
 # For more than this share of all eigenpairs Lanczos takes longer than a decomposition.
 _FEW = 0.05
-# Multiplications in the sum over all pairs of examples: a few seconds on one core.
-_PAIRS_WORK = 1e11
+# Multiplications for the Frobenius norms: a few seconds.
+_FROBENIUS_WORK = 1e11
 # Beyond so many units the S of every example of a dataset take longer than the whole spectrum.
 _WIDE = 512
 
@@ -122,8 +122,8 @@ class Subject:
         if self.parameter == NETWORK or self.chunks is not None:
             return None, None, None
         block = self.own[0][0]
-        work = len(block.a) ** 2 * (block.inputs + block.units**2)
-        if work > _PAIRS_WORK or not affordable(block):
+        work = frobenius_work(len(block.a), block.inputs, block.units)
+        if work > _FROBENIUS_WORK or not affordable(block):
             return None, None, None
         H, G, C = frobenius_norms(self.own[0])
         return H, G, C
