@@ -11,6 +11,7 @@ from hesscli.problem.graph import Array
 from hesscli.studies import norms
 from hesscli.studies.norms import (
     frobenius_norms,
+    frobenius_work,
     gauss_newton_share,
     layer_block,
     length,
@@ -39,6 +40,31 @@ def test_the_batch_in_several_pieces_has_the_same_norm(monkeypatch: pytest.Monke
     assert isinstance(block, DenseBlock)
     monkeypatch.setattr(norms, "pieces", lambda start, stop, _: [(0, 4), (4, 8), (8, 11)])
     assert frobenius_norms([block])[0] == pytest.approx(np.linalg.norm(block.to_dense()), rel=1e-12)
+
+
+@pytest.mark.parametrize("examples", [11, 50])
+@pytest.mark.parametrize("way", ["_pairs_work", "_moments_work"])
+def test_either_sum_is_the_norm_of_the_dense_matrix(
+    way: str, examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N² pairs or N moments, whichever is said to be cheaper, in one piece and in several."""
+    monkeypatch.setattr(norms, way, lambda *_: 0.0)
+    engine = ChainRule(make_problem((5, 4, 3), "tanh", examples=examples))
+    for layer in ("dense1", "dense2/kernel", "dense1/bias"):
+        blocks = [layer_block(term(layer)) for term in (engine.hessian, engine.curvature)]
+        expected = [np.linalg.norm(block.to_dense()) for block in blocks]
+        assert frobenius_norms(blocks) == pytest.approx(expected, rel=1e-12)
+        with monkeypatch.context() as patch:
+            patch.setattr(norms, "pieces", lambda _, stop, __: [(0, 4), (4, 8), (8, stop)])
+            assert frobenius_norms(blocks) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_work_of_the_norms_is_linear_beyond_few_examples() -> None:
+    # Issue 14: of 30 inputs and 30 units it grew with the square of the examples.
+    assert frobenius_work(200, 30, 30) == 200**2 / 2 * (30 + 3 * 465)
+    assert frobenius_work(8192, 30, 30) == 4 * frobenius_work(2048, 30, 30)
+    # 784 inputs have more pairs than there are pairs of 8,192 examples.
+    assert frobenius_work(8192, 784, 30) == 16 * frobenius_work(2048, 784, 30)
 
 
 def block_of(a: Array, S: Array) -> DenseBlock:

@@ -208,20 +208,27 @@ def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
     # 80 · 60 parameters are too many for the exact spectrum.
     widths, examples, steps, probes = (80, 60, 40, 3), 4, 5, 2
     arguments = ["spectrum", "-a", "tanh", "--layer", "d1", "--top", "1"]
-    arguments += ["--steps", str(steps), "--probes", str(probes)]
+    alone = list(arguments)
+    arguments += ["--density", "--steps", str(steps), "--probes", str(probes)]
     exported = ["export", "d1/kernel", "-a", "tanh", "-o", str(tmp_path / "H.npy")]
     done = subprocess.run(
         [
             sys.executable,
             str(ROOT / "tests" / "counting.py"),
-            json.dumps([(widths, examples, 2, arguments), (SMALL, examples, 2, exported)]),
+            json.dumps(
+                [
+                    (widths, examples, 2, arguments),
+                    (widths, examples, 2, alone),
+                    (SMALL, examples, 2, exported),
+                ]
+            ),
         ],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    counts, of_rows = json.loads(done.stdout)
+    counts, of_pairs, of_rows = json.loads(done.stdout)
     cost = Cost(widths, 1)
     diagonal, *products = counts["sums"]
     assert diagonal == 3 * (cost.P + 2)
@@ -232,6 +239,12 @@ def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
     # The S of the first layer, for each of three terms, and the passes for every sum.
     second = 3 * sum(a * b * (a + b) for a, b in pairwise(widths[1:]))
     assert counts["numpy"]["chainrule"] / examples == second + (len(products) + 1) * cost.passes
+
+    # With --top alone there are only products.
+    assert {size % cost.P for size in of_pairs["sums"]} == {0}
+    vectors = sum(of_pairs["sums"]) // cost.P
+    passed = of_pairs["numpy"]["roperator"] + of_pairs["numpy"]["multiplied"]
+    assert passed == examples * vectors * cost.product
 
     small = Cost(SMALL, 1)
     assert of_rows["sums"] == [small.P**2]

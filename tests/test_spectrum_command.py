@@ -100,6 +100,103 @@ def test_junit_has_a_case_for_each_block(capsys: pytest.CaptureFixture[str]) -> 
     assert names == ["one/kernel", "two/kernel"]
 
 
+# 40 · 30 and 10 · 30 eigenvalues: more than a decomposition is worth for one of them, and fewer.
+MIXED = (
+    "--set", "model.layers=[{name: one, units: 30, activation: tanh}, {name: two, units: 10}]",
+    "--batch-size", "40",
+)  # fmt: skip
+LITTLE = ("--probes", "2", "--steps", "5")
+
+
+def test_pairs_alone_are_the_table_and_what_was_not_computed_is_null(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = run(capsys, *MIXED, "--layer", "one", "--top", "2")
+    assert (code, err) == (0, "")
+    assert "λ of H" in out
+    assert "eff. rank" not in out
+    assert "--density" in out
+    _, out, _ = run(capsys, *MIXED, "--layer", "one", "--top", "2", "--format", "json")
+    document = json.loads(out)
+    (row,) = document["results"]
+    assert document["invocation"]["options"]["density"] is False
+    assert row["hessian"]["rank"] == row["curvature"]["spectral_norm"]
+    assert row["hessian"]["rank"] == {"value": None, "error": None}
+    assert row["hessian"]["outliers"] is None
+    assert row["hessian"]["tolerance"] is None
+    assert row["hessian"]["spectral_norm"]["value"] == pytest.approx(
+        abs(row["hessian"]["top"]["eigenvalues"][0])
+    )
+    assert [part["density"] for part in document["spectra"]] == [None, None]
+
+
+def test_a_block_that_is_small_has_all_its_numbers_beside_one_that_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = run(capsys, *MIXED, "--top", "1")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    one, two = (
+        next(line for line in out.splitlines() if line.split()[:2] == [name, "H"])
+        for name in ("one", "two")
+    )
+    assert one.split()[2] == "–"
+    assert int(two.split()[2]) > 0
+    _, out, _ = run(capsys, *MIXED, "--top", "1", "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(out)))
+    assert [line["hessian.rank.value"] == "" for line in lines] == [True, False]
+
+
+def test_density_adds_what_pairs_alone_leave_out(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (*MIXED, "--layer", "one", "--top", "2", *LITTLE)
+    code, out, _ = run(capsys, *asked, "--density")
+    assert code == 0
+    assert "eff. rank" in out
+    assert "--density" not in out
+
+
+def test_a_plot_has_the_density_computed_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    plot, report = str(tmp_path / "density.png"), str(tmp_path / "report.json")
+    # Whichever comes first.
+    for given in (("--plot", plot, "--top", "1"), ("--top", "1", "--plot", plot)):
+        code, _, err = run(capsys, *MIXED, "--layer", "one", *LITTLE, *given, "--output", report)
+        assert (code, err) == (0, "")
+        document = json.loads(Path(report).read_text())
+        assert document["invocation"]["options"]["density"] is True
+        assert document["results"][0]["hessian"]["rank"]["value"] is not None
+    code, out, _ = run(capsys, "--replay", report)
+    assert code == 0
+    assert "eff. rank" in out
+
+
+def test_a_report_of_pairs_alone_is_replayed_as_it_was_and_has_no_plot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    report = str(tmp_path / "report.json")
+    run(capsys, *MIXED, "--layer", "one", "--top", "1", "--output", report)
+    code, out, _ = run(capsys, "--replay", report)
+    assert (code, "eff. rank" in out) == (0, False)
+    code, _, err = run(capsys, "--replay", report, "--plot", str(tmp_path / "density.png"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "this result has no plot" in err
+    html = tmp_path / "report.html"
+    assert run(capsys, "--replay", report, "--output", str(html))[0] == 0
+    assert "<svg" not in html.read_text()
+
+
+def test_a_failure_of_pairs_alone_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hesscli.studies.spectra.ends.RESIDUAL_SLACK", 0.0)
+    code, out, _ = run(capsys, *MIXED, "--layer", "one", "--top", "1")
+    assert code == 1
+    assert "FAIL one: an eigenpair of Lanczos" in " ".join(out.split())
+
+
 def test_a_failed_check_is_told_and_exits_with_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hesscli.witnesses.chain_rule.roperator import ROperator
 from hypothesis import assume, given, settings
 from networks import make_problem, problems
 
@@ -19,6 +20,7 @@ from hesscli.studies.spectra.moments import diagonal
 from hesscli.studies.spectra.quadrature import mean_square, quadrature
 from hesscli.studies.spectra.span import Part, Span
 from hesscli.studies.spectra.subject import SpectrumOptions, subject_of
+from hesscli.studies.spectra.terms import CurvatureNorms
 from hesscli.studies.spectrum import BlockSpectrum, spectrum
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import HessianBlock
@@ -200,17 +202,77 @@ def test_lanczos_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch)
         largest(block, block.span, 5, 0, 1e-12)
 
 
+@pytest.mark.parametrize("density", [False, True])
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("block", ["kernel", "network"])
-def test_the_eigenpairs_asked_for_are_those_of_the_exact_spectrum(block: str, ends: bool) -> None:
+def test_the_eigenpairs_asked_for_are_those_of_the_exact_spectrum(
+    block: str, ends: bool, density: bool
+) -> None:
     problem = make_problem((12, 8, 6), "tanh", examples=6)
-    for exact, estimated in both(problem, block=block, probes=2, top=5, ends=ends):
+    options = {"block": block, "probes": 2, "top": 5, "ends": ends, "density": density}
+    for exact, estimated in both(problem, **options):
+        assert (estimated.hessian.density is not None) == density
         right, found = exact.hessian.top, estimated.hessian.top
         assert right is not None
         assert found is not None
         norm = exact.hessian.spectral_norm.value
         assert np.allclose(found.values, right.values, atol=1e-8 * norm)
         assert found.residuals.max() <= 1e-6 * norm
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_eigenpairs_alone_say_what_they_know_of_the_ends_and_nothing_else(ends: bool) -> None:
+    problem = make_problem((12, 8, 6), "tanh", examples=6)
+    for exact, alone in both(problem, block="kernel", top=5, ends=ends):
+        assert alone.passed
+        assert alone.curvature == CurvatureNorms(None, None)
+        for term in ("hessian", "gauss_newton"):
+            right, found = getattr(exact, term), getattr(alone, term)
+            norm = right.spectral_norm.value
+            assert within(found.spectral_norm, norm, 1, 1e-12 * norm)
+            assert within(found.largest, right.largest.value, 1, 1e-12 * norm)
+            if found.smallest is not None:
+                assert within(found.smallest, right.smallest.value, 1, 1e-12 * norm)
+            unknown = (
+                *(found.rank, found.effective_rank, found.negative, found.trace),
+                *(found.frobenius_norm, found.diagonal, found.tolerance, found.outliers),
+                *(found.density, found.eigenvalues),
+            )
+            assert unknown == (None,) * len(unknown)
+        # The second largest magnitude of both kernels' Hessians may be negative; an end is.
+        assert (alone.hessian.smallest is not None) == (
+            ends or bool((exact.hessian.top.values < 0).any())
+        )
+
+
+def test_only_a_small_block_or_many_pairs_are_decomposed_for_pairs_alone() -> None:
+    alone = SpectrumOptions(top=1)
+    assert alone.exact(1000)
+    assert not alone.exact(1001)
+    assert replace(alone, top=51).exact(1001)
+    assert replace(alone, density=True).exact(1001)
+    assert SpectrumOptions().exact(4000)
+    assert not SpectrumOptions().exact(4001)
+    assert not replace(alone, top=1000).exact(4001)
+
+
+def test_eigenpairs_alone_take_tens_of_products_not_thousands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Issue 14: the quadrature of H and G took 1,600 products, for an answer that 41 give.
+    columns = 0
+    product = ROperator.products
+
+    def counting(self: ROperator, directions: Any, term: Any) -> Any:
+        nonlocal columns
+        columns += directions[0].kernel.shape[1]
+        return product(self, directions, term)
+
+    monkeypatch.setattr(ROperator, "products", counting)
+    problem = make_problem((40, 30, 10), "tanh", examples=40)
+    (row,) = spectrum([problem], SpectrumOptions(block="network", top=1)).results
+    assert (row.exact, row.span) == (False, 1510)
+    assert 0 < columns < 400
 
 
 @settings(max_examples=60, deadline=None)
@@ -240,12 +302,17 @@ def test_trace_diagonal_and_frobenius_norm_from_a_and_S_are_the_dense_block_s(
             )
 
 
+@pytest.mark.parametrize("density", [False, True])
 @pytest.mark.parametrize("block", BLOCKS)
-def test_a_hessian_that_is_zero_has_zeros(block: str) -> None:
+def test_a_hessian_that_is_zero_has_zeros(block: str, density: bool) -> None:
     problem = replace(make_problem((4, 3), "linear"), loss=Loss("sum"))
-    ((_, row),) = both(problem, block=block, probes=2, top=2)
+    ((_, row),) = both(problem, block=block, probes=2, top=2, density=density)
     assert row.passed
+    assert row.hessian.largest is not None
     assert row.hessian.spectral_norm.value == row.hessian.largest.value == 0
+    if not density:
+        assert row.hessian.smallest == Measured(0.0, 0.0)
+        return
     assert row.hessian.rank.value == row.hessian.negative.value == 0
     assert row.hessian.density.counts.sum() == row.size
 
@@ -289,6 +356,23 @@ def test_piecewise_linear_networks_are_looked_at_once(monkeypatch: pytest.Monkey
         (row,) = spectrum([make_problem((6, 4, 3), activation)], options).results
         assert len(looked_at) == times
         assert (row.curvature.frobenius_norm == Measured(0.0)) == (activation == "relu")
+        looked_at.clear()
+
+
+def test_eigenpairs_alone_of_piecewise_linear_networks_are_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[str] = []
+
+    def counting(block: HessianBlock, *others: Any, **named: Any) -> Any:
+        looked_at.append(block.parameter)
+        return largest(block, *others, **named)
+
+    monkeypatch.setattr("hesscli.studies.spectra.ends.largest", counting)
+    options = SpectrumOptions(layers=("dense1",), exact_limit=1, top=1)
+    for activation, times in (("relu", 1), ("tanh", 2)):
+        spectrum([make_problem((6, 4, 3), activation)], options)
+        assert len(looked_at) == times
         looked_at.clear()
 
 

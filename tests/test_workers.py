@@ -204,7 +204,7 @@ def test_compare_splits_as_one_process_does(count: int) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("exact_limit", [0, 4000])
 def test_top_eigenvalues_are_those_of_one_process(count: int, exact_limit: int) -> None:
-    options = SpectrumOptions(layers=("dense2",), top=3, probes=2, steps=5)
+    options = SpectrumOptions(layers=("dense2",), top=3, probes=2, steps=5, density=True)
     one = spectrum_of(options, ALONE).results[0]
     assert one.exact
     by_workers = replace(options, exact_limit=exact_limit)

@@ -174,6 +174,7 @@ def spectrum(
     layers: Sequence[str] = (),
     top: int = 0,
     ends: bool = False,
+    density: bool = False,
     probes: int = 10,
     steps: int = 80,
     seed: int = 0,
@@ -182,8 +183,9 @@ def spectrum(
     """The spectra of Hessians and of their Gauss–Newton terms, exact where that is affordable.
 
     ``block`` is kernel, bias, layer or network; ``top`` asks for so many eigenpairs, largest
-    first or with ``ends`` half from either end; ``probes``, ``steps`` and ``seed`` are those of
-    the estimates where a spectrum is not exact.
+    first or with ``ends`` half from either end. Of a large block these are then all there is, and
+    every other number is None, unless ``density`` asks for the whole spectrum. ``probes``,
+    ``steps`` and ``seed`` are those of the estimates where a spectrum is not exact.
     """
     require_one_of("block", block, ("kernel", "bias", "layer", "network"))
     options = SpectrumOptions(
@@ -191,6 +193,7 @@ def spectrum(
         layers=_known_layers(problem, layers),
         top=top,
         ends=ends,
+        density=density,
         probes=probes,
         steps=steps,
         seed=seed,

@@ -177,6 +177,18 @@ def init(
     return record.write(document, passed, output, plot)
 
 
+def _announce(expected: float, problem: Problem) -> None:
+    """What will take long is said before it begins."""
+    from hesscli.cli.outcome import complain
+    from hesscli.studies.norm_cost import WORTH_SAYING, duration_text
+
+    if expected >= WORTH_SAYING:
+        complain(
+            f"hesscli: the norms over {problem.examples:,} examples will take about "
+            f"{duration_text(expected)}; a smaller --batch-size or fewer --seeds take less"
+        )
+
+
 def _require_tuned(tune: bool, options: dict[str, object]) -> None:
     for name, value in options.items():
         if value is not None and not tune:
@@ -203,14 +215,22 @@ def _measured(
     seeds: int,
 ) -> Document:
     from hesscli.report.initialization import initialization_document
-    from hesscli.studies.initialization import initialization, seeds_from
+    from hesscli.studies.initialization import (
+        expected_seconds,
+        initialization,
+        require_pairs,
+        seeds_from,
+    )
 
+    draws = seeds_from(config.seed, seeds)
+    require_pairs(problems[0], execution)
+    _announce(expected_seconds(problems, schemes, draws, block), problems[0])
     with progress_bar() as progress:
         result = initialization(
             problems,
             config.model,
             schemes,
-            seeds_from(config.seed, seeds),
+            draws,
             block,
             progress,
             execution=execution,
@@ -229,9 +249,12 @@ def _tuned(
     write_path: str | None,
 ) -> tuple[bool, Document]:
     from hesscli.report.tuning import tuned_configuration, tuning_document
-    from hesscli.studies.initialization import seeds_from
-    from hesscli.studies.tuning import tune
+    from hesscli.studies.initialization import require_pairs, seeds_from
+    from hesscli.studies.tuning import expected_seconds, tune
 
+    if norm == "frobenius":
+        require_pairs(problems[0], execution)
+    _announce(expected_seconds(problems, seeds_from(config.seed, seeds), norm, block), problems[0])
     with progress_bar() as progress:
         result = tune(
             problems,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from click.core import ParameterSource
 
 from hesscli.cli.options import (
     OutputOptions,
@@ -19,9 +20,27 @@ from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 
 
+def _density_for_plots(context: click.Context, parameter: click.Parameter, given: bool) -> bool:
+    """What --plot draws is computed, and recorded as asked for."""
+    # Options that were typed come before those that were not, so that --plot is known by now. A
+    # report that is replayed says itself what was computed.
+    replayed = context.get_parameter_source(parameter.name or "") is ParameterSource.DEFAULT_MAP
+    return given or (context.params.get("plot") is not None and not replayed)
+
+
 @click.command(
     cls=Replayable,
-    replayed=("activations", "block", "layers", "top", "which", "probes", "steps", "probe_seed"),
+    replayed=(
+        "activations",
+        "block",
+        "layers",
+        "top",
+        "which",
+        "density",
+        "probes",
+        "steps",
+        "probe_seed",
+    ),
     epilog="""
     \b
     Examples:
@@ -29,6 +48,7 @@ from hesscli.system.files import check_writable
       hesscli spectrum --activation tanh --block network --plot spectrum.png
       hesscli spectrum --batch-size 512 --layer dense1 --probes 20
       hesscli spectrum --top 5 --eigenvectors vectors.npz
+      hesscli spectrum --block network --batch-size 256 --top 1
     """,
 )
 @problem_options
@@ -47,13 +67,21 @@ from hesscli.system.files import check_writable
     "--top",
     metavar="K",
     type=click.IntRange(min=1),
-    help="Show K eigenvalues of H and of G, with residuals |Hv - λv|.",
+    help="Show K eigenvalues of H and of G, with residuals |Hv - λv|; of a large block these "
+    "alone, unless --density is given.",
 )
 @click.option(
     "--which",
     type=click.Choice(("magnitude", "ends")),
     default="magnitude",
     help="Which ones --top shows: those of largest magnitude (default), or half from either end.",
+)
+@click.option(
+    "--density",
+    is_flag=True,
+    callback=_density_for_plots,
+    help="With --top, also all that takes the whole spectrum: rank, negative count, effective "
+    "rank, trace, norms and density, which --plot draws.",
 )
 @click.option(
     "--eigenvectors",
@@ -87,6 +115,7 @@ def spectrum(
     layers: tuple[str, ...],
     top: int | None,
     which: str,
+    density: bool,
     vectors_path: str | None,
     probes: int,
     steps: int,
@@ -101,7 +130,9 @@ def spectrum(
     are negative, effective rank, trace, range of the diagonal, Frobenius and spectral norm. Up
     to 4,000 eigenvalues that can differ from zero all of it is exact; beyond, the ends of the
     spectrum come from Lanczos and sums over it from stochastic Lanczos quadrature, and every
-    estimate has its error bar. Exits with 1 where the numbers do not hold together.
+    estimate has its error bar. With --top alone a block of more than 1,000 such eigenvalues gets
+    no more than the K that are asked for, in seconds instead of minutes. Exits with 1 where the
+    numbers do not hold together.
     """
     if vectors_path is not None:
         if top is None:
@@ -125,6 +156,7 @@ def spectrum(
         probes=probes,
         steps=steps,
         seed=probe_seed,
+        density=density,
     )
     with progress_bar() as progress:
         result = study.spectrum(

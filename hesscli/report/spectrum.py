@@ -53,8 +53,10 @@ def spectrum_document(result: Spectrum) -> Document:
 
 def _tables(result: Spectrum) -> Iterator[Table]:
     for activation, rows in by_activation(result.results):
-        yield _eigenvalue_table(result, activation, rows)
-        yield _norm_table(activation, rows)
+        # Of blocks with nothing but eigenpairs the table of these is all there is to say.
+        if any(row.hessian.density is not None for row in rows):
+            yield _eigenvalue_table(result, activation, rows)
+            yield _norm_table(activation, rows)
         if result.options.top > 0:
             yield _top_table(result, activation, rows)
 
@@ -72,8 +74,8 @@ def _eigenvalue_table(result: Spectrum, activation: str, rows: Sequence[BlockSpe
                     name,
                     _LETTERS[term],
                     *(text(number) for text, number in zip(texts, numbers, strict=True)),
-                    f"{found.effective_rank.value:,.2f}",
-                    density_bars(found.density),
+                    _text(found.effective_rank, ",.2f"),
+                    UNKNOWN if found.density is None else density_bars(found.density),
                 )
             )
             lines += _error_line((*numbers, found.effective_rank), before=2, after=1)
@@ -121,13 +123,12 @@ def _norm_table(activation: str, rows: Sequence[BlockSpectrum]) -> Table:
                     _value_text(found.spectral_norm),
                 )
             )
-            blank = Measured(0.0)
             norms = (found.frobenius_norm, found.spectral_norm)
-            lines += _error_line((found.trace, blank, blank, *norms), before=3)
+            lines += _error_line((found.trace, None, None, *norms), before=3)
         C = row.curvature
-        norms = (C.frobenius_norm, C.spectral_norm)
-        lines.append(("", "", "C", "", "", "", *(_value_text(norm) for norm in norms)))
-        lines += _error_line(norms, before=6)
+        of_C = (C.frobenius_norm, C.spectral_norm)
+        lines.append(("", "", "C", "", "", "", *(_value_text(norm) for norm in of_C)))
+        lines += _error_line(of_C, before=6)
     return Table(
         title=f"{activation}: their size, and that of the curvature term C = H − G",
         columns=(
@@ -159,6 +160,14 @@ def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum])
             ]
             lines.append((row.layer if index == 0 else "", str(index + 1), *cells))
     which = "at both ends" if result.options.ends else "of largest magnitude"
+    # Where there is no other table, this one tells what failed.
+    alone = [row for row in rows if row.hessian.density is None]
+    notes = tuple(_failures(rows)) if len(alone) == len(rows) else ()
+    if alone:
+        notes += (
+            f"{listed(row.layer for row in alone)}: eigenvalues by Lanczos, within the residual; "
+            "--density adds rank, trace, norms and the density of the spectrum.",
+        )
     return Table(
         title=f"{activation}: eigenvalues {which}, with residuals ‖Hv − λv‖",
         columns=(
@@ -170,6 +179,7 @@ def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum])
             Column("residual"),
         ),
         rows=tuple(lines),
+        notes=notes,
     )
 
 
@@ -194,7 +204,7 @@ def density_bars(density: Density) -> str:
 
 def _where_from(result: Spectrum, rows: Sequence[BlockSpectrum]) -> str:
     exact = [row for row in rows if row.exact]
-    others = [row for row in rows if not row.exact]
+    others = [row for row in rows if not row.exact and row.hessian.density is not None]
     sentences = []
     if exact:
         spans = listed(f"{row.span:,} of {row.size:,} in {row.layer}" for row in exact)
@@ -209,7 +219,7 @@ def _where_from(result: Spectrum, rows: Sequence[BlockSpectrum]) -> str:
     tolerances = [
         residual_text(row.hessian.tolerance / row.hessian.spectral_norm.value)
         for row in rows
-        if row.hessian.spectral_norm.value > 0
+        if row.hessian.tolerance is not None and row.hessian.spectral_norm.value > 0
     ]
     if tolerances:
         sentences.append(f"Tolerance: {listed(dict.fromkeys(tolerances))} of ‖H‖₂.")
@@ -221,7 +231,7 @@ def _outlier_notes(rows: Sequence[BlockSpectrum]) -> Iterator[str]:
         found = [
             f"{len(outliers)} in {row.layer}, |λ| ≥ {min(map(abs, outliers)):.2e}"
             for row in rows
-            if len(outliers := getattr(row, term).outliers)
+            if (outliers := getattr(row, term).outliers) is not None and len(outliers)
         ]
         if found:
             yield (
@@ -248,22 +258,27 @@ def _failure(check: SpectrumCheck | None) -> str | None:
     return f"{what}: relative residual {residual_text(check.residual)}, allowed {check.rtol:.0e}"
 
 
-def _error_line(numbers: Sequence[Measured], before: int, after: int = 0) -> list[tuple[str, ...]]:
+def _error_line(
+    numbers: Sequence[Measured | None], before: int, after: int = 0
+) -> list[tuple[str, ...]]:
     """A line of error bars below numbers of which one at least is an estimate."""
-    if all(number.error is None for number in numbers):
+    errors = [None if number is None else number.error for number in numbers]
+    if all(error is None for error in errors):
         return []
-    errors = (
-        "" if number.error is None else f"± {residual_text(number.error)}" for number in numbers
-    )
-    return [("",) * before + tuple(errors) + ("",) * after]
+    texts = ("" if error is None else f"± {residual_text(error)}" for error in errors)
+    return [("",) * before + tuple(texts) + ("",) * after]
 
 
-def _count_text(number: Measured) -> str:
-    return f"{number.value:,.0f}"
+def _count_text(number: Measured | None) -> str:
+    return _text(number, ",.0f")
 
 
-def _value_text(number: Measured) -> str:
-    return _number_text(number.value)
+def _text(number: Measured | None, form: str) -> str:
+    return UNKNOWN if number is None else f"{number.value:{form}}"
+
+
+def _value_text(number: Measured | None) -> str:
+    return UNKNOWN if number is None else _number_text(number.value)
 
 
 def _number_text(value: float) -> str:
@@ -312,7 +327,7 @@ def _term_data(found: TermSpectrum) -> dict[str, Any]:
         },
         "diagonal": {"smallest": smallest, "largest": largest},
         "tolerance": found.tolerance,
-        "outliers": found.outliers.tolist(),
+        "outliers": None if found.outliers is None else found.outliers.tolist(),
         "top": {
             "eigenvalues": [] if found.top is None else found.top.values.tolist(),
             "residuals": [] if found.top is None else found.top.residuals.tolist(),
@@ -320,7 +335,9 @@ def _term_data(found: TermSpectrum) -> dict[str, Any]:
     }
 
 
-def _measured_data(number: Measured) -> dict[str, float | None]:
+def _measured_data(number: Measured | None) -> dict[str, float | None]:
+    if number is None:
+        return {"value": None, "error": None}
     return {"value": number.value, "error": number.error}
 
 
@@ -333,7 +350,9 @@ def _spectrum_data(row: BlockSpectrum, term: str) -> dict[str, Any]:
         "block": row.block,
         "term": term,
         "eigenvalues": None if found.eigenvalues is None else found.eigenvalues.tolist(),
-        "density": {
+        "density": None
+        if density is None
+        else {
             "edges": density.edges.tolist(),
             "counts": density.counts.tolist(),
             "errors": None if density.errors is None else density.errors.tolist(),

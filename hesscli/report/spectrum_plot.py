@@ -11,6 +11,7 @@ import numpy as np
 from hesscli.report.common import by_activation
 from hesscli.report.document import Drawing
 from hesscli.report.plotstyle import GREY, RED, TERM_BARS, TERM_NAMES
+from hesscli.studies.spectra.measures import Density
 from hesscli.studies.spectra.terms import TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
 
@@ -28,7 +29,11 @@ _ZERO_WIDTH = 0.8
 
 
 def spectrum_drawings(result: Spectrum) -> tuple[Drawing, ...]:
-    """One drawing for each activation: a row for each block, H on the left, G on the right."""
+    """One drawing for each activation: a row for each block, H on the left, G on the right.
+
+    Blocks of which only eigenpairs were asked for have no density, and are left out.
+    """
+    known = [row for row in result.results if row.hessian.density is not None]
     return tuple(
         Drawing(
             title=f"{activation}: spectra of the {_blocks(rows)}",
@@ -36,7 +41,7 @@ def spectrum_drawings(result: Spectrum) -> tuple[Drawing, ...]:
             draw=partial(_draw, rows),
             height=_PANEL_HEIGHT * len(rows) + _MARGIN_HEIGHT,
         )
-        for activation, rows in by_activation(result.results)
+        for activation, rows in by_activation(known)
     )
 
 
@@ -61,12 +66,18 @@ def _draw(rows: Sequence[BlockSpectrum], figure: FigureBase) -> None:
         axes[0].set_ylabel("eigenvalues")
     for axis in panels[-1]:
         axis.set_xlabel("λ")
-    most = max(getattr(row, term).density.counts.max() for row in rows for term in _TERMS)
+    most = max(_density(getattr(row, term)).counts.max() for row in rows for term in _TERMS)
     panels[0, 0].set_ylim(_FLOOR, 2 * most)
 
 
+def _density(found: TermSpectrum) -> Density:
+    # Only blocks that have one are drawn.
+    assert found.density is not None
+    return found.density
+
+
 def _panel(axis: Axes, term: str, found: TermSpectrum) -> None:
-    density = found.density
+    density = _density(found)
     edges, counts = density.edges, density.counts
     lowest, highest = float(edges[density.zero + 1]), float(edges[-1])
     axis.set_xscale("symlog", linthresh=lowest, linscale=_ZERO_WIDTH / 2)
@@ -86,7 +97,7 @@ def _panel(axis: Axes, term: str, found: TermSpectrum) -> None:
             markeredgewidth=0.4,
             transform=axis.get_xaxis_transform(),
         )
-    if len(found.outliers):
+    if found.outliers is not None and len(found.outliers):
         axis.plot(
             found.outliers,
             np.full(len(found.outliers), 0.14),

@@ -28,6 +28,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import (
     frobenius_norms,
     gauss_newton_share,
@@ -41,7 +42,8 @@ from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.summed.engine import require_held
 
-# The sums over pairs of examples take seconds a block here, and minutes at ten times as many.
+# The sums over pairs of examples take ten seconds a block here, and a hundred times as long for ten
+# times as many.
 LARGEST_BATCH = 8192
 
 
@@ -199,6 +201,17 @@ def initialization(
     first = problems[0]
     return Initialization(
         environment(first, execution), summary(first, execution), block, tuple(seeds), tuple(rows)
+    )
+
+
+def expected_seconds(
+    problems: Sequence[Problem], schemes: Sequence[Scheme], seeds: Sequence[int], block: str
+) -> float:
+    """How long ``initialization`` of these will take, about; 0 where that is certainly little."""
+    draws = len(schemes) * len(seeds)
+    return sum(
+        seconds_of(problem, block_names(problem, block), draws, spectral=True, blocks=3)
+        for problem in problems
     )
 
 

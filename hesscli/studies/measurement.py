@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import ArpackError, eigsh
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem, Targets
+from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
-from hesscli.system.errors import NumericalError, reason
+from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -21,8 +21,12 @@ from hesscli.witnesses.layout import NETWORK, layout_of
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
 # error of a Rayleigh quotient is of second order in the residual.
 EIGENVALUE_TOLERANCE = 1e-4
-# Vectors that Lanczos holds before it looks whether it is done: mostly enough.
-_LANCZOS_VECTORS = 8
+_LANCZOS = Search(
+    rtol=EIGENVALUE_TOLERANCE,
+    remedy="use dtype float64 or more train.measure_examples",
+    # Before Lanczos looks whether it is done: mostly enough.
+    vectors=8,
+)
 # Lanczos begins at the last measurement's eigenvector, with so much of the gradient, which leans
 # on the largest eigenvalues, and of a random direction. By itself the eigenvector could be that of
 # what has become the second largest eigenvalue, and its residual would not show it.
@@ -151,18 +155,7 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     if H.shape[0] <= _DENSE_SIZE:
         values, V = np.linalg.eigh(H.to_dense())
         return float(values[-1]), V[:, -1]
-    try:
-        values, V = eigsh(
-            H, k=1, which="LA", v0=start, ncv=_LANCZOS_VECTORS, tol=EIGENVALUE_TOLERANCE
-        )
-    except ArpackError as error:
-        # A direction that is partly random is in the null space only where everything is.
-        if not (H @ start).any():
-            return 0.0, start
-        raise NumericalError(
-            f"{H.parameter}: Lanczos finds no largest eigenvalue to {EIGENVALUE_TOLERANCE:g} "
-            f"({reason(error)}); use dtype float64 or more train.measure_examples"
-        ) from error
+    values, V = lanczos(H, H.parameter, start, _LANCZOS, which="LA")
     return float(values[0]), V[:, 0]
 
 

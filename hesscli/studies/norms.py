@@ -3,9 +3,11 @@
 With a (N, inputs) and S (N, units, units) of the block H = Σ_n (a_n a_nᵀ) ⊗ S_n:
 
     ‖H‖_F² = Σ_{n,m} (a_n·a_m)² ⟨S_n, S_m⟩
+           = ‖Σ_n vec(a_n a_nᵀ) vec(S_n)ᵀ‖_F²
     ‖H‖₂   = ‖Σ_n (r_n r_nᵀ) ⊗ S_n‖₂,   r_n the rows of R = (a aᵀ)^{1/2}, N numbers each
 
-The second holds because a = R Q with orthonormal rows of Q. All of it is float64, whatever the
+The first takes N² steps and is cheaper for few examples of many inputs, the second N of them. The
+last holds because a = R Q with orthonormal rows of Q. All of it is float64, whatever the
 block is in, and relative to the largest numbers there are, so that a square neither overflows nor
 vanishes before the norm itself does.
 """
@@ -17,17 +19,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
+from hesscli.studies.eigen import Search, lanczos
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 
 # Below this size LAPACK is faster than Lanczos.
 _DENSE_SIZE = 128
-# The error of an eigenvalue, relative to it.
-_LANCZOS_TOLERANCE = 1e-10
+# The residual of an eigenvalue, relative to it.
+_LANCZOS = Search(rtol=1e-10, remedy="use weights that are not so large, or fewer examples")
 
 Doubles = NDArray[np.float64]
 
@@ -35,28 +38,26 @@ Doubles = NDArray[np.float64]
 def frobenius_norms(blocks: Sequence[DenseBlock]) -> list[float]:
     """‖H‖_F of blocks of the same parameters, such as the Hessian and its terms.
 
-    The sums over pairs of N examples take N² (inputs + units²) / 2 multiplications or so. Raises
-    NumericalError beyond float64.
+    Takes ``frobenius_work`` multiplications. Raises NumericalError beyond float64.
     """
     a, scale_a = _relative(blocks[0].a)
     parts = [_relative(block.S) for block in blocks]
-    examples = len(a)
-    totals = [0.0] * len(blocks)
-    for low, high in pieces(0, examples, 2 * examples * a.itemsize):
-        squares = (a[low:high] @ a[low:].T) ** 2
-        # Pairs with examples before ``low`` were counted already, those with later ones once.
-        squares[:, high - low :] *= 2
-        for index, (S, scale_S) in enumerate(parts):
-            if scale_S == 0:
-                # A curvature term that vanishes, as relu's does.
-                continue
-            flat = S.reshape(examples, -1)
-            totals[index] += float(np.vdot(squares, flat[low:high] @ flat[low:].T))
+    # A curvature term that vanishes, as relu's does, costs nothing.
+    moving = [_packed(S) if scale_S > 0 else None for S, scale_S in parts]
+    shape = (*a.shape, blocks[0].units, len(blocks))
+    squares = _over_pairs if _pairs_work(*shape) <= _moments_work(*shape) else _over_moments
+    totals = squares(a, moving)
     return [
         # Rounding may leave less than nothing of a block that cancels.
         _in_range(scale_a, scale_S, math.sqrt(max(total, 0.0)), block)
         for block, (_, scale_S), total in zip(blocks, parts, totals, strict=True)
     ]
+
+
+def frobenius_work(examples: int, inputs: int, units: int, blocks: int = 3) -> float:
+    """Multiplications that ``frobenius_norms`` takes, by the cheaper of the two sums."""
+    shape = (examples, inputs, units, blocks)
+    return min(_pairs_work(*shape), _moments_work(*shape))
 
 
 def spectral_norm(block: DenseBlock) -> float:
@@ -67,7 +68,7 @@ def spectral_norm(block: DenseBlock) -> float:
     if len(a) < a.shape[1]:
         squared, basis = np.linalg.eigh(a @ a.T)
         a = basis * np.sqrt(np.maximum(squared, 0.0))
-    return _in_range(scale_a, scale_S, _largest_eigenvalue(a, S), block)
+    return _in_range(scale_a, scale_S, _largest_eigenvalue(block.parameter, a, S), block)
 
 
 def gauss_newton_share(G: float, C: float) -> float | None:
@@ -96,6 +97,55 @@ def _relative(array: Array) -> tuple[Doubles, float]:
     return (values / largest if largest > 0 else values), largest
 
 
+def _triangle(size: int) -> int:
+    """Entries of a symmetric matrix that are not there twice."""
+    return size * (size + 1) // 2
+
+
+def _pairs_work(examples: int, inputs: int, units: int, blocks: int) -> float:
+    return examples**2 / 2 * (inputs + blocks * _triangle(units))
+
+
+def _moments_work(examples: int, inputs: int, units: int, blocks: int) -> float:
+    return float(examples) * _triangle(inputs) * (1 + blocks * _triangle(units))
+
+
+def _packed(symmetric: Doubles) -> Doubles:
+    """(N, n(n+1)/2) with the scalar products of the symmetric matrices (N, n, n)."""
+    rows, columns = np.triu_indices(symmetric.shape[1])
+    # ⟨S, T⟩ = Σ_i S_ii T_ii + 2 Σ_{i<j} S_ij T_ij
+    return np.asarray(symmetric[:, rows, columns] * np.where(rows == columns, 1.0, math.sqrt(2)))
+
+
+def _over_pairs(a: Doubles, parts: Sequence[Doubles | None]) -> list[float]:
+    """Σ_{n,m} (a_n·a_m)² ⟨S_n, S_m⟩ of each part, S packed; 0 of None."""
+    examples = len(a)
+    totals = [0.0] * len(parts)
+    for low, high in pieces(0, examples, 2 * examples * a.itemsize):
+        squares = (a[low:high] @ a[low:].T) ** 2
+        # Pairs with examples before ``low`` were counted already, those with later ones once.
+        squares[:, high - low :] *= 2
+        for index, S in enumerate(parts):
+            if S is not None:
+                totals[index] += float(np.vdot(S[low:high], squares @ S[low:]))
+    return totals
+
+
+def _over_moments(a: Doubles, parts: Sequence[Doubles | None]) -> list[float]:
+    """‖Σ_n vec(a_n a_nᵀ) vec(S_n)ᵀ‖_F² of each part, S packed; 0 of None.
+
+    The sums are no larger than S where this is the cheaper way.
+    """
+    inputs = a.shape[1]
+    sums: list[Doubles | float] = [0.0] * len(parts)
+    for low, high in pieces(0, len(a), 2 * inputs**2 * a.itemsize):
+        outer = _packed(a[low:high, :, None] * a[low:high, None, :])
+        for index, S in enumerate(parts):
+            if S is not None:
+                sums[index] = sums[index] + outer.T @ S[low:high]
+    return [float(np.vdot(total, total)) for total in sums]
+
+
 def _in_range(scale_a: float, scale_S: float, norm: float, block: DenseBlock) -> float:
     # Python's product of floats is infinite without a warning.
     value = scale_a * scale_S * scale_a * norm
@@ -107,7 +157,7 @@ def _in_range(scale_a: float, scale_S: float, norm: float, block: DenseBlock) ->
     return value
 
 
-def _largest_eigenvalue(a: Doubles, S: Doubles) -> float:
+def _largest_eigenvalue(name: str, a: Doubles, S: Doubles) -> float:
     rank, units = a.shape[1], S.shape[1]
     size = rank * units
 
@@ -120,19 +170,7 @@ def _largest_eigenvalue(a: Doubles, S: Doubles) -> float:
     if size > _DENSE_SIZE:
         operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(size)
-        try:
-            found = eigsh(
-                operator,
-                k=1,
-                which="LM",
-                v0=start,
-                tol=_LANCZOS_TOLERANCE,
-                return_eigenvectors=False,
-            )
-        except ArpackNoConvergence as error:
-            raise NumericalError(
-                f"Lanczos found no largest eigenvalue of a {size:,} × {size:,} block"
-            ) from error
-        return abs(float(found[0]))
+        values, _ = lanczos(operator, name, start, _LANCZOS)
+        return abs(float(values[0]))
     dense = np.einsum("ni,nj,nhl->ihjl", a, a, S, optimize=True).reshape(size, size)
     return float(np.abs(np.linalg.eigvalsh(dense)).max())

@@ -3,6 +3,7 @@
 Where the subspace that holds all non-zero eigenvalues is small (hesscli.studies.spectra.span)
 every number is exact; beyond, the ends of the spectrum come from Lanczos, each within its
 residual, and sums over the whole spectrum from stochastic Lanczos quadrature, with error bars.
+Where only eigenpairs are asked for, a block that is not small has these alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
+from hesscli.studies.spectra.ends import pairs_alone
 from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject, subject_of
@@ -101,7 +103,7 @@ def _show(progress: Progress, task: str, done: int, total: int, part: float) -> 
 def _block_spectrum(
     subject: Subject, options: SpectrumOptions, progress: Callable[[float], None]
 ) -> BlockSpectrum:
-    is_exact = subject.span.size <= options.exact_limit
+    is_exact = options.exact(subject.span.size)
     # Lanczos finds all but one at most.
     allowed = subject.span.size if is_exact else subject.span.size - 1
     if options.top > allowed:
@@ -109,7 +111,12 @@ def _block_spectrum(
             f"--top {options.top}: {subject.parameter} has {allowed:,} eigenvalues to choose from; "
             f"use --top {allowed} or less"
         )
-    found = exact(subject, options) if is_exact else estimated(subject, options, progress)
+    if is_exact:
+        found = exact(subject, options)
+    elif options.whole:
+        found = estimated(subject, options, progress)
+    else:
+        found = pairs_alone(subject, options, progress)
     return BlockSpectrum(
         activation=subject.problem.hidden_activation,
         layer=subject.layer,

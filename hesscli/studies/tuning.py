@@ -41,6 +41,7 @@ from hesscli.studies.initialization import (
     require_pairs,
     spread,
 )
+from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import frobenius_norms, layer_block, spectral_norm
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -59,6 +60,8 @@ _BEYOND = 50.0
 # rounding is far below.
 _STEP = 1e-4
 _EVALUATIONS = 30
+# About so many steps a search takes that ends well, for what is shown while it goes on.
+_USUAL_STEPS = 10
 # A search that gains less than this share of the sum of squares in a step has come to its end.
 _STAGNATION = 1e-3
 # Where the search begins when it fails from the configured scales: Glorot's times these.
@@ -210,6 +213,28 @@ def tune(
     )
 
 
+def expected_seconds(
+    problems: Sequence[Problem], seeds: Sequence[int], norm: str, block: str
+) -> float:
+    """How long ``tune`` of these will take, about; 0 where that is certainly little."""
+    return sum(
+        seconds_of(
+            problem,
+            block_names(problem, block),
+            # Of the search, and of what is shown before and after it.
+            (_usual_measures(len(problem.layers)) + 3) * len(seeds),
+            spectral=norm == "spectral",
+            blocks=0 if norm == "spectral" else 1,
+        )
+        for problem in problems
+    )
+
+
+def _usual_measures(layers: int) -> int:
+    # A step measures the norms where it is, and beside it for the slope in each layer's scale.
+    return _USUAL_STEPS * (layers + 1)
+
+
 def _initializer_of(model: ModelConfig, k: int) -> Initializer:
     return model.layers[k].initializer or model.initializer
 
@@ -245,8 +270,7 @@ def _search(
     """The factor for each layer's scale; of several misses the smallest."""
     draws = [redrawn(problem, base, seed) for seed in seeds]
     count = len(problem.layers)
-    # About what a search takes that ends well, for the progress to show.
-    done, total = 0, 10 * (count + 1)
+    done, total = 0, _usual_measures(count)
 
     def residuals(t: NDArray[np.float64]) -> NDArray[np.float64]:
         nonlocal done

@@ -8,6 +8,13 @@ from types import MappingProxyType
 
 import numpy as np
 
+from hesscli.studies.spectra.ends import (
+    BEYOND,
+    RESIDUAL_SLACK,
+    RTOL,
+    USUAL_PRODUCTS,
+    both_ends,
+)
 from hesscli.studies.spectra.lanczos import Eigenpairs, largest
 from hesscli.studies.spectra.measures import (
     Density,
@@ -22,18 +29,11 @@ from hesscli.studies.spectra.subject import SpectrumOptions, Subject
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, Terms, TermSpectrum
 from hesscli.witnesses.block import HessianBlock
 
-# Residuals relative to the eigenvalue, and, for the end that is nearer to zero and may lie in a
-# crowd of eigenvalues, relative to ‖H‖₂.
-_RTOL = MappingProxyType({"float64": 1e-8, "float32": 1e-4})
+# Residuals relative to ‖H‖₂ of the end that is nearer to zero and may lie in a crowd of
+# eigenvalues.
 _CROWDED_RTOL = MappingProxyType({"float64": 1e-5, "float32": 1e-3})
 # Quadrature cannot tell apart what is nearer to zero than this share of ‖H‖₂.
 _RESOLUTION = 1e-6
-# A shift this much beyond ‖H‖₂ makes one end of the spectrum the largest magnitude.
-_BEYOND = 1.1
-# ARPACK judges by its own estimates; by a product with H residuals may be so much larger.
-_RESIDUAL_SLACK = 10.0
-# Lanczos takes about so many products; it is only for the progress.
-_USUAL_PRODUCTS = 100
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def estimated(
     edges = density_edges(max(H.norm, G.norm), tolerance_H)
     tolerance_G = _tolerance(G.norm, subject, options)
     worst = max(H.worst_residual, G.worst_residual)
-    rtol = _RESIDUAL_SLACK * _RTOL[subject.hessian.dtype.name]
+    rtol = RESIDUAL_SLACK * RTOL[subject.hessian.dtype.name]
     return Terms(
         hessian=_term(H, subject, tolerance_H, edges, of_H, frobenius_H),
         gauss_newton=_term(G, subject, tolerance_G, edges, of_G, frobenius_G),
@@ -94,11 +94,11 @@ def _found(
     progress: Callable[[float], None],
 ) -> _Found:
     span, seed = subject.span, options.seed
-    rtol = _RTOL[block.dtype.name]
+    rtol = RTOL[block.dtype.name]
     by_magnitude = 0 if options.ends else options.top
     wanted = min(max(by_magnitude, 2 * subject.classes + 1), subject.size - 1)
     leading = largest(
-        block, span, wanted, seed, rtol, watch=lambda n: progress(0.1 * n / (n + _USUAL_PRODUCTS))
+        block, span, wanted, seed, rtol, watch=lambda n: progress(0.1 * n / (n + USUAL_PRODUCTS))
     )
     norm = float(abs(leading.values[0]))
     sign = 1.0 if leading.values[0] >= 0 else -1.0
@@ -109,8 +109,8 @@ def _found(
         1,
         seed,
         crowded,
-        -sign * _BEYOND * norm,
-        lambda n: progress(0.1 + 0.1 * n / (n + _USUAL_PRODUCTS)),
+        -sign * BEYOND * norm,
+        lambda n: progress(0.1 + 0.1 * n / (n + USUAL_PRODUCTS)),
     )
     progress(0.2)
     residuals = leading.residuals
@@ -122,7 +122,7 @@ def _found(
     upper, lower = (one_end, other_end) if sign > 0 else (other_end, one_end)
     top = _first(leading, by_magnitude)
     if options.ends and options.top > 0:
-        top = _both_ends(block, subject, options, norm)
+        top = both_ends(block, subject, options, norm)
         residuals = np.concatenate([residuals, top.residuals])
     found = quadrature(
         block,
@@ -146,23 +146,6 @@ def _first(pairs: Eigenpairs, count: int) -> Eigenpairs | None:
     if count == 0:
         return None
     return Eigenpairs(pairs.values[:count], pairs.vectors[:, :count], pairs.residuals[:count])
-
-
-def _both_ends(
-    block: HessianBlock, subject: Subject, options: SpectrumOptions, norm: float
-) -> Eigenpairs:
-    span, seed, rtol = subject.span, options.seed, _RTOL[block.dtype.name]
-    shift = _BEYOND * norm
-    parts = [largest(block, span, (options.top + 1) // 2, seed, rtol, shift)]
-    if options.top > 1:
-        lower = largest(block, span, options.top // 2, seed, rtol, -shift)
-        descending = Eigenpairs(lower.values[::-1], lower.vectors[:, ::-1], lower.residuals[::-1])
-        parts.append(descending)
-    return Eigenpairs(
-        np.concatenate([part.values for part in parts]),
-        np.concatenate([part.vectors for part in parts], axis=1),
-        np.concatenate([part.residuals for part in parts]),
-    )
 
 
 def _term(
@@ -218,6 +201,6 @@ def _curvature(
     norm_F = Measured(frobenius) if frobenius is not None else None
     if norm_F is None:
         norm_F = root(mean_square(subject.curvature, subject.span, options.probes, options.seed))
-    rtol = _RTOL[subject.curvature.dtype.name]
+    rtol = RTOL[subject.curvature.dtype.name]
     first = largest(subject.curvature, subject.span, 1, options.seed, rtol)
     return CurvatureNorms(norm_F, Measured(float(abs(first.values[0])), float(first.residuals[0])))

@@ -1,4 +1,4 @@
-"""Eigenvalues at the ends of a spectrum by SciPy's Lanczos, each with its residual."""
+"""Eigenvalues at the ends of a block's spectrum by Lanczos, each with its residual."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import count as count_from
 
 import numpy as np
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
+from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.spectra.span import Doubles, Span
-from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.witnesses.block import HessianBlock
 
@@ -66,12 +66,13 @@ def largest(
     _require_memory(block, vectors + 2 * count)
     start = np.random.default_rng(seed).standard_normal((span.size, 1))
     v0 = span.lift(start / np.linalg.norm(start), dtype)[:, 0]
-    if not np.any(block.matvec(v0)):
+    image = block.matvec(v0)
+    if not image.any():
         # H is zero: a random vector is orthogonal to its range with probability 0.
         return eigenpairs(block, np.zeros(count), np.eye(size, count, dtype=dtype))
 
     # Powers of two, so that dtype's range is no matter and no digit is changed.
-    reach = max(float(np.abs(block.matvec(v0)).max()), abs(shift))
+    reach = max(float(np.abs(image).max()), abs(shift))
     scale = 2.0 ** -np.round(np.log2(reach))
     moved = dtype.type(shift * scale)
     products = count_from(1)
@@ -81,17 +82,8 @@ def largest(
         return np.asarray(block.matvec(v) * dtype.type(scale) + moved * v)
 
     operator = LinearOperator(block.shape, dtype=dtype, matvec=product)
-    try:
-        _, found = eigsh(
-            operator, k=count, which="LM", v0=v0, ncv=vectors, tol=rtol, maxiter=_MAX_RESTARTS
-        )
-    except ArpackNoConvergence as error:
-        raise NumericalError(
-            f"{block.parameter}: Lanczos has found {len(error.eigenvalues)} of {count} eigenvalues "
-            f"after {_MAX_RESTARTS} restarts; use a smaller --top"
-        ) from error
-    except ArpackError as error:
-        raise NumericalError(f"{block.parameter}: Lanczos fails ({error})") from error
+    search = Search(rtol, "use a smaller --top, or --which magnitude", vectors, _MAX_RESTARTS)
+    _, found = lanczos(operator, block.parameter, v0, search, count=count)
     # Rayleigh quotients of H itself: the shift cost digits.
     exact = (found * block.matmat(found)).sum(axis=0, dtype=np.float64)
     order = np.argsort(-np.abs(exact + shift), kind="stable")

@@ -9,7 +9,7 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.norms import frobenius_norms, layer_block
+from hesscli.studies.norms import frobenius_norms, frobenius_work, layer_block
 from hesscli.studies.spectra.moments import (
     Diagonal,
     diagonal,
@@ -26,8 +26,12 @@ from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
 
 # Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
 EXACT_LIMIT = 4000
-# Multiplications in the sum over all pairs of examples: a few seconds on one core.
-_PAIRS_WORK = 1e11
+# Up to this size it is also decomposed for a few eigenpairs: it takes less than Lanczos may.
+_CHEAP_LIMIT = 1000
+# For more than this share of all eigenpairs Lanczos takes longer than a decomposition.
+_FEW = 0.05
+# Multiplications for the Frobenius norms: a few seconds.
+_FROBENIUS_WORK = 1e11
 # Beyond so many units the S of every example of a dataset take longer than the whole spectrum.
 _WIDE = 512
 
@@ -37,8 +41,10 @@ class SpectrumOptions:
     """Which blocks, and how what is too large to be exact is estimated.
 
     ``top`` asks for so many eigenpairs: those of largest magnitude, or with ``ends`` half of them
-    from either end (the odd one from the upper). ``probes`` and ``steps`` are those of the
-    quadrature, ``seed`` that of its random vectors. No layers mean all of them.
+    from either end (the odd one from the upper). With ``top`` alone they are the answer, and all
+    other numbers come only where they are cheap; ``density`` asks for the whole spectrum beside
+    them. ``probes`` and ``steps`` are those of the quadrature, ``seed`` that of its random
+    vectors. No layers mean all of them.
     """
 
     block: str = "kernel"
@@ -49,6 +55,18 @@ class SpectrumOptions:
     steps: int = 80
     seed: int = 0
     exact_limit: int = EXACT_LIMIT
+    density: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether more than eigenpairs is asked for."""
+        return self.top == 0 or self.density
+
+    def exact(self, size: int) -> bool:
+        """Whether a small matrix of ``size`` rows is decomposed."""
+        if size > self.exact_limit:
+            return False
+        return self.whole or size <= _CHEAP_LIMIT or self.top > _FEW * size
 
 
 @dataclass(frozen=True)
@@ -104,8 +122,8 @@ class Subject:
         if self.parameter == NETWORK or self.chunks is not None:
             return None, None, None
         block = self.own[0][0]
-        work = len(block.a) ** 2 * (block.inputs + block.units**2)
-        if work > _PAIRS_WORK or not affordable(block):
+        work = frobenius_work(len(block.a), block.inputs, block.units)
+        if work > _FROBENIUS_WORK or not affordable(block):
             return None, None, None
         H, G, C = frobenius_norms(self.own[0])
         return H, G, C

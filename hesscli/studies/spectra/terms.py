@@ -10,36 +10,39 @@ from hesscli.studies.spectra.measures import Density, Doubles, Measured
 
 @dataclass(frozen=True)
 class TermSpectrum:
-    """The numbers of one term; those without an error bar are exact.
+    """The numbers of one term; those without an error bar are exact, and None is not computed.
 
     ``rank`` counts the eigenvalues beyond ±``tolerance``, ``negative`` those below −tolerance;
     ``effective_rank`` is Σ|λ| / max|λ|. ``diagonal`` is the range of the diagonal, None where the
     S_n of all examples do not fit into memory. ``eigenvalues`` (span,) are all that can differ
     from zero, ascending; None where they are too many. ``top`` are the eigenpairs asked for.
+
+    Where only they were asked for (``SpectrumOptions.whole``), and all else is not cheap, they
+    come with ‖H‖₂ and the end of the spectrum that they show.
     """
 
-    rank: Measured
-    effective_rank: Measured
-    largest: Measured
-    smallest: Measured
-    negative: Measured
-    trace: Measured
-    frobenius_norm: Measured
+    rank: Measured | None
+    effective_rank: Measured | None
+    largest: Measured | None
+    smallest: Measured | None
+    negative: Measured | None
+    trace: Measured | None
+    frobenius_norm: Measured | None
     spectral_norm: Measured
     diagonal: tuple[float, float] | None
-    tolerance: float
-    outliers: Doubles
-    density: Density
+    tolerance: float | None
+    outliers: Doubles | None
+    density: Density | None
     eigenvalues: Doubles | None
     top: Eigenpairs | None
 
 
 @dataclass(frozen=True)
 class CurvatureNorms:
-    """How large the curvature term is."""
+    """How large the curvature term is; None where only eigenpairs were asked for."""
 
-    frobenius_norm: Measured
-    spectral_norm: Measured
+    frobenius_norm: Measured | None
+    spectral_norm: Measured | None
 
 
 @dataclass(frozen=True)
