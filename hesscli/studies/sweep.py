@@ -24,7 +24,7 @@ from hesscli.system.memory import available_memory, readable_size
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.quantities import NodeKind, Quantity, quantities
+from hesscli.witnesses.quantities import Quantity, quantities
 from hesscli.witnesses.rounding.floor import RoundingFloor
 from hesscli.witnesses.summed.engine import Chunks
 
@@ -50,7 +50,7 @@ class SweptNode:
 
     activation: str
     label: str
-    kind: NodeKind
+    kind: str
     quantity: str
     shape: tuple[int, int]
     g_norm: float
@@ -146,14 +146,13 @@ class _Node:
     def __init__(self, problem: Problem, quantity: Quantity, rtol: float) -> None:
         self.problem = problem
         self.quantity = quantity
-        self.label = _label(problem, quantity)
         self.norms = dict.fromkeys("gIOS", 0.0)
         self.tallies = _Tally(quantity.name, rtol), _Tally(quantity.name, rtol)
 
     def swept(self) -> SweptNode:
         return SweptNode(
             activation=self.problem.hidden_activation,
-            label=self.label,
+            label=self.quantity.label,
             kind=self.quantity.kind,
             quantity=self.quantity.name,
             shape=(self.problem.examples, self.quantity.width),
@@ -180,7 +179,7 @@ class _Sweeper:
         problem, quantity = self.problem, node.quantity
         each = quantity.width**2 * problem.dtype.itemsize
         for start, stop in pieces(0, problem.examples, each, _PIECE_BYTES):
-            progress(f"{problem.hidden_activation} {node.label}", first + start, problem.total)
+            progress(f"{problem.hidden_activation} {quantity.label}", first + start, problem.total)
             terms = self.chain_rule.node_terms(quantity, start, stop)
             theirs = self.autodiff.gradient_and_hessian(quantity, start, stop)
             floors = self.floor.node(quantity, start, stop)
@@ -209,15 +208,8 @@ def _input_derivatives(g: Array, S: Array) -> InputDerivatives:
     )
 
 
-def _label(problem: Problem, quantity: Quantity) -> str:
-    if quantity.kind == "loss":
-        return "loss"
-    layer = problem.layers[quantity.layer]
-    return f"{layer.name} {layer.activation if quantity.kind == 'activation' else 'dense'}"
-
-
 def _require_memory(problem: Problem) -> None:
-    width = max(problem.widths)
+    width = max(quantity.width for quantity in quantities(problem))
     needed = _MATRICES * width**2 * problem.dtype.itemsize
     available = available_memory()
     if available is not None and needed > available:

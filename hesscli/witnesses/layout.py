@@ -133,11 +133,10 @@ def _layout(problem: Problem, parameter: str) -> Layout:
     if parameter == INPUT:
         names = [f"{INPUT}[{n}]" for n in range(problem.examples)]
         tensors = tuple(Tensor(name, 1, is_vector=True) for name in names)
-        return Layout((Segment(problem.layers[0].inputs, tensors),))
+        return Layout((Segment(problem.widths[0], tensors),))
     example = input_example(parameter)
     if example is not None and example < problem.examples:
-        width = problem.layers[0].inputs
-        return Layout((Segment(width, (Tensor(parameter, 1, is_vector=True),)),))
+        return Layout((Segment(problem.widths[0], (Tensor(parameter, 1, is_vector=True),)),))
     if parameter in problem.layer_names:
         return Layout((_layer_segment(problem, parameter),))
     segment = _layer_segment(problem, layer_of(parameter))
@@ -185,14 +184,9 @@ def value_of(problem: Problem, parameter: str) -> Array:
     if example is not None:
         chosen: Array = problem.inputs[example]
         return chosen
-    tensors: dict[str, Array] = {}
-    for layer in problem.layers:
-        tensors[f"{layer.name}/kernel"] = layer.kernel.reshape(-1)
-        if layer.bias is not None:
-            tensors[f"{layer.name}/bias"] = layer.bias
-    segments = layout_of(problem, parameter).segments
-    parts = [tensors[tensor.name] for segment in segments for tensor in segment.tensors]
-    return np.concatenate(parts)
+    segments, tensors = layout_of(problem, parameter).segments, problem.graph.tensors
+    names = [tensor.name for segment in segments for tensor in segment.tensors]
+    return np.concatenate([tensors[name].reshape(-1) for name in names])
 
 
 def layer_of(parameter: str) -> str:
@@ -223,8 +217,10 @@ def _require_inside(name: str, tensor: str, place: tuple[int, ...], shape: tuple
 
 
 def _layer_segment(problem: Problem, name: str) -> Segment:
-    layer = problem.layers[problem.layer_index(name)]
-    tensors = [Tensor(f"{name}/kernel", layer.inputs, is_vector=False)]
-    if layer.bias is not None:
-        tensors.append(Tensor(f"{name}/bias", 1, is_vector=True))
-    return Segment(layer.units, tuple(tensors))
+    arrays = {tensor: problem.graph.tensors[tensor] for tensor in problem.graph.layer_tensors[name]}
+    tensors = tuple(
+        Tensor(tensor, array.size // array.shape[-1], is_vector=array.ndim == 1)
+        for tensor, array in arrays.items()
+    )
+    (units,) = {array.shape[-1] for array in arrays.values()}
+    return Segment(units, tensors)
