@@ -139,14 +139,15 @@ def test_the_hessian_is_the_sum_of_its_parts_at_every_node(activation: str) -> N
     engine = ChainRule(problem)
     above: Any = None
     for quantity in quantities(problem):
-        terms = engine.node_terms(quantity, 0, problem.examples)
+        terms = engine.node_terms(quantity.value, 0, problem.examples)
         scale = np.abs(terms.S).max()
         assert np.allclose(terms.S, terms.I + terms.O, rtol=0, atol=1e-13 * scale)
         off_diagonal = terms.O * (1 - np.eye(quantity.width))
         assert not off_diagonal.any()
         if quantity.kind == "dense":
             # I = Jᵀ S J of the whole S above, not of its Gauss–Newton part.
-            W = problem.layers[quantity.layer].kernel
+            (node,) = problem.graph.readers[quantity.value]
+            W = problem.graph.tensors[node.tensors["kernel"]]
             linear = np.einsum("ih,nhl,jl->nij", W, above.S, W)
             assert np.allclose(terms.I, linear, rtol=0, atol=1e-13 * scale)
             assert np.allclose(terms.g, above.g @ W.T, rtol=0, atol=1e-13 * np.abs(terms.g).max())
@@ -160,7 +161,7 @@ def test_norms_are_frobenius_norms_over_the_batch_whatever_the_pieces(
     engine = ChainRule(problem)
     whole = sweep([problem])
     for row, quantity in zip(whole.results, quantities(problem), strict=True):
-        terms = engine.node_terms(quantity, 0, 6)
+        terms = engine.node_terms(quantity.value, 0, 6)
         for found, array in (
             (row.g_norm, terms.g),
             (row.I_norm, terms.I),

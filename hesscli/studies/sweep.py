@@ -26,7 +26,7 @@ from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.quantities import NodeKind, Quantity, quantities
+from hesscli.witnesses.quantities import Quantity, quantities
 from hesscli.witnesses.rounding.floor import RoundingFloor
 from hesscli.witnesses.summed.engine import Chunks
 
@@ -52,7 +52,7 @@ class SweptNode:
 
     activation: str
     label: str
-    kind: NodeKind
+    kind: str
     quantity: str
     shape: tuple[int, int]
     g_norm: float
@@ -150,7 +150,6 @@ class _Node:
     def __init__(self, problem: Problem, quantity: Quantity, rtol: float) -> None:
         self.problem = problem
         self.quantity = quantity
-        self.label = _label(problem, quantity)
         self.norms = dict.fromkeys("gIOS", 0.0)
         self.rtol = rtol
         self.tallies = Tally(), Tally()
@@ -158,7 +157,7 @@ class _Node:
     def swept(self) -> SweptNode:
         return SweptNode(
             activation=self.problem.hidden_activation,
-            label=self.label,
+            label=self.quantity.label,
             kind=self.quantity.kind,
             quantity=self.quantity.name,
             shape=(self.problem.examples, self.quantity.width),
@@ -185,7 +184,7 @@ class _Sweeper:
         problem, quantity = self.problem, node.quantity
         each = quantity.width**2 * problem.dtype.itemsize
         for start, stop in pieces(0, problem.examples, each, _PIECE_BYTES):
-            progress(f"{problem.hidden_activation} {node.label}", first + start, problem.total)
+            progress(f"{problem.hidden_activation} {quantity.label}", first + start, problem.total)
             terms = self.chain_rule.node_terms(quantity.value, start, stop)
             theirs = self.autodiff.gradient_and_hessian(quantity, start, stop)
             floors = self.floor.node(quantity.value, start, stop)
@@ -214,15 +213,8 @@ def _input_derivatives(g: Array, S: Array) -> InputDerivatives:
     )
 
 
-def _label(problem: Problem, quantity: Quantity) -> str:
-    if quantity.kind == "loss":
-        return "loss"
-    layer = problem.layers[quantity.layer]
-    return f"{layer.name} {layer.activation if quantity.kind == 'activation' else 'dense'}"
-
-
 def _require_memory(problem: Problem) -> None:
-    width = max(problem.widths)
+    width = max(quantity.width for quantity in quantities(problem))
     needed = _MATRICES * width**2 * problem.dtype.itemsize
     what = f"sweep: the Hessian of one example in {width:,} values needs"
     require_memory(needed, what, "use fewer units or inputs")

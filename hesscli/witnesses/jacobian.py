@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.witnesses.layout import Layout, input_example, layout_of
+from hesscli.system.errors import InputError
+from hesscli.witnesses.layout import INPUT, Layout, input_example, layout_of
 
 
 class JacobianBlock(ABC):
     """The Jacobian ∂f/∂θ of the network's output f (N, c) in the parameters of a block.
 
     Row n·c + o is the gradient of output o of example n, (N·c, P) in all. The block of one
-    example's input has the c rows of that example only, because no other output depends on it.
+    example's input has the c rows of that example only, because no other output depends on it;
+    the block of all inputs has no Jacobian (InputError).
     """
 
     def __init__(self, problem: Problem, parameter: str) -> None:
@@ -25,7 +27,12 @@ class JacobianBlock(ABC):
         self.layout: Layout = layout_of(problem, parameter)
         self.dtype: np.dtype[np.floating] = problem.dtype
         example = input_example(parameter)
-        self.outputs = problem.layers[-1].units
+        if parameter == INPUT:
+            raise InputError(
+                f"{INPUT}: an output depends on the input of its own example only; ask for the "
+                f"Jacobian in {INPUT}[0] to {INPUT}[{problem.examples - 1}]"
+            )
+        self.outputs = problem.outputs
         self.first_example = 0 if example is None else example
         examples = problem.examples if example is None else 1
         self.shape = (examples * self.outputs, self.layout.size)

@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from math import prod
 
+from hesscli.problem.graph import DENSE, ELEMENTWISE, INPUT, Graph, Node
 from hesscli.problem.network import Problem
-
-NodeKind = Literal["loss", "activation", "dense"]
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """The input of one node of the network, (N, width): x = a_0, z_1, a_1, z_2, … a_K = f.
+    """A value of the graph, (N, width), that some of its nodes or the loss read.
 
-    ``position`` counts them from x on. ``kind`` is that of the node, ``layer`` the index of its
-    layer, for the loss the number of layers.
+    ``value`` is its name in the graph, ``name`` that in print: f is the output, x the input, z3
+    the value of the third dense node, a3 that of the elementwise node behind it; other nodes keep
+    theirs. ``label`` says what its reader does, as in ``dense2 tanh``, or which they are, as in
+    ``dense2 + add``; ``kind`` is the reader's: loss, activation, dense …, or ``dense+add``.
     """
 
     name: str
-    kind: NodeKind
-    layer: int
-    position: int
-    width: int
     value: str
+    label: str
+    kind: str
+    width: int
 
 
 def quantities(problem: Problem) -> tuple[Quantity, ...]:
-    """Every quantity, in the order of the backward sweep: from the network's output to its input.
+    """Every value that is read, in the order of the backward sweep: from the output to the input.
 
-    They are called f, z3, a2, z2 … x, by the number of the layer that makes them.
+    In a chain they are f, z3, a2, z2 … x.
     """
-    last = len(problem.layers)
-    found = [Quantity("f", "loss", last, 2 * last, problem.widths[-1], problem.graph.output)]
-    for index in reversed(range(last)):
-        layer = problem.layers[index]
-        found.append(
-            Quantity(f"z{index + 1}", "activation", index, 2 * index + 1, layer.units, layer.name)
-        )
-        name = f"a{index}" if index else "x"
-        value = f"{problem.layers[index - 1].name}/activation" if index else "input"
-        found.append(Quantity(name, "dense", index, 2 * index, layer.inputs, value))
+    graph, names = problem.graph, _names(problem.graph)
+    found = [Quantity("f", graph.output, "loss", "loss", problem.outputs)]
+    for value in (*(node.name for node in reversed(graph.nodes[:-1])), INPUT):
+        readers = list({node.name: node for node in graph.readers[value]}.values())
+        if not readers:
+            continue
+        label = " + ".join(node.name for node in readers) if readers[1:] else _label(readers[0])
+        kind = "+".join(dict.fromkeys(_kind(node) for node in readers))
+        width = prod(graph.shape_of(value))
+        found.append(Quantity(names[value], value, label, kind, width))
     return tuple(found)
+
+
+def _names(graph: Graph) -> dict[str, str]:
+    """The printed names of all values."""
+    names = {INPUT: "x", **{node.name: node.name for node in graph.nodes}}
+    dense = [node.name for node in graph.nodes if node.kind == DENSE]
+    numbers = {name: number for number, name in enumerate(dense, start=1)}
+    names.update({name: f"z{number}" for name, number in numbers.items()})
+    for node in graph.nodes:
+        if node.kind == ELEMENTWISE and node.inputs[0] in numbers:
+            # Of several behind one dense node the first has the number.
+            names[node.name] = f"a{numbers.pop(node.inputs[0])}"
+    return {**names, graph.output: "f"}
+
+
+def _kind(node: Node) -> str:
+    return "activation" if node.kind == ELEMENTWISE else node.kind
+
+
+def _label(node: Node) -> str:
+    """The node's layer and what it does there, as in ``dense2 tanh``."""
+    layer, does = node.name.removesuffix("/activation"), str(node.activation or node.kind)
+    return layer if layer == does else f"{layer} {does}"

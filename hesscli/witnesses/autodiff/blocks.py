@@ -13,7 +13,7 @@ from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork, Tensors
 from hesscli.witnesses.autodiff.rows import TracedRows
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.layout import INPUT, input_example, layer_of, layout_of
+from hesscli.witnesses.layout import input_example, layout_of
 
 Output = Callable[[Tensor, Tensor], Tensor]
 # A tape keeps some twenty arrays of this size, in every thread.
@@ -28,31 +28,21 @@ class _Block(HessianBlock):
         layout = layout_of(problem, parameter)
         super().__init__(parameter, layout, problem.dtype)
         self.engine = engine
-        self._example = input_example(parameter)
-        self._x, self._targets = engine.batch(self._example)
-        self._in_input = parameter == INPUT or self._example is not None
-        if self._in_input:
-            self._values = {parameter: self._x}
-        else:
-            self._values = {
-                tensor.name: engine.value_of(tensor.name)
-                for segment in layout.segments
-                for tensor in segment.tensors
-            }
+        self._x, self._targets = engine.batch(input_example(parameter))
+        self._variables = engine.variables(layout, self._x)
+        segments = layout.segments
+        # The node by whose pre-activations the block's parameters can be moved.
+        self._node = engine.sole_user(segments[0]) if len(segments) == 1 else None
         # What one vector costs: a copy of the parameters and of each activation.
-        values_each = max(self.shape[0], self._x.shape[0] * max(problem.widths[1:]))
+        values_each = max(self.shape[0], self._x.shape[0] * engine.widest)
         self._bytes_each = values_each * self.dtype.itemsize
-
-    @property
-    def _is_one_layers(self) -> bool:
-        return not self._in_input and len(self.layout.segments) == 1
 
     def _matmat(self, V: Array) -> Array:
         result = np.empty(V.shape, dtype=self.dtype)
         for start, stop in pieces(0, V.shape[1], self._bytes_each, _PIECE_BYTES):
             columns = np.ascontiguousarray(V[:, start:stop].T, dtype=self.dtype)
-            if self._is_one_layers:
-                result[:, start:stop] = self._layer_products(columns)
+            if self._node is not None:
+                result[:, start:stop] = self._products_of(self._node, columns)
                 continue
             products = self._products(self._by_tensor(columns))
             flat = [np.reshape(product, (stop - start, -1)) for product in products]
@@ -64,23 +54,23 @@ class _Block(HessianBlock):
         raise NotImplementedError
 
     def _at_pre_activations(self, step: Tensor, added: Tensor, output: Output) -> Tensor:
-        """The product with one layer's directions, as far as its pre-activations (k, N, units).
+        """The product with one node's directions, as far as its pre-activations (k, N, units).
 
         ``output`` gives f (k, N, c) after ``step`` (k, 1, 1) along the directions, with ``added``
         (k, N, units) on the pre-activations; both are zero.
         """
         raise NotImplementedError
 
-    def _layer_products(self, vectors: Array) -> Array:
-        """The products (P, k) of one layer's block with vectors (k, P).
+    def _products_of(self, node: str, vectors: Array) -> Array:
+        """The products (P, k) of the block of one node's parameters with vectors (k, P).
 
-        The layer's parameters enter by z = a W alone: what the directions add to z is a V, and
-        the product is the derivative by z taken through this linear map. So no parameter is
-        copied for a vector.
+        The parameters enter by z = a W alone: what the directions add to z is a V, and the product
+        is the derivative by z taken through this linear map. So no parameter is copied for a
+        vector.
         """
         engine, tf = self.engine, self.engine.tf
         (segment,) = self.layout.segments
-        count, layer = len(vectors), engine.problem.layer_index(layer_of(segment.tensors[0].name))
+        count = len(vectors)
         V = tf.constant(vectors.reshape(count, segment.rows, segment.units))
         multiplied: list[Tensor] = []
 
@@ -90,7 +80,7 @@ class _Block(HessianBlock):
                 multiplied.append(factors)
                 return added + step * tf.matmul(factors, V)
 
-            return engine.output(self._x, {}, (layer, shift))
+            return engine.output(self._x, {}, (node, shift))
 
         examples = self._x.shape[0]
         step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
@@ -104,7 +94,7 @@ class _Block(HessianBlock):
     def _by_tensor(self, vectors: Array) -> Tensors:
         """Vectors (k, P) as a tensor (k, rows, units) for each parameter tensor."""
         tensors, low = {}, 0
-        for name, value in self._values.items():
+        for name, value in self._variables.items():
             rows, units = value.shape
             part = vectors[:, low : low + rows * units]
             tensors[name] = self.engine.tf.constant(part.reshape(-1, rows, units))
@@ -114,11 +104,7 @@ class _Block(HessianBlock):
     def _copies(self, count: int) -> dict[str, Tensor]:
         """Every parameter tensor ``count`` times, (count, rows, units)."""
         tile = self.engine.tf.tile
-        return {name: tile(value[None], [count, 1, 1]) for name, value in self._values.items()}
-
-    def _output(self, parameters: Tensors) -> Tensor:
-        x = parameters[self.parameter] if self._in_input else self._x
-        return self.engine.output(x, parameters)
+        return {name: tile(value[None], [count, 1, 1]) for name, value in self._variables.items()}
 
 
 class AutodiffHessian(_Block):
@@ -144,7 +130,7 @@ class AutodiffHessian(_Block):
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(step)
                 moved = {name: parameters[name] + step * directions[name] for name in parameters}
-                loss = engine.loss(self._output(moved), self._targets)
+                loss = engine.loss(engine.output(self._x, moved), self._targets)
             slopes = inner.gradient(loss, step, unconnected_gradients="zero")
         products: dict[str, Tensor] = outer.gradient(
             slopes, parameters, unconnected_gradients="zero"
@@ -152,10 +138,8 @@ class AutodiffHessian(_Block):
         return list(products.values())
 
     def rows(self, start: int, stop: int) -> Array:
-        if self.parameter == INPUT:
-            return super().rows(start, stop)
         stop = min(stop, self.shape[0])
-        if self._is_one_layers:
+        if self._node is not None:
             (panel,) = self.panels(start, stop)
             return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
         # np.asarray takes TensorFlow's memory as it is.
@@ -172,11 +156,11 @@ class AutodiffHessian(_Block):
     @property
     def row_bytes(self) -> int:
         # Each row has its own copy of the derivatives at every unit, several at a time.
-        derivatives = 4 * self._x.shape[0] * max(self.engine.problem.widths[1:])
+        derivatives = 4 * self._x.shape[0] * self.engine.widest
         return int(max(self.shape[0], derivatives) * self.dtype.itemsize)
 
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
-        if not self._is_one_layers:
+        if self._node is None:
             return super().panels(start, stop)
         (segment,) = self.layout.segments
         flat = self._traced.panel(start, min(stop, self.shape[0]))
@@ -206,9 +190,8 @@ class AutodiffGaussNewton(_Block):
         step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
 
         def output() -> Tensor:
-            return self._output(
-                {name: parameters[name] + step * directions[name] for name in parameters}
-            )
+            moved = {name: parameters[name] + step * directions[name] for name in parameters}
+            return self.engine.output(self._x, moved)
 
         products: dict[str, Tensor] = self._there_and_back(parameters, step, output)
         return list(products.values())

@@ -11,16 +11,18 @@ are taken at once by giving the network a leading axis of copies.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
-from hesscli.problem.graph import Array
+from hesscli.problem.graph import INPUT, Array
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.blocks import (
     AutodiffCurvature,
     AutodiffGaussNewton,
     AutodiffHessian,
 )
-from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork
+from hesscli.witnesses.autodiff.network import TensorflowNetwork
 from hesscli.witnesses.quantities import Quantity
 
 
@@ -39,7 +41,7 @@ class Autodiff(TensorflowNetwork):
     def gradient_and_hessian(
         self, quantity: Quantity, start: int, stop: int
     ) -> tuple[Array, Array]:
-        """∂L/∂q (n, d) and each example's ∂²L/∂q² (n, d, d) in an intermediate quantity q (N, d).
+        """∂L/∂q (n, d) and each example's ∂²L/∂q² (n, d, d) in a quantity q (N, d) of the graph.
 
         By reverse mode over reverse mode, for the examples from ``start`` to ``stop``: each row
         of the Hessian is the gradient of one entry of the gradient, each in its own copy of q.
@@ -47,17 +49,20 @@ class Autodiff(TensorflowNetwork):
         tf, examples, d = self.tf, stop - start, quantity.width
         targets = tf.constant(self.problem.targets[start:stop])
         x = tf.constant(self.problem.inputs[start:stop])
-        value = self._between(x, 0, quantity.position)
+        values = self.values({INPUT: x})
+        downstream = self.problem.graph.downstream({quantity.value}, ())
+        for node in downstream:
+            del values[node.name]
         g = np.empty((examples, d), dtype=self.problem.dtype)
         S = np.empty((examples, d, d), dtype=self.problem.dtype)
-        widest = max(self.problem.widths[(quantity.position + 1) // 2 :])
+        widest = max((d, *(prod(node.shape) for node in downstream)))
         for low, high in pieces(0, d, examples * widest * self.problem.dtype.itemsize):
-            copies = tf.tile(value[None], [high - low, 1, 1])
+            copies = tf.tile(values[quantity.value][None], [high - low, 1, 1])
             with tf.GradientTape(watch_accessed_variables=False) as outer:
                 outer.watch(copies)
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(copies)
-                    f = self._between(copies, quantity.position, 2 * len(self.activations))
+                    f = self.output(x, {**values, quantity.value: copies})
                     loss = self.loss(f, targets)
                 gradients = inner.gradient(loss, copies, unconnected_gradients="zero")
             chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)[:, None, :]
@@ -70,15 +75,3 @@ class Autodiff(TensorflowNetwork):
             g[:] = gradients[0]
             S[:, low:high] = np.swapaxes(rows, 0, 1)
         return g, S
-
-    def _between(self, value: Tensor, start: int, stop: int) -> Tensor:
-        """The quantity at the position ``stop`` as a function of the one at ``start``."""
-        for position in range(start, stop):
-            layer = self.problem.layers[position // 2]
-            if position % 2:
-                value = self.activations[position // 2](value)
-            else:
-                value = self.tf.matmul(value, self.parameters[f"{layer.name}/kernel"])
-                if layer.bias is not None:
-                    value = value + self.parameters[f"{layer.name}/bias"]
-        return value

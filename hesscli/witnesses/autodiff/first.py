@@ -9,6 +9,7 @@ its terms depends on each copy, and one reverse pass gives all rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 
@@ -28,13 +29,11 @@ class AutodiffFirst:
 
     def gradient(self, parameter: str) -> Array:
         engine, tf = self.engine, self.engine.tf
-        values = _values(engine, parameter)
-        example = input_example(parameter)
-        x, targets = engine.batch(example)
+        x, targets = engine.batch(input_example(parameter))
+        values = engine.variables(layout_of(engine.problem, parameter), x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            f = engine.output(x if example is None else values[parameter], values)
-            loss = engine.loss(f, targets)
+            loss = engine.loss(engine.output(x, values), targets)
         gradient: Array = _flat(tape.gradient(loss, values, unconnected_gradients="zero"), 1)[0]
         return gradient
 
@@ -48,13 +47,14 @@ class _AutodiffJacobian(JacobianBlock):
     def __init__(self, engine: Autodiff, parameter: str) -> None:
         super().__init__(engine.problem, parameter)
         self.engine = engine
-        self._values = _values(engine, parameter)
         self._x, _ = engine.batch(None)
-        self._in_input = input_example(parameter) is not None
+        own = self._x[self.first_example : self.first_example + 1]
+        self._variables = engine.variables(self.layout, own)
 
     def rows(self, start: int, stop: int) -> Array:
         # What one row costs: a copy of the parameters, its gradient, and the activations.
-        values_each = 2 * self.shape[1] + sum(self.engine.problem.widths)
+        nodes = self.engine.problem.graph.nodes
+        values_each = 2 * self.shape[1] + sum(prod(node.shape) for node in nodes)
         parts = [
             self._rows(low, high)
             for low, high in pieces(
@@ -69,25 +69,15 @@ class _AutodiffJacobian(JacobianBlock):
         examples, outputs = self._examples_and_outputs(start, stop)
         copies = {
             name: tf.tile(value[None], [len(examples), 1, 1])
-            for name, value in self._values.items()
+            for name, value in self._variables.items()
         }
         # (R, 1, d): the example of each row as a batch of one.
         x = tf.gather(self._x, examples)[:, None, :]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(copies)
-            f = engine.output(copies[self.parameter] if self._in_input else x, copies)
+            f = engine.output(x, copies)
             chosen = tf.gather(f[:, 0, :], outputs, batch_dims=1)
         return _flat(tape.gradient(chosen, copies, unconnected_gradients="zero"), len(examples))
-
-
-def _values(engine: Autodiff, parameter: str) -> dict[str, Tensor]:
-    """The block's tensors (rows, units) by name, in its order."""
-    layout = layout_of(engine.problem, parameter)
-    example = input_example(parameter)
-    if example is not None:
-        return {parameter: engine.batch(example)[0]}
-    names = [tensor.name for segment in layout.segments for tensor in segment.tensors]
-    return {name: engine.value_of(name) for name in names}
 
 
 def _flat(gradients: Mapping[str, Tensor], count: int) -> Array:

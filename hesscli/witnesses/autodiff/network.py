@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from math import prod
 from typing import Any
 
-from hesscli.problem.graph import Activation
+import numpy as np
+
+from hesscli.problem.graph import INPUT, Activation
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
 from hesscli.system.tensorflow import load_tensorflow
-from hesscli.witnesses.autodiff.functions import activation_functions, loss_function
-from hesscli.witnesses.layout import Segment
+from hesscli.witnesses.autodiff.functions import activation_functions, loss_function, node_functions
+from hesscli.witnesses.layout import Layout, Segment
 
 Tensor = Any
 Tensors = Mapping[str, Tensor]
@@ -28,7 +31,7 @@ class TensorflowNetwork:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         tf = load_tensorflow()
-        functions = activation_functions(tf)
+        functions, of_kinds = activation_functions(tf), node_functions(tf)
 
         def activation(of: Activation) -> Function:
             function = functions.get(of.name) or tensorflow_function(of.name)
@@ -42,14 +45,18 @@ class TensorflowNetwork:
             return lambda z: function(z, **dict(of.parameters))
 
         self.tf = tf
-        self.activations = [activation(layer.activation) for layer in problem.layers]
+        self._functions: dict[str, Callable[..., Tensor]] = {
+            node.name: activation(node.activation) if node.activation else of_kinds[node.kind]
+            for node in problem.graph.nodes
+        }
+        # The largest value of the graph, in numbers of one example.
+        self.widest = max(prod(node.shape) for node in problem.graph.nodes)
         self._loss_function = loss_function(tf, problem.loss.name)
         self._scale = tf.constant(problem.scale, problem.dtype.name)
-        self.parameters: dict[str, Tensor] = {}
-        for layer in problem.layers:
-            self.parameters[f"{layer.name}/kernel"] = tf.constant(layer.kernel)
-            if layer.bias is not None:
-                self.parameters[f"{layer.name}/bias"] = tf.constant(layer.bias[None, :])
+        # A vector is (1, units), so that copies of it stand beside those of (N, units).
+        self.parameters: dict[str, Tensor] = {
+            name: tf.constant(np.atleast_2d(array)) for name, array in problem.graph.tensors.items()
+        }
 
     def batch(self, example: int | None) -> tuple[Tensor, Tensor]:
         """Inputs (N, d) and targets of the batch, or of one of its examples."""
@@ -57,28 +64,44 @@ class TensorflowNetwork:
         tf = self.tf
         return tf.constant(self.problem.inputs[chosen]), tf.constant(self.problem.targets[chosen])
 
-    def value_of(self, name: str) -> Tensor:
-        """A kernel (inputs, units) or a bias (1, units)."""
-        return self.parameters[name]
+    def variables(self, layout: Layout, x: Tensor) -> dict[str, Tensor]:
+        """What a block is differentiated by, (rows, units) each: its tensors, or its inputs x."""
+        names = [tensor.name for segment in layout.segments for tensor in segment.tensors]
+        tensors = {name: self.parameters[name] for name in names if name in self.parameters}
+        return tensors or {INPUT: x}
+
+    def sole_user(self, segment: Segment) -> str | None:
+        """The node that alone uses the segment's tensors; None where there are several, or none."""
+        users = self.problem.graph.users
+        names = {user.name for tensor in segment.tensors for user in users.get(tensor.name, ())}
+        return names.pop() if len(names) == 1 else None
+
+    def values(
+        self, given: Tensors, shift: tuple[str, Function] | None = None
+    ) -> dict[str, Tensor]:
+        """Every value of the graph, and its tensors, by name; what is ``given`` is not computed.
+
+        ``given`` has the examples as INPUT at least. Each value and tensor may have a leading axis
+        of copies. ``shift`` (node, function) adds function(a) to the value of the node whose input
+        is a.
+        """
+        values = {**self.parameters, **given}
+        for node in self.problem.graph.nodes:
+            if node.name in values:
+                continue
+            x = [values[name] for name in node.inputs]
+            tensors = {role: values[name] for role, name in node.tensors.items()}
+            value = self._functions[node.name](*x, **tensors)
+            if shift is not None and shift[0] == node.name:
+                value = value + shift[1](*x)
+            values[node.name] = value
+        return values
 
     def output(
-        self, x: Tensor, replaced: Tensors, shift: tuple[int, Function] | None = None
+        self, x: Tensor, replaced: Tensors, shift: tuple[str, Function] | None = None
     ) -> Tensor:
-        """The network's output (…, N, c) with some parameters replaced.
-
-        Parameters may have a leading axis of copies. ``shift`` (k, function) adds function(a) to
-        the pre-activation of layer k with input a.
-        """
-        tf, a = self.tf, x
-        parameters = {**self.parameters, **replaced}
-        for index, layer in enumerate(self.problem.layers):
-            z = tf.matmul(a, parameters[f"{layer.name}/kernel"])
-            if layer.bias is not None:
-                z = z + parameters[f"{layer.name}/bias"]
-            if shift is not None and shift[0] == index:
-                z = z + shift[1](a)
-            a = self.activations[index](z)
-        return a
+        """The network's output (…, N, c) at examples x, with some values and tensors replaced."""
+        return self.values({INPUT: x, **replaced}, shift)[self.problem.graph.output]
 
     def loss(self, f: Tensor, targets: Tensor) -> Tensor:
         """The loss (…) of outputs (…, N, c), reduced over the examples."""

@@ -17,7 +17,7 @@ import numpy as np
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import tensorflow_function
 from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork, Tensors
-from hesscli.witnesses.layout import INPUT, Layout, Segment, input_example, layer_of
+from hesscli.witnesses.layout import INPUT, Layout, Segment, input_example
 
 _KEPT = 64
 _kept: OrderedDict[Hashable, Callable[..., Tensor]] = OrderedDict()
@@ -31,10 +31,10 @@ class TracedRows:
     def __init__(self, engine: TensorflowNetwork, parameter: str, layout: Layout) -> None:
         self._engine = engine
         self._layout = layout
-        self._example = input_example(parameter)
-        # One function does for the inputs of all examples.
-        self._block = parameter if self._example is None else INPUT
-        self._batch = engine.batch(self._example)
+        example = input_example(parameter)
+        # One function does for the input of each example.
+        self._block = parameter if example is None else f"{INPUT}[]"
+        self._batch = engine.batch(example)
 
     def rows(self, index: int, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of a segment, (stop − start, P).
@@ -62,7 +62,7 @@ class TracedRows:
                 skeleton.problem = _without_values(engine.problem)
                 skeleton.parameters = {}
                 make = _row_function if kind == "rows" else _panel_function
-                _kept[key] = self._traced(make(skeleton, self._block, self._layout, index))
+                _kept[key] = self._traced(make(skeleton, self._layout, index))
                 while len(_kept) > _KEPT:
                     _kept.popitem(last=False)
             _kept.move_to_end(key)
@@ -81,26 +81,24 @@ class TracedRows:
         return traced
 
 
-def _row_function(
-    skeleton: TensorflowNetwork, block: str, layout: Layout, index: int
-) -> Callable[..., Tensor]:
+def _row_function(skeleton: TensorflowNetwork, layout: Layout, index: int) -> Callable[..., Tensor]:
     tf, dtype = skeleton.tf, skeleton.problem.dtype.name
     segment = layout.segments[index]
-    names = [tensor.name for part in layout.segments for tensor in part.tensors]
+    node = skeleton.sole_user(segment)
 
     def rows(numbers: Tensor, x: Tensor, targets: Tensor, parameters: Tensors) -> Tensor:
         network = skeleton.with_parameters(parameters)
-        values = {INPUT: x} if block == INPUT else {name: parameters[name] for name in names}
+        values = network.variables(layout, x)
         steps = tf.zeros(tf.shape(numbers), dtype=dtype)
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(values)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(steps)
-                if block == INPUT:
-                    units = tf.one_hot(numbers, segment.units, dtype=dtype)
-                    f = network.output(x + tf.matmul(steps[None], units), {})
+                if node is None:
+                    own = network.variables(Layout((segment,)), x)
+                    f = network.output(x, _moved(network, own, numbers, steps))
                 else:
-                    f, _ = _moved_output(network, segment, numbers, steps, x, 0)
+                    f, _ = _moved_output(network, segment, node, numbers, steps, x, 0)
                 loss = network.loss(f, targets)
             slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
         jacobians = outer.jacobian(slopes, values, unconnected_gradients="zero")
@@ -112,10 +110,12 @@ def _row_function(
 
 
 def _panel_function(
-    skeleton: TensorflowNetwork, _block: str, layout: Layout, _index: int
+    skeleton: TensorflowNetwork, layout: Layout, _index: int
 ) -> Callable[..., Tensor]:
     tf, dtype = skeleton.tf, skeleton.problem.dtype.name
     (segment,) = layout.segments
+    node = skeleton.sole_user(segment)
+    assert node is not None  # only such blocks are asked for panels
 
     def panel(numbers: Tensor, x: Tensor, targets: Tensor, parameters: Tensors) -> Tensor:
         network = skeleton.with_parameters(parameters)
@@ -125,7 +125,7 @@ def _panel_function(
             outer.watch(added)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(steps)
-                f, factors = _moved_output(network, segment, numbers, steps, x, added)
+                f, factors = _moved_output(network, segment, node, numbers, steps, x, added)
                 loss = network.loss(f, targets)
             slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
         jacobian = outer.jacobian(slopes, added, unconnected_gradients="zero")
@@ -135,17 +135,32 @@ def _panel_function(
     return panel
 
 
+def _moved(
+    network: TensorflowNetwork, values: Tensors, numbers: Tensor, steps: Tensor
+) -> dict[str, Tensor]:
+    """The tensors of a segment after steps (R,) in the parameters with these numbers in it."""
+    tf = network.tf
+    sizes = {name: tensor.shape.num_elements() for name, tensor in values.items()}
+    chosen = tf.one_hot(numbers, sum(sizes.values()), dtype=network.problem.dtype.name)
+    parts = tf.split(tf.matmul(steps[None], chosen)[0], list(sizes.values()))
+    return {
+        name: value + tf.reshape(part, value.shape)
+        for (name, value), part in zip(values.items(), parts, strict=True)
+    }
+
+
 def _moved_output(
     network: TensorflowNetwork,
     segment: Segment,
+    node: str,
     numbers: Tensor,
     steps: Tensor,
     x: Tensor,
     added: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The output after steps (R,) in the parameters with these numbers in the segment.
+    """The output after steps (R,) in the parameters with these numbers in the node's segment.
 
-    And what the segment's parameters multiply, (N, rows). ``added`` is added to the layer's
+    And what the segment's parameters multiply, (N, rows). ``added`` is added to the node's
     pre-activations.
     """
     tf = network.tf
@@ -158,25 +173,27 @@ def _moved_output(
         chosen = tf.gather(factors, numbers // segment.units, axis=1)
         return added + tf.matmul(chosen * steps, units)
 
-    layer = network.problem.layer_index(layer_of(segment.tensors[0].name))
-    return network.output(x, {}, (layer, shift)), multiplied[0]
+    return network.output(x, {}, (node, shift)), multiplied[0]
 
 
 def _likeness(problem: Problem) -> Hashable:
     """What two problems share that one function serves."""
-    layers = tuple(
+    graph = problem.graph
+    nodes = tuple(
         (
-            layer.name,
-            layer.kernel.shape,
-            layer.bias is None,
-            layer.activation,
-            tensorflow_function(layer.activation.name),
+            node.name,
+            node.kind,
+            node.inputs,
+            tuple(node.tensors.items()),
+            node.activation,
+            node.activation and tensorflow_function(node.activation.name),
         )
-        for layer in problem.layers
+        for node in graph.nodes
     )
+    shapes = tuple((name, tensor.shape) for name, tensor in graph.tensors.items())
     targets = problem.targets.shape, problem.targets.dtype.name
-    of = problem.examples, problem.total
-    return layers, problem.loss, problem.dtype.name, of, targets
+    of = problem.inputs.shape, problem.total
+    return nodes, shapes, problem.loss, problem.dtype.name, of, targets
 
 
 def _without_values(problem: Problem) -> Problem:
