@@ -22,6 +22,7 @@ _PIECE_BYTES = 16 * 2**20
 # What fits into a core's second-level cache together with its inputs.
 _CACHED_BYTES = 2**17
 Panels = tuple[Array, ...]
+_Pair = tuple[int, int]
 # Relative tolerances, where the configuration gives none.
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
 
@@ -70,23 +71,21 @@ def check_entries(
     row_bytes = max(candidate.row_bytes for candidate in candidates)
     tallies = [Tally() for _ in candidates]
 
-    def compared(piece: tuple[int, int]) -> list[list[tuple[_Part, Seen]]]:
+    def compared(piece: tuple[int, int]) -> list[list[tuple[_Pair, Seen]]]:
         theirs = reference.panels(*piece)
         parts = [
             _Part(layout, piece[0], rows, row_layer, layer)
             for row_layer, rows in of_layers(layout, *piece)
             for layer in range(len(layout.segments))
         ]
-        scales = [part.largest(theirs) for part in parts]
-        found: list[list[tuple[_Part, Seen]]] = []
+        scaled = [(part, part.largest(theirs)) for part in parts]
+        found: list[list[tuple[_Pair, Seen]]] = []
         for candidate in candidates:
             ours = candidate.panels(*piece)
             with np.errstate(over="ignore", invalid="ignore"):
-                seen = [
-                    part.seen(theirs, ours, floor, scale)
-                    for part, scale in zip(parts, scales, strict=True)
-                ]
-            found.append(list(zip(parts, seen, strict=True)))
+                found.append(
+                    [(part.pair, part.seen(theirs, ours, floor, scale)) for part, scale in scaled]
+                )
         return found
 
     row_pieces = reference.row_pieces(_PIECE_BYTES, row_bytes)
@@ -98,9 +97,9 @@ def check_entries(
         strict=True,
     ):
         for tally, found in zip(tallies, by_candidate, strict=True):
-            for part, seen in found:
+            for pair, seen in found:
                 require_finite_entries(reference, np.array([seen.largest, seen.widest.size]))
-                tally.add(part.pair, seen)
+                tally.add(pair, seen)
         progress(reference.parameter, done, size)
     return tuple(tally.check("entries", rtol) for tally in tallies)
 
@@ -116,7 +115,7 @@ class _Part:
     layer: int
 
     @property
-    def pair(self) -> tuple[int, int]:
+    def pair(self) -> _Pair:
         """The two layers; the block below the diagonal is that above it, transposed."""
         return min(self.row_layer, self.layer), max(self.row_layer, self.layer)
 

@@ -36,10 +36,10 @@ class Check:
     Frobenius norm of the difference and ``max_abs_entry`` one from below on that of the block;
     both hold with the probability ``confidence``, which is None for what is certain.
 
-    Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is their
-    widest one among the numbers that were compared, relative to the scale; ``undecided`` how many
-    more numbers their error bars left open, and ``decided`` whether there was enough to pass or
-    to fail.
+    Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is the widest
+    one, relative to its scale, among the numbers that were compared, in units of the worst one's
+    scale; ``undecided`` how many more numbers their error bars left open, and ``decided`` whether
+    there was enough to pass or to fail.
     """
 
     method: str
