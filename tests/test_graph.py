@@ -69,13 +69,20 @@ def entries(floor: RoundingFloor, problem: Problem, parameter: str) -> Array:
     return floor.entries(parameter)[np.ix_(groups, groups)]
 
 
+def _term(term: str, H: Array, G: Array) -> Array:
+    return {"hessian": H, "gauss_newton": G, "curvature": H - G}[term]
+
+
 def compared(problem: Problem) -> None:
     """All blocks of the parameters and of the inputs, in three terms, by rows and by products."""
     mine, theirs, floor = ChainRule(problem), Autodiff(problem), RoundingFloor(ChainRule(problem))
     graph = problem.graph
     tensors = [name for names in graph.layer_tensors.values() for name in names]
+    found = {
+        of: (dense(theirs.hessian(of)), dense(theirs.gauss_newton(of))) for of in (NETWORK, INPUT)
+    }
     for term in TERMS:
-        whole = dense(getattr(theirs, term)(NETWORK))
+        whole, of_inputs = (_term(term, *found[of]) for of in (NETWORK, INPUT))
         for parameter in (NETWORK, *graph.layer_tensors, *tensors):
             places = places_of(problem, parameter)
             expected = whole[np.ix_(places, places)]
@@ -84,18 +91,13 @@ def compared(problem: Problem) -> None:
             allowed = partial(entries, floor, problem, parameter)
             agree(block.rows(0, len(places)), expected, allowed, what)
             agree(dense(block), expected, allowed, what)
-        all_inputs, expected = (
-            dense(getattr(mine, term)(INPUT)),
-            dense(getattr(theirs, term)(INPUT)),
-        )
+        all_inputs, expected = dense(getattr(mine, term)(INPUT)), of_inputs
         width = problem.widths[0]
         for n in range(problem.examples):
             own = slice(n * width, (n + 1) * width)
             name = f"{INPUT}[{n}]"
-            what, allowed = (
-                f"seed {problem.seed}: {term} of {name}",
-                partial(entries, floor, problem, name),
-            )
+            what = f"seed {problem.seed}: {term} of {name}"
+            allowed = partial(entries, floor, problem, name)
             agree(all_inputs[own, own], expected[own, own], allowed, what)
             rows = getattr(mine, term)(name).rows(0, width)
             agree(rows, expected[own, own], allowed, what)

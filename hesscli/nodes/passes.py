@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -167,7 +167,7 @@ class Linearized:
         self.loss = loss
         self.scale = scale
         self._inputs = inputs
-        self._calculus = calculus
+        self._calculus = cache(calculus)
         self._check = check
         self._records: dict[str, object] = {}
         self._f: Array | None = None

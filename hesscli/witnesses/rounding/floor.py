@@ -87,6 +87,7 @@ class RoundingFloor:
 
     def __init__(self, engine: ChainRule) -> None:
         self.problem = engine.problem
+        self._engine = engine
         self._loss = engine.linearized.loss
         self._limits = np.finfo(engine.problem.dtype)
         self._kept: dict[int, Linearized] = {}
@@ -97,6 +98,8 @@ class RoundingFloor:
     @cached_property
     def exact(self) -> ChainRule:
         """The chain rule in float64, unperturbed."""
+        if self.problem.dtype == np.float64:
+            return self._engine
         return ChainRule(_in_float64(self.problem), loss=self._loss, check=unchecked)
 
     def node(self, value: str, start: int, stop: int) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from hesscli.witnesses.rounding.terms import ELEMENTARY, LossTerms, subtracted_t
 
 # Perturbations are larger than rounding by this factor, so that a kink which lies beyond one
 # rounding of z, but not beyond a few, counts with its whole jump.
-AMPLITUDE = 2.0
+AMPLITUDE = 3.0
 # Where a pre-activation is rounding and nothing else, and that is more than this, it may be any
 # number in between: the derivatives of activations have their extremes nearer to zero.
 _WIDE, _NEAR = 1.0, 2.0
@@ -53,7 +54,7 @@ class Noise:
 
     def of_size(self, sizes: Array, count: float = 1.0) -> Array:
         """√count · u · sizes, times AMPLITUDE and a random number each."""
-        return np.asarray(AMPLITUDE * math.sqrt(count) * self.u * sizes * self._random(sizes))
+        return np.asarray(AMPLITUDE * math.sqrt(count) * self.u * sizes * self._random(sizes.shape))
 
     def operand(self, values: Array, count: float) -> Array:
         """``values`` as they are worth in a sum of ``count`` products."""
@@ -61,29 +62,32 @@ class Noise:
         # TensorFlow takes what is below the smallest normal number for zero.
         vanishing = np.abs(values) < self.tiny
         if vanishing.any():
-            noisy = np.where(vanishing, values * (1 + self._random(values)), noisy)
+            noisy = np.where(vanishing, values * (1 + self._random(values.shape)), noisy)
         return np.asarray(noisy)
 
     def nothing_else(self, noisy: Array, exact: Array) -> Array:
         """``noisy``, and in its place a number near zero where the noise is all there is."""
         if not self.near:
             return noisy
-        doubtful = (np.abs(noisy - exact) > np.abs(exact) / 2) & (np.abs(noisy - exact) > _WIDE)
-        return np.where(doubtful, _NEAR * self._random(noisy), noisy) if doubtful.any() else noisy
+        doubtful = np.abs(noisy - exact) > np.maximum(np.abs(exact) / 2, _WIDE)
+        if not doubtful.any():
+            return noisy
+        return np.where(doubtful, _NEAR * self._random(noisy.shape), noisy)
 
-    def underflow(self, values: Array, count: float = 1.0) -> Array:
+    def underflow(self, count: float = 1.0) -> float:
         """What may be lost of sums of ``count`` terms of which each is below the smallest."""
-        return np.asarray(AMPLITUDE * count * self.tiny * self._random(values))
+        return AMPLITUDE * count * self.tiny * float(self._random(()))
 
-    def _random(self, like: Array) -> Array:
-        """Of either sign and of size ½ to 1½: never nearly nothing, and sums do not vanish."""
-        numbers = self.generator.random(like.shape)
-        return np.where(numbers < 0.5, 0.5 + 2 * numbers, 0.5 - 2 * numbers)
+    def _random(self, shape: tuple[int, ...]) -> Array:
+        """Of either sign and of size ½ to 1: never nearly nothing, and sums do not vanish."""
+        numbers = np.asarray(self.generator.random(shape)) - 0.5
+        return numbers + np.copysign(0.5, numbers)
 
 
 def noisy_calculus(noise: Noise) -> Dispatch:
     """The calculus of each node, perturbed by ``noise``."""
 
+    @cache
     def dispatch(node: Node) -> Calculus:
         base = calculus_of(node)
         noisy: Calculus = _NOISY[type(base)](base, node, noise)
@@ -107,7 +111,7 @@ class NoisyDense(Dense):
         if self.noise.near:
             z = self.noise.nothing_else(z, super().forward(x, theta)[0])
         # A sum that is exactly zero stays at the kink that it may hit.
-        z = z + self.noise.underflow(z, inputs) * (z != 0)
+        z = z + self.noise.underflow(inputs) * (z != 0)
         return z, replace(at, W=theta["kernel"])
 
     def push(self, at: DenseAt, Rx: Moves, V: Tensors) -> Array:
@@ -117,7 +121,7 @@ class NoisyDense(Dense):
             [None if moved is None else self.noise.operand(moved, inputs) for moved in Rx],
             {role: self.noise.operand(part, inputs) for role, part in V.items()},
         )
-        return Rz + self.noise.underflow(Rz, inputs)
+        return Rz + self.noise.underflow(inputs)
 
     def pull(self, at: DenseAt, g: Array, wanted: Wanted) -> Pulled:
         # The two products sum over units and over examples.
@@ -126,10 +130,10 @@ class NoisyDense(Dense):
         tensors = super().pull(at, self.noise.operand(g, len(g)), parameters).tensors
         return Pulled(
             [
-                None if part is None else part + self.noise.underflow(part, at.W.shape[1])
+                None if part is None else part + self.noise.underflow(at.W.shape[1])
                 for part in below.inputs
             ],
-            {role: part + self.noise.underflow(part, len(g)) for role, part in tensors.items()},
+            {role: part + self.noise.underflow(len(g)) for role, part in tensors.items()},
         )
 
     def bend(self, at: DenseAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
@@ -143,7 +147,7 @@ class NoisyDense(Dense):
         units = at.W.shape[1]
         noisy = replace(at, W=self.noise.operand(at.W, units))
         whole = super().second(noisy, self.noise.operand(S, units), position, bent=bent)
-        return whole + self.noise.underflow(whole, units)
+        return whole + self.noise.underflow(units)
 
 
 class NoisyElementwise(Elementwise):
@@ -170,21 +174,21 @@ class NoisyElementwise(Elementwise):
         terms = subtracted_terms(self.activation, z)[order]
         # Below the smallest normal number the digits end at once, and z² may multiply what is
         # left of them.
-        return self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow(z) * (1 + z * z)
+        return self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow() * (1 + z * z)
 
     def push(self, at: ElementwiseAt | Sloped, Rx: Moves, V: Tensors) -> Array:
         y = super().push(at, Rx, V)
-        return y + self.noise.underflow(y)
+        return y + self.noise.underflow()
 
     def pull(self, at: ElementwiseAt | Sloped, g: Array, wanted: Wanted) -> Pulled:
         (below,) = super().pull(at, g, wanted).inputs
         assert below is not None  # it is all that there is
-        return Pulled([below + self.noise.underflow(below)], {})
+        return Pulled([below + self.noise.underflow()], {})
 
     def curved(self, at: ElementwiseAt, g: Array) -> Sloped:
         curved = super().curved(at, g)
         assert curved.bent is not None  # that is what ``curved`` is for
-        return replace(curved, bent=curved.bent + self.noise.underflow(curved.bent))
+        return replace(curved, bent=curved.bent + self.noise.underflow())
 
 
 class NoisySoftmax(Softmax):
@@ -219,7 +223,7 @@ class NoisySoftmax(Softmax):
         assert product is not None and v is not None  # it is all that there is
         p, size = at.p[:, None], np.abs(v)
         terms = p * (size + (p * size).sum(axis=-1, keepdims=True))
-        return product + self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow(product)
+        return product + self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow()
 
 
 class NoisyAdd(Add):
@@ -252,7 +256,7 @@ def noisy_loss(loss: LossDerivatives, terms: LossTerms, noise: Noise) -> LossDer
 
     def gradient(f: Array, targets: Targets) -> Array:
         g = loss.gradient(exponents(f), targets)
-        return g + noise.of_size(ELEMENTARY * terms.gradient(f, targets)) + noise.underflow(g)
+        return g + noise.of_size(ELEMENTARY * terms.gradient(f, targets)) + noise.underflow()
 
     def hessian_product(f: Array, targets: Targets) -> HessianProduct:
         moved = exponents(f)
@@ -261,7 +265,7 @@ def noisy_loss(loss: LossDerivatives, terms: LossTerms, noise: Noise) -> LossDer
         def noisy(chosen: slice, v: Array) -> Array:
             exact = product(chosen, v)
             sizes = noise.of_size(ELEMENTARY * terms.product(moved[chosen], v))
-            return exact + sizes + noise.underflow(exact)
+            return exact + sizes + noise.underflow()
 
         return noisy
 
