@@ -209,7 +209,7 @@ def test_products_with_every_term_of_every_block(seed: int) -> None:
     right = reference(seed)
     engine = Autodiff(right.problem)
     G, H = right.gauss_newton, right.hessian
-    for name in ("network", *some_blocks(right.problem, seed, 2)):
+    for name in ("network", *some_blocks(right.problem, seed, 1)):
         at = right.places(name)
         units = np.eye(len(H[at, at]))
         blocks = engine.hessian(name), engine.gauss_newton(name)
@@ -221,7 +221,7 @@ def test_products_with_every_term_of_every_block(seed: int) -> None:
     assert_close(C @ v, (H - G)[at, at] @ v, len(v) * largest(H), name)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS[:15])
 def test_rows_panels_and_the_dense_matrix(seed: int) -> None:
     right = reference(seed)
     engine = Autodiff(right.problem)

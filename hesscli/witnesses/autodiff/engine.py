@@ -49,10 +49,10 @@ class Autodiff(TensorflowNetwork):
         tf, examples, d = self.tf, stop - start, quantity.width
         targets = tf.constant(self.problem.targets[start:stop])
         x = tf.constant(self.problem.inputs[start:stop])
-        values = self.values({INPUT: x})
-        downstream = self.problem.graph.downstream({quantity.value}, ())
-        for node in downstream:
-            del values[node.name]
+        graph = self.problem.graph
+        downstream = graph.downstream({quantity.value}, ())
+        others = [node for node in graph.nodes if node not in downstream]
+        values = {INPUT: x, **dict(self.values({INPUT: x}, others))}
         g = np.empty((examples, d), dtype=self.problem.dtype)
         S = np.empty((examples, d, d), dtype=self.problem.dtype)
         widest = max((d, *(prod(node.shape) for node in downstream)))
@@ -62,8 +62,9 @@ class Autodiff(TensorflowNetwork):
                 outer.watch(copies)
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
                     inner.watch(copies)
-                    f = self.output(x, {**values, quantity.value: copies})
-                    loss = self.loss(f, targets)
+                    moved = {**values, quantity.value: copies}
+                    moved.update(self.values(moved, downstream))
+                    loss = self.loss(moved[graph.output], targets)
                 gradients = inner.gradient(loss, copies, unconnected_gradients="zero")
             chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)[:, None, :]
             rows = outer.gradient(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from hesscli.problem.graph import INPUT, Activation
+from hesscli.problem.graph import INPUT, Activation, Node
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
@@ -77,31 +78,36 @@ class TensorflowNetwork:
         return names.pop() if len(names) == 1 else None
 
     def values(
-        self, given: Tensors, shift: tuple[str, Function] | None = None
-    ) -> dict[str, Tensor]:
-        """Every value of the graph, and its tensors, by name; what is ``given`` is not computed.
+        self, given: Tensors, nodes: Sequence[Node], shift: tuple[str, Function] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """(name, value) of some nodes in order, none of which is held after its last reader.
 
-        ``given`` has the examples as INPUT at least. Each value and tensor may have a leading axis
-        of copies. ``shift`` (node, function) adds function(a) to the value of the node whose input
-        is a.
+        ``given`` has what they read besides, and tensors that are others than the problem's. Each
+        value and tensor may have a leading axis of copies. ``shift`` (node, function) adds
+        function(a) to the value of a node with one input a.
         """
         values = {**self.parameters, **given}
-        for node in self.problem.graph.nodes:
-            if node.name in values:
-                continue
+        unread = Counter(name for node in nodes for name in node.inputs)
+        for node in nodes:
             x = [values[name] for name in node.inputs]
             tensors = {role: values[name] for role, name in node.tensors.items()}
             value = self._functions[node.name](*x, **tensors)
             if shift is not None and shift[0] == node.name:
                 value = value + shift[1](*x)
             values[node.name] = value
-        return values
+            yield node.name, value
+            unread.subtract(node.inputs)
+            for name in set(node.inputs):
+                if not unread[name]:
+                    del values[name]
 
     def output(
         self, x: Tensor, replaced: Tensors, shift: tuple[str, Function] | None = None
     ) -> Tensor:
-        """The network's output (…, N, c) at examples x, with some values and tensors replaced."""
-        return self.values({INPUT: x, **replaced}, shift)[self.problem.graph.output]
+        """The network's output (…, N, c) at examples x, with some tensors, or INPUT, replaced."""
+        values = self.values({INPUT: x, **replaced}, self.problem.graph.nodes, shift)
+        ((_, f),) = deque(values, maxlen=1)
+        return f
 
     def loss(self, f: Tensor, targets: Tensor) -> Tensor:
         """The loss (…) of outputs (…, N, c), reduced over the examples."""
