@@ -25,6 +25,10 @@ from hesscli.witnesses.rounding.noise import Noise
 
 # Activations with a jump in σ′ or σ″, at z = 0. Nothing smooth can be said across it.
 CORNERED = frozenset({"relu", "leaky_relu", "elu", "selu", "softsign"})
+# Losses that subtract numbers as large as the outputs are, as log Σ exp f − f_y.
+_SUBTRACTING = frozenset(
+    {"sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"}
+)
 # Ten times what the longest step of engine.py moves anything by.
 _FAR = 0.1
 
@@ -64,6 +68,7 @@ class MovedLoss:
         if self._targets.dtype.kind == "f":
             self._targets = self._targets.astype(np.float64)
         self._loss = loss_derivatives(problem.loss)
+        self._subtracts = problem.loss.name in _SUBTRACTING
         self._c = problem.scale
         self.shapes = (
             {INPUT: self._x.shape}
@@ -135,7 +140,8 @@ class MovedLoss:
             f = noise.operand(f, 1)
         losses = self._loss.value(f, targets)
         if noise is not None:
-            losses = losses + noise.of_size(ELEMENTARY * np.abs(losses))
+            terms = np.abs(losses) + self._subtracted(f)
+            losses = losses + noise.of_size(ELEMENTARY * terms)
         loss = self._c * losses.reshape(len(h), -1).sum(axis=1)
         if not slopes:
             return Point(loss, np.empty((len(h), 0)), crossed)
@@ -153,6 +159,10 @@ class MovedLoss:
         found = {**pulled.tensors, **pulled.values}
         gradient = np.concatenate([found[name].reshape(len(h), -1) for name in self.shapes], axis=1)
         return Point(loss, gradient, crossed)
+
+    def _subtracted(self, f: Array) -> Array:
+        """The numbers that each example's loss is a difference of."""
+        return np.asarray(np.abs(f).max(axis=-1)) if self._subtracts else np.zeros(len(f))
 
     def reach(self, directions: Directions, h: Array) -> tuple[Array, Array]:
         """How far a step h (k,) moves what moves most, and how far the nearest corner is, (k,).
