@@ -228,13 +228,14 @@ class MovedLoss:
             calculi[node.name] = base = calculus_of(node)
             if noise is not None:
                 calculi[node.name] = base = Perturbed(base, noise, sums=bool(node.tensors))
-            # Elsewhere each example is on its own, at whichever point it is.
-            if node.tensors or len(node.inputs) > 1:
-                steps = {
-                    role: _times(h, directions[name])
-                    for role, name in node.tensors.items()
-                    if name in directions
-                }
+            steps = {
+                role: _times(h, directions[name])
+                for role, name in node.tensors.items()
+                if name in directions
+            }
+            # Elsewhere each example is on its own, at whichever point it is; but the last digits
+            # of a matrix product depend on how many there are.
+            if steps or len(node.inputs) > 1 or (node.tensors and noise is None):
                 calculi[node.name] = Stacked(base, len(self._x), steps, len(h))
         return calculi
 

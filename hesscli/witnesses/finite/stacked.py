@@ -96,7 +96,8 @@ class Perturbed(_Pulled):
         return self._rounded(y), at
 
     def pull(self, at: Any, g: Array, wanted: Wanted) -> Pulled:
-        terms = max(len(g), math.prod(g.shape[2:])) if self.sums else 1
+        # Over examples for θ, and over what a value has for the inputs.
+        terms = max(len(g) if wanted.tensors else 1, math.prod(g.shape[2:])) if self.sums else 1
         pulled = self.base.pull(at, self.noise.operand(g, terms), wanted)
         return Pulled(
             [None if part is None else self._rounded(part) for part in pulled.inputs],
