@@ -374,7 +374,7 @@ def _crossed(points: dict[int, Point]) -> NDArray[np.bool_]:
 
 
 def _agree(of: Slopes) -> NDArray[np.bool_]:
-    return ~(np.abs(of.by_gradients - of.by_values) > of.bars)
+    return np.asarray(~(np.abs(of.by_gradients - of.by_values) > of.bars))
 
 
 def _scaled(V: Array) -> tuple[Array, Array]:

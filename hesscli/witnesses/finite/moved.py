@@ -172,8 +172,7 @@ class MovedLoss:
         """
         values, _ = self._values(directions, h, self._calculi(directions, h, None))
         moves = {
-            name: np.abs(values[name] - self._rest[name]).reshape(len(h), -1)
-            for name in self._read
+            name: np.abs(values[name] - self._rest[name]).reshape(len(h), -1) for name in self._read
         }
         farthest = np.max([move.max(axis=1) for move in moves.values()], axis=0)
         corner = np.full(len(h), np.inf)
