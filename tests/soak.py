@@ -50,7 +50,11 @@ from hesscli.studies.checks import DEFAULT_RTOL, check_entries, check_form
 from hesscli.studies.comparison import compare
 from hesscli.studies.context import no_progress
 from hesscli.studies.entry import entry
-from hesscli.studies.finitechecks import check_finite_entries, check_finite_form
+from hesscli.studies.finitechecks import (
+    check_finite_entries,
+    check_finite_form,
+    contradiction,
+)
 from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.judge import Check
 from hesscli.studies.probes import check_probes
@@ -341,6 +345,9 @@ class Soaked:
         for witness, block in (("autodiff", of_H), ("chain rule", mine.hessian(name))):
             check = check_finite_entries(block, finite, floor, self.rtol, no_progress)
             self.judge(f"finite of {name}, {witness}", check)
+        wrong = contradiction(finite, self.rtol)
+        if wrong is not None:
+            self.judge(f"finite of {name}, slopes", wrong)
         v = self.directions[:, 0]
         H, G, C = self.forms_of(name, v)
         found = finite.form_with_error(v)

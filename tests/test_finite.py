@@ -27,10 +27,10 @@ from hesscli.studies import finitechecks
 from hesscli.studies.checks import DEFAULT_RTOL
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
-from hesscli.system.errors import NumericalError
+from hesscli.system.errors import NumericalError, UnknownBlockError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.finite import moved
-from hesscli.witnesses.finite.engine import FiniteDifferences, FiniteHessian
+from hesscli.witnesses.finite.engine import GRADIENT_STEP, FiniteDifferences, FiniteHessian
 from hesscli.witnesses.finite.moved import CORNERED
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
@@ -177,29 +177,114 @@ def test_a_float32_problem_is_differentiated_in_float64() -> None:
     assert np.array_equal(ours, theirs)
 
 
-def test_no_second_derivative_is_asked_for(
-    small_problem: Problem, monkeypatch: pytest.MonkeyPatch
+def refuse(*_: object) -> Array:
+    raise AssertionError("a derivative that finite differences do not know")
+
+
+@pytest.mark.parametrize("refused", ["second", "first and second"])
+def test_which_derivatives_are_asked_for(
+    refused: str, small_problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> Array:
-        raise AssertionError("a second derivative")
+    """No second one at all; and neither a first nor a second one for the form of values."""
+    first_too = refused != "second"
 
-    def first_order(activation: Activation) -> Derivatives:
-        return replace(derivatives(activation), second=refuse)
+    def given(activation: Activation) -> Derivatives:
+        sigma = derivatives(activation)
+        return replace(sigma, first=refuse if first_too else sigma.first, second=refuse)
 
-    def gradient_only(loss: Loss) -> LossDerivatives:
-        return replace(loss_derivatives(loss), hessian=refuse)
+    def of_loss(loss: Loss) -> LossDerivatives:
+        known = loss_derivatives(loss)
+        gradient = refuse if first_too else known.gradient
+        return LossDerivatives(known.value, gradient, refuse, refuse)
 
-    monkeypatch.setattr(moved, "derivatives", first_order)
-    monkeypatch.setattr(moved, "loss_derivatives", gradient_only)
-    for name in ("dense1/kernel", "dense2/bias", "dense1", "input[1]", "network"):
+    monkeypatch.setattr(calculus, "derivatives", given)
+    monkeypatch.setattr(moved, "loss_derivatives", of_loss)
+    for name in ("dense1/kernel", "dense2/bias", "dense1", "input[1]", "input", "network"):
         block = finite(small_problem, name)
-        block.form_with_error(np.ones(block.shape[0]))
-        block.to_dense()
+        block.form_of_values(np.ones(block.shape[0]))
+        if not first_too:
+            block.form_with_error(np.ones(block.shape[0]))
+            block.to_dense()
+
+
+def wrong_slopes(factor: float, mutated: str) -> Callable[[Activation], Derivatives]:
+    """σ′ and σ″ of one activation times a factor: derivatives of another function than σ."""
+
+    def of(activation: Activation) -> Derivatives:
+        sigma = derivatives(activation)
+        if activation.name != mutated:
+            return sigma
+        return replace(
+            sigma,
+            first=lambda z: factor * sigma.first(z),
+            second=lambda z: factor * sigma.second(z),
+        )
+
+    return of
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 2.0, 1 + 1e-5])
+def test_a_gradient_that_is_not_the_slope_of_the_loss_is_of_no_use(
+    factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make_problem((4, 3, 5, 3), "tanh")
+    right = {
+        name: (block.rows_with_error(0, 99), block.form_with_error(np.ones(block.shape[0])))
+        for name in ("dense1/kernel", "dense3/kernel", "network")
+        for block in (finite(problem, name),)
+    }
+    monkeypatch.setattr(calculus, "derivatives", wrong_slopes(factor, "tanh"))
+    for name, ((rows, _), (form, _)) in right.items():
+        block = finite(problem, name)
+        _, errors = block.rows_with_error(0, 99)
+        wrong = finitechecks.contradiction(block, 1e-10)
+        if name == "dense3/kernel":
+            # Nothing that is pulled goes through tanh.
+            assert wrong is None
+            assert np.isfinite(errors).all()
+            continue
+        assert wrong is not None
+        assert wrong.method == finitechecks.SLOPES
+        # Of the network the last layer's gradient is right; of what is below nothing is known.
+        below = slice(0, 4 * 3 + 3 + 3 * 5 + 5)
+        assert np.isinf(errors[:, below]).all()
+        # Loss values are what they were.
+        value, error = block.form_with_error(np.ones(block.shape[0]))
+        assert (value, error) == block.form_of_values(np.ones(block.shape[0]))
+        assert abs(value - form) <= error < np.abs(rows).max()
+
+
+def test_where_loss_values_cannot_see_the_slope_nothing_is_claimed() -> None:
+    """What moves the loss by less than its last digit is confirmed by nothing."""
+    whole = make_problem((3, 4, 2), "tanh")
+    below, above = whole.layers
+    small = replace(above, kernel=1e-20 * above.kernel)
+    problem = replace(whole, graph=chain((below, small)))
+    _, errors = finite(problem, "dense1/kernel").rows_with_error(0, 99)
+    assert np.isinf(errors).all()
+    assert finitechecks.contradiction(finite(problem, "dense1/kernel"), 1e-10) is None
+    _, errors = finite(problem, "dense2/bias").rows_with_error(0, 99)
+    assert errors.max() < 1e-9
+
+
+def test_the_block_of_all_inputs_is_each_example_s_own(small_problem: Problem) -> None:
+    block = finite(small_problem, "input")
+    examples, width = small_problem.batch.shape
+    assert block.shape == (examples * width,) * 2
+    values, errors = block.rows_with_error(0, examples * width)
+    H = ChainRule(small_problem).hessian("input").to_dense()
+    assert (np.abs(values - H) <= errors).all()
+    of_examples = values.reshape(examples, width, examples, width)
+    for n in range(examples):
+        own, _ = finite(small_problem, f"input[{n}]").rows_with_error(0, width)
+        assert np.allclose(of_examples[n, :, n], own, rtol=0, atol=errors.max())
+        others = [m for m in range(examples) if m != n]
+        assert not of_examples[n][:, others].any()
 
 
 @pytest.mark.parametrize("parameter", ["dense9/kernel", "dense1/weights", "input[4]", ""])
-def test_an_unknown_block_is_a_key_error(parameter: str, small_problem: Problem) -> None:
-    with pytest.raises(KeyError):
+def test_an_unknown_block_is_an_unknown_block_error(parameter: str, small_problem: Problem) -> None:
+    with pytest.raises(UnknownBlockError):
         FiniteDifferences(small_problem).hessian(parameter)
 
 
@@ -245,14 +330,27 @@ def test_a_kernel_at_the_end_of_the_range_leaves_no_step_and_no_wrong_answer(
     assert np.isfinite(errors).any()
 
 
-def test_a_corner_that_only_the_step_itself_meets_is_noticed() -> None:
-    # z₂ = (tw)² − 1e-8 does not move to first order at w = 0, and is positive beyond t = 1e-4.
+def two_units(b1: float, b2: float) -> Problem:
+    """z₂ = (w + b₁)² + b₂ at w = 0, and L = relu(z₂)."""
     layers = (
-        Layer("dense1", np.zeros((1, 1)), None, Activation("square")),
-        Layer("dense2", np.ones((1, 1)), np.array([-1e-8]), Activation("relu")),
+        Layer("dense1", np.zeros((1, 1)), np.array([b1]), Activation("square")),
+        Layer("dense2", np.ones((1, 1)), np.array([b2]), Activation("relu")),
     )
-    problem = Problem(chain(layers), np.ones((1, 1)), np.zeros((1, 1)), Loss("sum"))
-    assert np.isinf(finite(problem, "dense1/kernel").rows_with_error(0, 1)[1]).all()
+    return Problem(chain(layers), np.ones((1, 1)), np.zeros((1, 1)), Loss("sum"))
+
+
+def test_a_corner_that_does_not_come_nearer_to_first_order_is_kept_away_from() -> None:
+    # z₂ = (tw)² − 1e-8 is positive beyond t = 1e-4; below that the loss is constant.
+    (values,), (errors,) = finite(two_units(0.0, -1e-8), "dense1/kernel").rows_with_error(0, 1)
+    assert abs(values[0]) <= errors[0]
+
+
+def test_a_corner_that_only_the_step_itself_meets_is_noticed() -> None:
+    # One step up z₂ is what it was, and one step down it has crossed its zero.
+    b1 = -GRADIENT_STEP / 2
+    b2 = -b1 * b1 - GRADIENT_STEP**2
+    (values,), (errors,) = finite(two_units(b1, b2), "dense1/kernel").rows_with_error(0, 1)
+    assert np.isinf(errors[0])
 
 
 def test_what_overflows_within_a_step_is_no_number_but_an_infinite_bar() -> None:

@@ -175,6 +175,31 @@ def test_without_a_tensorflow_function_finite_differences_take_autodiff_s_place(
     assert run([*arguments[:2], wrong, *arguments[3:]], capsys)[0] == 1
 
 
+@pytest.mark.parametrize("check", ["form", "entries"])
+def test_doubled_derivatives_fail_without_a_tensorflow_function(
+    check: str, small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """σ′ and σ″ of 2 z³ with the value z³: the chain rule is consistent, and of another loss."""
+    doubled = plugin(
+        tmp_path,
+        "ACTIVATIONS = {'cube': {'value': lambda z: z**3,\n"
+        " 'first': lambda z: 6 * z**2, 'second': lambda z: 12 * z}}\n",
+    )
+    arguments = ["verify", "-a", "cube", "-c", small, "--set", "loss.name=sum", "--check", check]
+    (tmp_path / "right").mkdir()
+    right = cube_plugin(tmp_path / "right", more="")
+    code, out, _ = run([*arguments, "--plugin", right, "--format", "json"], capsys)
+    assert (code, json.loads(out)["status"]) == (0, "pass")
+    code, out, _ = run([*arguments, "--plugin", doubled, "--format", "json"], capsys)
+    verdicts = {row["layer"]: row["status"] for row in json.loads(out)["results"]}
+    assert (code, verdicts) == (1, {"dense1": "fail", "dense2": "fail", "dense3": "pass"})
+    code, out, _ = run([*arguments, "--plugin", doubled], capsys)
+    assert code == 1
+    text = " ".join(out.split())
+    assert "FAIL on dense1 and dense2" in text
+    assert "not the slope of the loss" in text
+
+
 def test_where_only_autodiff_can_answer_a_missing_tensorflow_function_is_one_line(
     small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

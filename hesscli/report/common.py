@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from hesscli.report.document import residual_text
 from hesscli.studies.context import Environment, ProblemSummary
+from hesscli.studies.finitechecks import SLOPES
 from hesscli.studies.judge import Check
 
 
@@ -119,6 +120,9 @@ def what_failed(check: Check) -> str:
         where, of_what = f"∂²L/∂{check.worst[0]} ∂{check.worst[1]}", "largest entry"
     elif check.method == "products":
         where, of_what = "a product H·v", "largest number in it"
+    elif check.method == SLOPES:
+        where = "the gradient that finite differences use is not the slope of the loss"
+        of_what = "slope"
     else:
         where, of_what = "the quadratic form", "form"
     bar = f" beyond the error bar of {residual_text(check.error_bar)}" if check.error_bar else ""

@@ -24,6 +24,7 @@ from hesscli.report.document import (
     verdict_of,
 )
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
+from hesscli.studies.finitechecks import SLOPES
 from hesscli.witnesses.layout import NETWORK, layer_of
 
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
@@ -116,10 +117,12 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
 
 
 def _finite_note(finite: FiniteEntry) -> str:
+    if finite.check.method == SLOPES:
+        return f"FAIL: {what_failed(finite.check)}."
     if not math.isfinite(finite.error):
         return (
             "Finite differences cannot tell: a pre-activation stands on a corner of its "
-            "activation, or too near to one."
+            "activation, or too near to one, or loss values do not resolve the gradient."
         )
     verdict_text = verdict_of(finite.check.passed, finite.check.decided)
     return (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hesscli.report.common import listed, what_failed
 from hesscli.report.document import UNKNOWN, residual_text
-from hesscli.studies.finitechecks import DECISIVE, ENTRIES_LIMIT, RANDOM_DIRECTIONS
+from hesscli.studies.finitechecks import DECISIVE, ENTRIES_LIMIT, RANDOM_DIRECTIONS, SLOPES
 from hesscli.studies.judge import Check, relative
 from hesscli.studies.verification import VerifiedBlock, WitnessPair
 
@@ -32,9 +32,19 @@ def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str
     """What came of each row's comparison with finite differences, and on how much of it."""
     notes: list[str] = []
     passed = [row for row in rows if _pair(row).passed]
-    failed = [row for row in rows if _pair(row).decided and not _pair(row).passed]
+    contradicted = [row for row in rows if _pair(row).check.method == SLOPES]
+    failed = [
+        row
+        for row in rows
+        if row not in contradicted and _pair(row).decided and not _pair(row).passed
+    ]
     pair = _pair(rows[0])
     witness = chain_rule if pair.candidate == "chain_rule" else "autodiff"
+    if contradicted:
+        worst = max(contradicted, key=lambda row: _pair(row).check.relative_residual)
+        notes.append(
+            f"{activation}: FAIL on {_layers(contradicted)}: {what_failed(_pair(worst).check)}."
+        )
     if failed:
         worst = max(failed, key=lambda row: _failing(_pair(row)).relative_residual)
         notes.append(

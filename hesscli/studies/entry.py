@@ -19,7 +19,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.finitechecks import check_finite_form
+from hesscli.studies.finitechecks import check_finite_form, contradiction
 from hesscli.studies.judge import Check, Residual, of_layers
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
@@ -65,6 +65,7 @@ class EntryTerm:
 class FiniteEntry:
     """The Hessian's entry by finite differences: ``check`` holds it against autodiff's.
 
+    Where the gradients that are differenced are not the slopes of the loss, it is that check.
     Where ``check`` is not decided the error bar, which may be infinite, is too wide to tell.
     """
 
@@ -234,7 +235,9 @@ def _finite(
     values, errors = block.product_with_error(unit.astype(np.float64)[:, None])
     value, error = float(values[place.column, 0]), float(errors[place.column, 0])
     name = f"{place.names[0]}, {place.names[1]}"
-    check = check_finite_form(name, autodiff, (value, error), scale, floor, rtol)
+    check = contradiction(block, rtol) or check_finite_form(
+        name, autodiff, (value, error), scale, floor, rtol
+    )
     return FiniteEntry(value, error, autodiff - value, check)
 
 

@@ -6,6 +6,10 @@ a number is not counted as compared, and a check is undecided where most of its 
 (Where the other witness says that everything is zero, only a difference of exactly zero agrees:
 nothing moved within the stencil.)
 
+Differences of gradients stand on the gradient, which differences of loss values have to confirm
+first. Where these contradict it, the check of that name, ``slopes``, is a FAIL, and takes the place
+of every other one.
+
 The scale is the other witness's, which is the one that has no error bar: |G| + |C| of a form, the
 largest entry of a layer's block or of a pair of layers, the largest number that a layer has in
 the products.
@@ -24,7 +28,17 @@ from numpy.typing import NDArray
 from hesscli.problem.graph import Array
 from hesscli.studies.checks import require_finite_entries
 from hesscli.studies.context import Progress
-from hesscli.studies.judge import Check, Names, Seen, Tally, excess, of_layers, relative, worst
+from hesscli.studies.judge import (
+    Check,
+    Names,
+    Residual,
+    Seen,
+    Tally,
+    excess,
+    of_layers,
+    relative,
+    worst,
+)
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
@@ -36,7 +50,28 @@ DECISIVE = 0.1
 # Every entry is compared up to this many parameters, random directions are beyond.
 ENTRIES_LIMIT = 2_000
 RANDOM_DIRECTIONS = 16
+SLOPES = "slopes"
+# A contradiction is a residual beyond so many error bars: these are no bounds in every last case.
+_CLEAR = 10.0
 _SEED = 0
+
+
+def contradiction(finite: FiniteBlock, rtol: float) -> Check | None:
+    """The check ``slopes`` where loss values contradict the gradients that are differenced.
+
+    None where they do not: then error bars say how much they confirm.
+    """
+    slopes = finite.slopes
+    bars = _CLEAR * slopes.bars
+    failed = []
+    for gradient, value, bar in zip(slopes.by_gradients, slopes.by_values, bars, strict=True):
+        residual = Residual(abs(float(gradient - value)), 0.0, error_bar=float(bar))
+        scale = max(abs(float(gradient)), abs(float(value)))
+        # What is not finite is for who judges the numbers.
+        if math.isfinite(scale):
+            check = residual.judged(SLOPES, scale, rtol, compared=len(bars))
+            failed += [check] if check.failed else []
+    return worst(failed) if failed else None
 
 
 def check_finite_form(

@@ -65,7 +65,8 @@ class WitnessPair:
     """One witness held against another: autodiff where it takes part, else finite differences.
 
     ``form_check`` judges the quadratic form; ``check`` what the check's method compares, which
-    is the same for the method ``form``.
+    is the same for the method ``form``. Where the gradients that are differenced are not the slopes
+    of the loss, both are the check ``slopes``, which has failed.
     """
 
     candidate: str
@@ -221,6 +222,9 @@ class _Inquiry:
         self, exact: Blocks, form: float, finite: tuple[float, float], names: tuple[str, str]
     ) -> WitnessPair:
         """An exact witness with finite differences, the candidate's name first."""
+        wrong = self.engines.contradiction(self.subject, self.rtol)
+        if wrong is not None:
+            return WitnessPair(*names, wrong, wrong)
         name = self.subject.parameters[0]
         form_check = check_finite_form(name, form, finite, self.scale, self.floor, self.rtol)
         check = form_check

@@ -19,6 +19,7 @@ from hesscli.studies.finitechecks import (
     ENTRIES_LIMIT,
     check_finite_entries,
     check_finite_products,
+    contradiction,
     merged_finite,
 )
 from hesscli.studies.judge import Check, merged
@@ -137,6 +138,11 @@ class Witnesses:
             for name in subject.parameters
         ]
         return sum(value for value, _ in found), sum(error for _, error in found)
+
+    def contradiction(self, subject: Subject, rtol: float) -> Check | None:
+        """The check that fails where loss values contradict the gradients that are differenced."""
+        found = (contradiction(self.finite.hessian(name), rtol) for name in subject.parameters)
+        return next((check for check in found if check is not None), None)
 
     def check_finite(
         self,

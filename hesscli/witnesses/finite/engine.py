@@ -1,30 +1,39 @@
-"""The third witness: finite differences of gradients and of loss values, each with its error bar.
+"""The third witness: finite differences of loss values, and of gradients that these confirm.
 
-It knows σ, σ′, the loss and its gradient, and no second derivative. Along a direction v, with
-g(t) the gradient and L(t) the loss at θ + tv:
+Along a direction v, with L(t) the loss and g(t) its gradient at θ + tv:
 
-    H·v     D(h) = (8 (g(h) − g(−h)) − (g(2h) − g(−2h))) / 12h                     + O(h⁴)
+    vᵀg     D(h) = (8 (L(h) − L(−h)) − (L(2h) − L(−2h))) / 12h                     + O(h⁴)
     vᵀHv    D(h) = (16 (L(h) + L(−h)) − (L(2h) + L(−2h)) − 30 L(0)) / 12h²         + O(h⁴)
+    H·v     D(h) = (8 (g(h) − g(−h)) − (g(2h) − g(−2h))) / 12h                     + O(h⁴)
 
 (Fornberg 1988, Math. Comp. 51:699, table 1). The value is D(h); its error bar has two parts:
 
 *   truncation, |D(2h) − D(h)|, which is 15 times the leading term of D(h)'s own error;
-*   rounding, the uncertainty of g or L (moved.py) times the stencil's weights / h.
-    It adds sizes where errors would partly cancel; no other factor of safety is on it.
+*   rounding, the uncertainty of L or g times the stencil's weights / h. It is measured: the same
+    points are computed again with perturbed numbers (stacked.py), and the largest deviation counts.
 
-In 1,200 random networks of all activations and losses H's own residual was below 0.14 of the bar.
+The gradient comes from the chain rule's first derivatives, and is used for precision only. Before
+it is used, vᵀg and vᵀHv along random directions in every tensor of the block are held against
+the differences of loss values. To the share of itself to which these confirm it, a number by
+differences of gradients is trusted: the share is part of its error bar, which is infinite where
+nothing was confirmed. Where the two contradict each other the slopes of ``FiniteHessian.slopes``
+say so, and a check of them is a FAIL (hesscli.studies.finitechecks).
 
-The step is chosen for each direction: h moves no pre-activation and no output by more than
-ε^(1/5) (ε^(1/6) for loss values), where truncation and rounding are about equal, and stays away
-from the corners of relu and its kind. Where it cannot (a pre-activation stands on a corner, or
-crosses it all the same, or something moves by 0.1 that to first order does not move at all) the
-error bar is infinite: nothing was learnt.
+The step is chosen for each direction by trial: h moves no value that a nonlinear node or the loss
+reads by more than ε^(1/5) (ε^(1/6) for second differences), where truncation and rounding are
+about equal, and stays away from the corners of relu and its kind. Where it cannot (a
+pre-activation stands on a corner, or crosses it all the same, or something moves by 0.1) the error
+bar is infinite: nothing was learnt.
 
 Everything is computed in float64. A float32 problem's arrays are taken up to float64 first, so
 that ε is always float64's: what is differentiated is the same function, without its rounding.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +43,32 @@ from hesscli.problem.network import Problem
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.finite.moved import Directions, MovedLoss
+from hesscli.witnesses.finite.moved import Directions, MovedLoss, Point
+from hesscli.witnesses.rounding.noise import Noise
 
 _EPS = float(np.finfo(np.float64).eps)
+_TINY = float(np.finfo(np.float64).tiny)
 # How far a step moves what moves most; derivatives of every order are of size one there.
 GRADIENT_STEP = _EPS ** (1 / 5)
 VALUE_STEP = _EPS ** (1 / 6)
 # Below this a step times a number of size ε is no longer a normal number: its digits are lost.
-_TINY = float(np.finfo(np.float64).tiny)
 _SMALLEST_STEP = _TINY / _EPS
-# The farthest point of the wider stencil, in steps, and how near to a corner it may come.
-_FARTHEST = 4
-_OF_THE_WAY = 0.5
+# What a step may have been found to move, relative to what it should, and how often one is tried.
+_LEAST, _MOST, _TRIALS = 0.25, 1.25, 16
+# How much longer or shorter a step is tried where nothing or everything moves, squared each time;
+# beyond the last one nothing moves at all.
+_JUMP, _LONGEST_STEP = 1e4, 1e150
+# The points of a stencil, in steps, and how near to a corner the farthest may come.
+_POINTS = (1, 2, 4)
+_FARTHEST, _OF_THE_WAY = 4, 0.5
 # The sums of the stencils' weights, which multiply the uncertainty of what is differenced.
-_GRADIENT_WEIGHTS = 18 / 12
-_VALUE_WEIGHTS = 64 / 12
+_FIRST_WEIGHTS, _SECOND_WEIGHTS = 18 / 12, 64 / 12
+# Perturbed points of which the largest deviation is taken: of so many it is hardly ever small.
+_PERTURBED = 8
+# Random directions in each tensor: where the gradient is wrong, each of them shows it.
+_CONFIRMING, _SEED = 2, 0
+# A gradient that is open to more than this share of itself is not confirmed.
+_OPEN = 0.1
 # The six gradients, the differences and the bars that are alive at once.
 _COPIES = 12
 
@@ -62,39 +82,64 @@ class FiniteDifferences:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self._blocks: dict[str, FiniteHessian] = {}
 
     def hessian(self, parameter: str) -> FiniteHessian:
-        """The block ``parameter``; raises KeyError for a name that is none."""
-        return FiniteHessian(parameter, MovedLoss(self.problem, parameter))
+        """The block ``parameter``; raises UnknownBlockError for a name that is none."""
+        if parameter not in self._blocks:
+            self._blocks[parameter] = FiniteHessian(parameter, MovedLoss(self.problem, parameter))
+        return self._blocks[parameter]
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The same m numbers by gradients and by differences of loss values, and their error bars."""
+
+    by_gradients: Array
+    by_values: Array
+    bars: Array
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What k directions show: H v (k, P), and vᵀg and vᵀHv by gradients and by values, (k,) each.
+
+    Each has error bars of the same shape.
+    """
+
+    products: Array
+    bars: Array
+    slopes: Slopes
+    forms: Slopes
+    form_bars: Array
 
 
 class FiniteHessian(HessianBlock):
     """The Hessian by finite differences, float64 whatever the problem's type.
 
     Errors are bounds on |value − H v| where the loss is smooth within the stencil, and infinite
-    where it is known not to be.
+    where it is known not to be, and where loss values do not confirm the gradients.
     """
 
     def __init__(self, parameter: str, loss: MovedLoss) -> None:
         super().__init__(parameter, loss.layout, np.dtype(np.float64))
         self._loss = loss
-        with np.errstate(all="ignore"):
-            _, at_rest = loss.rounding(0.0)
-            if not np.isfinite(at_rest).all():
-                raise NumericalError(
-                    f"{parameter}: the gradient leaves the range of float64; use smaller weights"
-                )
-            e_loss, e_gradient = loss.rounding(_FARTHEST * VALUE_STEP)
-        # What overflows within a step tells nothing.
-        # Below the smallest normal number digits end, whatever the rounding.
-        self._e_loss = e_loss + _TINY if np.isfinite(e_loss) else np.inf
-        self._e_gradient = np.where(np.isfinite(e_gradient), e_gradient + _TINY, np.inf)
+
+    @cached_property
+    def slopes(self) -> Slopes:
+        """vᵀg and vᵀHv along random directions v in each tensor."""
+        found = [of for one in self._confirming for of in (one.slopes, one.forms)]
+        return Slopes(
+            np.concatenate([of.by_gradients for of in found]),
+            np.concatenate([of.by_values for of in found]),
+            np.concatenate([of.bars for of in found]),
+        )
 
     def product_with_error(self, V: Array) -> tuple[Array, Array]:
         """H V and its error bars, both (P, k), for V of shape (P, k)."""
         values, errors = np.empty(V.shape), np.empty(V.shape)
-        for low, high in pieces(0, V.shape[1], _COPIES * self._loss.bytes_each):
-            value, error = self._products(V[:, low:high])
+        for low, high in self._pieces(0, V.shape[1]):
+            value, error = self._products(V[:, low:high].T)
             values[:, low:high], errors[:, low:high] = value.T, error.T
         return values, errors
 
@@ -103,9 +148,9 @@ class FiniteHessian(HessianBlock):
         size = self.shape[0]
         stop = min(stop, size)
         values, errors = np.empty((stop - start, size)), np.empty((stop - start, size))
-        for low, high in pieces(start, stop, _COPIES * self._loss.bytes_each):
-            units = np.zeros((size, high - low))
-            units[np.arange(low, high), np.arange(high - low)] = 1
+        for low, high in self._pieces(start, stop):
+            units = np.zeros((high - low, size))
+            units[np.arange(high - low), np.arange(low, high)] = 1
             part = slice(low - start, high - start)
             values[part], errors[part] = self._products(units)
         return values, errors
@@ -116,34 +161,25 @@ class FiniteHessian(HessianBlock):
 
     def form_of_gradients(self, v: Array) -> tuple[float, float]:
         """vᵀHv as a first difference of slopes vᵀg, and its error bar."""
-        flat = np.asarray(v, dtype=np.float64).reshape(-1)
+        flat = np.asarray(v, dtype=np.float64).reshape(1, -1)
         with np.errstate(all="ignore"):
-            directions = self._loss.directions(flat[:, None])
-            h, stuck = self._steps(directions, GRADIENT_STEP)
-            narrow, wide, crossed = self._gradient_differences(directions, h)
-            value, other = narrow[0] @ flat, wide[0] @ flat
-            uncertain = _GRADIENT_WEIGHTS * (self._e_gradient @ np.abs(flat)) / h[0]
-            error = abs(other - value) + uncertain
-        return _bounded(value, error, crossed[0] or stuck[0])
+            found = self._along(flat)
+            # What stays has no part in it, however little is known of it.
+            sizes = np.abs(flat * found.products)[0]
+            open_to = np.where(sizes > 0, self._open * sizes, 0).sum()
+            return _bounded(found.forms.by_gradients[0], found.form_bars[0] + open_to)
 
     def form_of_values(self, v: Array) -> tuple[float, float]:
         """vᵀHv as a second difference of loss values, and its error bar."""
-        flat = np.asarray(v, dtype=np.float64).reshape(-1)
+        unit, size = _scaled(np.asarray(v, dtype=np.float64).reshape(1, -1))
         with np.errstate(all="ignore"):
-            directions = self._loss.directions(flat[:, None])
+            directions = self._loss.directions(unit)
             h, stuck = self._steps(directions, VALUE_STEP)
-            rest = self._loss.loss_at_rest()
-            pairs, crossed = [], bool(stuck[0])
-            for factor in (1, 2, _FARTHEST):
-                up, down = (self._loss.at(directions, side * factor * h) for side in (1, -1))
-                pairs.append(up.loss[0] + down.loss[0])
-                crossed = crossed or bool(up.crossed[0] or down.crossed[0])
-            near, middle, far = pairs
-            value = (16 * near - middle - 30 * rest) / (12 * h[0] ** 2)
-            other = (16 * middle - far - 30 * rest) / (12 * (2 * h[0]) ** 2)
-            uncertain = _VALUE_WEIGHTS * self._e_loss / h[0] ** 2
-            error = abs(other - value) + uncertain
-        return _bounded(value, error, crossed)
+            points = self._stencil(directions, h, slopes=False)
+            e_loss, _ = self._rounding(directions, h, points[_FARTHEST], slopes=False)
+            value, bar = self._second_difference(points, h, e_loss)
+            bar[stuck | _crossed(points)] = np.inf
+            return _bounded(value[0] * size[0] ** 2, bar[0] * size[0] ** 2)
 
     def quadratic_form(self, v: Array) -> float:
         return self.form_with_error(v)[0]
@@ -151,47 +187,207 @@ class FiniteHessian(HessianBlock):
     def _matmat(self, V: Array) -> Array:
         return self.product_with_error(V)[0]
 
+    def _pieces(self, start: int, stop: int) -> list[tuple[int, int]]:
+        return list(pieces(start, stop, _COPIES * self._loss.bytes_each))
+
     def _products(self, V: Array) -> tuple[Array, Array]:
-        """H V and its error bars, transposed: (k, P)."""
+        """H v and its error bars, (k, P), for directions V (k, P)."""
         # What overflows gets an infinite error bar below.
         with np.errstate(all="ignore"):
-            directions = self._loss.directions(V)
-            h, stuck = self._steps(directions, GRADIENT_STEP)
-            values, wide, crossed = self._gradient_differences(directions, h)
-            errors = np.abs(wide - values)
-            errors += _GRADIENT_WEIGHTS * self._e_gradient / h[:, None]
-        errors[crossed | stuck] = np.inf
+            found = self._along(V)
+            values = found.products
+            errors = found.bars + self._open * np.abs(values)
         unknown = ~np.isfinite(values) | np.isnan(errors)
-        values[unknown], errors[unknown] = 0, np.inf
-        return values, errors
+        return np.where(unknown, 0, values), np.where(unknown, np.inf, errors)
+
+    @cached_property
+    def _open(self) -> Array:
+        """To which share of itself the gradient is confirmed (P,), infinite where it is not."""
+        shares = []
+        for found in self._confirming:
+            share = np.inf
+            for of in (found.slopes, found.forms):
+                exact = (of.by_gradients == 0) & (of.by_values == 0)
+                each = np.where(exact, 0, of.bars / np.abs(of.by_gradients))
+                share = min(share, float(np.fmin.reduce(each)))
+            agree = all(_agree(of).all() for of in (found.slopes, found.forms))
+            shares.append(share if agree and share <= _OPEN else np.inf)
+        sizes = [int(np.prod(shape)) for shape in self._loss.shapes.values()]
+        return np.repeat(shares, sizes)
+
+    @cached_property
+    def _confirming(self) -> list[_Found]:
+        """What random directions in each tensor show."""
+        generator = np.random.default_rng(_SEED)
+        found, low = [], 0
+        with np.errstate(all="ignore"):
+            for shape in self._loss.shapes.values():
+                size = int(np.prod(shape))
+                V = np.zeros((_CONFIRMING, self.shape[0]))
+                V[:, low : low + size] = generator.standard_normal((_CONFIRMING, size))
+                found.append(self._along(V))
+                low += size
+        return found
+
+    @cached_property
+    def _rest(self) -> Point:
+        """The loss and its gradient at θ."""
+        with np.errstate(all="ignore"):
+            nowhere = self._loss.directions(np.zeros((1, self.shape[0])))
+            rest = self._loss.at(nowhere, np.zeros(1))
+        if not np.isfinite(rest.gradient).all():
+            raise NumericalError(
+                f"{self.parameter}: the gradient leaves the range of float64; use smaller weights"
+            )
+        return rest
+
+    @cached_property
+    def _loss_at_rest(self) -> float:
+        nowhere = self._loss.directions(np.zeros((1, self.shape[0])))
+        return float(self._loss.at(nowhere, np.zeros(1), slopes=False).loss[0])
+
+    def _along(self, V: Array) -> _Found:
+        """What directions V (k, P) show. Bars are infinite where nothing was learnt."""
+        unit, size = _scaled(V)
+        directions = self._loss.directions(unit)
+        h, stuck = self._steps(directions, GRADIENT_STEP)
+        points = self._stencil(directions, h)
+        e_loss, e_gradient = self._rounding(directions, h, points[_FARTHEST])
+        nothing = stuck | _crossed(points)
+
+        # The gradient is wrong by as much at θ as in a step's reach.
+        e_slope = np.abs(unit) @ e_gradient
+        by_values, bars = _first_difference(points, h, lambda point: point.loss)
+        slope_bars = bars + _FIRST_WEIGHTS * e_loss / h + e_slope
+        slopes = Slopes(unit @ self._rest.gradient[0], by_values, slope_bars)
+
+        products, bars = _first_difference(points, h[:, None], lambda point: point.gradient)
+        bars += _FIRST_WEIGHTS * e_gradient / h[:, None]
+        form, form_bars = _first_difference(
+            points, h, lambda point: np.asarray((unit * point.gradient).sum(axis=1))
+        )
+        form_bars += _FIRST_WEIGHTS * e_slope / h
+        by_values, value_bars = self._second_difference(points, h, e_loss)
+        forms = Slopes(form, by_values, form_bars + value_bars)
+
+        # Loss values along the very direction may contradict the gradients there.
+        for of in (slopes.bars, forms.bars):
+            of[nothing] = np.inf
+        nothing |= ~(_agree(slopes) & _agree(forms))
+        bars[nothing], form_bars[nothing] = np.inf, np.inf
+        return _Found(
+            products * size[:, None],
+            bars * size[:, None],
+            _times(slopes, size),
+            _times(forms, size**2),
+            form_bars * size**2,
+        )
+
+    def _stencil(
+        self, directions: Directions, h: Array, *, slopes: bool = True
+    ) -> dict[int, Point]:
+        """The points at ±h, ±2h and ±4h along each direction."""
+        return {
+            side * factor: self._loss.at(directions, side * factor * h, slopes=slopes)
+            for factor in _POINTS
+            for side in (1, -1)
+        }
+
+    def _rounding(
+        self, directions: Directions, h: Array, farthest: Point, *, slopes: bool = True
+    ) -> tuple[float, Array]:
+        """How much rounding leaves uncertain of the loss, and of its gradient (P,).
+
+        The largest deviation at the farthest points: where z is 1e-20, what is rounded is what z
+        has moved.
+        """
+        # Below the smallest normal number digits end, whatever the rounding.
+        e_loss, e_gradient = _TINY, np.full(farthest.gradient.shape[1], _TINY)
+        known = ~farthest.crossed & np.isfinite(farthest.gradient).all(axis=1)
+        if not known.any():
+            return e_loss, e_gradient
+        for run in range(-(-_PERTURBED // len(h))):
+            noise = Noise(np.random.default_rng(run), _EPS / 2, _TINY)
+            noisy = self._loss.at(directions, _FARTHEST * h, noise, slopes=slopes)
+            deviation = np.abs(noisy.loss - farthest.loss)[known].max()
+            e_loss = max(e_loss, float(deviation + _TINY))
+            deviations = np.abs(noisy.gradient - farthest.gradient)[known].max(axis=0)
+            e_gradient = np.maximum(e_gradient, deviations + _TINY)
+        return e_loss, e_gradient
+
+    def _second_difference(
+        self, points: dict[int, Point], h: Array, e_loss: float
+    ) -> tuple[Array, Array]:
+        """vᵀHv by loss values, and its error bars, (k,)."""
+        near, middle, far = (points[factor].loss + points[-factor].loss for factor in _POINTS)
+        rest = 30 * self._loss_at_rest
+        value = (16 * near - middle - rest) / (12 * h**2)
+        other = (16 * middle - far - rest) / (12 * (2 * h) ** 2)
+        return value, np.abs(other - value) + _SECOND_WEIGHTS * e_loss / h**2
 
     def _steps(self, directions: Directions, step: float) -> tuple[Array, NDArray[np.bool_]]:
         """The step along each direction (k,), and whether there is none (k,).
 
         As on a corner, or where a kernel is so small that the step could not be any smaller.
         """
-        natural, corner = self._loss.reach(directions)
-        h = np.minimum(step * natural, _OF_THE_WAY * corner / _FARTHEST)
-        stuck = ~(h >= _SMALLEST_STEP)
+        count = len(next(iter(directions.values())))
+        h, jump = np.full(count, step), np.full(count, _JUMP)
+        shorter, longer = np.zeros(count), np.full(count, np.inf)
+        moved, corner = np.zeros(count), np.full(count, np.inf)
+        tried = np.arange(count)
+        for _ in range(_TRIALS):
+            some = {name: V[tried] for name, V in directions.items()}
+            moved[tried], corner[tried] = self._loss.reach(some, h[tried])
+            off = (moved < _LEAST * step) | (moved > _MOST * step)
+            tried = np.flatnonzero(off & ~((moved == 0) & (h > _LONGEST_STEP)))
+            if not tried.size:
+                break
+            for i in tried:
+                bound = longer if moved[i] > step else shorter
+                bound[i] = h[i]
+                if 0 < moved[i] < np.inf:
+                    h[i] *= step / moved[i]
+                else:
+                    h[i] *= jump[i] if moved[i] == 0 else 1 / jump[i]
+                    jump[i] *= jump[i]
+                if not shorter[i] < h[i] < longer[i]:
+                    h[i] = np.sqrt(shorter[i]) * np.sqrt(longer[i])
         # Where nothing moves any step is as good as another.
-        return np.where(stuck | ~np.isfinite(h), step, h), stuck
-
-    def _gradient_differences(
-        self, directions: Directions, h: Array
-    ) -> tuple[Array, Array, NDArray[np.bool_]]:
-        """D(h) and D(2h), both (k, P), and along which directions a corner was crossed (k,)."""
-        crossed = np.zeros(len(h), dtype=bool)
-        differences = []
-        for factor in (1, 2, _FARTHEST):
-            up, down = (self._loss.at(directions, side * factor * h) for side in (1, -1))
-            differences.append(up.gradient - down.gradient)
-            crossed |= up.crossed | down.crossed
-        near, middle, far = differences
-        step = 12 * h[:, None]
-        return (8 * near - middle) / step, (8 * middle - far) / (2 * step), crossed
+        h = np.where(moved == 0, step, h)
+        h = np.minimum(h, step * self._loss.own_size(directions))
+        h = np.minimum(h, _OF_THE_WAY * corner / _FARTHEST)
+        stuck = ~((h >= _SMALLEST_STEP) & np.isfinite(h))
+        return np.where(stuck, step, h), stuck
 
 
-def _bounded(value: float, error: float, crossed: bool) -> tuple[float, float]:
-    if crossed or not np.isfinite([value, error]).all():
+def _first_difference(
+    points: dict[int, Point], h: Array, of: Callable[[Point], Array]
+) -> tuple[Array, Array]:
+    """D(h), and |D(2h) − D(h)|."""
+    near, middle, far = (of(points[factor]) - of(points[-factor]) for factor in _POINTS)
+    value = (8 * near - middle) / (12 * h)
+    return value, np.abs((8 * middle - far) / (24 * h) - value)
+
+
+def _crossed(points: dict[int, Point]) -> NDArray[np.bool_]:
+    return np.any([point.crossed for point in points.values()], axis=0)
+
+
+def _agree(of: Slopes) -> NDArray[np.bool_]:
+    return np.asarray(~(np.abs(of.by_gradients - of.by_values) > of.bars))
+
+
+def _scaled(V: Array) -> tuple[Array, Array]:
+    """Directions (k, P) whose largest number is from ½ to 1, and the powers of two to them."""
+    _, exponents = np.frexp(np.abs(V).max(axis=1))
+    return np.ldexp(np.asarray(V, dtype=np.float64), -exponents[:, None]), np.ldexp(1.0, exponents)
+
+
+def _times(of: Slopes, size: Array) -> Slopes:
+    return Slopes(of.by_gradients * size, of.by_values * size, of.bars * size)
+
+
+def _bounded(value: float, error: float) -> tuple[float, float]:
+    if not np.isfinite([value, error]).all():
         return (float(value) if np.isfinite(value) else 0.0), float("inf")
     return float(value), float(error)

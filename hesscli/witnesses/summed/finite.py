@@ -5,6 +5,7 @@ A difference quotient of a sum is the sum of the quotients, whose errors add up 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.finite.engine import FiniteDifferences, FiniteHessian
+from hesscli.witnesses.finite.engine import FiniteDifferences, FiniteHessian, Slopes
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.summed.engine import Chunks, Watch
 
@@ -37,6 +38,16 @@ class SummedFiniteHessian(HessianBlock):
         layout = layout_of(chunks.problem, parameter)
         super().__init__(parameter, layout, np.dtype(np.float64))
         self._chunks = chunks
+
+    @cached_property
+    def slopes(self) -> Slopes:
+        """vᵀg and vᵀHv along the random directions of FiniteHessian, the same for every chunk."""
+
+        def stacked(part: Problem) -> Array:
+            of = self._of(part).slopes
+            return np.stack([of.by_gradients, of.by_values, of.bars])
+
+        return Slopes(*self._chunks.sum(stacked))
 
     def product_with_error(self, V: Array) -> tuple[Array, Array]:
         values, errors = self._chunks.sum(
