@@ -45,7 +45,7 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
     def exec_module(self, module: ModuleType) -> None:
-        name = module.__name__.rpartition(".")[2]
+        name = module.__name__.removeprefix("hesscli.")
 
         def multiplied(a: Any, b: Any) -> Any:
             result = a @ b

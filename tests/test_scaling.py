@@ -28,7 +28,7 @@ COMMANDS = (
 )
 WHOLE = ["verify", "--check", "form", "--block", "network"]
 # What is counted beside the passes: vᵀ(Hv) itself, P multiply-additions for each part.
-OF_FORMS = ("block",)
+OF_FORMS = ("witnesses.block", "witnesses.rounding.floor")
 
 
 class Cost:
@@ -44,16 +44,8 @@ class Cost:
         self.P = self.m
 
     @property
-    def form(self) -> int:
-        return self.m + 2 * self.U
-
-    @property
     def product(self) -> int:
         return 2 * self.m + 2 * self.U
-
-    @property
-    def errors(self) -> int:
-        return 2 * self.F - self.first
 
     @property
     def passes(self) -> int:
@@ -61,33 +53,33 @@ class Cost:
         return self.F + self.U
 
     @property
-    def all_passes(self) -> int:
-        """What gradients and floors need."""
-        return 2 * self.F - self.first
+    def runs(self) -> int:
+        """Before any floor: nine runs, eight of them perturbed, pushed up from the inputs once.
+
+        Half of the perturbed ones go up a second time, to see what is rounding and nothing else.
+        """
+        return 9 * (3 * self.F - self.first) + 4 * self.F
 
     @property
-    def floor_of_form(self) -> int:
-        return self.all_passes + self.errors + 2 * self.form
-
-    @property
-    def floor_of_product(self) -> int:
-        return self.floor_of_form + 3 * self.m
+    def floor(self) -> int:
+        """That of a form or of a product."""
+        return self.runs + 9 * self.product
 
     def autodiff(self, q: int) -> int:
         return self.B + self.m + q * (3 * self.m + 7 * self.U)
 
     @property
     def verify_form(self) -> int:
-        return 3 * (self.passes + self.form) + self.floor_of_form
+        return 3 * (self.passes + self.product) + self.floor
 
     def verify_probes(self, p: int) -> int:
         floors = max(2, -(-256 // self.P))
         products = self.passes + p * self.product
-        return self.verify_form + products + floors * self.floor_of_product
+        return self.verify_form + products + floors * self.floor
 
     @property
     def gradient(self) -> int:
-        return self.all_passes + self.m + self.errors + 3 * self.m
+        return self.passes + self.m + self.runs + 9 * (self.U + self.m)
 
 
 def cases() -> list[tuple[tuple[int, ...], int, int, list[str]]]:
@@ -171,9 +163,9 @@ def test_operations_and_sums_of_the_gradient(
 def test_operations_of_the_network(found: dict[Any, Any]) -> None:
     counts, cost = found[NETWORKS[0], "verify --check form --block network"], Cost(NETWORKS[0], 1)
     m, others = cost.first, cost.F - cost.first
-    passed = counts["numpy"]["roperator"] + counts["numpy"]["multiplied"]
     # H and C, and G, which lacks what the gradients do.
-    assert passed / EXAMPLES == 2 * (m + 5 * others) + m + 3 * others
+    H, G = 2 * m + 6 * others, 2 * m + 4 * others
+    assert by_numpy(counts) == 3 * (2 * cost.F - m) + 2 * H + G + cost.runs + 9 * H
     assert 0 <= counts["tensorflow"] / EXAMPLES - (7 * m + 9 * others) <= 2 * NETWORKS[0][-1]
 
 
@@ -234,11 +226,11 @@ def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
     assert diagonal == 3 * (cost.P + 2)
     assert {size % cost.P for size in products} == {0}
     vectors = sum(products) // cost.P
-    passed = counts["numpy"]["roperator"] + counts["numpy"]["multiplied"]
-    assert passed == examples * vectors * cost.product
     # The S of the first layer, for each of three terms, and the passes for every sum.
     second = 3 * sum(a * b * (a + b) for a, b in pairwise(widths[1:]))
-    assert counts["numpy"]["chainrule"] / examples == second + (len(products) + 1) * cost.passes
+    in_nodes = sum(n for name, n in counts["numpy"].items() if name.startswith("nodes."))
+    in_passes = second + (len(products) + 1) * cost.passes
+    assert in_nodes / examples == vectors * cost.product + in_passes
 
     # With --top alone there are only products.
     assert {size % cost.P for size in of_pairs["sums"]} == {0}
@@ -248,6 +240,6 @@ def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
 
     small = Cost(SMALL, 1)
     assert of_rows["sums"] == [small.P**2]
-    assert of_rows["numpy"]["chainblocks"] / examples == small.P * (small.P + SMALL[0]) / 2
+    assert of_rows["numpy"]["witnesses.chain_rule.dense"] / examples == small.P * (small.P + SMALL[0]) / 2
     second = sum(a * b * (a + b) for a, b in pairwise(SMALL[1:]))
-    assert of_rows["numpy"]["chainrule"] / examples == small.passes + second
+    assert of_rows["numpy"]["nodes.dense"] / examples == small.passes + second

@@ -219,11 +219,13 @@ class Linearized:
 
     def cotangents(self, tensors: Collection[str] = (), values: Collection[str] = ()) -> Moved:
         """The gradient: (1, *shape) in tensors, (N, 1, *shape) in values."""
-        self.reach(tensors, values)
+        nodes, records = self.graph.downstream(values, tensors), self._records
         # What overflows is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
+            if any(node.name not in records for node in nodes):
+                self._f, records = self.forward(nodes)
             g = self.output_gradient()[:, None]
-            return backward(self.graph, self._records, g, tensors, values, self._calculus)
+            return backward(self.graph, records, g, tensors, values, self._calculus)
 
     def pulled_outputs(
         self, chosen: slice, tensors: Collection[str] = (), values: Collection[str] = ()
