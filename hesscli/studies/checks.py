@@ -35,14 +35,17 @@ def frobenius_norm(values: Array) -> float:
     return largest * float(np.linalg.norm(values.astype(np.float64) / largest))
 
 
-def check_form(parameter: str, residual: float, scale: float, floor: float, rtol: float) -> Check:
+def check_form(
+    parameter: str, residual: float, scale: float, floor: Callable[[], float], rtol: float
+) -> Check:
     """Judges the difference of two quadratic forms; NumericalError where one is not finite."""
     size = abs(residual)
     if not (math.isfinite(size) and math.isfinite(scale)):
         raise NumericalError(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
-    return Residual(size, floor).judged("form", scale, rtol)
+    (check,) = excused(lambda found: [Residual(size, found).judged("form", scale, rtol)], 0.0, floor)
+    return check
 
 
 def require_finite_entries(block: HessianBlock, numbers: Array) -> None:

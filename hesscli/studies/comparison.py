@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
@@ -120,7 +121,7 @@ def _compared_block(
     mine = _split(witnesses, chain_rule, subject)
     reference = _split(witnesses, witnesses.autodiff, subject)
     scale = abs(mine.gauss_newton) + abs(mine.curvature)
-    form_floor = witnesses.form_floor(subject)
+    form_floor = partial(witnesses.form_floor, subject)
     rtol = options.rtol_for(witnesses.problem)
 
     def form_check(reference: float, candidate: float) -> Check:

@@ -190,7 +190,7 @@ def _entry_of(problem: Problem, execution: Execution, place: _Place, rtol: float
     if place.block.startswith(INPUT):
         require_held(problem, execution, "an input belongs to one of them")
     chain_rule, autodiff = chain_rule_of(problem, execution), autodiff_of(problem, execution)
-    floor = _floor(chain_rule, place)
+    floor = cache(partial(_floor, chain_rule, place))
     rtol = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
 
     # H is symmetric: the row is a product, which for one is quicker than rows().
@@ -230,7 +230,7 @@ def _finite(
     autodiff: float,
     scale: float,
     rtol: float,
-    floor: float,
+    floor: Callable[[], float],
 ) -> FiniteEntry:
     values, errors = block.product_with_error(unit.astype(np.float64)[:, None])
     value, error = float(values[place.column, 0]), float(errors[place.column, 0])
@@ -247,7 +247,7 @@ def _term(
     chain_rule: float,
     scale: float,
     rtol: float,
-    floor: float,
+    floor: Callable[[], float],
     names: tuple[str, str],
 ) -> EntryTerm:
     size = abs(autodiff - chain_rule)
@@ -255,7 +255,9 @@ def _term(
         raise NumericalError(
             f"{names[0]}, {names[1]}: the entry is not finite; use smaller weights or dtype float64"
         )
-    check = Residual(size, floor, names).judged("entry", scale, rtol)
+    (check,) = excused(
+        lambda found: [Residual(size, found, names).judged("entry", scale, rtol)], 0.0, floor
+    )
     return EntryTerm(term, autodiff, chain_rule, check)
 
 

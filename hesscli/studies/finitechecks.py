@@ -79,7 +79,7 @@ def check_finite_form(
     exact: float,
     finite: tuple[float, float],
     scale: float,
-    floor: float,
+    floor: Callable[[], float],
     rtol: float,
 ) -> Check:
     """Judges a quadratic form against the value and error bar that finite differences found.
@@ -91,10 +91,15 @@ def check_finite_form(
         raise NumericalError(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
-    tally = _FiniteTally(rtol)
-    numbers = (np.array([number]) for number in (exact, value, error, floor))
-    tally.add(None, scale, _Numbers(*numbers))
-    return tally.check("form")
+
+    def judged(found: float) -> list[Check]:
+        tally = _FiniteTally(rtol)
+        numbers = (np.array([number]) for number in (exact, value, error, found))
+        tally.add(None, scale, _Numbers(*numbers))
+        return [tally.check("form")]
+
+    (check,) = excused(judged, 0.0, floor)
+    return check
 
 
 def check_finite_entries(

@@ -87,24 +87,31 @@ class _Piece:
     start: int
     autodiff: Array
     chain_rule: Array
-    floor: Array
+    floor: Callable[[], Array]
     names_of: Callable[[int, int], tuple[str, str]]
 
-    def seen(self) -> Iterator[tuple[int, Seen]]:
-        """What is kept of the columns of each layer; NumericalError where one is not finite."""
+    def seen(self, rtol: float) -> Iterator[tuple[int, Seen]]:
+        """What is kept of the columns of each layer; NumericalError where one is not finite.
+
+        The floor is asked for where the tolerance of the piece itself is not enough.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             residual = np.abs(self.autodiff - self.chain_rule)
-        doubtful = ~np.isfinite(residual) | ~np.isfinite(self.floor)
+        layers = of_layers(self.layout, 0, self.layout.size)
+        needed = not all(
+            residual[:, columns].max() <= rtol * np.abs(self.autodiff[:, columns]).max()
+            for _, columns in layers
+        )
+        floors = self.floor() if needed else np.zeros(residual.shape)
+        doubtful = ~np.isfinite(residual) | ~np.isfinite(floors)
         if doubtful.any():
             output, parameter = self._names(*np.argwhere(doubtful)[0].tolist())
             raise NumericalError(
                 f"∂{output}/∂{parameter}, or its rounding error, is not finite in "
                 f"{self.autodiff.dtype}; use smaller weights or dtype float64"
             )
-        for layer, columns in of_layers(self.layout, 0, self.layout.size):
-            theirs, residuals, floor = (
-                of[:, columns] for of in (self.autodiff, residual, self.floor)
-            )
+        for layer, columns in layers:
+            theirs, residuals, floor = (of[:, columns] for of in (self.autodiff, residual, floors))
             names = partial(self._names, low=columns.start)
             largest = float(np.abs(theirs).max())
             yield layer, Seen.of(residuals.size, largest, residuals, floor, names)
@@ -134,7 +141,7 @@ def verify_first(
         tally, norms = Tally(), (0.0, 0.0)
         for piece in _PIECES[of](witnesses, subject):
             progress(f"{activation} {subject.layer}", tally.compared, math.prod(shape))
-            for layer, seen in piece.seen():
+            for layer, seen in piece.seen(options.rtol_for(problem)):
                 tally.add(layer, seen)
             norms = (
                 math.hypot(norms[0], frobenius_norm(piece.autodiff)),
@@ -180,9 +187,8 @@ class _Engines:
         return cls(AutodiffFirst(Autodiff(problem)), ChainFirst(chain_rule), floor)
 
     def gradient(self, name: str) -> Array:
-        """Autodiff's and the chain rule's gradient, and their floor: (3, P)."""
-        found = (self.autodiff.gradient(name), self.chain_rule.gradient(name))
-        return np.stack([*found, self.floor.gradient(name)])
+        """Autodiff's and the chain rule's gradient, (2, P)."""
+        return np.stack([self.autodiff.gradient(name), self.chain_rule.gradient(name)])
 
 
 def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
@@ -191,16 +197,20 @@ def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]
     held = None if witnesses.execution.summed else _Engines.of(problem)
     for name in subject.parameters:
         of_all = held.gradient if held else partial(_summed_gradient, chunks)
-        rows = of_all(name)
         # What is too large for the type is not finite in it, and refused as that.
         with np.errstate(over="ignore"):
-            theirs, ours = rows[:2, None].astype(problem.dtype, copy=False)
+            theirs, ours = of_all(name)[:, None].astype(problem.dtype, copy=False)
         layout = layout_of(problem, name)
-        yield _Piece(layout, 0, theirs, ours, rows[2:], partial(_gradient_names, layout))
+        floor = partial(_gradient_floor, witnesses.floor, name)
+        yield _Piece(layout, 0, theirs, ours, floor, partial(_gradient_names, layout))
 
 
 def _summed_gradient(chunks: Chunks, name: str) -> Array:
     return chunks.sum(lambda part: _Engines.of(part).gradient(name))
+
+
+def _gradient_floor(floor: Floor, name: str) -> Array:
+    return floor.gradient(name)[None]
 
 
 def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
@@ -216,7 +226,7 @@ def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]
                     start,
                     reference.rows(start, stop),
                     J.rows(start, stop),
-                    floor.rows(start, stop),
+                    partial(floor.rows, start, stop),
                     partial(_jacobian_names, J, first),
                 )
 

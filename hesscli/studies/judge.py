@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from hesscli.problem.graph import Array
 from hesscli.witnesses.layout import Layout
 
 Names = tuple[str, str] | None
+Floor = TypeVar("Floor")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Check:
     to its scale. ``worst`` names its two parameters, and is None for a form;
     ``max_abs_residual`` is its residual, ``max_abs_entry`` the scale that it is judged by (the
     largest entry of its block, or |G| + |C| of a form), ``floor`` the residual that rounding
-    explains there.
+    explains there, 0 where it was not asked because the tolerance alone is enough.
 
     Of random products (hesscli.studies.probes) ``max_abs_residual`` is a bound from above on the
     Frobenius norm of the difference and ``max_abs_entry`` one from below on that of the block;
@@ -210,6 +212,18 @@ class Tally:
 
     def check(self, method: str, rtol: float) -> Check:
         return merged([seen.check(method, rtol) for seen in self._parts.values()])
+
+
+def excused(
+    judged: Callable[[Floor], Sequence[Check]], none: Floor, floor: Callable[[], Floor]
+) -> Sequence[Check]:
+    """Checks without a floor where the tolerance alone is enough, otherwise again with it.
+
+    What rounding leaves uncertain takes longer to find than what is judged by it, and hardly ever
+    decides. ``none`` is the floor that excuses nothing.
+    """
+    checks = judged(none)
+    return checks if all(check.passed for check in checks) else judged(floor())
 
 
 def worst(checks: Iterable[Check]) -> Check:

@@ -58,30 +58,29 @@ def check_probes(
     with_floor = max(_PROBES_FOR_FLOOR, -(-_NUMBERS_FOR_FLOOR // size))
     layers = of_layers(reference.layout, 0, size)
     norms: list[Array] = []
-    floors: list[float] = []
+    vectors: list[Array] = []
 
-    def compared(piece: tuple[int, int]) -> tuple[Array, list[float]]:
+    def compared(piece: tuple[int, int]) -> tuple[Array, Array]:
         low, high = piece
         generator = np.random.default_rng((_SEED, low))
         V = generator.standard_normal((high - low, size), dtype=dtype.type).T
         theirs = reference.matmat(V)
         with np.errstate(over="ignore", invalid="ignore"):
             residuals = [theirs - candidate.matmat(V) for candidate in candidates]
-        of_rounding = [floor(v) for v in V.T[: max(0, with_floor - low)]]
         by_layer = [
             [frobenius_norm(values[rows]) for _, rows in layers] for values in (theirs, *residuals)
         ]
-        return np.array(by_layer), of_rounding
+        return np.array(by_layer), V.T[: max(0, with_floor - low)]
 
     task = f"{reference.parameter} probes"
     progress(task, 0, probes)
     probe_pieces = list(pieces(0, probes, size * dtype.itemsize))
     threads = None if reference.in_threads else 1
-    for (_, done), (of_piece, of_rounding) in zip(
+    for (_, done), (of_piece, first) in zip(
         probe_pieces, in_threads(compared, probe_pieces, threads), strict=True
     ):
         norms.append(of_piece)
-        floors += of_rounding
+        vectors += list(first)
         progress(task, done, probes)
     of_H, *of_D = np.hypot.reduce(norms)
     if not np.isfinite([of_H, *of_D]).all():
@@ -91,13 +90,22 @@ def check_probes(
             f"use smaller weights{wider}"
         )
     low_tail, high_tail = _quantiles(probes, len(layers))
-    rounding = math.hypot(*floors) * math.sqrt(probes / (len(floors) * low_tail))
 
-    def check(norm: float, residual: float) -> Check:
-        bound = Residual(residual / math.sqrt(low_tail), rounding)
+    def rounding() -> float:
+        floors = [floor(v) for v in vectors]
+        return math.hypot(*floors) * math.sqrt(probes / (len(floors) * low_tail))
+
+    def check(found: float, norm: float, residual: float) -> Check:
+        bound = Residual(residual / math.sqrt(low_tail), found)
         return bound.judged("probes", norm / math.sqrt(high_tail), rtol, probes, CONFIDENCE)
 
-    return tuple(worst(map(check, of_H.tolist(), of_candidate.tolist())) for of_candidate in of_D)
+    def judged(found: float) -> list[Check]:
+        return [
+            worst(map(partial(check, found), of_H.tolist(), of_candidate.tolist()))
+            for of_candidate in of_D
+        ]
+
+    return tuple(excused(judged, 0.0, rounding))
 
 
 def _quantiles(k: int, layers: int) -> tuple[float, float]:

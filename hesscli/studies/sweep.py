@@ -187,11 +187,11 @@ class _Sweeper:
             progress(f"{problem.hidden_activation} {quantity.label}", first + start, problem.total)
             terms = self.chain_rule.node_terms(quantity.value, start, stop)
             theirs = self.autodiff.gradient_and_hessian(quantity, start, stop)
-            floors = self.floor.node(quantity.value, start, stop)
-            for tally, reference, candidate, floor in zip(
-                node.tallies, theirs, (terms.g, terms.S), floors, strict=True
-            ):
-                tally.add(None, _seen(quantity.name, first + start, reference, candidate, floor))
+            floors = cache(partial(self.floor.node, quantity.value, start, stop))
+            both = zip(theirs, (terms.g, terms.S), strict=True)
+            for index, (reference, candidate) in enumerate(both):
+                seen = _Compared(quantity.name, first + start, reference, candidate)
+                node.tallies[index].add(None, seen.seen(node.rtol, lambda i=index: floors()[i]))
             for name, norm in node.norms.items():
                 node.norms[name] = math.hypot(norm, frobenius_norm(getattr(terms, name)))
 
@@ -220,21 +220,32 @@ def _require_memory(problem: Problem) -> None:
     require_memory(needed, what, "use fewer units or inputs")
 
 
-def _seen(quantity: str, first: int, reference: Array, candidate: Array, floor: Array) -> Seen:
-    """G (n, d) or S (n, d, d) of the examples from ``first`` on; only entries of S have names."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        residual = np.abs(reference - candidate)
-    if not (np.isfinite(residual).all() and np.isfinite(floor).all()):
-        raise NumericalError(
-            f"the gradient or Hessian at {quantity} is not finite in {reference.dtype}; "
-            "use smaller weights or dtype float64"
-        )
+@dataclass(frozen=True)
+class _Compared:
+    """G (n, d) or S (n, d, d) of the examples from ``first`` on, by both witnesses."""
 
-    def names(example: int, *entry: int) -> Names:
+    quantity: str
+    first: int
+    reference: Array
+    candidate: Array
+
+    def seen(self, rtol: float, floor: Callable[[], Array]) -> Seen:
+        """What is kept of them; the floor is asked for where the tolerance is not enough."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = np.abs(self.reference - self.candidate)
+        largest = float(np.abs(self.reference).max())
+        needed = not residual.max() <= rtol * largest
+        floors = floor() if needed else np.zeros(1)
+        if not (np.isfinite(residual).all() and np.isfinite(floors).all()):
+            raise NumericalError(
+                f"the gradient or Hessian at {self.quantity} is not finite in "
+                f"{self.reference.dtype}; use smaller weights or dtype float64"
+            )
+        return Seen.of(residual.size, largest, residual, floors, self._names)
+
+    def _names(self, example: int, *entry: int) -> Names:
+        """Only entries of S have names."""
         if len(entry) < 2:
             return None
-        row, column = (f"{quantity}[{first + example},{index}]" for index in entry)
+        row, column = (f"{self.quantity}[{self.first + example},{index}]" for index in entry)
         return row, column
-
-    largest = float(np.abs(reference).max())
-    return Seen.of(residual.size, largest, residual, floor, names)

@@ -203,17 +203,21 @@ class _Inquiry:
     subject: Subject
     options: CheckOptions
     scale: float
-    floor: float
     progress: Progress
 
     @property
     def rtol(self) -> float:
         return self.options.rtol_for(self.engines.problem)
 
+    def _form_floor(self) -> float:
+        return self.engines.form_floor(self.subject)
+
     def exact(self, candidate: Blocks, chain_rule: float, autodiff: float) -> WitnessPair:
         """The chain rule's candidate against autodiff."""
         name = self.subject.parameters[0]
-        form_check = check_form(name, autodiff - chain_rule, self.scale, self.floor, self.rtol)
+        form_check = check_form(
+            name, autodiff - chain_rule, self.scale, self._form_floor, self.rtol
+        )
         found = self.engines.check(self.subject, [candidate], self.options, self.progress)
         check = form_check if found is None else found[0]
         return WitnessPair("chain_rule", "autodiff", form_check, check)
@@ -226,7 +230,7 @@ class _Inquiry:
         if wrong is not None:
             return WitnessPair(*names, wrong, wrong)
         name = self.subject.parameters[0]
-        form_check = check_finite_form(name, form, finite, self.scale, self.floor, self.rtol)
+        form_check = check_finite_form(name, form, finite, self.scale, self._form_floor, self.rtol)
         check = form_check
         if self.options.method != "form":
             check = self.engines.check_finite(self.subject, exact, self.rtol, self.progress)
@@ -249,8 +253,7 @@ def _verified_block(
     split = engines.autodiff if mine is None else chain_rule
     G, C = engines.form(split.gauss_newton, subject), engines.form(split.curvature, subject)
 
-    floor = engines.form_floor(subject)
-    inquiry = _Inquiry(engines, subject, options, abs(G) + abs(C), floor, progress)
+    inquiry = _Inquiry(engines, subject, options, abs(G) + abs(C), progress)
     pairs: list[WitnessPair] = []
     residuals: list[float] = []
     if mine is not None and theirs is not None:

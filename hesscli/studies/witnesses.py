@@ -154,18 +154,17 @@ class Witnesses:
         """Finite differences against another witness: every entry, or random directions."""
         small = subject.size <= ENTRIES_LIMIT
         compare = check_finite_entries if small else check_finite_products
-        return merged_finite(
-            [
-                compare(
-                    exact(name),
-                    self.finite.hessian(name),
-                    self.floor.entries(name),
-                    rtol,
-                    self._naming_the_activation(progress),
-                )
-                for name in subject.parameters
-            ]
-        )
+        progress = self._naming_the_activation(progress)
+
+        def judged(name: str, floor: Array) -> list[Check]:
+            return [compare(exact(name), self.finite.hessian(name), floor, rtol, progress)]
+
+        checks = [self._excused(name, functools.partial(judged, name)) for name in subject.parameters]
+        return merged_finite([check for (check,) in checks])
+
+    def _excused(self, name: str, judged: Callable[[Array], Sequence[Check]]) -> Sequence[Check]:
+        groups = layout_of(self.problem, name).groups
+        return excused(judged, np.zeros((groups, groups)), lambda: self.floor.entries(name))
 
     def check_entries(
         self,
@@ -175,16 +174,13 @@ class Witnesses:
         progress: Progress,
     ) -> list[Check]:
         """Every entry of autodiff's Hessian against each candidate's, all blocks in one check."""
-        checks = [
-            check_entries(
-                self.autodiff.hessian(name),
-                [candidate(name) for candidate in candidates],
-                self.floor.entries(name),
-                rtol,
-                self._naming_the_activation(progress),
-            )
-            for name in subject.parameters
-        ]
+        progress = self._naming_the_activation(progress)
+
+        def judged(name: str, floor: Array) -> Sequence[Check]:
+            of = [candidate(name) for candidate in candidates]
+            return check_entries(self.autodiff.hessian(name), of, floor, rtol, progress)
+
+        checks = [self._excused(name, functools.partial(judged, name)) for name in subject.parameters]
         return [merged(of_candidate) for of_candidate in zip(*checks, strict=True)]
 
     def check_probes(
