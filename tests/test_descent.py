@@ -57,12 +57,10 @@ def test_the_loss_is_that_of_the_outputs() -> None:
     assert descent.loss == pytest.approx(expected.mean(), rel=1e-13)
 
 
-def test_a_vector_becomes_a_problem_and_back_and_stays_its_own() -> None:
+def test_a_vector_becomes_a_problem_and_back() -> None:
     problem = make_problem((3, 4, 2), "tanh")
     vector = np.arange(problem.parameter_count, dtype=float)
     moved = replace(problem, graph=problem.graph.with_vector(vector))
     np.testing.assert_array_equal(moved.layers[0].kernel, vector[:12].reshape(3, 4))
     np.testing.assert_array_equal(moved.layers[0].bias, vector[12:16])
     np.testing.assert_array_equal(moved.graph.vector(), vector)
-    vector[0] = -1
-    assert moved.layers[0].kernel[0, 0] == 0

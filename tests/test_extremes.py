@@ -521,7 +521,7 @@ def test_tolerances_beyond_the_range_overflow_in_silence() -> None:
     assert check.limited_by_rounding is False
     finite: Any = GivenWithError(other, 1.7e308)
     assert not check_finite_entries(Given(one), finite, nothing, 0.5, no_progress).decided
-    assert not check_finite_form("dense1", 1.5e308, (-1e308, 1.7e308), 1e308, 0.0, 0.5).decided
+    assert not check_finite_form("dense1", 1.5e308, (-1e308, 1.7e308), 1e308, float, 0.5).decided
     small: Any = GivenWithError(np.eye(4), 0.0)
     assert check_finite_products(Given(np.eye(4)), small, wide, 0.5, no_progress).passed
 
@@ -534,7 +534,7 @@ def _by_probes(one: Array, other: Array) -> Check:
 def _by_form(one: Array, other: Array) -> Check:
     v = np.ones(4)
     forms = [Given(matrix).quadratic_form(v) for matrix in (one, other)]
-    return check_form("dense1/kernel", forms[0] - forms[1], abs(forms[0]), 0.0, 1e-10)
+    return check_form("dense1/kernel", forms[0] - forms[1], abs(forms[0]), float, 1e-10)
 
 
 def _by_finite_entries(one: Array, other: Array) -> Check:
@@ -551,7 +551,7 @@ def _by_finite_form(one: Array, other: Array) -> Check:
     v = np.ones(4)
     forms = [Given(matrix).quadratic_form(v) for matrix in (one, other)]
     found = forms[1], 1e-12
-    return check_finite_form("dense1/kernel", forms[0], found, abs(forms[0]), 0.0, 1e-10)
+    return check_finite_form("dense1/kernel", forms[0], found, abs(forms[0]), float, 1e-10)
 
 
 CHECKS: dict[str, Callable[[Array, Array], Check]] = {
@@ -628,7 +628,7 @@ def test_where_finite_differences_tell_nothing_there_is_no_pass(check: str) -> N
         "finite products": lambda: check_finite_products(
             Given(RIGHT), finite, np.zeros((2, 2)), 1e-10, no_progress
         ),
-        "finite form": lambda: check_finite_form("H", form, (form, math.inf), form, 0.0, 1e-10),
+        "finite form": lambda: check_finite_form("H", form, (form, math.inf), form, float, 1e-10),
     }[check]()
     assert found.compared == 0
     assert not found.passed

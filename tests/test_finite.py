@@ -349,7 +349,7 @@ def test_a_corner_that_only_the_step_itself_meets_is_noticed() -> None:
     # One step up z₂ is what it was, and one step down it has crossed its zero.
     b1 = -GRADIENT_STEP / 2
     b2 = -b1 * b1 - GRADIENT_STEP**2
-    (values,), (errors,) = finite(two_units(b1, b2), "dense1/kernel").rows_with_error(0, 1)
+    _, (errors,) = finite(two_units(b1, b2), "dense1/kernel").rows_with_error(0, 1)
     assert np.isinf(errors[0])
 
 

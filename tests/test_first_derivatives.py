@@ -271,7 +271,7 @@ def test_not_a_number_is_never_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(derivatives(activation), first=lambda z: np.full_like(z, np.nan))
 
     monkeypatch.setattr(calculus, "derivatives", mutated)
-    with pytest.raises(NumericalError, match=r"∂f\[0,0\]/∂dense1/kernel\[0,0\]"):
+    with pytest.raises(NumericalError, match="dense1"):
         verify_first([make_problem((3, 4, 2), "tanh")], "jacobian", CheckOptions())
 
 

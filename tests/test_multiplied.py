@@ -47,7 +47,7 @@ def test_a_block_of_such_inputs_is_its_definition(parameter: str) -> None:
     a = inputs_of_three_kinds(120)
     a[::2, :3] = 0
     drawn = make_problem((10, 4, 3), "tanh", examples=120)
-    problem = type(drawn)(drawn.layers, a, drawn.targets, drawn.loss)
+    problem = type(drawn)(drawn.graph, a, drawn.targets, drawn.loss)
     H = ChainRule(problem).hessian(parameter)
     assert isinstance(H, DenseBlock)
     expected = np.einsum("ni,nj,nhl->ihjl", H.a, H.a, H.S).reshape(H.shape)

@@ -83,7 +83,7 @@ def test_its_numbers_are_right() -> None:
     assert math.isclose(np.abs(H - G).max() / np.abs(H).max(), key["tanh, shortcut"], rel_tol=1e-6)
     # spectrum(R⊗I blkdiag(S) R⊗I), R = (AAᵀ)^½, holds all non-zero eigenvalues of Σ aaᵀ ⊗ S.
     engine = hesscli.ChainRule(problem)
-    A, S = problem.inputs, engine.second(0)
+    A, S = problem.inputs, engine.second("dense1")
     values, vectors = np.linalg.eigh(A @ A.T)
     R = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     small = np.einsum("an,nhl,nb->ahbl", R, S, R, optimize=True).reshape(960, 960)

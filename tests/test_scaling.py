@@ -240,6 +240,7 @@ def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
 
     small = Cost(SMALL, 1)
     assert of_rows["sums"] == [small.P**2]
-    assert of_rows["numpy"]["witnesses.chain_rule.dense"] / examples == small.P * (small.P + SMALL[0]) / 2
+    of_entries = of_rows["numpy"]["witnesses.chain_rule.dense"]
+    assert of_entries / examples == small.P * (small.P + SMALL[0]) / 2
     second = sum(a * b * (a + b) for a, b in pairwise(SMALL[1:]))
     assert of_rows["numpy"]["nodes.dense"] / examples == small.passes + second

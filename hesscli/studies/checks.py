@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.studies.context import Progress
-from hesscli.studies.judge import Check, Residual, Seen, Tally, of_layers
+from hesscli.studies.judge import Check, Residual, Seen, Tally, excused, of_layers
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -44,7 +44,11 @@ def check_form(
         raise NumericalError(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
-    (check,) = excused(lambda found: [Residual(size, found).judged("form", scale, rtol)], 0.0, floor)
+
+    def judged(found: float) -> list[Check]:
+        return [Residual(size, found).judged("form", scale, rtol)]
+
+    (check,) = excused(judged, 0.0, floor)
     return check
 
 

@@ -35,6 +35,7 @@ from hesscli.studies.judge import (
     Seen,
     Tally,
     excess,
+    excused,
     of_layers,
     relative,
     worst,

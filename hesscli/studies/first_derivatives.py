@@ -34,7 +34,7 @@ from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.jacobian import FirstOrderEngine, JacobianBlock
 from hesscli.witnesses.layout import INPUT, Layout, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
-from hesscli.witnesses.summed.engine import Chunks
+from hesscli.witnesses.summed.engine import Chunks, Floor
 
 FirstDerivative = Literal["gradient", "jacobian"]
 

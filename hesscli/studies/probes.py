@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.special import gammaincinv
@@ -26,7 +27,7 @@ from scipy.special import gammaincinv
 from hesscli.problem.graph import Array
 from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.context import Progress
-from hesscli.studies.judge import Check, Residual, of_layers, worst
+from hesscli.studies.judge import Check, Residual, excused, of_layers, worst
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -191,7 +192,8 @@ class _Sweeper:
             both = zip(theirs, (terms.g, terms.S), strict=True)
             for index, (reference, candidate) in enumerate(both):
                 seen = _Compared(quantity.name, first + start, reference, candidate)
-                node.tallies[index].add(None, seen.seen(node.rtol, lambda i=index: floors()[i]))
+                floor = partial(_nth, floors, index)
+                node.tallies[index].add(None, seen.seen(node.rtol, floor))
             for name, norm in node.norms.items():
                 node.norms[name] = math.hypot(norm, frobenius_norm(getattr(terms, name)))
 
@@ -218,6 +220,10 @@ def _require_memory(problem: Problem) -> None:
     needed = _MATRICES * width**2 * problem.dtype.itemsize
     what = f"sweep: the Hessian of one example in {width:,} values needs"
     require_memory(needed, what, "use fewer units or inputs")
+
+
+def _nth(floors: Callable[[], tuple[Array, Array]], index: int) -> Array:
+    return floors()[index]
 
 
 @dataclass(frozen=True)

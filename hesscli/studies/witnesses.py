@@ -22,7 +22,7 @@ from hesscli.studies.finitechecks import (
     contradiction,
     merged_finite,
 )
-from hesscli.studies.judge import Check, merged
+from hesscli.studies.judge import Check, excused, merged
 from hesscli.studies.probes import check_probes
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
@@ -159,12 +159,20 @@ class Witnesses:
         def judged(name: str, floor: Array) -> list[Check]:
             return [compare(exact(name), self.finite.hessian(name), floor, rtol, progress)]
 
-        checks = [self._excused(name, functools.partial(judged, name)) for name in subject.parameters]
+        checks = self._excused(subject, judged)
         return merged_finite([check for (check,) in checks])
 
-    def _excused(self, name: str, judged: Callable[[Array], Sequence[Check]]) -> Sequence[Check]:
-        groups = layout_of(self.problem, name).groups
-        return excused(judged, np.zeros((groups, groups)), lambda: self.floor.entries(name))
+    def _excused(
+        self, subject: Subject, judged: Callable[[str, Array], Sequence[Check]]
+    ) -> list[Sequence[Check]]:
+        """The checks of each block, with the floor of its entries where it is needed."""
+        checks = []
+        for name in subject.parameters:
+            groups = layout_of(self.problem, name).groups
+            none: Array = np.zeros((groups, groups))
+            floor = functools.partial(self.floor.entries, name)
+            checks.append(excused(functools.partial(judged, name), none, floor))
+        return checks
 
     def check_entries(
         self,
@@ -180,7 +188,7 @@ class Witnesses:
             of = [candidate(name) for candidate in candidates]
             return check_entries(self.autodiff.hessian(name), of, floor, rtol, progress)
 
-        checks = [self._excused(name, functools.partial(judged, name)) for name in subject.parameters]
+        checks = self._excused(subject, judged)
         return [merged(of_candidate) for of_candidate in zip(*checks, strict=True)]
 
     def check_probes(

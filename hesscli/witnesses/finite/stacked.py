@@ -107,4 +107,4 @@ class Perturbed(_Pulled):
     def _rounded(self, y: Array) -> Array:
         rounded = y + self.noise.of_size(ELEMENTARY * np.abs(y))
         # What is exactly zero stays at the kink that it may hit.
-        return np.asarray(rounded + self.noise.underflow(y) * (y != 0))
+        return np.asarray(rounded + self.noise.underflow() * (y != 0))

@@ -29,11 +29,11 @@ from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.nodes.softmax import Softmax, SoftmaxAt
 from hesscli.problem.graph import Activation, Array, Node
 from hesscli.problem.network import Targets
-from hesscli.witnesses.rounding.terms import ELEMENTARY, LossTerms, subtracted_terms
+from hesscli.witnesses.rounding.terms import LossTerms, subtracted_terms
 
 # Perturbations are larger than rounding by this factor, so that a kink which lies beyond one
 # rounding of z, but not beyond a few, counts with its whole jump.
-AMPLITUDE = 3.0
+AMPLITUDE = 2.0
 # Where a pre-activation is rounding and nothing else, and that is more than this, it may be any
 # number in between: the derivatives of activations have their extremes nearer to zero.
 _WIDE, _NEAR = 1.0, 2.0
@@ -174,7 +174,7 @@ class NoisyElementwise(Elementwise):
         terms = subtracted_terms(self.activation, z)[order]
         # Below the smallest normal number the digits end at once, and z² may multiply what is
         # left of them.
-        return self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow() * (1 + z * z)
+        return self.noise.of_size(terms) + self.noise.underflow() * (1 + z * z)
 
     def push(self, at: ElementwiseAt | Sloped, Rx: Moves, V: Tensors) -> Array:
         y = super().push(at, Rx, V)
@@ -199,7 +199,7 @@ class NoisySoftmax(Softmax):
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, SoftmaxAt]:
         exponents = x[0] - x[0].max(axis=-1, keepdims=True)
-        return super().forward([x[0] + self.noise.of_size(ELEMENTARY + np.abs(exponents))], theta)
+        return super().forward([x[0] + self.noise.of_size(1 + np.abs(exponents))], theta)
 
     def push(self, at: SoftmaxAt, Rx: Moves, V: Tensors) -> Array:
         return self._noisy(at, super().push(at, Rx, V), Rx[0])
@@ -217,13 +217,13 @@ class NoisySoftmax(Softmax):
         Rp = p * (size + (p * size).sum(axis=-1, keepdims=True))
         terms = Rp * (g + (p * g).sum(axis=-1, keepdims=True))
         terms += p * (Rp * g).sum(axis=-1, keepdims=True)
-        below += self.noise.of_size(ELEMENTARY * terms)
+        below += self.noise.of_size(terms)
 
     def _noisy(self, at: SoftmaxAt, product: Array | None, v: Array | None) -> Array:
         assert product is not None and v is not None  # it is all that there is
         p, size = at.p[:, None], np.abs(v)
         terms = p * (size + (p * size).sum(axis=-1, keepdims=True))
-        return product + self.noise.of_size(ELEMENTARY * terms) + self.noise.underflow()
+        return product + self.noise.of_size(terms) + self.noise.underflow()
 
 
 class NoisyAdd(Add):
@@ -256,7 +256,7 @@ def noisy_loss(loss: LossDerivatives, terms: LossTerms, noise: Noise) -> LossDer
 
     def gradient(f: Array, targets: Targets) -> Array:
         g = loss.gradient(exponents(f), targets)
-        return g + noise.of_size(ELEMENTARY * terms.gradient(f, targets)) + noise.underflow()
+        return g + noise.of_size(terms.gradient(f, targets)) + noise.underflow()
 
     def hessian_product(f: Array, targets: Targets) -> HessianProduct:
         moved = exponents(f)
@@ -264,7 +264,7 @@ def noisy_loss(loss: LossDerivatives, terms: LossTerms, noise: Noise) -> LossDer
 
         def noisy(chosen: slice, v: Array) -> Array:
             exact = product(chosen, v)
-            sizes = noise.of_size(ELEMENTARY * terms.product(moved[chosen], v))
+            sizes = noise.of_size(terms.product(moved[chosen], v))
             return exact + sizes + noise.underflow()
 
         return noisy
