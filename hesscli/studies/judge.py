@@ -223,7 +223,7 @@ def excused(
     decides. ``none`` is the floor that excuses nothing.
     """
     checks = judged(none)
-    return checks if all(check.passed for check in checks) else judged(floor())
+    return judged(floor()) if any(check.failed for check in checks) else checks
 
 
 def worst(checks: Iterable[Check]) -> Check:
