@@ -29,7 +29,7 @@ def test_no_two_witnesses_disagree_on_random_networks() -> None:
 def test_networks_that_witnesses_once_disagreed_on() -> None:
     """A warning in float32, finite differences of denormal steps and gradients, denormal inputs.
 
-    Of the others test_rounding_sweep.py has what was wrong about the floor.
+    Of some of the others test_rounding.py has what was wrong about the floor.
     """
     of_floor = (2515, 5131, 7656, 13985, 14419, 15699, 19437, 19525, 20557, 38102)
     assert soak.several((682, 10035, 2778, 11121, 71754, *of_floor)).disagreements == []
