@@ -7,8 +7,9 @@ part. A test holds the reference itself to ``tf.hessians``.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -21,7 +22,7 @@ from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, SOFTMAX, Array
 from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError, UnknownBlockError
 from hesscli.system.tensorflow import load_tensorflow
-from hesscli.witnesses.autodiff import blocks
+from hesscli.witnesses.autodiff import blocks, rows
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.quantities import quantities
@@ -294,16 +295,31 @@ def test_pieces_of_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
             assert_close(found, expected, largest(right.hessian), (term, name))
 
 
-def test_one_traced_function_does_for_graphs_that_differ_in_numbers_alone() -> None:
-    problem = random_graph_problem(7)
-    for factor in (1.0, 1.25):
-        tensors = {name: factor * tensor for name, tensor in problem.graph.tensors.items()}
-        moved = Problem(
-            problem.graph.with_tensors(tensors), problem.inputs, problem.targets, problem.loss
-        )
-        block = Autodiff(moved).hessian("dense2")
-        by_products = block.matmat(np.eye(block.shape[0]))
-        assert_close(block.to_dense(), by_products, largest(by_products), factor)
+def like(problem: Problem, change: str) -> Problem:
+    """The problem with other numbers, or with another value read by its first sum."""
+    graph = problem.graph
+    if change == "numbers":
+        tensors = {name: 1.25 * tensor for name, tensor in graph.tensors.items()}
+        return replace(problem, graph=graph.with_tensors(tensors))
+    first = next(node for node in graph.nodes if node.kind == ADD)
+    other = replace(first, inputs=first.inputs[:1] * len(first.inputs))
+    assert other != first
+    nodes = tuple(other if node is first else node for node in graph.nodes)
+    return replace(problem, graph=replace(graph, nodes=nodes))
+
+
+@pytest.mark.parametrize(("change", "functions"), [("numbers", 0), ("inputs", 1)])
+def test_a_traced_function_serves_the_graphs_that_differ_in_numbers_alone(
+    change: str, functions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "_kept", kept := OrderedDict[Any, Any]())
+    problem = random_graph_problem(2)
+    Autodiff(problem).hessian("dense2").to_dense()
+    before = len(kept)
+    block = Autodiff(like(problem, change)).hessian("dense2")
+    by_products = block.matmat(np.eye(block.shape[0]))
+    assert_close(block.to_dense(), by_products, largest(by_products), change)
+    assert len(kept) == before + functions
 
 
 @pytest.mark.parametrize("block", ["dense9", "dense1/weights", "input[9]", "add1"])
