@@ -232,7 +232,7 @@ def test_an_entry_that_is_not_finite_is_refused(
     def rows(block: HessianBlock, start: int, stop: int) -> Array:
         return np.full((stop - start, block.shape[0]), np.inf)
 
-    monkeypatch.setattr("hesscli.witnesses.chain_rule.blocks.DenseBlock.rows", rows)
+    monkeypatch.setattr("hesscli.witnesses.chain_rule.dense.DenseBlock.rows", rows)
     assert _run(("export", "dense3/kernel", "-o", "H.npz")) == 2
     assert "leaves the range of float64" in capsys.readouterr().err
     assert os.listdir() == []

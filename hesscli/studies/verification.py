@@ -29,8 +29,8 @@ from hesscli.witnesses.block import HessianBlock
 Terms = Literal["hessian", "gauss-newton"]
 Blocks = Callable[[str], HessianBlock]
 
-# Passes over the examples for the quadratic forms of a block: H twice, G, C and the floor.
-_FORMS = 5
+# Passes over the examples for the quadratic forms of a block: H twice, G and C.
+_FORMS = 4
 
 
 @dataclass(frozen=True)

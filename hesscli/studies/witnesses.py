@@ -44,9 +44,9 @@ from hesscli.witnesses.summed.finite import FiniteEngine, finite_of
 # two cores it is half a minute in float64.
 AFFORDABLE_WORK = 5e11
 _WORK_OF_AN_ENTRY = 64
-# Passes over chunked examples that a check takes at least: two products and two floors; of entries
+# Passes over chunked examples that a check takes at least: two products; of entries
 # they depend on how many rows are taken at a time.
-_PASSES = {"form": 0, "probes": 4, "entries": 3}
+_PASSES = {"form": 0, "probes": 2, "entries": 2}
 
 
 @dataclass(frozen=True)
