@@ -370,7 +370,7 @@ def _first_difference(
 
 
 def _crossed(points: dict[int, Point]) -> NDArray[np.bool_]:
-    return np.any([point.crossed for point in points.values()], axis=0)
+    return np.asarray(np.any([point.crossed for point in points.values()], axis=0))
 
 
 def _agree(of: Slopes) -> NDArray[np.bool_]:
