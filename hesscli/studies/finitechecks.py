@@ -68,8 +68,8 @@ def contradiction(finite: FiniteBlock, rtol: float) -> Check | None:
     for gradient, value, bar in zip(slopes.by_gradients, slopes.by_values, bars, strict=True):
         residual = Residual(abs(float(gradient - value)), 0.0, error_bar=float(bar))
         scale = max(abs(float(gradient)), abs(float(value)))
-        # What is not finite is for who judges the numbers.
-        if math.isfinite(scale):
+        # What is not finite is for who judges the numbers; without a bar nothing was learnt.
+        if math.isfinite(scale) and math.isfinite(bar):
             check = residual.judged(SLOPES, scale, rtol, compared=len(bars))
             failed += [check] if check.failed else []
     return worst(failed) if failed else None

@@ -96,7 +96,8 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         flat = np.asarray(v, dtype=self.dtype).reshape(-1)
         # Overflow is for who judges the number.
         with np.errstate(over="ignore", invalid="ignore"):
-            return float(flat @ self._matvec(flat))
+            # The last sum is in double precision: of the type's own digits it may leave none.
+            return float(flat.astype(np.float64) @ self._matvec(flat).astype(np.float64))
 
     def to_dense(self) -> Array:
         """H as a (P, P) array; raises InputError, with the size, beyond the memory there is."""
