@@ -158,7 +158,7 @@ class Asked(HessianBlock):
         self._rows = np.ascontiguousarray(products[:, :size].T)
         with np.errstate(over="ignore", invalid="ignore"):
             self.forms = [
-                float(v @ product)
+                float(v.astype(np.float64) @ product.astype(np.float64))
                 for v, product in zip(directions.T, products[:, size:].T, strict=True)
             ]
 
