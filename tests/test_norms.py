@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hesscli.witnesses.chain_rule.roperator import HESSIAN, Node, ROperator
 from networks import make_problem
 
+from hesscli.nodes.passes import HESSIAN
 from hesscli.problem.graph import Array
 from hesscli.studies import norms
 from hesscli.studies.norms import (
@@ -68,11 +70,13 @@ def test_the_work_of_the_norms_is_linear_beyond_few_examples() -> None:
 
 
 def block_of(a: Array, S: Array) -> DenseBlock:
-    problem = make_problem((a.shape[1], S.shape[1]), "linear")
-    z = np.zeros(S.shape[:2], dtype=a.dtype)
-    products = ROperator(problem.layers, [Node(a, z, z, z, z, z)], lambda _, v: v, a.dtype.type(1))
+    """Σ_n a_n a_nᵀ ⊗ S_n of any S, as the block of a layer with the input a."""
+    drawn = make_problem((a.shape[1], S.shape[1]), "linear", examples=len(a), dtype=a.dtype.name)
+    zeros = {name: np.zeros_like(value) for name, value in drawn.graph.tensors.items()}
+    problem = replace(drawn, graph=drawn.graph.with_tensors(zeros), inputs=a)
     layout = layout_of(problem, "dense1/kernel")
-    return DenseBlock("dense1/kernel", layout, products, HESSIAN, 0, lambda: S)
+    linearized = ChainRule(problem).linearized
+    return DenseBlock("dense1/kernel", layout, linearized, HESSIAN, "dense1", lambda: S)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hesscli.witnesses.chain_rule.roperator import ROperator
 from hypothesis import assume, given, settings
 from networks import make_problem, problems
 
+from hesscli.nodes.passes import Linearized, Moved
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.norms import frobenius_norms
@@ -261,14 +261,14 @@ def test_eigenpairs_alone_take_tens_of_products_not_thousands(
 ) -> None:
     # Issue 14: the quadrature of H and G took 1,600 products, for an answer that 41 give.
     columns = 0
-    product = ROperator.products
+    product = Linearized.product
 
-    def counting(self: ROperator, directions: Any, term: Any) -> Any:
+    def counting(self: Linearized, moved: Moved, *others: Any) -> Any:
         nonlocal columns
-        columns += directions[0].kernel.shape[1]
-        return product(self, directions, term)
+        columns += len(next(iter(moved.tensors.values())))
+        return product(self, moved, *others)
 
-    monkeypatch.setattr(ROperator, "products", counting)
+    monkeypatch.setattr(Linearized, "product", counting)
     problem = make_problem((40, 30, 10), "tanh", examples=40)
     (row,) = spectrum([problem], SpectrumOptions(block="network", top=1)).results
     assert (row.exact, row.span) == (False, 1510)
