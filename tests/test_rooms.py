@@ -19,7 +19,7 @@ WITHOUT = [
     "hesscli.witnesses.chain_rule.first",
     "hesscli.witnesses.rounding.floor",
     "hesscli.witnesses.finite.engine",
-    "hesscli.witnesses.chain_rule.backpropagation",
+    "hesscli.witnesses.chain_rule.descent",
     "hesscli.config.build",
     "hesscli.studies.training",
     "hesscli.report.training",

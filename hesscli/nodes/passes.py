@@ -15,7 +15,7 @@ Schraudolph, "Fast curvature matrix-vector products" (Neural Computation 14, 200
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -93,17 +93,14 @@ def backward(
     tensors: Collection[str] = (),
     values: Collection[str] = (),
     calculus: Dispatch = calculus_of,
-    visit: Visit | None = None,
 ) -> Moved:
-    """What cotangents g (n, k, *out) of the output are worth at ``tensors`` and ``values``.
-
-    ``visit`` sees every node that depends on these, the last one first.
-    """
-    return _downward(graph, {graph.output: g}, tensors, values, calculus, records, visit)
+    """What cotangents g (n, k, *out) of the output are worth at ``tensors`` and ``values``."""
+    nodes = graph.downstream(values, tensors)
+    return _downward(nodes, {graph.output: g}, tensors, values, calculus, records)
 
 
 def _downward(
-    graph: Graph,
+    nodes: Sequence[Node],
     cotangents: dict[str, Array],
     tensors: Collection[str],
     values: Collection[str],
@@ -112,9 +109,11 @@ def _downward(
     visit: Visit | None = None,
     bend: Callable[[Node, object, Pulled], None] | None = None,
 ) -> Moved:
-    """The way down that all passes share; ``bend`` adds a node's own curvature to its pull."""
+    """The way down that all passes share, through ``nodes``, of which the last one comes first.
+
+    ``visit`` sees every one of them, ``bend`` adds a node's own curvature to its pull.
+    """
     found = Moved(values={value: g for value, g in cotangents.items() if value in values})
-    nodes = graph.downstream(values, tensors)
     needed = {*values, *(node.name for node in nodes)}
     for node in reversed(nodes):
         g = cotangents.pop(node.name, None)
@@ -204,8 +203,8 @@ class Linearized:
 
         with np.errstate(over="ignore", invalid="ignore"):
             self._f, fresh = self.forward(nodes)
-            g = self.output_gradient()
-            backward(self.graph, fresh, g[:, None], tensors, values, self._calculus, curve)
+            g = {self.graph.output: self.output_gradient()[:, None]}
+            _downward(nodes, g, (), (), self._calculus, fresh, curve)
         # A node that the output does not depend on has no part in any product.
         self._records = {node.name: fresh[node.name] for node in nodes} | records
 
@@ -285,7 +284,7 @@ class Linearized:
         Rg = self._through_loss(Rf, chosen) if term.seeded else np.zeros_like(Rf)
         del Rf
         found = _downward(
-            graph,
+            graph.downstream(values, tensors),
             {graph.output: Rg},
             tensors,
             values,
