@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from networks import make_problem
 
+from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
-from hesscli.problem.graph import Activation, Array
+from hesscli.problem.graph import Activation, Array, chain
 from hesscli.problem.network import Problem
 from hesscli.studies.entry import entry
 from hesscli.studies.first_derivatives import verify_first
@@ -21,8 +22,6 @@ from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.first import AutodiffFirst
-from hesscli.witnesses.chain_rule import engine as chainrule
-from hesscli.witnesses.chain_rule import first as chainfirst
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
@@ -132,7 +131,7 @@ def faint() -> Problem:
     """Inputs of 1e-6 and no biases: what is in dense1 is a million times smaller than above."""
     problem = make_problem((3, 4, 2), "softplus")
     layers = tuple(replace(layer, bias=None) for layer in problem.layers)
-    return replace(problem, layers=layers, inputs=1e-6 * problem.inputs)
+    return replace(problem, graph=chain(layers), inputs=1e-6 * problem.inputs)
 
 
 def without_curvature(activation: Activation) -> Derivatives:
@@ -147,7 +146,7 @@ def test_a_faint_layer_does_not_hide_behind_another(
 ) -> None:
     network = CheckOptions(method=method, block="network")
     assert verify([faint], network).passed
-    monkeypatch.setattr(chainrule, "derivatives", without_curvature)
+    monkeypatch.setattr(calculus, "derivatives", without_curvature)
     (alone,) = verify([faint], replace(network, block="kernel", layers=("dense1",))).results
     (row,) = verify([faint], network).results
     assert not alone.check.passed
@@ -170,7 +169,7 @@ def test_finite_differences_judge_a_faint_layer_by_itself(
     options = CheckOptions(block="network")
     (row,) = verify([faint], options, witnesses=("chain_rule", "finite")).results
     assert row.check.passed
-    monkeypatch.setattr(chainrule, "derivatives", without_curvature)
+    monkeypatch.setattr(calculus, "derivatives", without_curvature)
     (row,) = verify([faint], options, witnesses=("chain_rule", "finite")).results
     assert row.check.failed
     if limit == 2000:
@@ -192,8 +191,7 @@ def test_first_derivatives_of_a_faint_layer_do_not_hide(
 
     network = CheckOptions(block="network")
     assert verify_first([faint], of, network).passed  # type: ignore[arg-type]
-    for module in (chainrule, chainfirst):
-        monkeypatch.setattr(module, "derivatives", slightly_off)
+    monkeypatch.setattr(calculus, "derivatives", slightly_off)
     (row,) = verify_first([faint], of, network).results  # type: ignore[arg-type]
     assert not row.check.passed
     assert row.check.worst is not None

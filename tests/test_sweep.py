@@ -277,7 +277,7 @@ def test_a_wrong_derivative_fails_exactly_from_its_activation_on(
 
 def test_numbers_beyond_the_dtype_are_said_not_passed() -> None:
     with pytest.raises(NumericalError):
-        sweep([make_problem((3, 3, 3), "square", scale=1e100)])
+        sweep([make_problem((3, 3, 3), "square", scale=1e160)])
 
 
 def test_a_hessian_that_does_not_fit_the_memory_is_refused(
