@@ -5,6 +5,8 @@ Finite differences, which have the Hessian alone, agree within their own error b
 
 from __future__ import annotations
 
+from functools import cache, partial
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -42,8 +44,9 @@ def block_names(problem: Problem) -> list[str]:
 
 
 def floor_of(chain_rule: ChainRule) -> RoundingFloor:
-    """The rounding floor; networks whose errors leave the range of float64 are drawn again."""
+    """The rounding floor; networks that leave the range of the type are drawn again."""
     try:
+        chain_rule.linearized.reach(tuple(chain_rule.problem.graph.tensors), ["input"])
         return RoundingFloor(chain_rule)
     except NumericalError:
         assume(False)
@@ -52,7 +55,12 @@ def floor_of(chain_rule: ChainRule) -> RoundingFloor:
 
 def tolerance(floor: RoundingFloor, reference: HessianBlock, largest: float) -> Array:
     groups = reference.layout.groups_of(0, reference.shape[0])
-    rounding = floor.entries(reference.parameter)[groups][:, groups]
+    try:
+        rounding = floor.entries(reference.parameter)[groups][:, groups]
+    except NumericalError:
+        # Errors that leave the range of float64 say nothing.
+        assume(False)
+        raise
     return np.asarray(DEFAULT_RTOL[reference.dtype.name] * largest + rounding)
 
 
@@ -68,13 +76,18 @@ def assert_every_entry_agrees(problem: Problem, some_block: int) -> None:
         assume(all(np.isfinite(matrix).all() for matrix in theirs.values()))
         theirs["curvature"] = theirs["hessian"] - theirs["gauss_newton"]
         largest = max(float(np.abs(matrix).max()) for matrix in theirs.values())
-        allowed = tolerance(floor, autodiff.hessian(name), largest)
+        # The floor takes a while, and is hardly ever needed.
+        allowed = cache(partial(tolerance, floor, autodiff.hessian(name), largest))
+        rtol = DEFAULT_RTOL[problem.dtype.name] * largest
         for term in TERMS:
             ours = entries(getattr(chain_rule, term)(name))
             assert np.isfinite(ours).all()
-            assert (np.abs(theirs[term] - ours) <= allowed).all(), (term, name)
-        values, errors = finite.hessian(name).rows_with_error(0, len(allowed))
-        assert (np.abs(theirs["hessian"] - values) <= allowed + errors).all(), name
+            residual = np.abs(theirs[term] - ours)
+            assert (residual <= rtol).all() or (residual <= allowed()).all(), (term, name)
+        values, errors = finite.hessian(name).rows_with_error(0, len(ours))
+        residual = np.abs(theirs["hessian"] - values)
+        within = (residual <= rtol + errors).all() or (residual <= allowed() + errors).all()
+        assert within, name
 
 
 @settings(THOROUGH, max_examples=700)
