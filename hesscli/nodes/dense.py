@@ -7,6 +7,7 @@ bend    g V_Wᵀ;   at W: Rxᵀ g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -57,8 +58,9 @@ class Dense(Calculus):
     def pull(self, at: DenseAt, g: Array, wanted: Wanted) -> Pulled:
         tensors = {}
         if "kernel" in wanted.tensors:
-            W = at.x.transposed_times(g.reshape(len(g), -1))
-            tensors["kernel"] = W.reshape(-1, *g.shape[1:]).swapaxes(0, 1)
+            # A worker's share of a mini-batch may have no examples: no −1 in the shapes.
+            W = at.x.transposed_times(g.reshape(len(g), math.prod(g.shape[1:])))
+            tensors["kernel"] = W.reshape(len(W), *g.shape[1:]).swapaxes(0, 1)
         if "bias" in wanted.tensors:
             tensors["bias"] = g.sum(axis=0)
         return Pulled([times(g, at.W.T) if wanted.inputs[0] else None], tensors)
@@ -84,4 +86,4 @@ class Dense(Calculus):
 def times(x: Array, W: Array) -> Array:
     """(n, k, d) times (d, m), as one matrix product."""
     n, k, d = x.shape
-    return np.asarray((x.reshape(n * k, d) @ W).reshape(n, k, -1))
+    return np.asarray((x.reshape(n * k, d) @ W).reshape(n, k, W.shape[1]))

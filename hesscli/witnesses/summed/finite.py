@@ -5,7 +5,6 @@ A difference quotient of a sum is the sum of the quotients, whose errors add up 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -38,16 +37,20 @@ class SummedFiniteHessian(HessianBlock):
         layout = layout_of(chunks.problem, parameter)
         super().__init__(parameter, layout, np.dtype(np.float64))
         self._chunks = chunks
+        self._slopes: Slopes | None = None
 
-    @cached_property
+    @property
     def slopes(self) -> Slopes:
         """vᵀg and vᵀHv along the random directions of FiniteHessian, the same for every chunk."""
+        # Before Python 3.12 a cached_property has a lock of its class's own, and workers that are
+        # threads would wait for each other with it.
+        if self._slopes is None:
+            self._slopes = Slopes(*self._chunks.sum(self._stacked))
+        return self._slopes
 
-        def stacked(part: Problem) -> Array:
-            of = self._of(part).slopes
-            return np.stack([of.by_gradients, of.by_values, of.bars])
-
-        return Slopes(*self._chunks.sum(stacked))
+    def _stacked(self, part: Problem) -> Array:
+        of = self._of(part).slopes
+        return np.stack([of.by_gradients, of.by_values, of.bars])
 
     def product_with_error(self, V: Array) -> tuple[Array, Array]:
         values, errors = self._chunks.sum(
