@@ -102,16 +102,15 @@ class Slopes:
 
 @dataclass(frozen=True)
 class _Found:
-    """What k directions show: H v (k, P), and vᵀg and vᵀHv by gradients and by values, (k,) each.
+    """What k directions show: H v (k, P) with its bars, and vᵀg and vᵀHv, (2, k).
 
-    Each has error bars of the same shape.
+    ``form_bars`` (k,) are those of vᵀHv by gradients alone.
     """
 
     products: Array
     bars: Array
-    slopes: Slopes
-    forms: Slopes
     form_bars: Array
+    slopes: Slopes
 
 
 class FiniteHessian(HessianBlock):
@@ -128,11 +127,11 @@ class FiniteHessian(HessianBlock):
     @cached_property
     def slopes(self) -> Slopes:
         """vᵀg and vᵀHv along random directions v in each tensor."""
-        found = [of for one in self._confirming for of in (one.slopes, one.forms)]
+        found = [found.slopes for found in self._confirming]
         return Slopes(
-            np.concatenate([of.by_gradients for of in found]),
-            np.concatenate([of.by_values for of in found]),
-            np.concatenate([of.bars for of in found]),
+            np.concatenate([of.by_gradients for of in found], axis=None),
+            np.concatenate([of.by_values for of in found], axis=None),
+            np.concatenate([of.bars for of in found], axis=None),
         )
 
     def product_with_error(self, V: Array) -> tuple[Array, Array]:
@@ -167,19 +166,18 @@ class FiniteHessian(HessianBlock):
             # What stays has no part in it, however little is known of it.
             sizes = np.abs(flat * found.products)[0]
             open_to = np.where(sizes > 0, self._open * sizes, 0).sum()
-            return _bounded(found.forms.by_gradients[0], found.form_bars[0] + open_to)
+            return _bounded(found.slopes.by_gradients[1, 0], found.form_bars[0] + open_to)
 
     def form_of_values(self, v: Array) -> tuple[float, float]:
         """vᵀHv as a second difference of loss values, and its error bar."""
-        unit, size = _scaled(np.asarray(v, dtype=np.float64).reshape(1, -1))
         with np.errstate(all="ignore"):
-            directions = self._loss.directions(unit)
+            directions = self._loss.directions(np.asarray(v, dtype=np.float64).reshape(1, -1))
             h, stuck = self._steps(directions, VALUE_STEP)
             points = self._stencil(directions, h, slopes=False)
             e_loss, _ = self._rounding(directions, h, points[_FARTHEST], slopes=False)
             value, bar = self._second_difference(points, h, e_loss)
             bar[stuck | _crossed(points)] = np.inf
-            return _bounded(value[0] * size[0] ** 2, bar[0] * size[0] ** 2)
+            return _bounded(value[0], bar[0])
 
     def quadratic_form(self, v: Array) -> float:
         return self.form_with_error(v)[0]
@@ -205,13 +203,12 @@ class FiniteHessian(HessianBlock):
         """To which share of itself the gradient is confirmed (P,), infinite where it is not."""
         shares = []
         for found in self._confirming:
-            share = np.inf
-            for of in (found.slopes, found.forms):
-                exact = (of.by_gradients == 0) & (of.by_values == 0)
-                each = np.where(exact, 0, of.bars / np.abs(of.by_gradients))
-                share = min(share, float(np.fmin.reduce(each)))
-            agree = all(_agree(of).all() for of in (found.slopes, found.forms))
-            shares.append(share if agree and share <= _OPEN else np.inf)
+            of = found.slopes
+            # Where nothing depends on a tensor there is nothing to confirm.
+            idle = not (of.by_gradients.any() or of.by_values.any())
+            each = of.bars / np.abs(of.by_gradients)
+            share = 0.0 if idle else float(np.fmin.reduce(each, axis=None))
+            shares.append(share if share <= _OPEN and _agree(of).all() else np.inf)
         sizes = [int(np.prod(shape)) for shape in self._loss.shapes.values()]
         return np.repeat(shares, sizes)
 
@@ -230,58 +227,48 @@ class FiniteHessian(HessianBlock):
         return found
 
     @cached_property
-    def _rest(self) -> Point:
-        """The loss and its gradient at θ."""
+    def _gradient(self) -> Array:
+        """The gradient at θ (P,)."""
+        nowhere = self._loss.directions(np.zeros((1, self.shape[0])))
         with np.errstate(all="ignore"):
-            nowhere = self._loss.directions(np.zeros((1, self.shape[0])))
-            rest = self._loss.at(nowhere, np.zeros(1))
-        if not np.isfinite(rest.gradient).all():
+            gradient: Array = self._loss.at(nowhere, np.zeros(1)).gradient[0]
+        if not np.isfinite(gradient).all():
             raise NumericalError(
                 f"{self.parameter}: the gradient leaves the range of float64; use smaller weights"
             )
-        return rest
-
-    @cached_property
-    def _loss_at_rest(self) -> float:
-        nowhere = self._loss.directions(np.zeros((1, self.shape[0])))
-        return float(self._loss.at(nowhere, np.zeros(1), slopes=False).loss[0])
+        return gradient
 
     def _along(self, V: Array) -> _Found:
         """What directions V (k, P) show. Bars are infinite where nothing was learnt."""
-        unit, size = _scaled(V)
-        directions = self._loss.directions(unit)
+        V = np.ascontiguousarray(V, dtype=np.float64)
+        directions = self._loss.directions(V)
         h, stuck = self._steps(directions, GRADIENT_STEP)
         points = self._stencil(directions, h)
         e_loss, e_gradient = self._rounding(directions, h, points[_FARTHEST])
         nothing = stuck | _crossed(points)
 
-        # The gradient is wrong by as much at θ as in a step's reach.
-        e_slope = np.abs(unit) @ e_gradient
-        by_values, bars = _first_difference(points, h, lambda point: point.loss)
-        slope_bars = bars + _FIRST_WEIGHTS * e_loss / h + e_slope
-        slopes = Slopes(unit @ self._rest.gradient[0], by_values, slope_bars)
-
         products, bars = _first_difference(points, h[:, None], lambda point: point.gradient)
         bars += _FIRST_WEIGHTS * e_gradient / h[:, None]
+        slope, slope_bars = _first_difference(points, h, lambda point: point.loss)
         form, form_bars = _first_difference(
-            points, h, lambda point: np.asarray((unit * point.gradient).sum(axis=1))
+            points, h, lambda point: np.asarray((V * point.gradient).sum(axis=1))
         )
+        # The gradient is wrong by as much at θ as in a step's reach.
+        e_slope = np.abs(V) @ e_gradient
         form_bars += _FIRST_WEIGHTS * e_slope / h
-        by_values, value_bars = self._second_difference(points, h, e_loss)
-        forms = Slopes(form, by_values, form_bars + value_bars)
-
-        # Loss values along the very direction may contradict the gradients there.
-        for of in (slopes.bars, forms.bars):
-            of[nothing] = np.inf
-        nothing |= ~(_agree(slopes) & _agree(forms))
-        bars[nothing], form_bars[nothing] = np.inf, np.inf
-        return _Found(
-            products * size[:, None],
-            bars * size[:, None],
-            _times(slopes, size),
-            _times(forms, size**2),
-            form_bars * size**2,
+        slope_bars += _FIRST_WEIGHTS * e_loss / h + e_slope
+        form_of_values, value_bars = self._second_difference(points, h, e_loss)
+        slopes = Slopes(
+            np.stack([V @ self._gradient, form]),
+            np.stack([slope, form_of_values]),
+            np.stack([slope_bars, form_bars + value_bars]),
         )
+        unknown = ~np.isfinite(slopes.by_values - slopes.by_gradients + slopes.bars)
+        slopes.bars[unknown | nothing] = np.inf
+        # Loss values along the very direction may contradict the gradients there.
+        nothing |= ~_agree(slopes).all(axis=0)
+        bars[nothing], form_bars[nothing] = np.inf, np.inf
+        return _Found(products, bars, form_bars, slopes)
 
     def _stencil(
         self, directions: Directions, h: Array, *, slopes: bool = True
@@ -320,7 +307,7 @@ class FiniteHessian(HessianBlock):
     ) -> tuple[Array, Array]:
         """vᵀHv by loss values, and its error bars, (k,)."""
         near, middle, far = (points[factor].loss + points[-factor].loss for factor in _POINTS)
-        rest = 30 * self._loss_at_rest
+        rest = 30 * self._loss.at_rest
         value = (16 * near - middle - rest) / (12 * h**2)
         other = (16 * middle - far - rest) / (12 * (2 * h) ** 2)
         return value, np.abs(other - value) + _SECOND_WEIGHTS * e_loss / h**2
@@ -330,8 +317,9 @@ class FiniteHessian(HessianBlock):
 
         As on a corner, or where a kernel is so small that the step could not be any smaller.
         """
-        count = len(next(iter(directions.values())))
-        h, jump = np.full(count, step), np.full(count, _JUMP)
+        lengths = self._loss.lengths(directions)
+        count = len(lengths)
+        h, jump = step / lengths, np.full(count, _JUMP)
         shorter, longer = np.zeros(count), np.full(count, np.inf)
         moved, corner = np.zeros(count), np.full(count, np.inf)
         tried = np.arange(count)
@@ -339,7 +327,7 @@ class FiniteHessian(HessianBlock):
             some = {name: V[tried] for name, V in directions.items()}
             moved[tried], corner[tried] = self._loss.reach(some, h[tried])
             off = (moved < _LEAST * step) | (moved > _MOST * step)
-            tried = np.flatnonzero(off & ~((moved == 0) & (h > _LONGEST_STEP)))
+            tried = np.flatnonzero(off & ~((moved == 0) & (h * lengths > _LONGEST_STEP)))
             if not tried.size:
                 break
             for i in tried:
@@ -353,11 +341,11 @@ class FiniteHessian(HessianBlock):
                 if not shorter[i] < h[i] < longer[i]:
                     h[i] = np.sqrt(shorter[i]) * np.sqrt(longer[i])
         # Where nothing moves any step is as good as another.
-        h = np.where(moved == 0, step, h)
+        h = np.where(moved == 0, step / lengths, h)
         h = np.minimum(h, step * self._loss.own_size(directions))
         h = np.minimum(h, _OF_THE_WAY * corner / _FARTHEST)
-        stuck = ~((h >= _SMALLEST_STEP) & np.isfinite(h))
-        return np.where(stuck, step, h), stuck
+        stuck = ~((h * lengths >= _SMALLEST_STEP) & np.isfinite(h))
+        return np.where(stuck, step / lengths, h), stuck
 
 
 def _first_difference(
@@ -375,16 +363,6 @@ def _crossed(points: dict[int, Point]) -> NDArray[np.bool_]:
 
 def _agree(of: Slopes) -> NDArray[np.bool_]:
     return np.asarray(~(np.abs(of.by_gradients - of.by_values) > of.bars))
-
-
-def _scaled(V: Array) -> tuple[Array, Array]:
-    """Directions (k, P) whose largest number is from ½ to 1, and the powers of two to them."""
-    _, exponents = np.frexp(np.abs(V).max(axis=1))
-    return np.ldexp(np.asarray(V, dtype=np.float64), -exponents[:, None]), np.ldexp(1.0, exponents)
-
-
-def _times(of: Slopes, size: Array) -> Slopes:
-    return Slopes(of.by_gradients * size, of.by_values * size, of.bars * size)
 
 
 def _bounded(value: float, error: float) -> tuple[float, float]:

@@ -92,8 +92,9 @@ class MovedLoss:
         ]
         self._rest = {INPUT: self._x}
         with np.errstate(all="ignore"):
-            forward(graph, self._x, (), check=self._keep_rest)
-        if not np.isfinite(self._rest[graph.output]).all():
+            f, _ = forward(graph, self._x, (), check=self._keep_rest)
+            self.at_rest = self._c * float(self._loss.value(f, self._targets).sum())
+        if not np.isfinite(f).all():
             raise NumericalError(
                 f"{parameter}: the network's output leaves the range of float64; "
                 "use smaller weights"
@@ -181,6 +182,12 @@ class MovedLoss:
             steps = np.where(moves[name] > 0, z / moves[name], np.inf)
             corner = np.minimum(corner, h * steps.min(axis=1))
         return np.where(np.isnan(farthest), np.inf, farthest), corner
+
+    def lengths(self, directions: Directions) -> Array:
+        """The largest number of each direction (k,), 1 where all are zero."""
+        found = [np.abs(V).reshape(len(V), -1).max(axis=1) for V in directions.values()]
+        lengths = np.max(found, axis=0)
+        return np.where(lengths > 0, lengths, 1.0)
 
     def own_size(self, directions: Directions) -> Array:
         """How far one may go along each direction (k,) before a kernel has moved by its own size.
