@@ -177,7 +177,10 @@ def test_verify_gives_the_forms_and_the_verdicts_of_one_process(
             form, of_one = row.quadratic_form, expected.quadratic_form
             for name in ("autodiff", "chain_rule", "gauss_newton", "curvature"):
                 assert close(getattr(form, name), getattr(of_one, name), of_one.scale)
-            assert close(row.check.max_abs_entry, expected.check.max_abs_entry)
+            assert row.check.relative_residual < 1e-11
+            if block != "network":
+                # Which layer of a network is the worst is rounding's to say.
+                assert close(row.check.max_abs_entry, expected.check.max_abs_entry)
 
 
 def test_finite_differences_take_part_as_well() -> None:

@@ -31,7 +31,6 @@ that ε is always float64's: what is differentiated is the same function, withou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,7 +58,7 @@ _LEAST, _MOST, _TRIALS = 0.25, 1.25, 16
 # beyond the last one nothing moves at all.
 _JUMP, _LONGEST_STEP = 1e4, 1e150
 # The points of a stencil, in steps, and how near to a corner the farthest may come.
-_POINTS = (1, 2, 4)
+_POINTS = np.array([1, 2, 4])
 _FARTHEST, _OF_THE_WAY = 4, 0.5
 # The sums of the stencils' weights, which multiply the uncertainty of what is differenced.
 _FIRST_WEIGHTS, _SECOND_WEIGHTS = 18 / 12, 64 / 12
@@ -69,8 +68,8 @@ _PERTURBED = 8
 _CONFIRMING, _SEED = 2, 0
 # A gradient that is open to more than this share of itself is not confirmed.
 _OPEN = 0.1
-# The six gradients, the differences and the bars that are alive at once.
-_COPIES = 12
+# The six gradients with what is made of them, the differences and the bars that are alive at once.
+_COPIES = 24
 
 
 class FiniteDifferences:
@@ -174,9 +173,9 @@ class FiniteHessian(HessianBlock):
             directions = self._loss.directions(np.asarray(v, dtype=np.float64).reshape(1, -1))
             h, stuck = self._steps(directions, VALUE_STEP)
             points = self._stencil(directions, h, slopes=False)
-            e_loss, _ = self._rounding(directions, h, points[_FARTHEST], slopes=False)
+            e_loss, _ = self._rounding(directions, h, points, slopes=False)
             value, bar = self._second_difference(points, h, e_loss)
-            bar[stuck | _crossed(points)] = np.inf
+            bar[stuck | points.crossed.any(axis=(0, 1))] = np.inf
             return _bounded(value[0], bar[0])
 
     def quadratic_form(self, v: Array) -> float:
@@ -244,15 +243,13 @@ class FiniteHessian(HessianBlock):
         directions = self._loss.directions(V)
         h, stuck = self._steps(directions, GRADIENT_STEP)
         points = self._stencil(directions, h)
-        e_loss, e_gradient = self._rounding(directions, h, points[_FARTHEST])
-        nothing = stuck | _crossed(points)
+        e_loss, e_gradient = self._rounding(directions, h, points)
+        nothing = stuck | points.crossed.any(axis=(0, 1))
 
-        products, bars = _first_difference(points, h[:, None], lambda point: point.gradient)
+        products, bars = _first_difference(points.gradient, h[:, None])
         bars += _FIRST_WEIGHTS * e_gradient / h[:, None]
-        slope, slope_bars = _first_difference(points, h, lambda point: point.loss)
-        form, form_bars = _first_difference(
-            points, h, lambda point: np.asarray((V * point.gradient).sum(axis=1))
-        )
+        slope, slope_bars = _first_difference(points.loss, h)
+        form, form_bars = _first_difference(np.einsum("stkp,kp->stk", points.gradient, V), h)
         # The gradient is wrong by as much at θ as in a step's reach.
         e_slope = np.abs(V) @ e_gradient
         form_bars += _FIRST_WEIGHTS * e_slope / h
@@ -270,43 +267,34 @@ class FiniteHessian(HessianBlock):
         bars[nothing], form_bars[nothing] = np.inf, np.inf
         return _Found(products, bars, form_bars, slopes)
 
-    def _stencil(
-        self, directions: Directions, h: Array, *, slopes: bool = True
-    ) -> dict[int, Point]:
-        """The points at ±h, ±2h and ±4h along each direction."""
-        return {
-            side * factor: self._loss.at(directions, side * factor * h, slopes=slopes)
-            for factor in _POINTS
-            for side in (1, -1)
-        }
+    def _stencil(self, directions: Directions, h: Array, *, slopes: bool = True) -> Point:
+        """The points at ±h, ±2h and ±4h along each direction, (3, 2, k)."""
+        steps = _POINTS[:, None, None] * np.stack([h, -h])
+        return self._loss.at(directions, steps, slopes=slopes)
 
     def _rounding(
-        self, directions: Directions, h: Array, farthest: Point, *, slopes: bool = True
+        self, directions: Directions, h: Array, points: Point, *, slopes: bool = True
     ) -> tuple[float, Array]:
         """How much rounding leaves uncertain of the loss, and of its gradient (P,).
 
         The largest deviation at the farthest points: where z is 1e-20, what is rounded is what z
         has moved.
         """
-        # Below the smallest normal number digits end, whatever the rounding.
-        e_loss, e_gradient = _TINY, np.full(farthest.gradient.shape[1], _TINY)
-        known = ~farthest.crossed & np.isfinite(farthest.gradient).all(axis=1)
+        loss, gradient = points.loss[-1, 0], points.gradient[-1, 0]
+        known = ~points.crossed[-1, 0] & np.isfinite(gradient).all(axis=1)
         if not known.any():
-            return e_loss, e_gradient
-        for run in range(-(-_PERTURBED // len(h))):
-            noise = Noise(np.random.default_rng(run), _EPS / 2, _TINY)
-            noisy = self._loss.at(directions, _FARTHEST * h, noise, slopes=slopes)
-            deviation = np.abs(noisy.loss - farthest.loss)[known].max()
-            e_loss = max(e_loss, float(deviation + _TINY))
-            deviations = np.abs(noisy.gradient - farthest.gradient)[known].max(axis=0)
-            e_gradient = np.maximum(e_gradient, deviations + _TINY)
-        return e_loss, e_gradient
+            return _TINY, np.full(gradient.shape[1], _TINY)
+        noise = Noise(np.random.default_rng(_SEED), _EPS / 2, _TINY)
+        steps = np.broadcast_to(_FARTHEST * h, (-(-_PERTURBED // len(h)), len(h)))
+        noisy = self._loss.at(directions, steps, noise, slopes=slopes)
+        e_loss = np.abs(noisy.loss - loss)[:, known].max()
+        e_gradient = np.abs(noisy.gradient - gradient)[:, known].max(axis=(0, 1))
+        # Below the smallest normal number digits end, whatever the rounding.
+        return float(e_loss + _TINY), e_gradient + _TINY
 
-    def _second_difference(
-        self, points: dict[int, Point], h: Array, e_loss: float
-    ) -> tuple[Array, Array]:
+    def _second_difference(self, points: Point, h: Array, e_loss: float) -> tuple[Array, Array]:
         """vᵀHv by loss values, and its error bars, (k,)."""
-        near, middle, far = (points[factor].loss + points[-factor].loss for factor in _POINTS)
+        near, middle, far = points.loss.sum(axis=1)
         rest = 30 * self._loss.at_rest
         value = (16 * near - middle - rest) / (12 * h**2)
         other = (16 * middle - far - rest) / (12 * (2 * h) ** 2)
@@ -348,17 +336,11 @@ class FiniteHessian(HessianBlock):
         return np.where(stuck, step / lengths, h), stuck
 
 
-def _first_difference(
-    points: dict[int, Point], h: Array, of: Callable[[Point], Array]
-) -> tuple[Array, Array]:
-    """D(h), and |D(2h) − D(h)|."""
-    near, middle, far = (of(points[factor]) - of(points[-factor]) for factor in _POINTS)
+def _first_difference(of: Array, h: Array) -> tuple[Array, Array]:
+    """D(h), and |D(2h) − D(h)|, of what the points of a stencil have, (3, 2, k, …)."""
+    near, middle, far = of[:, 0] - of[:, 1]
     value = (8 * near - middle) / (12 * h)
     return value, np.abs((8 * middle - far) / (24 * h) - value)
-
-
-def _crossed(points: dict[int, Point]) -> NDArray[np.bool_]:
-    return np.asarray(np.any([point.crossed for point in points.values()], axis=0))
 
 
 def _agree(of: Slopes) -> NDArray[np.bool_]:

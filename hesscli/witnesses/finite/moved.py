@@ -19,7 +19,14 @@ from hesscli.nodes.passes import backward, forward
 from hesscli.problem.graph import DENSE, INPUT, Array, Node
 from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import NumericalError
-from hesscli.witnesses.finite.stacked import ELEMENTARY, Known, Perturbed, Stacked
+from hesscli.witnesses.finite.stacked import (
+    ELEMENTARY,
+    Known,
+    Perturbed,
+    Stacked,
+    StackedDense,
+    Stepped,
+)
 from hesscli.witnesses.layout import Layout, input_example, layout_of
 from hesscli.witnesses.rounding.noise import Noise
 
@@ -38,9 +45,9 @@ Directions = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Point:
-    """What is found at k points: the loss (k,), its gradient (k, P), and what went too far.
+    """What is found at points: the loss (…, k), its gradient (…, k, P), and what went too far.
 
-    ``crossed`` (k,) says along which directions a corner was crossed, or a value that a nonlinear
+    ``crossed`` (…, k) says along which directions a corner was crossed, or a value that a nonlinear
     node reads moved by more than steps do.
     """
 
@@ -121,14 +128,14 @@ class MovedLoss:
     def at(
         self, directions: Directions, h: Array, noise: Noise | None = None, *, slopes: bool = True
     ) -> Point:
-        """The loss and its gradient at θ + h v, for a step h (k,) along each direction.
+        """The loss and its gradient at θ + h v, for steps h (…, k) along each direction.
 
         With ``noise``, as rounding may change them. Without ``slopes`` no derivative is asked
         for, and the gradient is empty.
         """
         calculi = self._calculi(directions, h, noise)
         values, records = self._values(directions, h, calculi)
-        crossed = np.zeros(len(h), dtype=bool)
+        crossed = np.zeros(h.size, dtype=bool)
         for name in self._cornered:
             crossed |= _any(np.sign(values[name]) != np.sign(self._rest[name]))
         for name in self._read:
@@ -136,16 +143,16 @@ class MovedLoss:
             crossed |= _any(~(np.abs(values[name] - self._rest[name]) <= _FAR))
         f = values[self._graph.output]
         f = f.reshape(-1, f.shape[-1])
-        targets = np.concatenate([self._targets] * len(h))
+        targets = np.concatenate([self._targets] * h.size)
         if noise is not None:
             f = noise.operand(f, 1)
         losses = self._loss.value(f, targets)
         if noise is not None:
             terms = np.abs(losses) + self._subtracted(f)
             losses = losses + noise.of_size(ELEMENTARY * terms)
-        loss = self._c * losses.reshape(len(h), -1).sum(axis=1)
+        loss = self._c * losses.reshape(*h.shape, -1).sum(axis=-1)
         if not slopes:
-            return Point(loss, np.empty((len(h), 0)), crossed)
+            return Point(loss, np.empty((*h.shape, 0)), crossed.reshape(h.shape))
         g = self._c * self._loss.gradient(f, targets)
         if noise is not None:
             g = g + noise.of_size(ELEMENTARY * np.abs(g))
@@ -158,8 +165,9 @@ class MovedLoss:
             lambda node: calculi[node.name],
         )
         found = {**pulled.tensors, **pulled.values}
-        gradient = np.concatenate([found[name].reshape(len(h), -1) for name in self.shapes], axis=1)
-        return Point(loss, gradient, crossed)
+        parts = [found[name].reshape(*h.shape, -1) for name in self.shapes]
+        gradient = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        return Point(loss, gradient, crossed.reshape(h.shape))
 
     def _subtracted(self, f: Array) -> Array:
         """The numbers that each example's loss is a difference of."""
@@ -210,7 +218,7 @@ class MovedLoss:
         self, directions: Directions, h: Array, calculi: Mapping[str, Calculus]
     ) -> tuple[dict[str, Array], dict[str, object]]:
         """The values that matter, (k, n, *shape), and what the nodes that move need again."""
-        k, n = len(h), len(self._x)
+        k, n = h.size, len(self._x)
         x = self._x
         if INPUT in directions:
             x = (x + _times(h, directions[INPUT])).reshape(-1, *x.shape[1:])
@@ -230,10 +238,9 @@ class MovedLoss:
         calculi: dict[str, Calculus] = {
             node.name: Known(self._rest[node.name]) for node in self._graph.nodes
         }
+        n, k = len(self._x), h.size
         for node in self._moved:
-            calculi[node.name] = base = calculus_of(node)
-            if noise is not None:
-                calculi[node.name] = base = Perturbed(base, noise, sums=bool(node.tensors))
+            calculus = calculus_of(node)
             steps = {
                 role: _times(h, directions[name])
                 for role, name in node.tensors.items()
@@ -242,12 +249,17 @@ class MovedLoss:
             # Elsewhere each example is on its own, at whichever point it is; but the last digits
             # of a matrix product depend on how many there are.
             if steps or len(node.inputs) > 1 or (node.tensors and noise is None):
-                calculi[node.name] = Stacked(base, len(self._x), steps, len(h))
+                stacked = StackedDense if node.kind == DENSE else Stacked
+                calculus = stacked(calculus, n, k, steps)
+            if noise is not None:
+                calculus = Perturbed(calculus, noise, n, sums=bool(node.tensors))
+            calculi[node.name] = Stepped(calculus, steps) if steps else calculus
         return calculi
 
 
 def _times(h: Array, V: Array) -> Array:
-    return np.asarray(h.reshape(-1, *[1] * (V.ndim - 1)) * V)
+    """The steps h (…, k) along V (k, *shape), one after the other."""
+    return np.asarray(h.reshape(*h.shape, *[1] * (V.ndim - 1)) * V).reshape(-1, *V.shape[1:])
 
 
 def _any(found: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ The passes of hesscli.nodes.passes run over them; k points of n examples are k·
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,42 +39,98 @@ class Known(_Pulled):
         raise NotImplementedError("nothing is pulled through what stays")
 
 
-class Stacked(_Pulled):
-    """``base`` at k points one after the other, with parameters θ + steps of their own.
+class Stepped(_Pulled):
+    """``base`` with parameters θ + steps of each point's own: ``steps`` are (k, *θ) by role."""
 
-    ``steps`` are (k, *θ) by role. Inputs are (k·n, …), or (n, …) where they stay. So the numbers
-    of a point do not depend on which others are taken with it.
-    """
-
-    def __init__(self, base: Calculus, examples: int, steps: Mapping[str, Array], k: int) -> None:
+    def __init__(self, base: Calculus, steps: Mapping[str, Array]) -> None:
         self.base = base
         self.steps = steps
-        self.rows = [slice(i * examples, (i + 1) * examples) for i in range(k)]
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Any]:
+        return self.base.forward(
+            x,
+            {role: W + self.steps[role] if role in self.steps else W for role, W in theta.items()},
+        )
+
+    def pull(self, at: Any, g: Array, wanted: Wanted) -> Pulled:
+        return self.base.pull(at, g, wanted)
+
+
+class Stacked(_Pulled):
+    """``base`` at k points one after the other, so that no point depends on which others there are.
+
+    Inputs are (k·n, …), or (n, …) where they stay; the parameters named in ``moved`` are (k, *θ).
+    """
+
+    def __init__(self, base: Calculus, examples: int, k: int, moved: Collection[str]) -> None:
+        self.base = base
         self.examples = examples
+        self.k = k
+        self.moved = moved
 
-    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, list[Any]]:
-        found = []
-        for i, rows in enumerate(self.rows):
-            own = {
-                role: W + self.steps[role][i] if role in self.steps else W
-                for role, W in theta.items()
-            }
-            own_x = [value if len(value) == self.examples else value[rows] for value in x]
-            found.append(self.base.forward(own_x, own))
-        return np.concatenate([y for y, _ in found]), [at for _, at in found]
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Any]:
+        own_x = [self._points(value) for value in x]
+        own = {
+            role: W if role in self.moved else np.broadcast_to(W, (self.k, *W.shape))
+            for role, W in theta.items()
+        }
+        y, at = self._forward(own_x, own)
+        return y.reshape(-1, *y.shape[2:]), at
 
-    def pull(self, at: list[Any], g: Array, wanted: Wanted) -> Pulled:
-        found = [
-            self.base.pull(own, g[rows], wanted) for own, rows in zip(at, self.rows, strict=True)
+    def pull(self, at: Any, g: Array, wanted: Wanted) -> Pulled:
+        pulled = self._pull(at, g.reshape(self.k, -1, *g.shape[1:]), wanted)
+        inputs = [
+            None if part is None else part.reshape(-1, *part.shape[2:]) for part in pulled.inputs
         ]
+        return Pulled(inputs, pulled.tensors)
+
+    def _points(self, value: Array) -> Array:
+        stays = len(value) == self.examples
+        return (
+            np.broadcast_to(value, (self.k, *value.shape))
+            if stays
+            else value.reshape(self.k, -1, *value.shape[1:])
+        )
+
+    def _forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Any]:
+        """From (k, n, *in) and (k, *θ) to (k, n, *out)."""
+        found = [
+            self.base.forward([value[i] for value in x], {role: W[i] for role, W in theta.items()})
+            for i in range(self.k)
+        ]
+        return np.stack([y for y, _ in found]), [at for _, at in found]
+
+    def _pull(self, at: Any, g: Array, wanted: Wanted) -> Pulled:
+        """From g (k, n, 1, *out) to (k, n, 1, *in) and (k, *θ)."""
+        found = [self.base.pull(own, of, wanted) for own, of in zip(at, g, strict=True)]
         inputs = zip(*(pulled.inputs for pulled in found), strict=True)
         return Pulled(
-            [None if parts[0] is None else np.concatenate(parts) for parts in inputs],
+            [None if parts[0] is None else np.stack(parts) for parts in inputs],
             {
                 role: np.concatenate([pulled.tensors[role] for pulled in found])
                 for role in found[0].tensors
             },
         )
+
+
+class StackedDense(Stacked):
+    """Dense layers at k points by products of stacks of matrices, whose digits are each one's."""
+
+    def _forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, tuple[Array, Array]]:
+        z: Array = x[0] @ theta["kernel"]
+        if "bias" in theta:
+            z += theta["bias"][:, None]
+        return z, (x[0], theta["kernel"])
+
+    def _pull(self, at: tuple[Array, Array], g: Array, wanted: Wanted) -> Pulled:
+        (x, W), g = at, g[:, :, 0]
+        tensors = {}
+        if "kernel" in wanted.tensors:
+            tensors["kernel"] = x.swapaxes(1, 2) @ g
+        if "bias" in wanted.tensors:
+            tensors["bias"] = g.sum(axis=1)
+        below = (g @ W.swapaxes(1, 2))[:, :, None] if wanted.inputs[0] else None
+        return Pulled([below], tensors)
 
 
 class Perturbed(_Pulled):
@@ -84,9 +140,10 @@ class Perturbed(_Pulled):
     that does not sum has one rounding of its operands and a few of its result.
     """
 
-    def __init__(self, base: Calculus, noise: Noise, *, sums: bool) -> None:
+    def __init__(self, base: Calculus, noise: Noise, examples: int, *, sums: bool) -> None:
         self.base = base
         self.noise = noise
+        self.examples = examples
         self.sums = sums
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Any]:
@@ -97,7 +154,8 @@ class Perturbed(_Pulled):
 
     def pull(self, at: Any, g: Array, wanted: Wanted) -> Pulled:
         # Over examples for θ, and over what a value has for the inputs.
-        terms = max(len(g) if wanted.tensors else 1, math.prod(g.shape[2:])) if self.sums else 1
+        examples = self.examples if wanted.tensors else 1
+        terms = max(examples, math.prod(g.shape[2:])) if self.sums else 1
         pulled = self.base.pull(at, self.noise.operand(g, terms), wanted)
         return Pulled(
             [None if part is None else self._rounded(part) for part in pulled.inputs],

@@ -27,7 +27,7 @@ from hesscli.nodes.elementwise import Elementwise, ElementwiseAt, Sloped
 from hesscli.nodes.losses import HessianProduct, LossDerivatives
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.nodes.softmax import Softmax, SoftmaxAt
-from hesscli.problem.graph import Activation, Array, Node
+from hesscli.problem.graph import Activation, Array, Node, read_only
 from hesscli.problem.network import Targets
 from hesscli.witnesses.rounding.terms import LossTerms, subtracted_terms
 
@@ -37,6 +37,7 @@ AMPLITUDE = 2.0
 # Where a pre-activation is rounding and nothing else, and that is more than this, it may be any
 # number in between: the derivatives of activations have their extremes nearer to zero.
 _WIDE, _NEAR = 1.0, 2.0
+_POOL = 2**17
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,15 @@ class Noise:
 
     def of_size(self, sizes: Array, count: float = 1.0) -> Array:
         """√count · u · sizes, times AMPLITUDE and a random number each."""
-        return np.asarray(AMPLITUDE * math.sqrt(count) * self.u * sizes * self._random(sizes.shape))
+        noise: Array = self._random(sizes.shape) * (AMPLITUDE * math.sqrt(count) * self.u)
+        noise *= sizes
+        return noise
 
     def operand(self, values: Array, count: float) -> Array:
         """``values`` as they are worth in a sum of ``count`` products."""
         noisy = values + self.of_size(values, count)
         # TensorFlow takes what is below the smallest normal number for zero.
-        vanishing = np.abs(values) < self.tiny
+        vanishing = (np.abs(values) < self.tiny) & (values != 0)
         if vanishing.any():
             noisy = np.where(vanishing, values * (1 + self._random(values.shape)), noisy)
         return np.asarray(noisy)
@@ -80,8 +83,19 @@ class Noise:
 
     def _random(self, shape: tuple[int, ...]) -> Array:
         """Of either sign and of size ½ to 1: never nearly nothing, and sums do not vanish."""
-        numbers = np.asarray(self.generator.random(shape)) - 0.5
-        return numbers + np.copysign(0.5, numbers)
+        # Drawing takes longer than computing with what is drawn: another stretch each time.
+        size, start = math.prod(shape), int(self.generator.integers(_POOL))
+        pool = _pool()
+        stretch = pool[start : start + size]
+        return stretch.reshape(shape) if size <= _POOL else np.resize(stretch, shape)
+
+
+@cache
+def _pool() -> Array:
+    """Random numbers, twice, so that a stretch may begin anywhere."""
+    numbers = np.random.default_rng(0).random(_POOL) - 0.5
+    numbers += np.copysign(0.5, numbers)
+    return read_only(np.tile(numbers, 2))
 
 
 def noisy_calculus(noise: Noise) -> Dispatch:
