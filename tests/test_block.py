@@ -10,7 +10,6 @@ from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.system.errors import InputError
 from hesscli.system.memory import available_memory, readable_size
-from hesscli.witnesses import block
 from hesscli.witnesses.chain_rule.engine import ChainRule
 
 
@@ -19,10 +18,10 @@ def test_to_dense_refuses_with_the_size_beyond_the_memory_there_is(
 ) -> None:
     hessian = ChainRule(make_problem((3, 4, 2), "tanh")).hessian("dense1/kernel")
     needed = 12 * 12 * 8
-    monkeypatch.setattr(block, "available_memory", lambda: needed)
+    monkeypatch.setattr("hesscli.system.memory.available_memory", lambda: needed)
     with pytest.raises(InputError, match=r"the dense 12 × 12 block needs 1\.2 kB and 1\.2 kB"):
         hessian.to_dense()
-    monkeypatch.setattr(block, "available_memory", lambda: 2 * needed)
+    monkeypatch.setattr("hesscli.system.memory.available_memory", lambda: 2 * needed)
     assert hessian.to_dense().shape == (12, 12)
 
 

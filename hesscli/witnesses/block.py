@@ -10,8 +10,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
-from hesscli.system.errors import InputError
-from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
 from hesscli.witnesses.layout import Layout
@@ -102,14 +101,9 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     def to_dense(self) -> Array:
         """H as a (P, P) array; raises InputError, with the size, beyond the memory there is."""
         size = self.shape[0]
+        what = f"{self.parameter}: the dense {size:,} × {size:,} block needs"
         needed = size * size * self.dtype.itemsize
-        available = available_memory()
-        if available is not None and needed > _DENSE_SHARE * available:
-            raise InputError(
-                f"{self.parameter}: the dense {size:,} × {size:,} block needs "
-                f"{readable_size(needed)} and {readable_size(available)} are free; "
-                "use rows() or products instead"
-            )
+        require_memory(needed, what, "use rows() or products instead", _DENSE_SHARE)
         dense = np.zeros(self.shape, dtype=self.dtype)
         threads = None if self.in_threads else 1
         for _ in in_threads(partial(self._fill, dense), self.row_pieces(_PIECE_BYTES), threads):

@@ -25,8 +25,8 @@ from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.nodes.passes import CURVATURE, GAUSS_NEWTON, HESSIAN, Check, Linearized, Term
 from hesscli.problem.graph import DENSE, INPUT, Array, Node
 from hesscli.problem.network import Problem
-from hesscli.system.errors import InputError, NumericalError
-from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.errors import NumericalError
+from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.blocks import InputsBlock, ProductBlock
@@ -189,14 +189,9 @@ class ChainRule:
 
 
 def _require_memory(problem: Problem, value: str, shape: tuple[int, ...]) -> None:
-    needed = int(np.prod(shape)) * problem.dtype.itemsize
-    available = available_memory()
-    if available is not None and needed > _SECOND_SHARE * available:
-        raise InputError(
-            f"{value}: the Hessians of {shape[0]:,} examples at "
-            f"{shape[1]:,} units need {readable_size(needed)} and {readable_size(available)} are "
-            "free; use products (--check probes or form) or a smaller batch"
-        )
+    what = f"{value}: the Hessians of {shape[0]:,} examples at {shape[1]:,} units need"
+    remedy = "use products (--check probes or form) or a smaller batch"
+    require_memory(math.prod(shape) * problem.dtype.itemsize, what, remedy, _SECOND_SHARE)
 
 
 def _require_finite(node: Node, where: str, numbers: Array) -> None:
