@@ -56,7 +56,7 @@ from hesscli.studies.finitechecks import (
     contradiction,
 )
 from hesscli.studies.first_derivatives import verify_first
-from hesscli.studies.judge import Check, excused
+from hesscli.studies.judge import Check, Verdict, excused
 from hesscli.studies.probes import check_probes
 from hesscli.studies.sweep import sweep
 from hesscli.studies.verification import verify
@@ -101,8 +101,8 @@ class Tally:
     numbers: int = 0
     refusals: Counter[str] = field(default_factory=Counter)
     undecided: int = 0
+    open_by_rounding: int = 0
     by_floor: int = 0
-    only_floor: int = 0
     refusals_of_ordinary: int = 0
     extremes: Counter[str] = field(default_factory=Counter)
     disagreements: list[str] = field(default_factory=list)
@@ -114,8 +114,8 @@ class Tally:
         self.numbers += other.numbers
         self.refusals += other.refusals
         self.undecided += other.undecided
+        self.open_by_rounding += other.open_by_rounding
         self.by_floor += other.by_floor
-        self.only_floor += other.only_floor
         self.refusals_of_ordinary += other.refusals_of_ordinary
         self.extremes += other.extremes
         self.disagreements += other.disagreements
@@ -219,8 +219,9 @@ class Soaked:
     def judge(self, what: str, check: Check) -> None:
         self.tally.comparisons[what.split(" of ")[0]] += 1
         self.tally.numbers += check.compared
-        if not check.decided:
+        if check.verdict is Verdict.UNDECIDED:
             self.tally.undecided += 1
+            self.tally.open_by_rounding += check.open_by_rounding
             return
         numbers = check.max_abs_residual, check.max_abs_entry, check.floor
         if not check.passed:
@@ -233,7 +234,6 @@ class Soaked:
         elif not check.compared:
             self.failures.append(f"{what}: PASS of nothing")
         self.tally.by_floor += check.limited_by_rounding
-        self.tally.only_floor += check.floor > check.max_abs_entry > 0
 
     def happens(self, what: str) -> bool:
         return bool(self.generator.random() < _SHARES[what])
@@ -547,8 +547,8 @@ def summary(total: Tally, seconds: float) -> str:
         f"{total.networks:,} networks in {seconds:,.0f} s: {sum(total.comparisons.values()):,} "
         f"comparisons of {total.numbers:,} numbers, {len(total.disagreements)} disagreements",
         *(f"  {count:>9,}  {what}" for what, count in sorted(total.comparisons.items())),
-        f"{total.undecided:,} left open by finite differences; {total.by_floor:,} passed by the "
-        f"rounding floor, which was above the largest entry, not zero, in {total.only_floor:,}",
+        f"{total.undecided:,} undecided, {total.open_by_rounding:,} of them by a rounding floor "
+        f"that is not small; {total.by_floor:,} passed by the floor",
         f"{total.refused_networks:,} networks refused as a whole; refusals, "
         f"{total.refusals_of_ordinary:,} of them in networks with nothing extreme:",
         *(f"  {count:>9,}  {what}" for what, count in total.refusals.most_common()),

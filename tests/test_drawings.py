@@ -18,7 +18,7 @@ from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.report.sweep_plot import sweep_drawing
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
-from hesscli.studies.judge import Check
+from hesscli.studies.judge import Check, Verdict
 from hesscli.studies.sweep import Sweep, SweptNode
 
 ENVIRONMENT = Environment("0.1", None, "2.1.0", "1.15.0", "float64", 2)
@@ -27,7 +27,7 @@ PROBLEM = ProblemSummary(4, (3, 2, 2), ("dense1", "dense2"), 14, "sum", "mean", 
 
 def check(residual: float, scale: float = 2.0, floor: float = 0.0) -> Check:
     passed = residual <= 1e-10 * scale + floor
-    return Check("entries", 100, residual, scale, 1e-10, floor, None, passed)
+    return Check("entries", 100, residual, scale, 1e-10, floor, None, Verdict.of(passed))
 
 
 GOOD = check(0.0)

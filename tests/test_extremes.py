@@ -30,7 +30,7 @@ from hesscli.studies.finitechecks import (
     check_finite_form,
     check_finite_products,
 )
-from hesscli.studies.judge import Check
+from hesscli.studies.judge import Check, Verdict
 from hesscli.studies.probes import check_probes
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
@@ -435,7 +435,7 @@ def test_at_an_exact_kink_the_answer_is_tensorflows_and_finite_differences_say_n
     )
     (row,) = with_finite.results
     assert not row.passed
-    assert not row.decided
+    assert row.verdict is Verdict.UNDECIDED
     assert row.finite_pair is not None
     assert row.finite_pair.check.compared == 0
 
@@ -520,8 +520,10 @@ def test_tolerances_beyond_the_range_overflow_in_silence() -> None:
     assert check.passed
     assert check.limited_by_rounding is False
     finite: Any = GivenWithError(other, 1.7e308)
-    assert not check_finite_entries(Given(one), finite, nothing, 0.5, no_progress).decided
-    assert not check_finite_form("dense1", 1.5e308, (-1e308, 1.7e308), 1e308, float, 0.5).decided
+    check = check_finite_entries(Given(one), finite, nothing, 0.5, no_progress)
+    assert check.verdict is Verdict.UNDECIDED
+    check = check_finite_form("dense1", 1.5e308, (-1e308, 1.7e308), 1e308, float, 0.5)
+    assert check.verdict is Verdict.UNDECIDED
     small: Any = GivenWithError(np.eye(4), 0.0)
     assert check_finite_products(Given(np.eye(4)), small, wide, 0.5, no_progress).passed
 
@@ -632,4 +634,4 @@ def test_where_finite_differences_tell_nothing_there_is_no_pass(check: str) -> N
     }[check]()
     assert found.compared == 0
     assert not found.passed
-    assert not found.decided
+    assert found.verdict is Verdict.UNDECIDED

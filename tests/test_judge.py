@@ -16,7 +16,17 @@ from hesscli.problem.graph import Activation, Array, chain
 from hesscli.problem.network import Problem
 from hesscli.studies.entry import entry
 from hesscli.studies.first_derivatives import verify_first
-from hesscli.studies.judge import Seen, Tally, excess, of_layers
+from hesscli.studies.judge import (
+    Check,
+    Residual,
+    Seen,
+    Tally,
+    Verdict,
+    excess,
+    joint,
+    merged,
+    of_layers,
+)
 from hesscli.studies.sweep import sweep
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
@@ -51,21 +61,58 @@ def test_the_worst_of_a_tally_is_beyond_by_most_whatever_the_order() -> None:
         (np.array([1.5, 1.2]), np.array([0.0, 0.0])),
     ]
 
-    def of(index: int, largest: float) -> Seen:
+    def of(index: int, largest: float, rtol: float) -> Seen:
         residual, floor = pieces[index]
-        return Seen.of(2, largest, residual, floor, lambda i: (f"{index}", f"{i}"))
+        return Seen.of(2, largest, residual, floor, rtol, lambda i: (f"{index}", f"{i}"))
+
+    def judged(order: tuple[int, int], rtol: float) -> Check:
+        tally = Tally(rtol)
+        for index in order:
+            tally.add(None, of(index, 10.0 if index == order[-1] else 1.0, rtol))
+        return tally.check("entries")
 
     for order in ((0, 1), (1, 0)):
-        tally = Tally()
-        for index in order:
-            tally.add(None, of(index, 10.0 if index == order[-1] else 1.0))
-        check = tally.check("entries", 0.15)
+        check = judged(order, 0.15)
         assert (check.passed, check.compared, check.max_abs_entry) == (False, 4, 10.0)
         assert (check.max_abs_residual, check.floor, check.worst) == (3.0, 1.0, ("0", "1"))
-    # With twice the tolerance all pass: then it is the largest, and its floor is why.
-    check = tally.check("entries", 0.3)
-    assert (check.passed, check.max_abs_residual, check.floor) == (True, 5.0, 9.0)
-    assert check.limited_by_rounding
+        # With twice the tolerance none fails; what only a floor of most of the scale would excuse
+        # is open.
+        check = judged(order, 0.3)
+        assert (check.verdict, check.max_abs_residual) == (Verdict.UNDECIDED, 5.0)
+        assert check.open_by_rounding
+        assert check.worst == ("0", "0")
+
+
+@pytest.mark.parametrize(
+    ("residual", "floor", "bar", "verdict"),
+    [
+        (0.05, 0.0, 0.0, Verdict.PASS),
+        (0.05, 9.0, 0.0, Verdict.PASS),
+        (0.5, 0.0, 0.0, Verdict.FAIL),
+        (0.5, 0.9, 0.0, Verdict.PASS),
+        (0.5, 1.1, 0.0, Verdict.UNDECIDED),
+        (0.5, 1.1, 0.45, Verdict.PASS),
+        (1.5, 1.1, 0.0, Verdict.FAIL),
+        (np.nan, 5.0, 0.0, Verdict.FAIL),
+    ],
+)
+def test_a_floor_excuses_only_while_it_is_small(
+    residual: float, floor: float, bar: float, verdict: Verdict
+) -> None:
+    """Of a scale of 10, with a tolerance of 0.1."""
+    check = Residual(residual, floor, error_bar=bar).judged("form", 10.0, 0.01)
+    assert check.verdict is verdict
+    assert check.open_by_rounding == (verdict is Verdict.UNDECIDED)
+    numbers = (np.array([number]) for number in (residual, floor))
+    seen = Seen.of(1, 10.0, *numbers, 0.01, lambda _: None, np.array([bar]))
+    assert seen.check("form", 0.01).verdict is verdict
+
+
+def test_what_is_open_is_not_outvoted_by_what_passes() -> None:
+    one, other = (Residual(0.5, floor).judged("form", 10.0, 0.01) for floor in (0.9, 1.1))
+    assert merged([one, other]).verdict is Verdict.UNDECIDED
+    assert joint([Verdict.PASS, Verdict.UNDECIDED]) is Verdict.UNDECIDED
+    assert joint([Verdict.UNDECIDED, Verdict.FAIL, Verdict.PASS]) is Verdict.FAIL
 
 
 def test_the_sweep_names_the_entry_whose_residual_it_gives(

@@ -22,7 +22,7 @@ from hesscli.report.output import write_document
 from hesscli.report.verification import verification_document
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
-from hesscli.studies.judge import Check
+from hesscli.studies.judge import Check, Verdict
 from hesscli.studies.verification import (
     Terms,
     Verification,
@@ -44,11 +44,11 @@ WORST_IS = (
 def entries(residual: float, largest: float = 2.0, floor: float = 0.0) -> Check:
     """A check of all 100 entries with rtol 1e-10."""
     passed = residual <= 1e-10 * largest + floor
-    return Check("entries", 100, residual, largest, 1e-10, floor, WORST, passed)
+    return Check("entries", 100, residual, largest, 1e-10, floor, WORST, Verdict.of(passed))
 
 
 def form(residual: float) -> Check:
-    return Check("form", 1, residual, 2.0, 1e-10, 0.0, None, residual <= 2e-10)
+    return Check("form", 1, residual, 2.0, 1e-10, 0.0, None, Verdict.of(residual <= 2e-10))
 
 
 GOOD, BAD, ROUNDED = entries(0.0), entries(0.5), entries(3e-9, floor=4e-9)

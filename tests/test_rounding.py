@@ -12,6 +12,7 @@ from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
+from hesscli.studies.judge import Verdict
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
@@ -35,8 +36,13 @@ def checked(problem: Problem) -> Verification:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("activation", SATURATING)
-def test_a_saturated_network_passes(activation: str, dtype: str) -> None:
-    assert checked(saturated(activation, dtype)).passed
+def test_a_saturated_network_does_not_fail(activation: str, dtype: str) -> None:
+    """What rounding leaves uncertain there is about as large as what there is."""
+    verification = checked(saturated(activation, dtype))
+    assert verification.verdict is not Verdict.FAIL
+    for row in verification.results:
+        for check in (row.check, row.form_check):
+            assert check.passed or check.open_by_rounding
 
 
 def test_where_tensorflow_has_no_digits_left_the_floor_decides() -> None:
@@ -55,8 +61,8 @@ def test_where_tensorflow_has_no_digits_left_the_floor_decides() -> None:
     row = checked(problem).results[0]
     assert row.check.max_abs_entry == 0
     assert 1e-18 < row.check.max_abs_residual <= row.check.floor < 1e-14
-    assert row.passed
-    assert row.check.limited_by_rounding
+    assert row.verdict is Verdict.UNDECIDED
+    assert row.check.open_by_rounding
 
 
 MUTANTS = {
@@ -79,7 +85,7 @@ def test_a_wrong_formula_on_the_same_saturated_network_fails(
         return wrong(sigma) if activation.name == "tanh" else sigma
 
     monkeypatch.setattr(calculus, "derivatives", mutated)
-    assert not checked(saturated("tanh", dtype)).passed
+    assert checked(saturated("tanh", dtype)).verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])

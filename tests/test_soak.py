@@ -13,7 +13,7 @@ from soak import Tally
 from soak_networks import EXTREMES, Drawn, drawn
 
 from hesscli.problem.names import ACTIVATIONS, LOSSES
-from hesscli.studies.judge import Check
+from hesscli.studies.judge import Check, Verdict
 from hesscli.system.errors import NumericalError
 
 
@@ -103,7 +103,7 @@ def test_refusals_are_counted_and_everything_else_is_a_failure() -> None:
 
 @pytest.mark.parametrize("bad", [{"max_abs_residual": np.nan}, {"floor": np.inf}, {"compared": 0}])
 def test_a_pass_of_what_is_no_number_or_of_nothing_is_a_failure(bad: dict[str, float]) -> None:
-    right = Check("entries", 4, 0.0, 1.0, 1e-10, 0.0, None, True)
+    right = Check("entries", 4, 0.0, 1.0, 1e-10, 0.0, None, Verdict.PASS)
     run = soak.Soaked(network("tanh", "float64"), np.random.default_rng(0), Tally())
     run.judge("entries of network", right)
     assert run.failures == []

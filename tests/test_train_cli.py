@@ -179,10 +179,13 @@ def test_ctrl_c_keeps_what_there_is(number: signal.Signals, run: Run) -> None:
         [*command, "--steps", "10000000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
-    while not os.path.exists("run.npz") and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    try:
+        while not os.path.exists("run.npz") and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     found = json.loads(out)
     assert (process.returncode, found["status"]) == (130, "interrupted")
     assert err == f"hesscli: interrupted after step {found['steps']}\n"

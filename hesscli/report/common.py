@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 from hesscli.report.document import residual_text
 from hesscli.studies.context import Environment, ProblemSummary
-from hesscli.studies.finitechecks import SLOPES
-from hesscli.studies.judge import Check
+from hesscli.studies.finitechecks import DECISIVE, SLOPES
+from hesscli.studies.judge import Check, Verdict
 
 
 def heading(problem: ProblemSummary, environment: Environment) -> str:
@@ -31,24 +31,15 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
 
 
 def preamble(
-    schema: str, passed: bool, environment: Environment, problem: ProblemSummary
+    schema: str, verdict: Verdict, environment: Environment, problem: ProblemSummary
 ) -> dict[str, Any]:
     """The part of a JSON document that every schema begins with."""
     return {
         "schema": schema,
-        "status": status(passed),
+        "status": verdict.value,
         "environment": asdict(environment),
         "problem": asdict(problem),
     }
-
-
-def open_status(passed: bool, decided: bool) -> str:
-    """As ``status``, where finite differences may have left it open."""
-    return status(passed) if decided else "undecided"
-
-
-def status(passed: bool) -> str:
-    return "pass" if passed else "fail"
 
 
 def check_data(check: Check) -> dict[str, Any]:
@@ -133,15 +124,52 @@ def what_failed(check: Check) -> str:
     )
 
 
+def what_happened(check: Check) -> str | None:
+    """Where a check failed, or why it is open; None where it passed."""
+    if check.passed:
+        return None
+    return what_failed(check) if check.failed else f"undecided: {why_open(check)}"
+
+
+def undecided_notes(activation: str, checks: Iterable[tuple[str, Check]]) -> list[str]:
+    """A sentence for each place whose check is open, the first one where there are several."""
+    doubtful: dict[str, str] = {}
+    for name, check in checks:
+        if check.verdict is Verdict.UNDECIDED:
+            doubtful.setdefault(name, why_open(check))
+    return [f"{activation}: UNDECIDED on {name}: {why}." for name, why in doubtful.items()]
+
+
+def why_open(check: Check) -> str:
+    """What keeps a check from being decided: rounding, or error bars."""
+    if check.open_by_rounding:
+        return (
+            f"the residual {residual_text(check.max_abs_residual)} may be rounding, which leaves "
+            f"{residual_text(check.floor)} uncertain beside {_scale_text(check)}"
+        )
+    looked_at = check.undecided + check.compared
+    how_many = (
+        "of the quadratic form"
+        if check.method == "form"
+        else f"of {check.undecided:,} of {looked_at:,} numbers"
+    )
+    return (
+        f"the error bars {how_many} exceed {DECISIVE:.0%} of the scale "
+        f"{residual_text(check.max_abs_entry)}, by rounding or at a corner"
+    )
+
+
+def _scale_text(check: Check) -> str:
+    scale = {"entries": "a largest entry", "entry": "a largest entry", "probes": "a Frobenius norm"}
+    return f"{scale.get(check.method, '|G| + |C|')} of {residual_text(check.max_abs_entry)}"
+
+
 def rounding_note(name: str, check: Check) -> str:
     """Why a residual beyond the relative tolerance passes."""
-    scale = {"entries": "a largest entry", "probes": "a Frobenius norm"}.get(
-        check.method, "|G| + |C|"
-    )
     return (
         f"† {name}: the residual {residual_text(check.max_abs_residual)} is rounding: "
         f"what was subtracted in this layer leaves {residual_text(check.floor)} uncertain, "
-        f"beside {scale} of {residual_text(check.max_abs_entry)}."
+        f"beside {_scale_text(check)}."
     )
 
 

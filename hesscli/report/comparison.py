@@ -14,14 +14,15 @@ from hesscli.report.common import (
     listed,
     preamble,
     rounding_note,
-    status,
-    what_failed,
+    what_happened,
 )
 from hesscli.report.comparison_plot import comparison_drawing
-from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict
+from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict_text
 from hesscli.studies.comparison import ComparedBlock, Comparison
+from hesscli.studies.judge import Verdict
 
 _SHARE = "G share"
+_NOT_ALONE = {Verdict.FAIL: "misses", Verdict.UNDECIDED: "is undecided on"}
 
 
 def comparison_document(result: Comparison) -> Document:
@@ -33,7 +34,7 @@ def comparison_document(result: Comparison) -> Document:
             for activation, rows in by_activation(result.results)
         ),
         data={
-            **preamble("hesscli/compare/1", result.passed, result.environment, result.problem),
+            **preamble("hesscli/compare/1", result.verdict, result.environment, result.problem),
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
@@ -85,22 +86,31 @@ def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:
     mark = "†" if row.passed and row.chain_rule_check.limited_by_rounding else ""
     verdicts = (
         "–" if share is None else f"{share:.1%}",
-        verdict(row.gauss_newton_alone),
-        verdict(row.passed) + mark,
+        verdict_text(row.gauss_newton_alone),
+        verdict_text(row.verdict) + mark,
     )
     return (row.layer, *first, *verdicts), ("", *second, share_bar(share, len(_SHARE)), "", "")
 
 
 def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
-    missed = [row.layer for row in rows if not row.gauss_newton_alone]
-    broken = [row for row in rows if not row.passed]
-    if missed:
-        alone = f"Gauss–Newton alone misses {listed(missed)}"
-    else:
-        alone = f"Gauss–Newton alone is the Hessian on {listed(row.layer for row in rows)}"
+    outcomes = [
+        f"{what} {listed(layers)}"
+        for verdict, what in _NOT_ALONE.items()
+        if (layers := [row.layer for row in rows if row.gauss_newton_alone is verdict])
+    ] or [f"is the Hessian on {listed(row.layer for row in rows)}"]
+    alone = f"Gauss–Newton alone {' and '.join(outcomes)}"
+    broken, doubtful = (
+        [row for row in rows if row.verdict is verdict]
+        for verdict in (Verdict.FAIL, Verdict.UNDECIDED)
+    )
     if broken:
         whole = (
             f"the chain rule fails on {listed(row.layer for row in broken)}: {_failure(broken[0])}"
+        )
+    elif doubtful:
+        whole = (
+            f"the whole chain rule is undecided on {listed(row.layer for row in doubtful)}: "
+            f"{_failure(doubtful[0])}"
         )
     elif len(rows) == 1:
         whole = f"the whole chain rule holds on {rows[0].layer}"
@@ -110,10 +120,8 @@ def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
 
 
 def _failure(row: ComparedBlock) -> str | None:
-    if row.passed:
-        return None
     checks = (row.chain_rule_check, *row.form_checks)
-    return what_failed(next(check for check in checks if not check.passed))
+    return what_happened(max(checks, key=lambda check: (check.failed, not check.passed)))
 
 
 def _row_data(row: ComparedBlock) -> dict[str, Any]:
@@ -132,12 +140,12 @@ def _row_data(row: ComparedBlock) -> dict[str, Any]:
         },
         "gauss_newton_share": row.gauss_newton_share,
         "gauss_newton_alone": {
-            "status": status(row.gauss_newton_alone),
+            "status": row.gauss_newton_alone.value,
             "check": check_data(row.gauss_newton_check),
         },
         "chain_rule": {
-            "status": status(row.passed),
+            "status": row.verdict.value,
             "check": check_data(row.chain_rule_check),
         },
-        "status": status(row.passed),
+        "status": row.verdict.value,
     }

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hesscli.studies.judge import Verdict
 from hesscli.system.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
-PASS, FAIL, UNDECIDED = "PASS", "FAIL", "UNDECIDED"
+PASS, FAIL, UNDECIDED = (v.value.upper() for v in (Verdict.PASS, Verdict.FAIL, Verdict.UNDECIDED))
 UNKNOWN = "–"
 
 
@@ -86,13 +87,8 @@ def _printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def verdict(passed: bool) -> str:
-    return PASS if passed else FAIL
-
-
-def verdict_of(passed: bool, decided: bool) -> str:
-    """As ``verdict``, where finite differences may have left it open."""
-    return verdict(passed) if decided else UNDECIDED
+def verdict_text(verdict: Verdict) -> str:
+    return verdict.value.upper()
 
 
 def form_text(value: float) -> str:

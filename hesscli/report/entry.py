@@ -11,8 +11,8 @@ from hesscli.report.common import (
     heading,
     preamble,
     rounding_note,
-    status,
     what_failed,
+    what_happened,
 )
 from hesscli.report.document import (
     Case,
@@ -20,11 +20,11 @@ from hesscli.report.document import (
     Document,
     Table,
     residual_text,
-    verdict,
-    verdict_of,
+    verdict_text,
 )
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
 from hesscli.studies.finitechecks import SLOPES
+from hesscli.studies.judge import Verdict
 from hesscli.witnesses.layout import NETWORK, layer_of
 
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
@@ -36,7 +36,7 @@ def entry_document(result: Entry) -> Document:
         heading=heading(result.problem, result.environment),
         tables=tuple(_table(result, row) for row in result.results),
         data={
-            **preamble("hesscli/entry/1", result.passed, result.environment, result.problem),
+            **preamble("hesscli/entry/1", result.verdict, result.environment, result.problem),
             "first": result.first,
             "second": result.second,
             "zero_by_structure": result.separate_examples,
@@ -53,7 +53,7 @@ def entry_document(result: Entry) -> Document:
 def _cases(result: Entry, row: EntryOf) -> Iterator[Case]:
     for term in row.terms:
         yield Case(row.activation, f"{_derivative(result)} {term.term}", _failure(term))
-    if row.finite is not None and row.finite.check.decided:
+    if row.finite is not None and row.finite.check.verdict is not Verdict.UNDECIDED:
         failure = None if row.finite.check.passed else _finite_note(row.finite)
         yield Case(row.activation, f"{_derivative(result)} finite", failure)
 
@@ -82,7 +82,7 @@ def _table(result: Entry, row: EntryOf) -> Table:
                 _entry_text(term.chain_rule),
                 residual_text(term.residual),
                 residual_text(term.check.relative_residual),
-                verdict(term.check.passed) + ("†" if term.check.limited_by_rounding else ""),
+                verdict_text(term.check.verdict) + ("†" if term.check.limited_by_rounding else ""),
             )
             for term in row.terms
         ),
@@ -109,7 +109,11 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
             "Zero by structure: each example's loss depends on its own input only, so no entry "
             "connects two examples."
         )
-    notes += [f"FAIL: {_TERMS[t.term]}: {_failure(t)}." for t in row.terms if not t.check.passed]
+    notes += [
+        f"{verdict_text(term.check.verdict)}: {_TERMS[term.term]}: {_failure(term)}."
+        for term in row.terms
+        if not term.check.passed
+    ]
     limited = next((term for term in row.terms if term.check.limited_by_rounding), None)
     if limited is not None:
         notes.append(rounding_note(_TERMS[limited.term], limited.check))
@@ -124,10 +128,9 @@ def _finite_note(finite: FiniteEntry) -> str:
             "Finite differences cannot tell: a pre-activation stands on a corner of its "
             "activation, or too near to one, or loss values do not resolve the gradient."
         )
-    verdict_text = verdict_of(finite.check.passed, finite.check.decided)
     return (
         f"Finite differences: {finite.value:.9e} ± {residual_text(finite.error)}, residual "
-        f"{residual_text(finite.residual)}: {verdict_text}."
+        f"{residual_text(finite.residual)}: {verdict_text(finite.check.verdict)}."
     )
 
 
@@ -139,12 +142,12 @@ def _finite_data(finite: FiniteEntry | None) -> dict[str, Any] | None:
         "error": finite.error,
         "residual": finite.residual,
         "check": check_data(finite.check),
-        "status": verdict_of(finite.check.passed, finite.check.decided).lower(),
+        "status": finite.check.verdict.value,
     }
 
 
 def _failure(term: EntryTerm) -> str | None:
-    return None if term.check.passed else what_failed(term.check)
+    return what_happened(term.check)
 
 
 def _term_data(row: EntryOf, term: EntryTerm) -> dict[str, Any]:
@@ -156,5 +159,5 @@ def _term_data(row: EntryOf, term: EntryTerm) -> dict[str, Any]:
         "chain_rule": term.chain_rule,
         "residual": term.residual,
         "check": check_data(term.check),
-        "status": status(term.check.passed),
+        "status": term.check.verdict.value,
     }

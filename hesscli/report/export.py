@@ -5,6 +5,7 @@ from __future__ import annotations
 from hesscli.report.common import heading, preamble
 from hesscli.report.document import Case, Column, Document, Table
 from hesscli.studies.export import SCHEMA, Export
+from hesscli.studies.judge import Verdict
 from hesscli.system.memory import readable_size
 
 _TERMS = {
@@ -49,7 +50,7 @@ def export_document(result: Export) -> Document:
             ),
         ),
         data={
-            **preamble(SCHEMA, True, result.environment, result.problem),
+            **preamble(SCHEMA, Verdict.PASS, result.environment, result.problem),
             "results": [row],
         },
         cases=(Case(result.activation, f"{result.parameter} {result.term}", None),),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hesscli.report.common import listed, what_failed
+from hesscli.report.common import listed, what_failed, why_open
 from hesscli.report.document import UNKNOWN, residual_text
-from hesscli.studies.finitechecks import DECISIVE, ENTRIES_LIMIT, RANDOM_DIRECTIONS, SLOPES
-from hesscli.studies.judge import Check, relative
+from hesscli.studies.finitechecks import ENTRIES_LIMIT, RANDOM_DIRECTIONS, SLOPES
+from hesscli.studies.judge import Check, Verdict, relative
 from hesscli.studies.verification import VerifiedBlock, WitnessPair
 
 _SCOPES = {
@@ -20,24 +20,15 @@ _SCOPES = {
 def error_bar_text(row: VerifiedBlock) -> str:
     """The largest error bar of what finite differences compared, relative to the largest."""
     check = _pair(row).check
-    return residual_text(_resolution(check)) if check.decided else UNKNOWN
-
-
-def undecided_text(check: Check) -> str:
-    """That a check is open, and why."""
-    return f"undecided: {_why_open(check)}"
+    return UNKNOWN if check.verdict is Verdict.UNDECIDED else residual_text(_resolution(check))
 
 
 def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str) -> list[str]:
     """What came of each row's comparison with finite differences, and on how much of it."""
     notes: list[str] = []
-    passed = [row for row in rows if _pair(row).passed]
+    passed = [row for row in rows if _pair(row).verdict is Verdict.PASS]
     contradicted = [row for row in rows if _pair(row).check.method == SLOPES]
-    failed = [
-        row
-        for row in rows
-        if row not in contradicted and _pair(row).decided and not _pair(row).passed
-    ]
+    failed = [row for row in rows if row not in contradicted and _pair(row).verdict is Verdict.FAIL]
     pair = _pair(rows[0])
     witness = chain_rule if pair.candidate == "chain_rule" else "autodiff"
     if contradicted:
@@ -65,23 +56,10 @@ def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str
         notes.append(f"Finite differences saw {_scopes(passed)}.")
     for row in rows:
         pair = _pair(row)
-        if not pair.decided:
-            check = next(c for c in (pair.check, pair.form_check) if not c.decided)
-            notes.append(f"{activation}: UNDECIDED on {row.layer}: {_why_open(check)}.")
+        if pair.verdict is Verdict.UNDECIDED:
+            check = next(c for c in (pair.check, pair.form_check) if not c.passed)
+            notes.append(f"{activation}: UNDECIDED on {row.layer}: {why_open(check)}.")
     return notes
-
-
-def _why_open(check: Check) -> str:
-    looked_at = check.undecided + check.compared
-    how_many = (
-        "of the quadratic form"
-        if check.method == "form"
-        else f"of {check.undecided:,} of {looked_at:,} numbers"
-    )
-    return (
-        f"the error bars {how_many} exceed {DECISIVE:.0%} of the scale "
-        f"{residual_text(check.max_abs_entry)}, by rounding or at a corner"
-    )
 
 
 def _pair(row: VerifiedBlock) -> WitnessPair:
@@ -91,7 +69,7 @@ def _pair(row: VerifiedBlock) -> WitnessPair:
 
 
 def _failing(pair: WitnessPair) -> Check:
-    return next(c for c in (pair.check, pair.form_check) if c.decided and not c.passed)
+    return next(c for c in (pair.check, pair.form_check) if c.failed)
 
 
 def _resolution(check: Check) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from hesscli.report.common import (
@@ -11,7 +12,8 @@ from hesscli.report.common import (
     listed,
     preamble,
     rounding_note,
-    status,
+    undecided_notes,
+    what_happened,
 )
 from hesscli.report.document import (
     Case,
@@ -20,10 +22,11 @@ from hesscli.report.document import (
     Table,
     form_text,
     residual_text,
-    verdict,
+    verdict_text,
 )
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.first_derivatives import FirstDerivative, FirstVerification, VerifiedFirst
+from hesscli.studies.judge import Verdict
 
 _NAMES: dict[FirstDerivative, tuple[str, str]] = {
     "gradient": ("gradient of the loss", "‖∂L‖"),
@@ -40,7 +43,7 @@ def first_document(result: FirstVerification) -> Document:
             _table(result, activation, rows) for activation, rows in by_activation(result.results)
         ),
         data={
-            **preamble(schema, result.passed, result.environment, result.problem),
+            **preamble(schema, result.verdict, result.environment, result.problem),
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
@@ -78,38 +81,41 @@ def _table(result: FirstVerification, activation: str, rows: tuple[VerifiedFirst
                 form_text(row.chain_rule_norm),
                 residual_text(row.check.max_abs_residual),
                 residual_text(row.check.relative_residual),
-                verdict(row.passed) + ("†" if row.check.limited_by_rounding else ""),
+                verdict_text(row.verdict) + ("†" if row.check.limited_by_rounding else ""),
             )
             for row in rows
         ),
         notes=(
-            _summary(name, activation, rows),
+            *_summary(name, activation, rows),
             *(rounding_note(r.layer, r.check) for r in rows if r.check.limited_by_rounding),
         ),
     )
 
 
-def _summary(name: str, activation: str, rows: tuple[VerifiedFirst, ...]) -> str:
-    failed = [row for row in rows if not row.passed]
+def _summary(name: str, activation: str, rows: tuple[VerifiedFirst, ...]) -> Iterator[str]:
+    failed, passed = (
+        [row for row in rows if row.verdict is verdict] for verdict in (Verdict.FAIL, Verdict.PASS)
+    )
     if failed:
         worst = max(failed, key=lambda row: row.check.relative_residual)
-        passed = [row.layer for row in rows if row.passed]
-        also = f", PASS on {listed(passed)}" if passed else ""
-        return (
+        also = f", PASS on {listed(row.layer for row in passed)}" if passed else ""
+        yield (
             f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: the chain rule's "
             f"{name} is not autodiff's. Worst is {_failure(worst)}."
         )
-    compared = sum(row.check.compared for row in rows)
-    largest = max(row.check.relative_residual for row in rows)
-    return (
-        f"{activation}: PASS on {listed(row.layer for row in rows)}: the chain rule's {name} is "
-        f"autodiff's in {compared:,} entries, to {residual_text(largest)} of the largest."
-    )
+    elif passed:
+        compared = sum(row.check.compared for row in passed)
+        largest = max(row.check.relative_residual for row in passed)
+        yield (
+            f"{activation}: PASS on {listed(row.layer for row in passed)}: the chain rule's {name} "
+            f"is autodiff's in {compared:,} entries, to {residual_text(largest)} of the largest."
+        )
+    yield from undecided_notes(activation, [(row.layer, row.check) for row in rows])
 
 
 def _failure(row: VerifiedFirst) -> str | None:
-    if row.passed or row.check.worst is None:
-        return None
+    if not row.check.failed or row.check.worst is None:
+        return what_happened(row.check)
     output, parameter = row.check.worst
     return (
         f"∂{output}/∂{parameter}: residual {residual_text(row.check.max_abs_residual)}, "
@@ -127,5 +133,5 @@ def _row_data(row: VerifiedFirst) -> dict[str, Any]:
         "shape": list(row.shape),
         "norm": {"autodiff": row.autodiff_norm, "chain_rule": row.chain_rule_norm},
         "check": check_data(row.check),
-        "status": status(row.passed),
+        "status": row.verdict.value,
     }

@@ -9,6 +9,7 @@ from hesscli.report.common import by_activation, heading, preamble
 from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
 from hesscli.report.initialization_plot import initialization_drawing
 from hesscli.studies.initialization import Initialization, InitializedBlock, Spread
+from hesscli.studies.judge import Verdict
 
 OVERFLOW = "overflow"
 
@@ -21,7 +22,7 @@ def initialization_document(result: Initialization, norm: str = "frobenius") -> 
             _table(result, activation, rows) for activation, rows in by_activation(result.results)
         ),
         data={
-            **preamble("hesscli/init/1", True, result.environment, result.problem),
+            **preamble("hesscli/init/1", Verdict.PASS, result.environment, result.problem),
             "block": result.block,
             "seeds": list(result.seeds),
             "results": [_row_data(row) for row in result.results],

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hesscli.report.common import activations_of
-from hesscli.report.document import FAIL, PASS, UNDECIDED, Drawing, verdict_of
+from hesscli.report.document import FAIL, PASS, UNDECIDED, Drawing, verdict_text
 from hesscli.report.panels import Panel, axes_of, by_panel, height
 from hesscli.report.plotstyle import BLACK, BLUE, RED, YELLOW
 from hesscli.studies.judge import Check, relative
@@ -87,7 +87,7 @@ def _draw_panel(ax: Axes, panel: Panel[Residuals]) -> None:
         residual, allowed = row.check.relative_residual, _allowed(row.check)
         if 0 < allowed < math.inf:
             ax.plot(allowed, place, linestyle="", label="allowed", **_ALLOWED)
-        result = verdict_of(row.check.passed, row.check.decided)
+        result = verdict_text(row.check.verdict)
         ax.plot(
             min(residual, end) if residual > 0 else edge,
             place,

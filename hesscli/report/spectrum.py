@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hesscli.report.bars import sparkline
-from hesscli.report.common import by_activation, heading, listed, preamble, status
+from hesscli.report.common import by_activation, heading, listed, preamble
 from hesscli.report.document import (
     UNKNOWN,
     Case,
@@ -18,6 +18,7 @@ from hesscli.report.document import (
     short_form_text,
 )
 from hesscli.report.spectrum_plot import spectrum_drawings
+from hesscli.studies.judge import Verdict
 from hesscli.studies.spectra.measures import BINS_PER_DECADE, OUTLIER_RATIO, Density, Measured
 from hesscli.studies.spectra.terms import SpectrumCheck, TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
@@ -34,7 +35,9 @@ def spectrum_document(result: Spectrum) -> Document:
         heading=heading(result.problem, result.environment),
         tables=tuple(_tables(result)),
         data={
-            **preamble("hesscli/spectrum/1", result.passed, result.environment, result.problem),
+            **preamble(
+                "hesscli/spectrum/1", Verdict.of(result.passed), result.environment, result.problem
+            ),
             "quadrature": {
                 "probes": result.options.probes,
                 "steps": result.options.steps,
@@ -305,7 +308,7 @@ def _row_data(row: BlockSpectrum) -> dict[str, Any]:
             "relative_residual": row.check.residual,
             "rtol": row.check.rtol,
         },
-        "status": status(row.passed),
+        "status": Verdict.of(row.passed).value,
     }
 
 

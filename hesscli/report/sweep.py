@@ -12,11 +12,12 @@ from hesscli.report.common import (
     heading,
     listed,
     preamble,
-    status,
-    what_failed,
+    undecided_notes,
+    what_happened,
 )
-from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict
+from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict_text
 from hesscli.report.sweep_plot import sweep_drawing
+from hesscli.studies.judge import Verdict
 from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
 
 # Columns of an input Hessian that fit beside each other.
@@ -31,7 +32,7 @@ def sweep_document(result: Sweep) -> Document:
         heading=heading(result.problem, result.environment),
         tables=tuple(_tables(result)),
         data={
-            **preamble("hesscli/sweep/1", result.passed, result.environment, result.problem),
+            **preamble("hesscli/sweep/1", result.verdict, result.environment, result.problem),
             "results": [_row_data(row) for row in result.results],
             "inputs": None if result.inputs is None else [asdict(row) for row in result.inputs],
         },
@@ -69,14 +70,14 @@ def _node_table(result: Sweep, activation: str, rows: tuple[SweptNode, ...]) -> 
                 "×".join(str(size) for size in row.shape),
                 *(_norm_text(norm) for norm in (row.g_norm, row.I_norm, row.O_norm, row.S_norm)),
                 residual_text(row.worst_check.relative_residual),
-                verdict(row.passed) + ("†" if row.passed and _limited(row) else ""),
+                verdict_text(row.verdict) + ("†" if _limited(row) else ""),
             )
             for row in rows
         ),
         notes=(
-            _summary(activation, rows),
+            *_summary(activation, rows),
             _where_curvature_enters(activation, rows),
-            *(_rounding_note(row) for row in rows if row.passed and _limited(row)),
+            *(_rounding_note(row) for row in rows if _limited(row)),
             *_what_is_not_shown(result),
         ),
     )
@@ -87,22 +88,30 @@ def _norm_text(value: float) -> str:
 
 
 def _limited(row: SweptNode) -> bool:
+    if row.verdict is not Verdict.PASS:
+        return False
     return row.S_check.limited_by_rounding or row.g_check.limited_by_rounding
 
 
-def _summary(activation: str, rows: Sequence[SweptNode]) -> str:
-    failed = [row for row in rows if not row.passed]
+def _summary(activation: str, rows: Sequence[SweptNode]) -> Iterator[str]:
+    failed, passed = (
+        [row for row in rows if row.verdict is verdict] for verdict in (Verdict.FAIL, Verdict.PASS)
+    )
     if failed:
         first = failed[0]
-        return (
+        yield (
             f"{activation}: FAIL at {listed(row.label for row in failed)}. On the way back the "
             f"first is {first.label}: {_failure(first)}."
         )
-    largest = max(row.worst_check.relative_residual for row in rows)
-    return (
-        f"{activation}: PASS at all {len(rows)} nodes: g and S are autodiff's, to "
-        f"{residual_text(largest)} of their largest entry."
-    )
+    elif passed:
+        largest = max(row.worst_check.relative_residual for row in passed)
+        how_many = f"all {len(rows)}" if len(passed) == len(rows) else f"{len(passed)}"
+        yield (
+            f"{activation}: PASS at {how_many} nodes: g and S are autodiff's, to "
+            f"{residual_text(largest)} of their largest entry."
+        )
+    checks = [(row.label, check) for row in rows for check in (row.S_check, row.g_check)]
+    yield from undecided_notes(activation, checks)
 
 
 def _where_curvature_enters(activation: str, rows: Sequence[SweptNode]) -> str:
@@ -113,10 +122,8 @@ def _where_curvature_enters(activation: str, rows: Sequence[SweptNode]) -> str:
 
 
 def _failure(row: SweptNode) -> str | None:
-    if row.passed:
-        return None
-    if not row.S_check.passed:
-        return what_failed(row.S_check)
+    if not row.g_check.failed or row.S_check.failed:
+        return what_happened(row.worst_check)
     return (
         f"g: residual {residual_text(row.g_check.max_abs_residual)}, "
         f"{residual_text(row.g_check.relative_residual)} of the largest entry; allowed is "
@@ -188,5 +195,5 @@ def _row_data(row: SweptNode) -> dict[str, Any]:
         },
         "gradient_check": check_data(row.g_check),
         "hessian_check": check_data(row.S_check),
-        "status": status(row.passed),
+        "status": row.verdict.value,
     }

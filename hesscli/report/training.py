@@ -10,6 +10,7 @@ from hesscli.report.bars import sparkline
 from hesscli.report.common import heading, preamble
 from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
 from hesscli.report.training_plot import threshold_formula, training_drawings
+from hesscli.studies.judge import Verdict
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
     LayerCurvature,
@@ -29,7 +30,9 @@ def training_document(result: Training) -> Document:
         heading=f"{heading(result.problem, result.environment)}\n{_how(result)}",
         tables=(_course_table(result), _layer_table(result), _final_table(result)),
         data={
-            **preamble("hesscli/train/1", result.completed, result.environment, result.problem),
+            **preamble(
+                "hesscli/train/1", Verdict.of(result.completed), result.environment, result.problem
+            ),
             "status": "pass" if result.completed else "interrupted",
             "activation": result.activation,
             "train": {**asdict(result.options), "batch_size": result.batch_size},

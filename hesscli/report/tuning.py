@@ -9,8 +9,8 @@ from typing import Any
 from hesscli.config.load import layers_to_yaml, to_yaml
 from hesscli.config.schema import Config
 from hesscli.problem.initializers import Initializer
-from hesscli.report.common import by_activation, heading, listed, preamble, status
-from hesscli.report.document import Case, Column, Document, Table, verdict
+from hesscli.report.common import by_activation, heading, listed, preamble
+from hesscli.report.document import Case, Column, Document, Table, verdict_text
 from hesscli.report.initialization import (
     OVERFLOW,
     seeds_text,
@@ -19,6 +19,7 @@ from hesscli.report.initialization import (
 )
 from hesscli.report.initialization_plot import NORM_SIGNS
 from hesscli.studies.initialization import Spread
+from hesscli.studies.judge import Verdict
 from hesscli.studies.tuning import SCALES, TUNED_RTOL, TunedBlock, TunedModel, Tuning
 
 
@@ -32,7 +33,9 @@ def tuning_document(result: Tuning) -> Document:
             for activation, rows in by_activation(result.results)
         ),
         data={
-            **preamble("hesscli/init-tune/1", result.passed, result.environment, result.problem),
+            **preamble(
+                "hesscli/init-tune/1", Verdict.of(result.passed), result.environment, result.problem
+            ),
             "block": result.block,
             "norm": result.norm,
             "target": result.target,
@@ -86,7 +89,7 @@ def _table(result: Tuning, model: TunedModel, rows: tuple[TunedBlock, ...]) -> T
                 _spread_text(row.before),
                 _spread_text(row.reached),
                 _spread_text(row.fresh),
-                verdict(row.passed),
+                verdict_text(Verdict.of(row.passed)),
             )
             for row in rows
         ),
@@ -136,7 +139,7 @@ def _row_data(row: TunedBlock) -> dict[str, Any]:
         "before": spread_data(row.before),
         "reached": spread_data(row.reached),
         "fresh": spread_data(row.fresh),
-        "status": status(row.passed),
+        "status": Verdict.of(row.passed).value,
     }
 
 

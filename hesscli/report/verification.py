@@ -12,11 +12,11 @@ from hesscli.report.common import (
     heading,
     listed,
     methods_text,
-    open_status,
     preamble,
     relative_text,
     rounding_note,
-    what_failed,
+    undecided_notes,
+    what_happened,
 )
 from hesscli.report.document import (
     UNKNOWN,
@@ -29,12 +29,11 @@ from hesscli.report.document import (
     form_text,
     residual_text,
     short_form_text,
-    verdict,
-    verdict_of,
+    verdict_text,
 )
-from hesscli.report.finite import error_bar_text, finite_notes, undecided_text
+from hesscli.report.finite import error_bar_text, finite_notes
 from hesscli.report.residual_plot import Residuals, residual_drawing
-from hesscli.studies.judge import Check
+from hesscli.studies.judge import Check, Verdict
 from hesscli.studies.verification import Terms, Verification, VerifiedBlock
 
 _CANDIDATES: dict[Terms, str] = {
@@ -53,8 +52,7 @@ def verification_document(result: Verification) -> Document:
             table(result, activation, rows) for activation, rows in by_activation(result.results)
         ),
         data={
-            **preamble("hesscli/verify/1", result.passed, result.environment, result.problem),
-            "status": open_status(result.passed, result.decided),
+            **preamble("hesscli/verify/1", result.verdict, result.environment, result.problem),
             "terms": result.terms,
             "witnesses": list(result.witnesses),
             "results": [_row_data(row) for row in result.results],
@@ -106,12 +104,12 @@ def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...
                 *(form_text(value) for value in _forms(row)),
                 residual_text(row.quadratic_form.residual),
                 relative_text(row.check),
-                verdict(row.passed) + ("†" if _limited(row) else ""),
+                verdict_text(row.verdict) + ("†" if _limited(row) else ""),
             )
             for row in rows
         ),
         notes=(
-            _summary(result, activation, rows),
+            *_summary(result, activation, rows),
             *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
         ),
     )
@@ -148,12 +146,12 @@ def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlo
                 *(() if three else (residual_text(row.quadratic_form.residual),)),
                 _largest_residual(row),
                 error_bar_text(row),
-                verdict_of(row.passed, row.decided) + ("†" if _limited(row) else ""),
+                verdict_text(row.verdict) + ("†" if _limited(row) else ""),
             )
             for row in rows
         ),
         notes=(
-            *((_summary(result, activation, rows),) if three else ()),
+            *(_summary(result, activation, rows) if three else ()),
             *finite_notes(activation, rows, _CANDIDATES[result.terms]),
             *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
         ),
@@ -161,7 +159,11 @@ def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlo
 
 
 def _largest_residual(row: VerifiedBlock) -> str:
-    decided = [pair.check.relative_residual for pair in row.pairs if pair.check.decided]
+    decided = [
+        pair.check.relative_residual
+        for pair in row.pairs
+        if pair.check.verdict is not Verdict.UNDECIDED
+    ]
     return residual_text(max(decided)) if decided else UNKNOWN
 
 
@@ -179,31 +181,39 @@ def _limited(row: VerifiedBlock) -> Check | None:
     return next((check for check in checks if check.limited_by_rounding), None)
 
 
-def _summary(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> str:
+def _summary(
+    result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]
+) -> Iterator[str]:
     """What came of the chain rule against autodiff."""
     what = _CANDIDATES[result.terms]
-    failed = [row for row in rows if not row.pairs[0].passed]
+    failed, passed = (
+        [row for row in rows if row.pairs[0].verdict is verdict]
+        for verdict in (Verdict.FAIL, Verdict.PASS)
+    )
     if failed:
         worst = max(failed, key=lambda row: row.check.relative_residual)
-        passed = [row.layer for row in rows if row.pairs[0].passed]
-        also = f", PASS on {listed(passed)}" if passed else ""
-        return (
+        also = f", PASS on {listed(row.layer for row in passed)}" if passed else ""
+        yield (
             f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {what} is not "
             f"autodiff's Hessian. Worst is {_failure(worst)}."
         )
-    return (
-        f"{activation}: PASS on {listed(row.layer for row in rows)}: {what} is autodiff's "
-        f"Hessian {compared_text([row.check for row in rows])}."
-    )
+    elif passed:
+        yield (
+            f"{activation}: PASS on {listed(row.layer for row in passed)}: {what} is autodiff's "
+            f"Hessian {compared_text([row.check for row in passed])}."
+        )
+    checks = [
+        (row.layer, check)
+        for row in rows
+        for check in (row.pairs[0].check, row.pairs[0].form_check)
+    ]
+    yield from undecided_notes(activation, checks)
 
 
 def _failure(row: VerifiedBlock) -> str | None:
     """What failed first, or was left open where nothing failed."""
     checks = [check for pair in row.pairs for check in (pair.check, pair.form_check)]
-    failed = [check for check in checks if check.decided and not check.passed]
-    if failed:
-        return what_failed(failed[0])
-    return next((undecided_text(check) for check in checks if not check.decided), None)
+    return what_happened(max(checks, key=lambda check: (check.failed, not check.passed)))
 
 
 def _row_data(row: VerifiedBlock) -> dict[str, Any]:
@@ -234,7 +244,7 @@ def _row_data(row: VerifiedBlock) -> dict[str, Any]:
             "reference": finite.reference,
             "error_bar": finite.check.error_bar,
             "undecided": finite.check.undecided,
-            "status": open_status(finite.passed, finite.decided),
+            "status": finite.verdict.value,
         },
-        "status": open_status(row.passed, row.decided),
+        "status": row.verdict.value,
     }

@@ -76,7 +76,7 @@ def check_entries(
     """
     size, layout = reference.shape[0], reference.layout
     row_bytes = max(candidate.row_bytes for candidate in candidates)
-    tallies = [Tally() for _ in candidates]
+    tallies = [Tally(rtol) for _ in candidates]
 
     def compared(piece: tuple[int, int]) -> list[list[tuple[_Pair, Seen]]]:
         theirs = reference.panels(*piece)
@@ -91,7 +91,10 @@ def check_entries(
             ours = candidate.panels(*piece)
             with np.errstate(over="ignore", invalid="ignore"):
                 found.append(
-                    [(part.pair, part.seen(theirs, ours, floor, scale)) for part, scale in scaled]
+                    [
+                        (part.pair, part.seen(theirs, ours, floor, rtol, scale))
+                        for part, scale in scaled
+                    ]
                 )
         return found
 
@@ -108,7 +111,7 @@ def check_entries(
                 require_finite_entries(reference, np.array([seen.largest, seen.widest.size]))
                 tally.add(pair, seen)
         progress(reference.parameter, done, size)
-    return tuple(tally.check("entries", rtol) for tally in tallies)
+    return tuple(tally.check("entries") for tally in tallies)
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class _Part:
         panel = panels[self.layer][:, self.rows]
         return float(np.maximum(panel.max(), -panel.min()))
 
-    def seen(self, theirs: Panels, ours: Panels, floor: Array, largest: float) -> Seen:
+    def seen(self, theirs: Panels, ours: Panels, floor: Array, rtol: float, largest: float) -> Seen:
         """The residuals, of which only the largest of each row and each column's group counts."""
         reference, candidate = (of[self.layer][:, self.rows] for of in (theirs, ours))
         low, segment = self.layout.starts[self.layer], self.layout.segments[self.layer]
@@ -148,6 +151,7 @@ class _Part:
             largest=largest,
             residual=_largest_residuals(reference, candidate),
             floor=floor[np.ix_(rows, columns)],
+            rtol=rtol,
             names=names,
         )
 

@@ -17,7 +17,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.judge import Check
+from hesscli.studies.judge import Check, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.witnesses.block import Engine
 
@@ -61,14 +61,18 @@ class ComparedBlock:
         return G / (G + C) if G + C > 0 else None
 
     @property
-    def gauss_newton_alone(self) -> bool:
+    def gauss_newton_alone(self) -> Verdict:
         """Whether the Gauss–Newton term alone is the Hessian."""
-        return self.gauss_newton_check.passed
+        return self.gauss_newton_check.verdict
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the whole chain rule holds: its Hessian, and each term's form."""
+        return joint(check.verdict for check in (self.chain_rule_check, *self.form_checks))
 
     @property
     def passed(self) -> bool:
-        """Whether the whole chain rule holds: its Hessian, and each term's form."""
-        return self.chain_rule_check.passed and all(check.passed for check in self.form_checks)
+        return self.verdict is Verdict.PASS
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,12 @@ class Comparison:
     results: tuple[ComparedBlock, ...]
 
     @property
+    def verdict(self) -> Verdict:
+        return joint(row.verdict for row in self.results)
+
+    @property
     def passed(self) -> bool:
-        return all(row.passed for row in self.results)
+        return self.verdict is Verdict.PASS
 
 
 def compare(

@@ -21,7 +21,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form, contradiction
-from hesscli.studies.judge import Check, Residual, excused, of_layers
+from hesscli.studies.judge import Check, Residual, Verdict, excused, joint, of_layers
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
 from hesscli.witnesses.layout import (
@@ -90,12 +90,11 @@ class EntryOf:
     finite: FiniteEntry | None
 
     @property
-    def passed(self) -> bool:
+    def verdict(self) -> Verdict:
         """Whether the exact witnesses agree, and finite differences do not contradict them."""
-        contradicted = self.finite is not None and (
-            self.finite.check.decided and not self.finite.check.passed
-        )
-        return all(term.check.passed for term in self.terms) and not contradicted
+        if self.finite is not None and self.finite.check.failed:
+            return Verdict.FAIL
+        return joint(term.check.verdict for term in self.terms)
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,12 @@ class Entry:
     results: tuple[EntryOf, ...]
 
     @property
+    def verdict(self) -> Verdict:
+        return joint(row.verdict for row in self.results)
+
+    @property
     def passed(self) -> bool:
-        return all(row.passed for row in self.results)
+        return self.verdict is Verdict.PASS
 
 
 @dataclass(frozen=True)

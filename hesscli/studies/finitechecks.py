@@ -34,6 +34,7 @@ from hesscli.studies.judge import (
     Residual,
     Seen,
     Tally,
+    Verdict,
     excess,
     excused,
     of_layers,
@@ -156,20 +157,22 @@ def check_finite_products(
 
 def merged_finite(checks: Sequence[Check]) -> Check:
     """Checks of several blocks as one: the worst of them, on everything that was looked at."""
-    failed = [check for check in checks if check.failed]
     found = worst(checks)
     # Blocks differ in scale: the bar that is widest for its own block, in the worst one's units.
     widest = max(relative(check.error_bar, check.max_abs_entry) for check in checks)
     compared = sum(check.compared for check in checks)
     undecided = sum(check.undecided for check in checks)
-    decided = bool(failed) or _decided(compared, undecided)
+    verdict = found.verdict
+    if not found.failed:
+        doubtful = any(check.open_by_rounding for check in checks)
+        decided = _decided(compared, undecided) and not doubtful
+        verdict = Verdict.PASS if decided else Verdict.UNDECIDED
     return replace(
         found,
         compared=compared,
         undecided=undecided,
         error_bar=widest * found.max_abs_entry,
-        decided=decided,
-        passed=decided and not failed,
+        verdict=verdict,
     )
 
 
@@ -203,7 +206,7 @@ class _FiniteTally:
 
     def __init__(self, rtol: float) -> None:
         self._rtol = rtol
-        self._tally = Tally()
+        self._tally = Tally(rtol)
         self._compared = self._undecided = 0
         self._widest_bar = 0.0
 
@@ -228,17 +231,16 @@ class _FiniteTally:
             self._widest_bar = max(self._widest_bar, widest)
         # A residual of zero is never the worst.
         residuals = np.where(decided, residuals, 0)
-        self._tally.add(part, Seen.of(compared, scale, residuals, floors, names, bars))
+        self._tally.add(part, Seen.of(compared, scale, residuals, floors, self._rtol, names, bars))
 
     def check(self, method: str) -> Check:
-        found = self._tally.check(method, self._rtol)
+        found = self._tally.check(method)
         decided = found.failed or _decided(self._compared, self._undecided)
         return replace(
             found,
-            passed=decided and found.passed,
+            verdict=found.verdict if decided else Verdict.UNDECIDED,
             error_bar=self._widest_bar * found.max_abs_entry,
             undecided=self._undecided,
-            decided=decided,
         )
 
 

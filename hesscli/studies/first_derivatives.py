@@ -23,7 +23,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.judge import Check, Seen, Tally, of_layers
+from hesscli.studies.judge import Check, Seen, Tally, Verdict, joint, of_layers
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
@@ -57,8 +57,8 @@ class VerifiedFirst:
     check: Check
 
     @property
-    def passed(self) -> bool:
-        return self.check.passed
+    def verdict(self) -> Verdict:
+        return self.check.verdict
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,12 @@ class FirstVerification:
     results: tuple[VerifiedFirst, ...]
 
     @property
+    def verdict(self) -> Verdict:
+        return joint(row.verdict for row in self.results)
+
+    @property
     def passed(self) -> bool:
-        return all(row.passed for row in self.results)
+        return self.verdict is Verdict.PASS
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class _Piece:
             theirs, residuals, floor = (of[:, columns] for of in (self.autodiff, residual, floors))
             names = partial(self._names, low=columns.start)
             largest = float(np.abs(theirs).max())
-            yield layer, Seen.of(residuals.size, largest, residuals, floor, names)
+            yield layer, Seen.of(residuals.size, largest, residuals, floor, rtol, names)
 
     def _names(self, row: int, column: int, low: int = 0) -> tuple[str, str]:
         return self.names_of(self.start + row, low + column)
@@ -138,7 +142,7 @@ def verify_first(
         problem = witnesses.problem
         activation = problem.hidden_activation
         shape = _shape(problem, of, subject)
-        tally, norms = Tally(), (0.0, 0.0)
+        tally, norms = Tally(options.rtol_for(problem)), (0.0, 0.0)
         for piece in _PIECES[of](witnesses, subject):
             progress(f"{activation} {subject.layer}", tally.compared, math.prod(shape))
             for layer, seen in piece.seen(options.rtol_for(problem)):
@@ -156,7 +160,7 @@ def verify_first(
                 shape=shape,
                 autodiff_norm=norms[0],
                 chain_rule_norm=norms[1],
-                check=tally.check("entries", options.rtol_for(problem)),
+                check=tally.check("entries"),
             )
         )
     first = problems[0]

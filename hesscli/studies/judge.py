@@ -2,9 +2,12 @@
 
 A number passes when its residual is at most rtol · scale + floor, plus the error bar where one of
 the witnesses has some. The floor is the rounding of what was subtracted
-(hesscli.witnesses.rounding.floor). The scale is |G| + |C| for a quadratic form, and for an entry
-the largest one of its own block: in the block of the whole network that of its layer or, between
-two layers, of the pair, so that a layer of small entries does not hide behind one of large ones.
+(hesscli.witnesses.rounding.floor); it is an excuse only while it is small: what only a floor above
+TRUSTED of the scale would excuse is undecided.
+
+The scale is |G| + |C| for a quadratic form, and for an entry the largest one of its own block: in
+the block of the whole network that of its layer or, between two layers, of the pair, so that a
+layer of small entries does not hide behind one of large ones.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +25,26 @@ from hesscli.witnesses.layout import Layout
 
 Names = tuple[str, str] | None
 Floor = TypeVar("Floor")
+# A floor below this share of the scale is trusted: a missing term or a wrong sign shows.
+TRUSTED = 0.1
+
+
+class Verdict(Enum):
+    """Whether witnesses agree; UNDECIDED where rounding or error bars are too wide to tell."""
+
+    PASS = "pass"
+    UNDECIDED = "undecided"
+    FAIL = "fail"
+
+    @classmethod
+    def of(cls, passed: bool) -> Verdict:
+        return cls.PASS if passed else cls.FAIL
+
+
+def joint(verdicts: Iterable[Verdict]) -> Verdict:
+    """That of several: one FAIL is one of all, and nothing else lets what is open pass."""
+    found = set(verdicts)
+    return next(v for v in (Verdict.FAIL, Verdict.UNDECIDED, Verdict.PASS) if v in found)
 
 
 @dataclass(frozen=True)
@@ -40,8 +64,7 @@ class Check:
 
     Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is the widest
     one, relative to its scale, among the numbers that were compared, in units of the worst one's
-    scale; ``undecided`` how many more numbers their error bars left open, and ``decided`` whether
-    there was enough to pass or to fail.
+    scale; ``undecided`` how many more numbers their error bars left open.
     """
 
     method: str
@@ -51,16 +74,25 @@ class Check:
     rtol: float
     floor: float
     worst: Names
-    passed: bool
+    verdict: Verdict
     error_bar: float = 0.0
     undecided: int = 0
-    decided: bool = True
     confidence: float | None = None
 
     @property
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
+
+    @property
     def failed(self) -> bool:
-        """Whether it is decided, and not by a PASS."""
-        return self.decided and not self.passed
+        return self.verdict is Verdict.FAIL
+
+    @property
+    def open_by_rounding(self) -> bool:
+        """Whether only a floor that is not small would excuse it."""
+        return self.verdict is Verdict.UNDECIDED and _is_open(
+            self.max_abs_residual, self.max_abs_entry, self.floor, self.rtol, self.error_bar
+        )
 
     @property
     def relative_residual(self) -> float:
@@ -110,6 +142,19 @@ def excess(
         )
 
 
+def _open_to(
+    residual: Array | float, floor: Array | float, rtol: float, error_bar: Array | float
+) -> Array:
+    """Below which scale only a floor that is not small would excuse a residual."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        beyond = np.divide(np.subtract(residual, error_bar), rtol)
+        return np.fmin(beyond, np.divide(floor, TRUSTED))
+
+
+def _is_open(residual: float, scale: float, floor: float, rtol: float, error_bar: float) -> bool:
+    return bool(_open_to(residual, floor, rtol, error_bar) > scale)
+
+
 @dataclass(frozen=True)
 class Residual:
     """One number that was compared: its residual, and what excuses it at any scale."""
@@ -131,6 +176,9 @@ class Residual:
         confidence: float | None = None,
     ) -> Check:
         """The check of which this number is the worst."""
+        verdict = Verdict.of(self.excess(scale, rtol) <= 0)
+        if verdict is Verdict.PASS and _is_open(self.size, scale, self.floor, rtol, self.error_bar):
+            verdict = Verdict.UNDECIDED
         return Check(
             method=method,
             compared=compared,
@@ -140,7 +188,7 @@ class Residual:
             rtol=rtol,
             floor=self.floor,
             worst=self.names,
-            passed=self.excess(scale, rtol) <= 0,
+            verdict=verdict,
             error_bar=self.error_bar,
             confidence=confidence,
         )
@@ -152,13 +200,15 @@ class Seen:
 
     ``largest`` is the largest number of the reference, ``widest`` the largest residual, and
     ``beyond`` the one that is largest beyond its floor and error bar: whatever the scale is, if
-    any number fails this one does, with the largest excess.
+    any number fails this one does, with the largest excess. Likewise if any is undecided
+    ``undecided`` is.
     """
 
     compared: int
     largest: float
     widest: Residual
     beyond: Residual
+    undecided: Residual
 
     @classmethod
     def of(
@@ -167,6 +217,7 @@ class Seen:
         largest: float,
         residual: Array,
         floor: Array,
+        rtol: float,
         names: Callable[..., Names],
         error_bar: Array | None = None,
     ) -> Seen:
@@ -180,26 +231,37 @@ class Seen:
             return Residual(number, floor, names(*place), bar)
 
         beyond = excess(residual, 0.0, floors, 0.0, bars)
-        return cls(compared, largest, at(int(residual.argmax())), at(int(beyond.argmax())))
+        open_to = _open_to(residual, floors, rtol, bars)
+        widest, failing, undecided = (at(int(of.argmax())) for of in (residual, beyond, open_to))
+        return cls(compared, largest, widest, failing, undecided)
 
-    def joined(self, other: Seen) -> Seen:
+    def joined(self, other: Seen, rtol: float) -> Seen:
         return Seen(
             self.compared + other.compared,
             max(self.largest, other.largest),
             max(self.widest, other.widest, key=lambda found: found.size),
             max(self.beyond, other.beyond, key=lambda found: found.excess(0.0, 0.0)),
+            max(
+                self.undecided,
+                other.undecided,
+                key=lambda found: float(_open_to(found.size, found.floor, rtol, found.error_bar)),
+            ),
         )
 
     def check(self, method: str, rtol: float) -> Check:
-        failed = self.beyond.excess(self.largest, rtol) > 0
-        found = self.beyond if failed else self.widest
-        return found.judged(method, self.largest, rtol, self.compared)
+        found = [
+            residual.judged(method, self.largest, rtol, self.compared)
+            for residual in (self.beyond, self.undecided, self.widest)
+        ]
+        failing, undecided, widest = found
+        return failing if failing.failed else widest if undecided.passed else undecided
 
 
 class Tally:
     """The numbers of one comparison, piece by piece, in parts of one scale each."""
 
-    def __init__(self) -> None:
+    def __init__(self, rtol: float) -> None:
+        self.rtol = rtol
         self._parts: dict[Hashable, Seen] = {}
 
     @property
@@ -208,10 +270,10 @@ class Tally:
 
     def add(self, part: Hashable, seen: Seen) -> None:
         before = self._parts.get(part)
-        self._parts[part] = seen if before is None else before.joined(seen)
+        self._parts[part] = seen if before is None else before.joined(seen, self.rtol)
 
-    def check(self, method: str, rtol: float) -> Check:
-        return merged([seen.check(method, rtol) for seen in self._parts.values()])
+    def check(self, method: str) -> Check:
+        return merged([seen.check(method, self.rtol) for seen in self._parts.values()])
 
 
 def excused(
@@ -227,11 +289,15 @@ def excused(
 
 
 def worst(checks: Iterable[Check]) -> Check:
-    """The one that fails with the largest excess, or has the largest relative residual."""
+    """The one that fails with the largest excess, or is open, or has the largest residual.
+
+    (The largest relative to its scale.)
+    """
     return max(
         checks,
         key=lambda check: (
             check.failed,
+            not check.passed,
             check.excess if check.failed else check.relative_residual,
             check.max_abs_entry,
         ),

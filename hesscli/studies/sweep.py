@@ -21,7 +21,7 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.judge import Check, Names, Seen, Tally, worst
+from hesscli.studies.judge import Check, Names, Seen, Tally, Verdict, joint, worst
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
@@ -64,8 +64,8 @@ class SweptNode:
     S_check: Check
 
     @property
-    def passed(self) -> bool:
-        return self.g_check.passed and self.S_check.passed
+    def verdict(self) -> Verdict:
+        return joint((self.g_check.verdict, self.S_check.verdict))
 
     @property
     def worst_check(self) -> Check:
@@ -105,8 +105,12 @@ class Sweep:
     inputs: tuple[SweptInput, ...] | None
 
     @property
+    def verdict(self) -> Verdict:
+        return joint(row.verdict for row in self.results)
+
+    @property
     def passed(self) -> bool:
-        return all(row.passed for row in self.results)
+        return self.verdict is Verdict.PASS
 
 
 def sweep(
@@ -153,7 +157,7 @@ class _Node:
         self.quantity = quantity
         self.norms = dict.fromkeys("gIOS", 0.0)
         self.rtol = rtol
-        self.tallies = Tally(), Tally()
+        self.tallies = Tally(rtol), Tally(rtol)
 
     def swept(self) -> SweptNode:
         return SweptNode(
@@ -166,8 +170,8 @@ class _Node:
             I_norm=self.norms["I"],
             O_norm=self.norms["O"],
             S_norm=self.norms["S"],
-            g_check=self.tallies[0].check("entries", self.rtol),
-            S_check=self.tallies[1].check("entries", self.rtol),
+            g_check=self.tallies[0].check("entries"),
+            S_check=self.tallies[1].check("entries"),
         )
 
 
@@ -247,7 +251,7 @@ class _Compared:
                 f"the gradient or Hessian at {self.quantity} is not finite in "
                 f"{self.reference.dtype}; use smaller weights or dtype float64"
             )
-        return Seen.of(residual.size, largest, residual, floors, self._names)
+        return Seen.of(residual.size, largest, residual, floors, rtol, self._names)
 
     def _names(self, example: int, *entry: int) -> Names:
         """Only entries of S have names."""

@@ -20,7 +20,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form
-from hesscli.studies.judge import Check, relative
+from hesscli.studies.judge import Check, Verdict, joint, relative
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
@@ -75,14 +75,8 @@ class WitnessPair:
     check: Check
 
     @property
-    def passed(self) -> bool:
-        return self.form_check.passed and self.check.passed
-
-    @property
-    def decided(self) -> bool:
-        """Whether it passed, or failed for more than want of an answer."""
-        failed = any(check.decided and not check.passed for check in (self.form_check, self.check))
-        return failed or (self.form_check.decided and self.check.decided)
+    def verdict(self) -> Verdict:
+        return joint((self.form_check.verdict, self.check.verdict))
 
     @property
     def has_finite(self) -> bool:
@@ -116,13 +110,12 @@ class VerifiedBlock:
         return next((pair for pair in self.pairs if pair.has_finite), None)
 
     @property
-    def passed(self) -> bool:
-        return all(pair.passed for pair in self.pairs)
+    def verdict(self) -> Verdict:
+        return joint(pair.verdict for pair in self.pairs)
 
     @property
-    def decided(self) -> bool:
-        """Whether it passed, or some pair failed; else finite differences left it open."""
-        return self.passed or any(pair.decided and not pair.passed for pair in self.pairs)
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
 
 
 @dataclass(frozen=True)
@@ -138,13 +131,12 @@ class Verification:
     results: tuple[VerifiedBlock, ...]
 
     @property
-    def passed(self) -> bool:
-        return all(row.passed for row in self.results)
+    def verdict(self) -> Verdict:
+        return joint(row.verdict for row in self.results)
 
     @property
-    def decided(self) -> bool:
-        """Whether it passed, or some row failed."""
-        return self.passed or any(row.decided and not row.passed for row in self.results)
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
 
 
 def verify(

@@ -43,7 +43,7 @@ from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.chain_rule.network import NetworkBlock
 from hesscli.witnesses.jacobian import JacobianBlock
-from hesscli.witnesses.rounding.noise import Noise, noisy_calculus, noisy_loss
+from hesscli.witnesses.rounding.noise import Noise, noisy_calculus, noisy_loss, steady_calculus
 from hesscli.witnesses.rounding.terms import loss_terms
 
 # Perturbed runs. Of so many independent deviations the largest is hardly ever below a tenth of a
@@ -52,8 +52,9 @@ from hesscli.witnesses.rounding.terms import loss_terms
 REPLICAS, REPLICAS_IN_DOUBT = 8, 32
 # A σ′ whose effect is open by this share of the largest one may be quite another one.
 _OPEN = 1e-3
-# Perturbations are already larger than rounding (noise.AMPLITUDE).
-SAFETY = 8.0
+# Perturbations are already larger than rounding (noise.AMPLITUDE). In doubt numbers may be of any
+# size, of which so few runs do not see the largest.
+SAFETY, SAFETY_IN_DOUBT = 8.0, 64.0
 # Runs that take no more than this together are kept for the next question.
 _KEPT_BYTES = 2**26
 # What a run keeps for each number of a value, in doubles.
@@ -87,7 +88,6 @@ class RoundingFloor:
 
     def __init__(self, engine: ChainRule) -> None:
         self.problem = engine.problem
-        self._engine = engine
         self._loss = engine.linearized.loss
         self._limits = np.finfo(engine.problem.dtype)
         self._kept: dict[int, Linearized] = {}
@@ -98,9 +98,8 @@ class RoundingFloor:
     @cached_property
     def exact(self) -> ChainRule:
         """The chain rule in float64, unperturbed."""
-        if self.problem.dtype == np.float64:
-            return self._engine
-        return ChainRule(_in_float64(self.problem), loss=self._loss, check=unchecked)
+        problem = _in_float64(self.problem)
+        return ChainRule(problem, calculus=steady_calculus, loss=self._loss, check=unchecked)
 
     def node(self, value: str, start: int, stop: int) -> tuple[Array, Array]:
         """The floors of g (n, d) and S (n, d, d) at one value, for some of the examples."""
@@ -109,7 +108,7 @@ class RoundingFloor:
         e_g, e_S = self._deviations(
             exact, lambda run: (run.gradient_at(value)[chosen], _second(run, value, chosen))
         )
-        return _finite(SAFETY * e_g, value), _finite(SAFETY * e_S, value)
+        return _finite(self._safety * e_g, value), _finite(self._safety * e_S, value)
 
     def entries(self, parameter: str) -> Array:
         """The floor of the block's entries for each pair of groups, (groups, groups).
@@ -121,7 +120,7 @@ class RoundingFloor:
                 floor = self._entries(parameter, HESSIAN)
                 if self._doubt.of_slopes:
                     floor = np.maximum(floor, self._entries(parameter, GAUSS_NEWTON))
-                self._entry_floors[parameter] = _finite(SAFETY * floor, parameter)
+                self._entry_floors[parameter] = _finite(self._safety * floor, parameter)
         return self._entry_floors[parameter]
 
     def _entries(self, parameter: str, term: Term) -> Array:
@@ -142,6 +141,10 @@ class RoundingFloor:
             of_kinks=any((error > _OPEN * np.abs(R).max()).any() for error, R in pairs),
         )
 
+    @property
+    def _safety(self) -> float:
+        return SAFETY_IN_DOUBT if self._doubt.of_kinks else SAFETY
+
     def quadratic_form(self, parameter: str, v: Array) -> float:
         """The floor of vᵀ H v for v of the block's size."""
         v = v.astype(np.float64).reshape(-1)
@@ -160,7 +163,7 @@ class RoundingFloor:
         of_sum = [self._u * _root_of_squares(v * Hv) * math.sqrt(v.size) for Hv in exact]
         vanished = self.problem.examples * self._tiny * np.abs(v).sum()
         floor = max(float(e) + float(s) for e, s in zip(errors, of_sum, strict=True)) + vanished
-        return float(_finite(np.asarray(SAFETY * floor), parameter))
+        return float(_finite(np.asarray(self._safety * floor), parameter))
 
     def _products(self, run: ChainRule, parameter: str, v: Array) -> list[Array]:
         """H v, and G v where the two may have errors of their own: by the passes."""
@@ -175,13 +178,13 @@ class RoundingFloor:
         error += self.problem.examples * self._tiny
         largest = float(error.max(initial=0.0))
         norm = largest * float(np.linalg.norm(error / largest)) if largest > 0 else 0.0
-        return float(_finite(np.asarray(SAFETY * norm), parameter))
+        return float(_finite(np.asarray(self._safety * norm), parameter))
 
     def gradient(self, parameter: str) -> Array:
         """The floor of ∂L/∂θ, (P,) for the block's parameters."""
         exact = ChainFirst(self.exact).gradient(parameter)
         (error,) = self._deviations((exact,), lambda run: (ChainFirst(run).gradient(parameter),))
-        return _finite(SAFETY * error, parameter)
+        return _finite(self._safety * error, parameter)
 
     def jacobian(self, parameter: str) -> JacobianBlock:
         """The floor of ∂f/∂θ, whose rows are asked for like those of the Jacobian."""
@@ -193,7 +196,7 @@ class RoundingFloor:
         (error,) = self._deviations(
             (exact,), lambda run: (ChainFirst(run).jacobian(parameter).rows(start, stop),)
         )
-        return _finite(SAFETY * error, parameter)
+        return _finite(self._safety * error, parameter)
 
     @property
     def _u(self) -> float:

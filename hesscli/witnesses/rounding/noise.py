@@ -8,14 +8,20 @@ arithmetic for reliable scientific computation", Mathematics and Computers in Si
     everything            the smallest normal number, below which the digits end
 
 A relative perturbation leaves an exact 0 exact, so a kink that is hit exactly excuses nothing.
+
+A function on trial does not vouch for itself: a σ″ that is noise would differ by all of it from one
+run to the next. So σ, σ′ and σ″ are taken on a grid of z and are straight in between, in the
+perturbed runs and in the one that they are held against (``steady_calculus``). Two z that rounding
+keeps apart lie between the same points, and what is left of the noise is its slope over a step of
+the grid; a kink at 0 lies on the grid, which is as fine there as numbers are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -38,6 +44,9 @@ AMPLITUDE = 2.0
 # number in between: the derivatives of activations have their extremes nearer to zero.
 _WIDE, _NEAR = 1.0, 2.0
 _POOL = 2**17
+# The grid: numbers of so many binary digits, and no farther apart than two to this; no activation
+# has its turns nearer to each other.
+_GRID_DIGITS, _WIDEST_STEP = 12, -10
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,29 @@ def _pool() -> Array:
     numbers = np.random.default_rng(0).random(_POOL) - 0.5
     numbers += np.copysign(0.5, numbers)
     return read_only(np.tile(numbers, 2))
+
+
+def steady(sigma: Derivatives) -> Derivatives:
+    """σ, σ′ and σ″ on the grid, straight in between."""
+    functions = (sigma.value, sigma.first, sigma.second)
+    return Derivatives(*(partial(_interpolated, function) for function in functions))
+
+
+def _interpolated(function: Callable[[Array], Array], z: Array) -> Array:
+    _, exponent = np.frexp(z)
+    step = np.minimum(exponent - _GRID_DIGITS, _WIDEST_STEP)
+    scaled = np.ldexp(z, -step)
+    low = np.floor(scaled)
+    # What is not finite is no grid's.
+    between = np.where(np.isfinite(scaled), scaled - low, 0)
+    below, above = function(np.ldexp(low, step)), function(np.ldexp(low + 1, step))
+    return np.where(between == 0, below, below + between * (above - below))
+
+
+def steady_calculus(node: Node) -> Calculus:
+    """The calculus of a node, with the functions of an activation on the grid."""
+    base = calculus_of(node)
+    return Elementwise(steady(base.sigma)) if isinstance(base, Elementwise) else base
 
 
 def noisy_calculus(noise: Noise) -> Dispatch:
@@ -170,7 +202,7 @@ class NoisyElementwise(Elementwise):
     def __init__(self, base: Calculus, node: Node, noise: Noise) -> None:
         assert isinstance(base, Elementwise)  # and such a node has an activation
         assert node.activation is not None
-        super().__init__(base.sigma)
+        super().__init__(steady(base.sigma))
         self.activation: Activation = node.activation
         self.noise = noise
 
