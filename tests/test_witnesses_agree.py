@@ -90,13 +90,13 @@ def assert_every_entry_agrees(problem: Problem, some_block: int) -> None:
         assert within, name
 
 
-@settings(THOROUGH, max_examples=700)
+@settings(THOROUGH, max_examples=400)
 @given(problems("float64"), st.integers(0, 20))
 def test_every_entry_of_every_term_agrees_in_float64(problem: Problem, some_block: int) -> None:
     assert_every_entry_agrees(problem, some_block)
 
 
-@settings(THOROUGH, max_examples=350)
+@settings(THOROUGH, max_examples=200)
 @given(problems("float32"), st.integers(0, 20))
 def test_every_entry_of_every_term_agrees_in_float32(problem: Problem, some_block: int) -> None:
     assert_every_entry_agrees(problem, some_block)
@@ -115,13 +115,16 @@ def test_rows_are_the_rows_of_the_matrix_whatever_the_pieces(
         for name in ("network", names[some_block % len(names)]):
             block = engine.hessian(name)
             matrix = entries(block)
-            # Autodiff rounds an entry and its mirror image differently.
-            allowed = tolerance(floor, block, float(np.abs(matrix).max()))
-            allowed = np.maximum(allowed, allowed.T)
+            largest = float(np.abs(matrix).max())
+            rtol = DEFAULT_RTOL[problem.dtype.name] * largest
+            allowed = cache(partial(tolerance, floor, block, largest))
             middle = block.shape[0] // 2
             rows = np.concatenate([block.rows(0, middle), block.rows(middle, block.shape[0] + 5)])
-            assert (np.abs(rows - matrix) <= allowed).all()
-            assert (np.abs(block.to_dense() - matrix) <= allowed).all()
+            for others in (rows, block.to_dense()):
+                residual = np.abs(others - matrix)
+                # Autodiff rounds an entry and its mirror image differently.
+                within = (residual <= rtol).all()
+                assert within or (residual <= np.maximum(allowed(), allowed().T)).all()
 
 
 @settings(THOROUGH, max_examples=100)
@@ -153,8 +156,9 @@ def test_quadratic_forms_agree(problem: Problem, seed: int) -> None:
         v = np.random.default_rng(seed).standard_normal(size)
         G = chain_rule.gauss_newton(name).quadratic_form(v)
         C = chain_rule.curvature(name).quadratic_form(v)
-        allowed = 1e-10 * (abs(G) + abs(C)) + floor.quadratic_form(name, v)
-        assert abs(autodiff.hessian(name).quadratic_form(v) - (G + C)) <= allowed
+        residual = abs(autodiff.hessian(name).quadratic_form(v) - (G + C))
+        allowed = 1e-10 * (abs(G) + abs(C))
+        assert residual <= allowed or residual <= allowed + floor.quadratic_form(name, v)
 
 
 @pytest.mark.parametrize("engine", [ChainRule, Autodiff])
