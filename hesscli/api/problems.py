@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hesscli.config.build import build_problem, with_hidden_activation
+from hesscli.config.consistency import require_own_arguments
 from hesscli.config.decode import ConfigKeyError, Path, layer_name
 from hesscli.config.decode import activation as decoded_activation
 from hesscli.config.load import Override, config_of, to_document, whole_number
@@ -24,7 +25,7 @@ from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.names import DTYPES, LOSSES, LOSSES_WITHOUT_TARGETS, REDUCTIONS
 from hesscli.problem.network import Loss, Problem, Targets
 from hesscli.problem.npz import require_finite
-from hesscli.problem.targets import fit_targets
+from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.system.errors import InputError, reason
 from hesscli.system.near import nearest
 
@@ -112,7 +113,7 @@ def problem_from_keras(
     inputs: ArrayLike | None = None,
     targets: ArrayLike | None = None,
     *,
-    loss: str | Loss = "sparse_categorical_crossentropy",
+    loss: str | Loss | None = None,
     settings: Mapping[str, Any] | None = None,
     activation: ActivationLike | None = None,
     dtype: str = "float64",
@@ -122,9 +123,10 @@ def problem_from_keras(
     ``model`` is a ``.keras`` file or a live ``keras.Model``, whose parameters are copied.
     ``inputs`` (N, …) are what the model itself is called with; ``targets`` are (N,) labels, or
     (N, c) numbers. Without them the batch is that of the configuration's ``data``, which
-    ``settings`` changes. A softmax at the model's end, or a sigmoid under binary cross-entropy,
-    is taken off, and the problem's notes say so. Raises InputError for a model that is no chain
-    of dense layers, and for a batch that does not fit it.
+    ``settings`` changes. ``loss`` None is the one that the model was compiled with. A softmax at
+    the model's end under a categorical cross-entropy, or a sigmoid under the binary one, is taken
+    off, because the loss has it; the problem's notes say so. Raises InputError for a model that is
+    no chain of dense layers, and for a batch that does not fit it.
     """
     live = not isinstance(model, str | os.PathLike)
     if live and not isinstance(model, KerasModel):
@@ -134,7 +136,10 @@ def problem_from_keras(
     with _as_file(model) as (path, folder):
         try:
             config = load_config(
-                {"model": {"keras": path}, "loss": asdict(_loss(loss))},
+                {
+                    "model": {"keras": path},
+                    **({} if loss is None else {"loss": asdict(_loss(loss))}),
+                },
                 settings=settings,
                 activation=activation,
                 dtype=dtype,
@@ -189,7 +194,7 @@ def problem_from_arrays(
         precision,
         f"targets: for {layers[-1].name} and loss {chosen.name}",
     )
-    return Problem(graph=chain(layers), inputs=x, targets=fitted, loss=chosen)
+    return Problem(graph=chain(layers), inputs=x, targets=smoothed(fitted, chosen), loss=chosen)
 
 
 def _layers(
@@ -308,6 +313,10 @@ def _loss(value: str | Loss) -> Loss:
     loss = Loss(value) if isinstance(value, str) else value
     require_one_of("loss", loss.name, LOSSES)
     require_one_of("loss.reduction", loss.reduction, REDUCTIONS)
+    try:
+        require_own_arguments(loss)
+    except ConfigKeyError as error:
+        raise InputError(str(error)) from None
     return loss
 
 

@@ -16,11 +16,12 @@ from hesscli.problem.execution import fits
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
+from hesscli.problem.names import CROSSENTROPIES
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.stored import StoredInputs, places
-from hesscli.problem.targets import fit_targets
+from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.system.errors import InputError
 from hesscli.system.memory import (
     examples_memory,
@@ -77,16 +78,19 @@ def build_problem(
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
+    softmax = False
     if keras is not None:
-        layers, taken_off = _logits(layers, keras, config.loss)
-        notes = _keras_notes(keras, taken_off, config.loss, dataset)
+        layers, softmax, of_loss = _ending(layers, keras, config.loss)
+        notes = _keras_notes(keras, of_loss, dataset)
     last = layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
     return Problem(
-        graph=chain(layers),
+        graph=chain(layers, softmax),
         inputs=stored[:] if held else stored,
-        targets=fit_targets(targets, config.loss.name, last.units, dtype, where),
+        targets=smoothed(
+            fit_targets(targets, config.loss.name, last.units, dtype, where), config.loss
+        ),
         loss=config.loss,
         seed=config.seed,
         notes=notes,
@@ -167,20 +171,53 @@ def _converted(values: Array, dtype: np.dtype[np.floating], where: str) -> Array
     return converted
 
 
-def _logits(
+def _ending(
     layers: tuple[Layer, ...], keras: KerasNetwork, loss: Loss
-) -> tuple[tuple[Layer, ...], str | None]:
-    """``layers`` up to the logits that ``loss`` takes, and what was taken off behind them."""
+) -> tuple[tuple[Layer, ...], bool, str]:
+    """The layers, whether a softmax follows them, and what is said of the loss.
+
+    A softmax or a sigmoid at the end and the cross-entropy of it are one function of the logits:
+    it is taken off there, and stays everywhere else.
+    """
     last = layers[-1]
-    sigmoid = last.activation.name == keras.layers[-1].activation.name == SIGMOID
-    if sigmoid and loss.name == "binary_crossentropy":
-        return (*layers[:-1], replace(last, activation=Activation("linear"))), SIGMOID
-    return layers, SOFTMAX if keras.softmax else None
+    ends = None
+    if keras.softmax:
+        ends = SOFTMAX
+    elif last.activation.name == keras.layers[-1].activation.name == SIGMOID:
+        ends = SIGMOID
+    belongs = SIGMOID if loss.name == "binary_crossentropy" else SOFTMAX
+    origin = "compiled with" if loss == keras.loss else "under"
+    of_loss = f"{origin} the loss {_described(loss)}"
+    if loss.name in CROSSENTROPIES and loss.from_logits is not True:
+        if ends == belongs:
+            linear = replace(last, activation=Activation("linear"))
+            note = f"{of_loss}; the {ends} at its output was taken off, and is in the loss"
+            return (*layers[:-1], linear), False, note
+        if loss.from_logits is False:
+            raise InputError(
+                f"model.keras: {keras.path}: {of_loss} of probabilities, but there is no {belongs} "
+                "at its output; with --set loss.from_logits=true it is taken of logits"
+            )
+    if ends is not None and loss.name in CROSSENTROPIES:
+        of_loss += (
+            f" of logits, but a {ends} is at its output: probably a mistake; so differentiated"
+        )
+    elif keras.loss is None:
+        of_loss = f"saved without a loss; {loss.name} is assumed"
+    return layers, keras.softmax, of_loss
 
 
-def _keras_notes(
-    keras: KerasNetwork, taken_off: str | None, loss: Loss, dataset: Dataset
-) -> tuple[str, ...]:
+def _described(loss: Loss) -> str:
+    """A loss with the arguments that are not Keras's defaults."""
+    others = [
+        f"{key}={getattr(loss, key):g}"
+        for key in ("label_smoothing", "delta")
+        if getattr(loss, key) != getattr(Loss(), key)
+    ]
+    return f"{loss.name}({', '.join(others)})" if others else loss.name
+
+
+def _keras_notes(keras: KerasNetwork, of_loss: str, dataset: Dataset) -> tuple[str, ...]:
     notes: list[str] = []
     if keras.rescaling is not None:
         scale, offset = keras.rescaling
@@ -190,12 +227,7 @@ def _keras_notes(
             notes.append(f"{formula} is not applied: {dataset.name} holds a network's own inputs")
         else:
             notes.append(f"{formula} is applied to the data, pixels being 0 to 255")
-    if taken_off is not None:
-        notes.append(
-            f"the {taken_off} at its output was taken off; the loss {loss.name} is applied to the "
-            "logits"
-        )
-    return tuple(f"{keras.path}: {note}" for note in notes)
+    return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
 
 
 def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:

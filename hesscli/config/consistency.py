@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hesscli.config.decode import ConfigKeyError, Path
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
-from hesscli.problem.names import LOSSES_WITHOUT_TARGETS
+from hesscli.problem.names import CROSSENTROPIES, LOSSES_WITHOUT_TARGETS, SMOOTHED_LOSSES
+from hesscli.problem.network import Loss
 
 
 def require_consistent(config: Config) -> None:
@@ -13,6 +14,7 @@ def require_consistent(config: Config) -> None:
     for index, layer in enumerate(config.model.layers):
         _check_layer(layer, inputs, config.model, ("model", "layers", index))
         inputs = layer.units
+    require_own_arguments(config.loss)
     _check_batch(config.data, config.model.inputs, config.loss.name)
 
 
@@ -39,6 +41,21 @@ def _check_layer(layer: LayerConfig, inputs: int, model: ModelConfig, path: Path
     for key in ("kernel", "bias"):
         if model.weights is not None and getattr(layer, key) is not None:
             raise ConfigKeyError((*path, key), "model.weights is given as well; give one of them")
+
+
+def require_own_arguments(loss: Loss) -> None:
+    """Raises ConfigKeyError for an argument that is none of the loss's own."""
+    for key, others in (
+        ("from_logits", CROSSENTROPIES),
+        ("label_smoothing", SMOOTHED_LOSSES),
+        ("delta", ("huber",)),
+    ):
+        if getattr(loss, key) != getattr(Loss(), key) and loss.name not in others:
+            raise ConfigKeyError(
+                ("loss", key),
+                f"{getattr(loss, key)}; only {' and '.join(others)} can have it, and loss.name is "
+                f"{loss.name}",
+            )
 
 
 def _check_batch(data: DataConfig, width: int, loss: str) -> None:

@@ -159,7 +159,7 @@ def _tolerance(value: Any, path: Path) -> float:
     return rtol
 
 
-def _learning_rate(value: Any, path: Path) -> float:
+def _positive(value: Any, path: Path) -> float:
     rate = number(value, path)
     if rate <= 0:
         raise ConfigKeyError(path, f"{shown(value)}; it must be a number above 0")
@@ -171,6 +171,13 @@ def _momentum(value: Any, path: Path) -> float:
     if not 0 <= momentum < 1:
         raise ConfigKeyError(path, f"{shown(value)}; it must be 0 or more and below 1")
     return momentum
+
+
+def _share(value: Any, path: Path) -> float:
+    share = number(value, path)
+    if not 0 <= share <= 1:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be a number from 0 to 1")
+    return share
 
 
 def _boolean(value: Any, path: Path) -> bool:
@@ -325,7 +332,16 @@ _model = _record(
         "keras": _optional(_text),
     },
 )
-_loss = _record(Loss, {"name": _choice(LOSSES), "reduction": _choice(REDUCTIONS)})
+_loss = _record(
+    Loss,
+    {
+        "name": _choice(LOSSES),
+        "reduction": _choice(REDUCTIONS),
+        "from_logits": _optional(_boolean),
+        "label_smoothing": _share,
+        "delta": _positive,
+    },
+)
 _data_record = _record(
     DataConfig,
     {
@@ -362,7 +378,7 @@ _check = _record(
 _train = _record(
     TrainConfig,
     {
-        "learning_rate": _learning_rate,
+        "learning_rate": _positive,
         "momentum": _momentum,
         "batch_size": _batch_size,
         "steps": _integer(1),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hesscli.config.schema import Config, LayerConfig, ModelConfig
 from hesscli.problem.keras_layers import KerasNetwork
 from hesscli.problem.keras_model import read_network
+from hesscli.problem.names import LOSSES
 from hesscli.system.errors import InputError
 
 
@@ -19,10 +20,12 @@ def network_of(path: str) -> KerasNetwork:
         raise InputError(f"model.keras: {error}") from error
 
 
-def with_keras_layers(config: Config, given: Collection[str]) -> Config:
-    """``config`` with the Keras model's inputs and layers, but for the keys ``given`` by the user.
+def with_keras_layers(config: Config, given: Collection[str], loss_given: bool) -> Config:
+    """``config`` with the Keras model's inputs, layers and compiled loss.
 
-    Without a Keras model, ``config`` itself.
+    But for the keys of ``model`` that are ``given`` by the user, and for the loss where that is.
+    Without a Keras model, ``config`` itself. Raises InputError for a model compiled with a loss
+    that has no counterpart here.
     """
     if config.model.keras is None:
         return config
@@ -34,6 +37,13 @@ def with_keras_layers(config: Config, given: Collection[str]) -> Config:
         model = replace(model, bias=network.has_bias)
     if "layers" not in given:
         model = replace(model, layers=_layers(network))
+    if not loss_given:
+        if isinstance(network.loss, str):
+            raise InputError(
+                f"model.keras: {network.path}: compiled with the loss {network.loss}, which is not "
+                f"supported; choose one with --set loss.name=NAME: {', '.join(LOSSES)}"
+            )
+        config = replace(config, loss=network.loss or config.loss)
     return replace(config, model=model)
 
 

@@ -95,8 +95,9 @@ def _configured(
     for override in early:
         config, origin = _apply(config, override), override.origin
         given = override.value if override.path == _MODEL else given
+    loss_given = "loss" in document or any(o.path[:1] == ("loss",) for o in overrides)
     with _prefixed(origin):
-        config = with_keras_layers(config, given)
+        config = with_keras_layers(config, given, loss_given)
     for override in overrides[len(early) :]:
         sized = sized or _gives_batch_size(override)
         config = _apply(config, override)

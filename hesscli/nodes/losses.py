@@ -8,6 +8,7 @@ definitions are Keras's, from logits where Keras has ``from_logits``; ``sum_of_s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,6 +23,9 @@ from hesscli.system.errors import InputError
 
 # (chosen examples, v (n, k, c)) → ∂²ℓ/∂f² of each example times its k vectors, (n, k, c).
 HessianProduct = Callable[[slice, Array], Array]
+_OfNumbers = Callable[[Array, Targets], Array]
+# Keras's ``keras.config.epsilon()``, below which it lets no probability go.
+EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def _diagonal_product(diagonal: Array) -> HessianProduct:
     return lambda chosen, v: np.asarray(diagonal[chosen][:, None] * v)
 
 
-def _sparse_categorical_crossentropy() -> LossDerivatives:
+def _sparse_categorical_crossentropy(_: Loss) -> LossDerivatives:
     # On logits f with label y:  ℓ = log Σ exp f − f_y,   ∂ℓ = p − e_y,   ∂²ℓ = diag(p) − p pᵀ.
     def value(f: Array, targets: Targets) -> Array:
         return np.asarray(logsumexp(f, axis=-1) - f[np.arange(len(f)), targets])
@@ -90,7 +94,7 @@ def _sparse_categorical_crossentropy() -> LossDerivatives:
     )
 
 
-def _categorical_crossentropy() -> LossDerivatives:
+def _categorical_crossentropy(_: Loss) -> LossDerivatives:
     # On logits f with class probabilities t:  ℓ = log Σ exp f − tᵀf,   ∂ℓ = p − t.
     def gradient(f: Array, targets: Targets) -> Array:
         # p_h − t_h = p_h Σ_{i≠h} t_i − t_h Σ_{i≠h} p_i, because both sum to one.
@@ -110,7 +114,7 @@ def _diagonal(values: Array) -> Array:
     return np.asarray(values[:, :, None] * np.eye(values.shape[-1], dtype=values.dtype))
 
 
-def _binary_crossentropy() -> LossDerivatives:
+def _binary_crossentropy(_: Loss) -> LossDerivatives:
     # On c logits f with probabilities t:  ℓ = 1/c Σ_h (max(f, 0) − f t + log(1 + exp(−|f|))),
     # ∂ℓ = (s(f) − t)/c,   ∂²ℓ = diag(s (1 − s))/c.
     def value(f: Array, t: Targets) -> Array:
@@ -132,17 +136,106 @@ def _binary_crossentropy() -> LossDerivatives:
     )
 
 
-def _mean_squared_error() -> LossDerivatives:
-    # ℓ = 1/c Σ (f − t)²,   ∂ℓ = 2 (f − t)/c,   ∂²ℓ = 2 I/c.
+def _numberwise(value: _OfNumbers, first: _OfNumbers, second: _OfNumbers) -> LossDerivatives:
+    """ℓ = 1/c Σ_h v(f_h, t_h), from v, ∂v/∂f and ∂²v/∂f²."""
+
+    def curvature(f: Array, t: Targets) -> Array:
+        return np.asarray(second(f, t) / f.shape[-1])
+
     return LossDerivatives(
-        value=lambda f, t: np.asarray(np.square(f - t).mean(axis=-1)),
-        gradient=lambda f, t: np.asarray(2 * (f - t) / f.shape[-1]),
-        hessian=lambda f, _: _diagonal(np.full_like(f, 2 / f.shape[-1])),
-        hessian_product=lambda f, _: _diagonal_product(np.full_like(f, 2 / f.shape[-1])),
+        value=lambda f, t: np.asarray(value(f, t).mean(axis=-1)),
+        gradient=lambda f, t: np.asarray(first(f, t) / f.shape[-1]),
+        hessian=lambda f, t: _diagonal(curvature(f, t)),
+        hessian_product=lambda f, t: _diagonal_product(curvature(f, t)),
     )
 
 
-def _sum_of_squares() -> LossDerivatives:
+def _mean_squared_error(_: Loss) -> LossDerivatives:
+    # v = (f − t)²,   v′ = 2 (f − t),   v″ = 2.
+    return _numberwise(
+        lambda f, t: np.square(f - t),
+        lambda f, t: 2 * (f - t),
+        lambda f, _: np.full_like(f, 2),
+    )
+
+
+def _mean_absolute_error(_: Loss) -> LossDerivatives:
+    # v = |f − t|,   v′ = sign(f − t), 0 at f = t as in TensorFlow,   v″ = 0.
+    return _numberwise(
+        lambda f, t: np.abs(f - t),
+        lambda f, t: np.sign(f - t),
+        lambda f, _: np.zeros_like(f),
+    )
+
+
+def _huber(loss: Loss) -> LossDerivatives:
+    # With e = f − t:  v = e²/2, v′ = e, v″ = 1 where |e| ≤ δ, else
+    # v = δ|e| − δ²/2, v′ = δ sign e, v″ = 0.
+    delta = loss.delta
+
+    def value(f: Array, t: Targets) -> Array:
+        size = np.abs(f - t)
+        inside = np.minimum(size, delta)
+        return np.asarray(inside * (size - inside / 2))
+
+    return _numberwise(
+        value,
+        lambda f, t: np.clip(f - t, -delta, delta),
+        lambda f, t: (np.abs(f - t) <= delta).astype(f.dtype),
+    )
+
+
+def _log_cosh(_: Loss) -> LossDerivatives:
+    # With e = f − t:  v = log cosh e = |e| + log(1 + exp(−2|e|)) − log 2,   v′ = tanh e,
+    # v″ = 1 − tanh² e = 4 s(2e) s(−2e).
+    def value(f: Array, t: Targets) -> Array:
+        size = np.abs(f - t)
+        return np.asarray(size + np.log1p(np.exp(-2 * size)) - math.log(2))
+
+    return _numberwise(
+        value,
+        lambda f, t: np.tanh(f - t),
+        lambda f, t: 4 * expit(2 * (f - t)) * expit(-2 * (f - t)),
+    )
+
+
+def _poisson(_: Loss) -> LossDerivatives:
+    # v = f − t log(f + ε),   v′ = 1 − t/(f + ε),   v″ = t/(f + ε)².
+    return _numberwise(
+        lambda f, t: f - t * np.log(f + EPSILON),
+        lambda f, t: 1 - t / (f + EPSILON),
+        lambda f, t: t / np.square(f + EPSILON),
+    )
+
+
+def _kl_divergence(_: Loss) -> LossDerivatives:
+    # With f and t limited to [ε, 1]:  ℓ = Σ t log(t/f),   ∂ℓ = −t/f,   ∂²ℓ = diag(t/f²), both 0
+    # where f is beyond.
+    def limited(f: Array, t: Targets) -> tuple[Array, Array, Array]:
+        inside = ((f >= EPSILON) & (f <= 1)).astype(f.dtype)
+        return np.clip(f, EPSILON, 1), np.clip(t, EPSILON, 1), inside
+
+    def value(f: Array, t: Targets) -> Array:
+        q, p, _ = limited(f, t)
+        return np.asarray((p * np.log(p / q)).sum(axis=-1))
+
+    def gradient(f: Array, t: Targets) -> Array:
+        q, p, inside = limited(f, t)
+        return np.asarray(-p / q * inside)
+
+    def curvature(f: Array, t: Targets) -> Array:
+        q, p, inside = limited(f, t)
+        return np.asarray(p / np.square(q) * inside)
+
+    return LossDerivatives(
+        value,
+        gradient,
+        hessian=lambda f, t: _diagonal(curvature(f, t)),
+        hessian_product=lambda f, t: _diagonal_product(curvature(f, t)),
+    )
+
+
+def _sum_of_squares(_: Loss) -> LossDerivatives:
     # ℓ = Σ f²,   ∂ℓ = 2 f,   ∂²ℓ = 2 I.
     return LossDerivatives(
         value=lambda f, _: np.asarray(np.square(f).sum(axis=-1)),
@@ -152,7 +245,7 @@ def _sum_of_squares() -> LossDerivatives:
     )
 
 
-def _sum() -> LossDerivatives:
+def _sum(_: Loss) -> LossDerivatives:
     # ℓ = Σ f,   ∂ℓ = 1,   ∂²ℓ = 0.
     return LossDerivatives(
         value=lambda f, _: np.asarray(f.sum(axis=-1)),
@@ -162,14 +255,19 @@ def _sum() -> LossDerivatives:
     )
 
 
-_LOSSES: Mapping[str, LossDerivatives] = MappingProxyType(
+_LOSSES: Mapping[str, Callable[[Loss], LossDerivatives]] = MappingProxyType(
     {
-        "sparse_categorical_crossentropy": _sparse_categorical_crossentropy(),
-        "categorical_crossentropy": _categorical_crossentropy(),
-        "binary_crossentropy": _binary_crossentropy(),
-        "mean_squared_error": _mean_squared_error(),
-        "sum_of_squares": _sum_of_squares(),
-        "sum": _sum(),
+        "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
+        "categorical_crossentropy": _categorical_crossentropy,
+        "binary_crossentropy": _binary_crossentropy,
+        "mean_squared_error": _mean_squared_error,
+        "mean_absolute_error": _mean_absolute_error,
+        "huber": _huber,
+        "log_cosh": _log_cosh,
+        "kl_divergence": _kl_divergence,
+        "poisson": _poisson,
+        "sum_of_squares": _sum_of_squares,
+        "sum": _sum,
     }
 )
 
@@ -177,6 +275,6 @@ _LOSSES: Mapping[str, LossDerivatives] = MappingProxyType(
 def loss_derivatives(loss: Loss) -> LossDerivatives:
     """ℓ, ∂ℓ/∂f, ∂²ℓ/∂f² of ``loss``; raises InputError for a name that is not in LOSSES."""
     try:
-        return _LOSSES[loss.name]
+        return _LOSSES[loss.name](loss)
     except KeyError:
         raise InputError(f"unknown loss {loss.name!r}; choose {', '.join(LOSSES)}") from None

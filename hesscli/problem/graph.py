@@ -208,8 +208,11 @@ class Graph:
         return replace(self, nodes=nodes)
 
 
-def chain(layers: Sequence[Layer]) -> Graph:
-    """The graph of dense layers one after the other, each followed by its activation."""
+def chain(layers: Sequence[Layer], softmax: bool = False) -> Graph:
+    """The graph of dense layers one after the other, each followed by its activation.
+
+    With ``softmax`` the last one, which must be linear, is followed by a softmax.
+    """
     nodes: list[Node] = []
     tensors: dict[str, Array] = {}
     value = INPUT
@@ -221,6 +224,9 @@ def chain(layers: Sequence[Layer]) -> Graph:
             tensors[roles["bias"]] = layer.bias
         shape = (layer.units,)
         nodes.append(Node(layer.name, DENSE, (value,), shape, roles))
+        if softmax and layer is layers[-1]:
+            nodes.append(Node(f"{layer.name}/{SOFTMAX}", SOFTMAX, (layer.name,), shape))
+            continue
         value = f"{layer.name}/activation"
         nodes.append(Node(value, ELEMENTWISE, (layer.name,), shape, activation=layer.activation))
     return Graph(tuple(nodes), tensors, (layers[0].inputs,))

@@ -19,7 +19,9 @@ from numpy.typing import DTypeLike
 
 from hesscli.problem.data import require_pixels, to_inputs
 from hesscli.problem.graph import Activation, Array
+from hesscli.problem.keras_losses import UnknownLossError, compiled_loss
 from hesscli.problem.names import RESERVED_NAMES
+from hesscli.problem.network import Loss
 from hesscli.problem.npz import RawArray
 from hesscli.system.errors import InputError
 
@@ -71,12 +73,15 @@ class KerasNetwork:
 
     ``rescaling`` is the (scale, offset) of what the model does to its inputs first, None where
     it does nothing; ``softmax`` says whether a softmax at the end was left out of ``layers``.
+    ``loss`` is the one that the model was compiled with, None where it was saved without one, or
+    the name of one that has no counterpart here.
     """
 
     path: str
     layers: tuple[KerasLayer, ...]
     rescaling: tuple[float, float] | None
     softmax: bool
+    loss: Loss | str | None
 
     @property
     def inputs(self) -> int:
@@ -124,7 +129,12 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
         chain.add(layer, groups.get(layer["config"]["name"], ""))
     if not chain.layers:
         raise InputError(f"{path}: no Dense layer in it; at least one is needed")
-    return KerasNetwork(path, tuple(chain.layers), chain.rescaling, chain.softmax is not None)
+    try:
+        loss: Loss | str | None = compiled_loss(document)
+    except UnknownLossError as error:
+        loss = str(error)
+    softmax = chain.softmax is not None
+    return KerasNetwork(path, tuple(chain.layers), chain.rescaling, softmax, loss)
 
 
 def _groups(layers: Sequence[Any]) -> dict[str, str]:
@@ -259,9 +269,12 @@ class _Chain:
         self._activate(label, _elu(config))
 
     def softmax_layer(self, label: str, config: Mapping[str, Any], _: str) -> None:
+        self._require_last_axis(label, config)
+        self._activate(label, Activation(SOFTMAX))
+
+    def _require_last_axis(self, label: str, config: Mapping[str, Any]) -> None:
         if config.get("axis", -1) not in (-1, 1, [-1], [1]):
             raise self._refused(f"{label} has axis {config['axis']}; it must be -1")
-        self._activate(label, Activation(SOFTMAX))
 
     def _function(self, label: str, value: Any) -> Activation:
         """The activation that a ``activation=`` argument holds, a name or a serialized object."""
@@ -275,6 +288,9 @@ class _Chain:
                 return _elu(inner or {})
             if _is_keras_own(value) and kind == "ReLU":
                 return self._relu(label, inner or {})
+            if _is_keras_own(value) and kind == "Softmax":
+                self._require_last_axis(label, inner or {})
+                return Activation(SOFTMAX)
             name = inner if isinstance(inner, str) else kind
             known = _is_keras_own(value) and name in (*_FUNCTIONS, SOFTMAX)
         else:

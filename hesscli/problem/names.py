@@ -26,9 +26,17 @@ LOSSES = (
     "categorical_crossentropy",
     "binary_crossentropy",
     "mean_squared_error",
+    "mean_absolute_error",
+    "huber",
+    "log_cosh",
+    "kl_divergence",
+    "poisson",
     "sum_of_squares",
     "sum",
 )
+# Those that take logits, and those that may have label smoothing.
+CROSSENTROPIES = LOSSES[:3]
+SMOOTHED_LOSSES = CROSSENTROPIES[1:]
 LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum")
 INITIALIZERS = (
     "zeros",

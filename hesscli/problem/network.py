@@ -21,10 +21,26 @@ Targets = NDArray[Any]
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss by its Keras name; ``reduction`` is ``mean`` (c = 1/N) or ``sum`` (c = 1)."""
+    """A loss by its Keras name and with its Keras arguments.
+
+    ``reduction`` is ``mean`` (c = 1/N) or ``sum`` (c = 1). The cross-entropies take logits. Where
+    a network ends in the softmax or sigmoid that a cross-entropy has in it, ``from_logits`` says
+    what the loss is of: False of probabilities, so that the two are one function of the logits;
+    True of what the network gives, so that there are two softmaxes; None as False where there is
+    one at the end. ``label_smoothing`` is in the targets that a Problem has.
+    """
 
     name: Annotated[str, "a loss", "the loss of one example"] = "sparse_categorical_crossentropy"
     reduction: Annotated[str, "mean or sum", "over the batch: c = 1/N or 1"] = "mean"
+    from_logits: Annotated[
+        bool | None,
+        "true, false or null",
+        "false where a cross-entropy is of probabilities, true of what the network gives",
+    ] = None
+    label_smoothing: Annotated[
+        float, "a number, 0 to 1", "of the targets of a cross-entropy that has them as numbers"
+    ] = 0.0
+    delta: Annotated[float, "a number above 0", "of huber: where it becomes linear"] = 1.0
 
     def scale(self, examples: int) -> float:
         """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""

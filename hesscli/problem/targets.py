@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hesscli.problem.network import Targets
+from hesscli.problem.network import Loss, Targets
 from hesscli.system.errors import InputError
 
 # How far class probabilities may be from summing to one; they are then divided by their sum.
@@ -25,6 +25,18 @@ def fit_targets(targets: Targets, loss: str, units: int, dtype: Dtype, where: st
     ``where`` begins the messages. Raises InputError where they do not fit.
     """
     return _FITS[loss](targets, units, dtype, where)
+
+
+def smoothed(targets: Targets, loss: Loss) -> Targets:
+    """Targets t under label smoothing s: (1 − s) t + s/c, under a binary loss (1 − s) t + s/2.
+
+    Source: keras.losses.CategoricalCrossentropy and BinaryCrossentropy.
+    """
+    s = loss.label_smoothing
+    if s == 0:
+        return targets
+    evenly = 1 / 2 if loss.name == "binary_crossentropy" else 1 / targets.shape[1]
+    return np.asarray(targets * (1 - s) + s * evenly, dtype=targets.dtype)
 
 
 def check_labels(targets: Targets, classes: int, where: str) -> None:
@@ -75,6 +87,15 @@ def _probabilities(targets: Targets, units: int, dtype: Dtype, where: str) -> Ta
     return numbers
 
 
+def _counts(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
+    numbers = _numbers(targets, units, dtype, where)
+    below = np.argwhere(numbers < 0)
+    if below.size:
+        n, h = (int(index) for index in below[0])
+        raise InputError(f"{where}: target {numbers[n, h]} at [{n}, {h}]; it must be 0 or more")
+    return numbers
+
+
 def _distributions(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
     if targets.ndim == 1:
         return _one_hot(targets, units, dtype, where)
@@ -105,6 +126,11 @@ _FITS: Mapping[str, Fit] = MappingProxyType(
         "categorical_crossentropy": _distributions,
         "binary_crossentropy": _probabilities,
         "mean_squared_error": _numbers,
+        "mean_absolute_error": _numbers,
+        "huber": _numbers,
+        "log_cosh": _numbers,
+        "kl_divergence": _probabilities,
+        "poisson": _counts,
         "sum_of_squares": _as_they_are,
         "sum": _as_they_are,
     }

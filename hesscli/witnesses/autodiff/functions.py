@@ -9,9 +9,12 @@ from types import ModuleType
 from typing import Any
 
 from hesscli.problem.graph import ADD, DENSE, SOFTMAX
+from hesscli.problem.network import Loss
 from hesscli.system.errors import InputError
 
 Tensor = Any
+# Keras's ``keras.config.epsilon()``.
+_EPSILON = 1e-7
 
 
 def node_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
@@ -75,7 +78,7 @@ def activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
     }
 
 
-def loss_function(tf: ModuleType, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+def loss_function(tf: ModuleType, loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
     """Keras's loss per example (…, N) of outputs (…, N, c) and targets without leading axes."""
 
     def sparse_categorical_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
@@ -91,15 +94,36 @@ def loss_function(tf: ModuleType, name: str) -> Callable[[Tensor, Tensor], Tenso
         each = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=f)
         return tf.reduce_mean(each, axis=-1)
 
+    def each_number(of: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda f, targets: tf.reduce_mean(of(f, targets), axis=-1)
+
+    def huber(f: Tensor, targets: Tensor) -> Tensor:
+        error, delta = f - targets, tf.cast(loss.delta, f.dtype)
+        size = tf.abs(error)
+        return tf.where(size <= delta, error * error / 2, delta * size - delta * delta / 2)
+
+    def log_cosh(f: Tensor, targets: Tensor) -> Tensor:
+        error = f - targets
+        return error + tf.nn.softplus(-2 * error) - math.log(2)
+
+    def kl_divergence(f: Tensor, targets: Tensor) -> Tensor:
+        p, q = (tf.clip_by_value(of, _EPSILON, 1) for of in (targets, f))
+        return tf.reduce_sum(p * tf.math.log(p / q), axis=-1)
+
     losses: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
         "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
         "categorical_crossentropy": categorical_crossentropy,
         "binary_crossentropy": binary_crossentropy,
-        "mean_squared_error": lambda f, targets: tf.reduce_mean(tf.square(f - targets), axis=-1),
+        "mean_squared_error": each_number(lambda f, targets: tf.square(f - targets)),
+        "mean_absolute_error": each_number(lambda f, targets: tf.abs(f - targets)),
+        "huber": each_number(huber),
+        "log_cosh": each_number(log_cosh),
+        "kl_divergence": kl_divergence,
+        "poisson": each_number(lambda f, targets: f - targets * tf.math.log(f + _EPSILON)),
         "sum_of_squares": lambda f, _: tf.reduce_sum(tf.square(f), axis=-1),
         "sum": lambda f, _: tf.reduce_sum(f, axis=-1),
     }
     try:
-        return losses[name]
+        return losses[loss.name]
     except KeyError:
-        raise InputError(f"autodiff has no loss {name!r}") from None
+        raise InputError(f"autodiff has no loss {loss.name!r}") from None

@@ -52,7 +52,7 @@ class TensorflowNetwork:
         }
         # The largest value of the graph, in numbers of one example.
         self.widest = max(prod(node.shape) for node in problem.graph.nodes)
-        self._loss_function = loss_function(tf, problem.loss.name)
+        self._loss_function = loss_function(tf, problem.loss)
         self._scale = tf.constant(problem.scale, problem.dtype.name)
         # A vector is (1, units), so that copies of it stand beside those of (N, units).
         self.parameters: dict[str, Tensor] = {

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from hesscli.nodes.activations import Derivatives, derivatives
+from hesscli.nodes.losses import EPSILON
 from hesscli.problem.graph import Activation, Array
 from hesscli.problem.network import Targets
 
@@ -142,6 +143,16 @@ def _logistic_product_terms(f: Array, v: Array) -> Array:
     return np.asarray((expit(f) * expit(-f))[:, None] * np.abs(v) / f.shape[-1])
 
 
+def _share_terms(f: Array, t: Targets) -> Array:
+    # g = −t/f
+    return np.asarray(np.abs(t / np.maximum(np.abs(f), EPSILON)))
+
+
+def _share_product_terms(f: Array, v: Array) -> Array:
+    # S = diag(t/f²), t ≤ 1
+    return np.asarray(np.abs(v) / np.square(np.maximum(np.abs(f), EPSILON))[:, None])
+
+
 _CROSSENTROPY = LossTerms(_probability_terms, _probability_product_terms, _below_largest)
 _LOSS_TERMS: Mapping[str, LossTerms] = MappingProxyType(
     {
@@ -155,6 +166,25 @@ _LOSS_TERMS: Mapping[str, LossTerms] = MappingProxyType(
         "mean_squared_error": LossTerms(
             lambda f, t: 2 * (np.abs(f) + np.abs(t)) / f.shape[-1],
             lambda f, v: 2 * np.abs(v) / f.shape[-1],
+        ),
+        # g = sign(f − t)/c,   S = 0
+        "mean_absolute_error": LossTerms(
+            lambda f, _: np.full_like(f, 1 / f.shape[-1]), lambda _, v: np.zeros_like(v)
+        ),
+        # |g| ≤ |f − t|/c,   |S| ≤ I/c
+        "huber": LossTerms(
+            lambda f, t: (np.abs(f) + np.abs(t)) / f.shape[-1],
+            lambda f, v: np.abs(v) / f.shape[-1],
+        ),
+        # g = tanh(f − t)/c,   S = (1 − tanh²)/c, subtracted
+        "log_cosh": LossTerms(
+            lambda f, t: (np.abs(f) + np.abs(t) + 1) / f.shape[-1],
+            lambda f, v: 2 * np.abs(v) / f.shape[-1],
+        ),
+        "kl_divergence": LossTerms(_share_terms, _share_product_terms),
+        "poisson": LossTerms(
+            lambda f, t: (1 + _share_terms(f, t)) / f.shape[-1],
+            lambda f, v: _share_product_terms(f, v) / f.shape[-1],
         ),
         # g = 2 f,   S = 2 I
         "sum_of_squares": LossTerms(lambda f, _: 2 * np.abs(f), lambda _, v: 2 * np.abs(v)),
