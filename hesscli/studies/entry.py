@@ -96,6 +96,10 @@ class EntryOf:
             return Verdict.FAIL
         return joint(term.check.verdict for term in self.terms)
 
+    @property
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
+
 
 @dataclass(frozen=True)
 class Entry:

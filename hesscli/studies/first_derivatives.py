@@ -60,6 +60,10 @@ class VerifiedFirst:
     def verdict(self) -> Verdict:
         return self.check.verdict
 
+    @property
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
+
 
 @dataclass(frozen=True)
 class FirstVerification:

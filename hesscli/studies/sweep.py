@@ -68,6 +68,10 @@ class SweptNode:
         return joint((self.g_check.verdict, self.S_check.verdict))
 
     @property
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
+
+    @property
     def worst_check(self) -> Check:
         """The worse check, of g or S."""
         return worst((self.S_check, self.g_check))

@@ -108,7 +108,7 @@ class RoundingFloor:
         e_g, e_S = self._deviations(
             exact, lambda run: (run.gradient_at(value)[chosen], _second(run, value, chosen))
         )
-        return _finite(self._safety * e_g, value), _finite(self._safety * e_S, value)
+        return self._safe(e_g, value), self._safe(e_S, value)
 
     def entries(self, parameter: str) -> Array:
         """The floor of the block's entries for each pair of groups, (groups, groups).
@@ -120,7 +120,7 @@ class RoundingFloor:
                 floor = self._entries(parameter, HESSIAN)
                 if self._doubt.of_slopes:
                     floor = np.maximum(floor, self._entries(parameter, GAUSS_NEWTON))
-                self._entry_floors[parameter] = _finite(self._safety * floor, parameter)
+                self._entry_floors[parameter] = self._safe(floor, parameter)
         return self._entry_floors[parameter]
 
     def _entries(self, parameter: str, term: Term) -> Array:
@@ -141,9 +141,16 @@ class RoundingFloor:
             of_kinks=any((error > _OPEN * np.abs(R).max()).any() for error, R in pairs),
         )
 
-    @property
-    def _safety(self) -> float:
-        return SAFETY_IN_DOUBT if self._doubt.of_kinks else SAFETY
+    def _safe(self, deviation: Array, what: str) -> Array:
+        """The floor by the largest deviation; NumericalError where it leaves the range."""
+        with np.errstate(over="ignore"):
+            floor = (SAFETY_IN_DOUBT if self._doubt.of_kinks else SAFETY) * deviation
+        if not np.isfinite(floor).all():
+            raise NumericalError(
+                f"{what}: the rounding error of its derivatives leaves the range of float64; "
+                "use smaller weights"
+            )
+        return floor
 
     def quadratic_form(self, parameter: str, v: Array) -> float:
         """The floor of vᵀ H v for v of the block's size."""
@@ -163,7 +170,7 @@ class RoundingFloor:
         of_sum = [self._u * _root_of_squares(v * Hv) * math.sqrt(v.size) for Hv in exact]
         vanished = self.problem.examples * self._tiny * np.abs(v).sum()
         floor = max(float(e) + float(s) for e, s in zip(errors, of_sum, strict=True)) + vanished
-        return float(_finite(np.asarray(self._safety * floor), parameter))
+        return float(self._safe(np.asarray(floor), parameter))
 
     def _products(self, run: ChainRule, parameter: str, v: Array) -> list[Array]:
         """H v, and G v where the two may have errors of their own: by the passes."""
@@ -178,13 +185,13 @@ class RoundingFloor:
         error += self.problem.examples * self._tiny
         largest = float(error.max(initial=0.0))
         norm = largest * float(np.linalg.norm(error / largest)) if largest > 0 else 0.0
-        return float(_finite(np.asarray(self._safety * norm), parameter))
+        return float(self._safe(np.asarray(norm), parameter))
 
     def gradient(self, parameter: str) -> Array:
         """The floor of ∂L/∂θ, (P,) for the block's parameters."""
         exact = ChainFirst(self.exact).gradient(parameter)
         (error,) = self._deviations((exact,), lambda run: (ChainFirst(run).gradient(parameter),))
-        return _finite(self._safety * error, parameter)
+        return self._safe(error, parameter)
 
     def jacobian(self, parameter: str) -> JacobianBlock:
         """The floor of ∂f/∂θ, whose rows are asked for like those of the Jacobian."""
@@ -196,7 +203,7 @@ class RoundingFloor:
         (error,) = self._deviations(
             (exact,), lambda run: (ChainFirst(run).jacobian(parameter).rows(start, stop),)
         )
-        return _finite(self._safety * error, parameter)
+        return self._safe(error, parameter)
 
     @property
     def _u(self) -> float:
@@ -388,12 +395,3 @@ def _root_of_squares(values: Array) -> Array:
     largest = np.abs(values).max(axis=0)
     scale = np.where(largest > 0, largest, 1.0)
     return np.asarray(np.sqrt(np.square(values / scale).sum(axis=0)) * scale)
-
-
-def _finite(floor: Array, layer: str) -> Array:
-    if not np.isfinite(floor).all():
-        raise NumericalError(
-            f"{layer}: the rounding error of its derivatives leaves the range of float64; "
-            "use smaller weights"
-        )
-    return floor
