@@ -193,7 +193,7 @@ class FiniteHessian(HessianBlock):
         with np.errstate(all="ignore"):
             found = self._along(V)
             values = found.products
-            errors = found.bars + self._open * np.abs(values)
+            errors = found.bars + self._open * np.abs(values) + _TINY
         unknown = ~np.isfinite(values) | np.isnan(errors)
         return np.where(unknown, 0, values), np.where(unknown, np.inf, errors)
 
@@ -258,7 +258,7 @@ class FiniteHessian(HessianBlock):
         slopes = Slopes(
             np.stack([V @ self._gradient, form]),
             np.stack([slope, form_of_values]),
-            np.stack([slope_bars, form_bars + value_bars]),
+            np.stack([slope_bars, form_bars + value_bars]) + _TINY,
         )
         unknown = ~np.isfinite(slopes.by_values - slopes.by_gradients + slopes.bars)
         slopes.bars[unknown | nothing] = np.inf
@@ -348,6 +348,8 @@ def _agree(of: Slopes) -> NDArray[np.bool_]:
 
 
 def _bounded(value: float, error: float) -> tuple[float, float]:
+    # Below the smallest normal number digits end.
+    error += _TINY
     if not np.isfinite([value, error]).all():
         return (float(value) if np.isfinite(value) else 0.0), float("inf")
     return float(value), float(error)

@@ -74,6 +74,9 @@ class MovedLoss:
         self._targets: Targets = problem.targets
         if self._targets.dtype.kind == "f":
             self._targets = self._targets.astype(np.float64)
+        if problem.loss.name == "categorical_crossentropy":
+            # They sum to one up to the digits of the problem's type.
+            self._targets = self._targets / self._targets.sum(axis=1, keepdims=True)
         self._loss = loss_derivatives(problem.loss)
         self._subtracts = problem.loss.name in _SUBTRACTING
         self._c = problem.scale

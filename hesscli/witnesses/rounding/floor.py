@@ -168,7 +168,7 @@ class RoundingFloor:
         )
         # The last sum is rounded, and H v may underflow before v multiplies it.
         of_sum = [self._u * _root_of_squares(v * Hv) * math.sqrt(v.size) for Hv in exact]
-        vanished = self.problem.examples * self._tiny * np.abs(v).sum()
+        vanished = self.problem.examples * self._tiny * (1 + np.abs(v).sum())
         floor = max(float(e) + float(s) for e, s in zip(errors, of_sum, strict=True)) + vanished
         return float(self._safe(np.asarray(floor), parameter))
 
