@@ -17,7 +17,7 @@ from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.names import CROSSENTROPIES
-from hesscli.problem.network import Loss, Problem
+from hesscli.problem.network import Loss, Penalty, Problem
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.stored import StoredInputs, places
@@ -70,7 +70,7 @@ def build_problem(
             f"{width} values, so it must be {width}"
         )
     read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
-    convert = partial(read, dtype=dtype)
+    convert = partial(read, dtype=dtype, scale=data.scale)
     memory = _memory(data, workers.here)
     stored = StoredInputs(dataset.inputs, order, convert, width, dtype, memory)
     widths = (width, *(layer.units for layer in config.model.layers))
@@ -81,7 +81,7 @@ def build_problem(
     softmax = False
     if keras is not None:
         layers, softmax, of_loss = _ending(layers, keras, config.loss)
-        notes = _keras_notes(keras, of_loss, dataset)
+        notes = _keras_notes(keras, of_loss, config.loss, dataset)
     last = layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
@@ -96,7 +96,24 @@ def build_problem(
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
+        penalties=_penalties(config),
     )
+
+
+def _penalties(config: Config) -> dict[str, Penalty]:
+    """The regularizers of the layers by tensor; none where the loss leaves them out."""
+    if not config.loss.regularization:
+        return {}
+    found = {
+        f"{layer.name}/{role}": penalty
+        for layer in config.model.layers
+        for role, penalty in (
+            ("kernel", layer.kernel_regularizer),
+            ("bias", layer.bias_regularizer),
+        )
+        if penalty is not None and penalty != Penalty()
+    }
+    return found if config.model.bias else {k: p for k, p in found.items() if "/kernel" in k}
 
 
 def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
@@ -186,7 +203,8 @@ def _ending(
     elif last.activation.name == keras.layers[-1].activation.name == SIGMOID:
         ends = SIGMOID
     belongs = SIGMOID if loss.name == "binary_crossentropy" else SOFTMAX
-    origin = "compiled with" if loss == keras.loss else "under"
+    own = isinstance(keras.loss, Loss) and replace(loss, regularization=True) == keras.loss
+    origin = "compiled with" if own else "under"
     of_loss = f"{origin} the loss {_described(loss)}"
     if loss.name in CROSSENTROPIES and loss.from_logits is not True:
         if ends == belongs:
@@ -217,8 +235,14 @@ def _described(loss: Loss) -> str:
     return f"{loss.name}({', '.join(others)})" if others else loss.name
 
 
-def _keras_notes(keras: KerasNetwork, of_loss: str, dataset: Dataset) -> tuple[str, ...]:
+def _keras_notes(
+    keras: KerasNetwork, of_loss: str, loss: Loss, dataset: Dataset
+) -> tuple[str, ...]:
     notes: list[str] = []
+    penalized = [layer.name for layer in keras.layers if layer.penalties]
+    if penalized:
+        are = "part of the loss" if loss.regularization else "left out"
+        notes.append(f"the regularizers of {', '.join(penalized)} are {are}")
     if keras.rescaling is not None:
         scale, offset = keras.rescaling
         shift = f" {'-' if offset < 0 else '+'} {abs(offset):g}" if offset else ""

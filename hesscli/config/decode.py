@@ -32,7 +32,7 @@ from hesscli.problem.names import (
     REDUCTIONS,
     RESERVED_NAMES,
 )
-from hesscli.problem.network import Loss
+from hesscli.problem.network import Loss, Penalty
 from hesscli.system.errors import shown
 from hesscli.system.memory import parse_size
 from hesscli.system.near import nearest
@@ -157,6 +157,13 @@ def _tolerance(value: Any, path: Path) -> float:
     if rtol < 0:
         raise ConfigKeyError(path, f"{shown(value)}; it must be 0 or more, or null")
     return rtol
+
+
+def _not_negative(value: Any, path: Path) -> float:
+    found = number(value, path)
+    if found < 0:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be 0 or more")
+    return found
 
 
 def _positive(value: Any, path: Path) -> float:
@@ -308,6 +315,7 @@ def _layers(value: Any, path: Path) -> tuple[LayerConfig, ...]:
     return tuple(layers)
 
 
+_penalty = _record(Penalty, {"l1": _not_negative, "l2": _not_negative})
 _layer = _record(
     LayerConfig,
     {
@@ -317,6 +325,8 @@ _layer = _record(
         "kernel": _optional(_matrix),
         "bias": _optional(_row),
         "initializer": _optional(_initializer),
+        "kernel_regularizer": _optional(_penalty),
+        "bias_regularizer": _optional(_penalty),
     },
     required=("units",),
 )
@@ -339,6 +349,7 @@ _loss = _record(
         "reduction": _choice(REDUCTIONS),
         "from_logits": _optional(_boolean),
         "label_smoothing": _share,
+        "regularization": _boolean,
         "delta": _positive,
     },
 )
@@ -350,6 +361,7 @@ _data_record = _record(
         "batch_size": _batch_size,
         "offset": _integer(0),
         "shuffle": _boolean,
+        "scale": _optional(_positive),
         "memory": _optional(_memory),
         "inputs": _optional(_matrix),
         "targets": _optional(_targets),

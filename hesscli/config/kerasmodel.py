@@ -73,7 +73,16 @@ def check_keras_layers(model: ModelConfig) -> None:
 
 
 def _layers(network: KerasNetwork) -> tuple[LayerConfig, ...]:
-    return tuple(LayerConfig(layer.name, layer.units, layer.activation) for layer in network.layers)
+    return tuple(
+        LayerConfig(
+            layer.name,
+            layer.units,
+            layer.activation,
+            kernel_regularizer=layer.penalties.get("kernel"),
+            bias_regularizer=layer.penalties.get("bias"),
+        )
+        for layer in network.layers
+    )
 
 
 def _listing(layers: Sequence[LayerConfig]) -> str:

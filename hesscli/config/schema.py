@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.network import Loss
+from hesscli.problem.network import Loss, Penalty
 
 BatchSize = int | Literal["all"]
 Row = tuple[float, ...]
@@ -41,6 +41,12 @@ class LayerConfig:
     bias: Annotated[Row | None, "`[…]`", "the bias's values, not drawn"] = None
     initializer: Annotated[
         Initializer | None, "an initializer", "draws this layer's kernel; without it, the model's"
+    ] = None
+    kernel_regularizer: Annotated[
+        Penalty | None, "`{l1: …, l2: …}`", "added to the loss: Σ l1 |W| + l2 W²"
+    ] = None
+    bias_regularizer: Annotated[
+        Penalty | None, "`{l1: …, l2: …}`", "added to the loss: Σ l1 |b| + l2 b²"
     ] = None
 
 
@@ -96,6 +102,11 @@ class DataConfig:
     shuffle: Annotated[
         bool, "true or false", "permute all examples with `seed` before `offset` is counted"
     ] = False
+    scale: Annotated[
+        float | None,
+        "a number above 0",
+        "what the source's numbers are multiplied by; without it integer pixels by 1/255",
+    ] = None
     memory: Annotated[
         str | int | None,
         "a size such as 500MB or 2GB",

@@ -175,18 +175,21 @@ def labels(targets: Targets) -> Targets:
     return targets.astype(np.int64 if targets.dtype.kind in "iu" else targets.dtype)
 
 
-def to_inputs(selected: RawArray, dtype: DTypeLike) -> Array:
+def to_inputs(selected: RawArray, dtype: DTypeLike, scale: float | None = None) -> Array:
     """Examples (N, ...) as network inputs (N, d) of the floating-point type ``dtype``.
 
-    Integer pixels are scaled by 1/255 into [0, 1]; floating-point numbers are taken as they are.
-    Raises InputError where a number is beyond the range of ``dtype``.
+    All numbers are multiplied by ``scale``; without it integer pixels by 1/255, into [0, 1], and
+    floating-point numbers are taken as they are. Raises InputError where a number is beyond the
+    range of ``dtype``.
     """
     precision = np.dtype(dtype)
     # A set that is held was looked at when it was read.
-    selected = require_pixels(selected)
+    selected = selected if scale is not None else require_pixels(selected)
     with np.errstate(over="ignore"):
         inputs: Array = selected.reshape(len(selected), -1).astype(precision)
-    if selected.dtype.kind in "iu":
+        if scale is not None:
+            inputs *= np.array(scale, dtype=precision)
+    if scale is None and selected.dtype.kind in "iu":
         inputs /= _WHITE
     else:
         require_finite(inputs, "the selected inputs", f"data.source: in {precision} ")

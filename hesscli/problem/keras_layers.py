@@ -21,7 +21,7 @@ from hesscli.problem.data import require_pixels, to_inputs
 from hesscli.problem.graph import Activation, Array
 from hesscli.problem.keras_losses import UnknownLossError, compiled_loss
 from hesscli.problem.names import RESERVED_NAMES
-from hesscli.problem.network import Loss
+from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.npz import RawArray
 from hesscli.system.errors import InputError
 
@@ -55,7 +55,8 @@ _DTYPES = ("float32", "float64")
 class KerasLayer:
     """One Dense layer and the activation after it.
 
-    ``keras_name`` is what the model calls it, ``group`` where its numbers are stored.
+    ``keras_name`` is what the model calls it, ``group`` where its numbers are stored;
+    ``penalties`` are its regularizers by role, kernel and bias.
     """
 
     name: str
@@ -65,6 +66,7 @@ class KerasLayer:
     bias: bool
     activation: Activation
     group: str
+    penalties: Mapping[str, Penalty]
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,21 @@ class KerasNetwork:
         """Whether any layer has one."""
         return any(layer.bias for layer in self.layers)
 
-    def network_inputs(self, selected: RawArray, dtype: DTypeLike) -> Array:
+    def network_inputs(
+        self, selected: RawArray, dtype: DTypeLike, scale: float | None = None
+    ) -> Array:
         """Examples (N, ...) as the first Dense layer sees them, (N, d).
 
         A model with a Rescaling gets integer pixels as they are stored, 0 to 255; one without
-        gets them scaled into [0, 1]. Floating-point numbers are given to the model as they are.
+        gets them scaled into [0, 1]. Floating-point numbers are given to the model as they are. A
+        ``scale`` is what the model's own inputs are multiplied by instead.
         """
         if self.rescaling is None:
-            return to_inputs(selected, dtype)
-        scale, offset = self.rescaling
-        whole = selected.dtype.kind in "iu"
-        raw = require_pixels(selected).astype(np.dtype(dtype)) if whole else selected
-        inputs: Array = to_inputs(raw, dtype) * scale + offset
+            return to_inputs(selected, dtype, scale)
+        if scale is None and selected.dtype.kind in "iu":
+            selected, scale = require_pixels(selected), 1.0
+        factor, offset = self.rescaling
+        inputs: Array = to_inputs(selected, dtype, scale) * factor + offset
         return inputs.astype(np.dtype(dtype), copy=False)
 
 
@@ -251,10 +256,44 @@ class _Chain:
         name = _free_name(config["name"], [other.name for other in self.layers])
         bias = bool(config["use_bias"])
         self.layers.append(
-            KerasLayer(name, config["name"], self.shape[0], units, bias, _LINEAR, group)
+            KerasLayer(
+                name,
+                config["name"],
+                self.shape[0],
+                units,
+                bias,
+                _LINEAR,
+                group,
+                self._penalties(label, config),
+            )
         )
         self.shape = (units,)
         self._activate(label, self._function(label, config.get("activation")))
+
+    def _penalties(self, label: str, config: Mapping[str, Any]) -> Mapping[str, Penalty]:
+        if config.get("activity_regularizer") is not None:
+            raise self._refused(f"{label} has an activity_regularizer, which is not supported")
+        found = {role: config.get(f"{role}_regularizer") for role in ("kernel", "bias")}
+        return {
+            role: self._penalty(f"{label}: {role}_regularizer", given)
+            for role, given in found.items()
+            if given is not None
+        }
+
+    def _penalty(self, label: str, given: Any) -> Penalty:
+        if isinstance(given, str):
+            # Keras's defaults.
+            given = {"l1": {"l1": 0.01}, "l2": {"l2": 0.01}, "l1_l2": {"l1": 0.01, "l2": 0.01}}.get(
+                given, given
+            )
+            numbers = given
+        else:
+            own = _is_keras_own(given) and given["class_name"] in ("L1", "L2", "L1L2")
+            numbers = given["config"] if own else None
+        known = isinstance(numbers, Mapping) and set(numbers) <= {"l1", "l2"}
+        if not known or not all(_is_number(value) for value in numbers.values()):
+            raise self._refused(f"{label} {given!r} is not supported; L1, L2 and L1L2 are")
+        return Penalty(**{key: float(value) for key, value in numbers.items()})
 
     def activation(self, label: str, config: Mapping[str, Any], _: str) -> None:
         self._activate(label, self._function(label, config["activation"]))

@@ -6,6 +6,7 @@ Names and arrays only. No formula stands here, because both witnesses read it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -40,11 +41,22 @@ class Loss:
     label_smoothing: Annotated[
         float, "a number, 0 to 1", "of the targets of a cross-entropy that has them as numbers"
     ] = 0.0
+    regularization: Annotated[
+        bool, "true or false", "whether the layers' regularizers are part of the loss"
+    ] = True
     delta: Annotated[float, "a number above 0", "of huber: where it becomes linear"] = 1.0
 
     def scale(self, examples: int) -> float:
         """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""
         return 1.0 / examples if self.reduction == "mean" else 1.0
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Keras's regularizer of a tensor: Σ l1 |θ| + l2 θ², added to the loss as it is."""
+
+    l1: Annotated[float, "0 or more", "times Σ |θ|"] = 0.0
+    l2: Annotated[float, "0 or more", "times Σ θ²"] = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,8 @@ class Problem:
 
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
     them only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which
-    are read in slices. How a problem is run stands beside it (hesscli.problem.execution).
+    are read in slices. ``penalties`` are those of the tensors that have one, by name. How a
+    problem is run stands beside it (hesscli.problem.execution).
     """
 
     graph: Graph
@@ -69,6 +82,7 @@ class Problem:
     notes: tuple[str, ...] = ()
     weights: str | None = None
     part_of: int | None = None
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.inputs, np.ndarray):
@@ -93,6 +107,11 @@ class Problem:
     def scale(self) -> float:
         """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""
         return self.loss.scale(self.total)
+
+    @property
+    def share(self) -> float:
+        """The part of the penalties that belongs to these examples: those of all parts add up."""
+        return self.examples / self.total
 
     @property
     def batch(self) -> Array:

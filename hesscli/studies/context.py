@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from hesscli.problem.execution import Execution
 from hesscli.problem.network import Problem
+from hesscli.system.errors import InputError
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
@@ -59,6 +60,16 @@ class ProblemSummary:
     notes: tuple[str, ...] = ()
     weights: str | None = None
     chunk: int | None = None
+
+
+def require_no_penalties(problem: Problem, command: str) -> None:
+    """Raises InputError where the loss has penalties, which not every command knows."""
+    if problem.penalties:
+        names = ", ".join(problem.penalties)
+        raise InputError(
+            f"{command}: the loss has regularizers ({names}), which verify, compare, entry and "
+            "sweep know and this command does not; loss.regularization: false leaves them out"
+        )
 
 
 def environment(problem: Problem, execution: Execution) -> Environment:

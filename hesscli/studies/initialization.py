@@ -26,6 +26,7 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
+    require_no_penalties,
     summary,
 )
 from hesscli.studies.norm_cost import seconds_of
@@ -185,6 +186,7 @@ def initialization(
     beyond LARGEST_BATCH examples.
     """
     require_drawn(model)
+    require_no_penalties(problems[0], "init")
     require_pairs(problems[0], execution)
     rows: list[InitializedBlock] = []
     total = len(problems) * len(schemes) * len(seeds)

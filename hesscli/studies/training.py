@@ -15,7 +15,13 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checkpoint import Moment, fingerprint, load_checkpoint, save_checkpoint
-from hesscli.studies.context import Environment, ProblemSummary, environment, summary
+from hesscli.studies.context import (
+    Environment,
+    ProblemSummary,
+    environment,
+    require_no_penalties,
+    summary,
+)
 from hesscli.studies.measurement import Measured, Measurement, accuracy, measure
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
@@ -97,6 +103,7 @@ def train(
     data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
+    require_no_penalties(data.problem, "train")
     run = _Run(data, options, checkpoint, execution)
     if resume is not None:
         run.resume(resume)

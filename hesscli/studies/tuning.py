@@ -32,6 +32,7 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
+    require_no_penalties,
     summary,
 )
 from hesscli.studies.initialization import (
@@ -163,6 +164,7 @@ def tune(
     a sum over too many pairs of examples.
     """
     require_drawn(model)
+    require_no_penalties(problems[0], "init")
     if norm == "frobenius":
         require_pairs(problems[0], execution)
     fresh = tuple(seed + len(seeds) for seed in seeds)

@@ -23,20 +23,24 @@ from hesscli.witnesses.autodiff.blocks import (
     AutodiffHessian,
 )
 from hesscli.witnesses.autodiff.network import TensorflowNetwork
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.penalized import penalized
 from hesscli.witnesses.quantities import Quantity
 
 
 class Autodiff(TensorflowNetwork):
     """The autodiff engine for one problem; imports TensorFlow when it is made."""
 
-    def hessian(self, parameter: str) -> AutodiffHessian:
-        return AutodiffHessian(parameter, self)
+    def hessian(self, parameter: str) -> HessianBlock:
+        return penalized(AutodiffHessian(parameter, self), self.problem, self.penalty_curvature)
 
-    def gauss_newton(self, parameter: str) -> AutodiffGaussNewton:
-        return AutodiffGaussNewton(parameter, self)
+    def gauss_newton(self, parameter: str) -> HessianBlock:
+        return penalized(AutodiffGaussNewton(parameter, self), self.problem, self.penalty_curvature)
 
     def curvature(self, parameter: str) -> AutodiffCurvature:
-        return AutodiffCurvature(self.hessian(parameter), self.gauss_newton(parameter))
+        return AutodiffCurvature(
+            AutodiffHessian(parameter, self), AutodiffGaussNewton(parameter, self)
+        )
 
     def gradient_and_hessian(
         self, quantity: Quantity, start: int, stop: int

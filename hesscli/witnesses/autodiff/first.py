@@ -19,6 +19,7 @@ from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.network import Tensor
 from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.layout import input_example, layout_of
+from hesscli.witnesses.penalized import of_penalties
 
 
 class AutodiffFirst:
@@ -35,7 +36,8 @@ class AutodiffFirst:
             tape.watch(values)
             loss = engine.loss(engine.output(x, values), targets)
         gradient: Array = _flat(tape.gradient(loss, values, unconnected_gradients="zero"), 1)[0]
-        return gradient
+        found = of_penalties(engine.problem, parameter, engine.penalty_gradient)
+        return gradient if found is None else gradient + found
 
     def jacobian(self, parameter: str) -> JacobianBlock:
         return _AutodiffJacobian(self.engine, parameter)

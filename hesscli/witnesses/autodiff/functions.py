@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from hesscli.problem.graph import ADD, DENSE, SOFTMAX
-from hesscli.problem.network import Loss
+from hesscli.problem.network import Loss, Penalty
 from hesscli.system.errors import InputError
 
 Tensor = Any
@@ -76,6 +76,13 @@ def activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
         "square": tf.square,
         "sin": tf.sin,
     }
+
+
+def penalty_function(tf: ModuleType, penalty: Penalty) -> Callable[[Tensor], Tensor]:
+    """Keras's L1L2 regularizer."""
+    return lambda theta: (
+        penalty.l1 * tf.reduce_sum(tf.abs(theta)) + penalty.l2 * tf.reduce_sum(tf.square(theta))
+    )
 
 
 def loss_function(tf: ModuleType, loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from hesscli.problem.graph import INPUT, Activation, Node
-from hesscli.problem.network import Problem
+from hesscli.problem.graph import INPUT, Activation, Array, Node
+from hesscli.problem.network import Penalty, Problem
 from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
 from hesscli.system.tensorflow import load_tensorflow
-from hesscli.witnesses.autodiff.functions import activation_functions, loss_function, node_functions
+from hesscli.witnesses.autodiff.functions import (
+    activation_functions,
+    loss_function,
+    node_functions,
+    penalty_function,
+)
 from hesscli.witnesses.layout import Layout, Segment
 
 Tensor = Any
@@ -123,6 +128,26 @@ class TensorflowNetwork:
                 loss = self.loss(f, targets)
             gradient = inner.gradient(loss, f, unconnected_gradients="zero")
         return outer.gradient(gradient, f, output_gradients=v, unconnected_gradients="zero")
+
+    def penalty_curvature(self, theta: Array, penalty: Penalty) -> Array:
+        """The diagonal of ∂²P/∂θ², like θ: the sums of its rows."""
+        tf = self.tf
+        value = tf.constant(theta)
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(value)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(value)
+                total = penalty_function(tf, penalty)(value)
+            slopes = inner.gradient(total, value)
+        return np.asarray(outer.gradient(slopes, value, unconnected_gradients="zero"))
+
+    def penalty_gradient(self, theta: Array, penalty: Penalty) -> Array:
+        """∂P/∂θ, like θ."""
+        value = self.tf.constant(theta)
+        with self.tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(value)
+            total = penalty_function(self.tf, penalty)(value)
+        return np.asarray(tape.gradient(total, value))
 
     def with_parameters(self, parameters: Tensors) -> TensorflowNetwork:
         """The same network with other parameters."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hesscli.nodes import penalty
 from hesscli.nodes.calculus import Dispatch, calculus_of
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.nodes.passes import CURVATURE, GAUSS_NEWTON, HESSIAN, Check, Linearized, Term
@@ -33,6 +34,7 @@ from hesscli.witnesses.chain_rule.blocks import InputsBlock, ProductBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.network import NetworkBlock
 from hesscli.witnesses.layout import NETWORK, input_example, layout_of
+from hesscli.witnesses.penalized import penalized
 
 # The Hessians of all examples at one layer leave this share of the available memory.
 _SECOND_SHARE = 0.8
@@ -79,10 +81,10 @@ class ChainRule:
         self._kept: dict[tuple[Term, str], Array] = {}
 
     def hessian(self, parameter: str) -> HessianBlock:
-        return self.block(parameter, HESSIAN)
+        return penalized(self.block(parameter, HESSIAN), self.problem, penalty.curvature)
 
     def gauss_newton(self, parameter: str) -> HessianBlock:
-        return self.block(parameter, GAUSS_NEWTON)
+        return penalized(self.block(parameter, GAUSS_NEWTON), self.problem, penalty.curvature)
 
     def curvature(self, parameter: str) -> HessianBlock:
         return self.block(parameter, CURVATURE)
@@ -142,7 +144,7 @@ class ChainRule:
         return ProductBlock(parameter, layout, self.linearized, term)
 
     def block(self, parameter: str, term: Term) -> ProductBlock | InputsBlock:
-        """One term of a block, by the structure that it has."""
+        """One term of a block, by the structure that it has, without penalties."""
         layout, linearized = layout_of(self.problem, parameter), self.linearized
         if input_example(parameter) is not None or parameter == INPUT:
             return self.products(parameter, term)

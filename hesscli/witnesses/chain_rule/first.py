@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from hesscli.nodes import penalty
 from hesscli.problem.graph import INPUT, Array
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.layout import input_example, layout_of
+from hesscli.witnesses.penalized import of_penalties
 
 
 class ChainFirst:
@@ -34,7 +36,9 @@ class ChainFirst:
         for name in layout.tensors:
             # The output may not depend on it.
             found.setdefault(name, np.zeros_like(tensors[name])[None])
-        return layout.join(found)[:, 0]
+        gradient: Array = layout.join(found)[:, 0]
+        added = of_penalties(self.problem, parameter, penalty.gradient)
+        return gradient if added is None else gradient + added
 
     def jacobian(self, parameter: str) -> JacobianBlock:
         if parameter == INPUT:

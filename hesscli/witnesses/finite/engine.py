@@ -37,12 +37,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.nodes.penalty import each
 from hesscli.problem.graph import Array
-from hesscli.problem.network import Problem
+from hesscli.problem.network import Penalty, Problem
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.finite.moved import Directions, MovedLoss, Point
+from hesscli.witnesses.penalized import of_penalties
 from hesscli.witnesses.rounding.noise import Noise
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -86,7 +88,7 @@ class FiniteDifferences:
     def hessian(self, parameter: str) -> FiniteHessian:
         """The block ``parameter``; raises UnknownBlockError for a name that is none."""
         if parameter not in self._blocks:
-            self._blocks[parameter] = FiniteHessian(parameter, MovedLoss(self.problem, parameter))
+            self._blocks[parameter] = FiniteHessian(parameter, self.problem)
         return self._blocks[parameter]
 
 
@@ -119,9 +121,14 @@ class FiniteHessian(HessianBlock):
     where it is known not to be, and where loss values do not confirm the gradients.
     """
 
-    def __init__(self, parameter: str, loss: MovedLoss) -> None:
+    def __init__(self, parameter: str, problem: Problem) -> None:
+        self._loss = loss = MovedLoss(problem, parameter)
         super().__init__(parameter, loss.layout, np.dtype(np.float64))
-        self._loss = loss
+        self._penalty: tuple[Array, Array] | None = None
+        found = of_penalties(problem, parameter, _penalty_curvature)
+        bars = of_penalties(problem, parameter, _penalty_bars)
+        if found is not None and bars is not None:
+            self._penalty = found, bars
 
     @cached_property
     def slopes(self) -> Slopes:
@@ -155,10 +162,16 @@ class FiniteHessian(HessianBlock):
 
     def form_with_error(self, v: Array) -> tuple[float, float]:
         """vᵀHv and its error bar: of the two ways, the one that is surer of itself."""
-        return min(self.form_of_gradients(v), self.form_of_values(v), key=lambda found: found[1])
+        ways = self.form_of_gradients(v), self.form_of_values(v)
+        value, error = min(ways, key=lambda found: found[1])
+        if self._penalty is not None:
+            square = np.square(np.asarray(v, dtype=np.float64).reshape(-1))
+            curvature, bars = self._penalty
+            value, error = value + float(square @ curvature), error + float(square @ bars)
+        return value, error
 
     def form_of_gradients(self, v: Array) -> tuple[float, float]:
-        """vᵀHv as a first difference of slopes vᵀg, and its error bar."""
+        """vᵀHv as a first difference of slopes vᵀg, and its error bar, without penalties."""
         flat = np.asarray(v, dtype=np.float64).reshape(1, -1)
         with np.errstate(all="ignore"):
             found = self._along(flat)
@@ -168,7 +181,7 @@ class FiniteHessian(HessianBlock):
             return _bounded(found.slopes.by_gradients[1, 0], found.form_bars[0] + open_to)
 
     def form_of_values(self, v: Array) -> tuple[float, float]:
-        """vᵀHv as a second difference of loss values, and its error bar."""
+        """vᵀHv as a second difference of loss values, and its error bar, without penalties."""
         with np.errstate(all="ignore"):
             directions = self._loss.directions(np.asarray(v, dtype=np.float64).reshape(1, -1))
             h, stuck = self._steps(directions, VALUE_STEP)
@@ -194,6 +207,9 @@ class FiniteHessian(HessianBlock):
             found = self._along(V)
             values = found.products
             errors = found.bars + self._open * np.abs(values) + _TINY
+            if self._penalty is not None:
+                curvature, bars = self._penalty
+                values, errors = values + V * curvature, errors + np.abs(V) * bars
         unknown = ~np.isfinite(values) | np.isnan(errors)
         return np.where(unknown, 0, values), np.where(unknown, np.inf, errors)
 
@@ -334,6 +350,29 @@ class FiniteHessian(HessianBlock):
         h = np.minimum(h, _OF_THE_WAY * corner / _FARTHEST)
         stuck = ~((h * lengths >= _SMALLEST_STEP) & np.isfinite(h))
         return np.where(stuck, step / lengths, h), stuck
+
+
+def _penalty_curvature(theta: Array, penalty: Penalty) -> Array:
+    """∂²P/∂θ² of each number, by a second difference of its own."""
+    theta, h = theta.astype(np.float64), _penalty_step(theta, penalty)
+    near, far = (each(theta + step, penalty) for step in (-h, h))
+    with np.errstate(all="ignore"):
+        found = (near + far - 2 * each(theta, penalty)) / h**2
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def _penalty_bars(theta: Array, penalty: Penalty) -> Array:
+    """The error bars: rounding alone, because the penalty is a parabola; infinite at its kink."""
+    theta, h = theta.astype(np.float64), _penalty_step(theta, penalty)
+    with np.errstate(all="ignore"):
+        bars = 4 * _EPS * each(np.abs(theta) + h, penalty) / h**2 + _TINY
+    return np.where(np.isnan(bars), np.inf, bars)
+
+
+def _penalty_step(theta: Array, penalty: Penalty) -> Array:
+    """As far as to half the way to the kink of |θ|."""
+    size = np.abs(theta.astype(np.float64))
+    return size / 2 if penalty.l1 else np.maximum(size, 1.0)
 
 
 def _first_difference(of: Array, h: Array) -> tuple[Array, Array]:

@@ -1,0 +1,28 @@
+"""What a penalty on a tensor adds to the loss: P = Σ l1 |θ| + l2 θ².
+
+∂P/∂θ = l1 sign θ + 2 l2 θ, with 0 for sign 0 as in TensorFlow; ∂²P/∂θ² = 2 l2 on the diagonal, and
+0 elsewhere. It is convex, and stands with the Gauss–Newton term.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Penalty
+
+
+def each(theta: Array, penalty: Penalty) -> Array:
+    """l1 |θ| + l2 θ² of each number."""
+    return np.asarray(penalty.l1 * np.abs(theta) + penalty.l2 * np.square(theta))
+
+
+def gradient(theta: Array, penalty: Penalty) -> Array:
+    """∂P/∂θ, like θ."""
+    slope = theta.dtype.type(penalty.l1) * np.sign(theta)
+    return np.asarray(slope + theta.dtype.type(2 * penalty.l2) * theta)
+
+
+def curvature(theta: Array, penalty: Penalty) -> Array:
+    """The diagonal of ∂²P/∂θ², like θ."""
+    return np.full_like(theta, 2 * penalty.l2)

@@ -1,0 +1,71 @@
+"""A block with the penalties of its parameters, which add to its diagonal.
+
+A penalty is a sum over numbers, so its Hessian is diagonal; each witness finds the diagonal itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Penalty, Problem
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.layout import layout_of
+
+# What a penalty gives for each number of a tensor.
+OfTensor = Callable[[Array, Penalty], Array]
+
+
+def of_penalties(problem: Problem, parameter: str, of: OfTensor) -> Array | None:
+    """``of`` each parameter of a block, (P,), as much of it as belongs to the problem's examples.
+
+    0 where a tensor has no penalty; None where none has.
+    """
+    layout, tensors = layout_of(problem, parameter), problem.graph.tensors
+    if not any(name in problem.penalties for name in layout.tensors):
+        return None
+    parts = {
+        name: of(tensors[name], problem.penalties.get(name, Penalty()))[None]
+        for name in layout.tensors
+    }
+    found = layout.join(parts)[:, 0]
+    return np.asarray(found * found.dtype.type(problem.share))
+
+
+def penalized(block: HessianBlock, problem: Problem, of: OfTensor) -> HessianBlock:
+    """``block``, with the diagonal of its penalties where there are some."""
+    diagonal = of_penalties(problem, block.parameter, of)
+    return block if diagonal is None else PenalizedBlock(block, diagonal)
+
+
+class PenalizedBlock(HessianBlock):
+    """H + diag(d), d (P,)."""
+
+    def __init__(self, block: HessianBlock, diagonal: Array) -> None:
+        super().__init__(block.parameter, block.layout, block.dtype)
+        self.in_threads = block.in_threads
+        self.block = block
+        self.diagonal = diagonal
+
+    def _matmat(self, V: Array) -> Array:
+        V = np.asarray(V, dtype=self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self.block.matmat(V) + self.diagonal[:, None] * V)
+
+    @property
+    def row_bytes(self) -> int:
+        return self.block.row_bytes
+
+    def rows(self, start: int, stop: int) -> Array:
+        rows = np.array(self.block.rows(start, stop))
+        own = np.arange(start, start + len(rows))
+        rows[own - start, own] += self.diagonal[own]
+        return rows
+
+    def quadratic_form(self, v: Array) -> float:
+        flat = np.asarray(v, dtype=self.dtype).reshape(-1).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            added = float(self.diagonal.astype(np.float64) @ np.square(flat))
+            return self.block.quadratic_form(v) + added
