@@ -85,9 +85,9 @@ def random_targets(loss: str, examples: int, units: int, generator: np.random.Ge
     """Targets of the kind that ``loss`` is most general for."""
     if loss == "categorical_crossentropy":
         return generator.dirichlet(np.ones(units), examples)
-    if loss == "binary_crossentropy":
+    if loss in ("binary_crossentropy", "kl_divergence", "poisson"):
         return generator.random((examples, units))
-    if loss == "mean_squared_error":
+    if loss in ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh"):
         return generator.standard_normal((examples, units))
     return generator.integers(0, units, examples)
 

@@ -12,7 +12,8 @@ from mutants import MUTATIONS, Mutation, applied, network
 from soak import Tally
 from soak_networks import EXTREMES, Drawn, drawn
 
-from hesscli.problem.names import ACTIVATIONS, LOSSES
+from hesscli.problem.names import ACTIVATIONS
+from soak_networks import LOSSES
 from hesscli.studies.judge import Check, Verdict
 from hesscli.system.errors import NumericalError
 

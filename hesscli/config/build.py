@@ -81,7 +81,7 @@ def build_problem(
     softmax = False
     if keras is not None:
         layers, softmax, of_loss = _ending(layers, keras, config.loss)
-        notes = _keras_notes(keras, of_loss, config.loss, dataset)
+        notes = _keras_notes(keras, of_loss, config.loss, dataset, data.scale)
     last = layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
@@ -236,7 +236,7 @@ def _described(loss: Loss) -> str:
 
 
 def _keras_notes(
-    keras: KerasNetwork, of_loss: str, loss: Loss, dataset: Dataset
+    keras: KerasNetwork, of_loss: str, loss: Loss, dataset: Dataset, scale: float | None
 ) -> tuple[str, ...]:
     notes: list[str] = []
     penalized = [layer.name for layer in keras.layers if layer.penalties]
@@ -251,6 +251,8 @@ def _keras_notes(
             notes.append(f"{formula} is not applied: {dataset.name} holds a network's own inputs")
         else:
             notes.append(f"{formula} is applied to the data, pixels being 0 to 255")
+    elif not dataset.is_batch and scale is None and dataset.inputs.dtype.kind in "iu":
+        notes.append("pixels are divided by 255; data.scale: 1 leaves them as they are")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
 
 

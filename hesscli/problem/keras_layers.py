@@ -49,6 +49,7 @@ _FUNCTIONS = (
     "exponential",
 )
 _DTYPES = ("float32", "float64")
+_MODELS = ("Sequential", "Functional")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
     form leads to: LookupError, TypeError, ValueError, AttributeError or RecursionError.
     """
     kind, config = document["class_name"], document["config"]
-    if kind not in ("Sequential", "Functional") or document.get("registered_name") not in (
+    if kind not in _MODELS or document.get("registered_name") not in (
         None,
         kind,
     ):
@@ -128,10 +129,9 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
             "chain of layers, is needed"
         )
     layers = config["layers"]
-    groups = _groups(layers)
     chain = _Chain(path, _input_shape(layers, config, document, path))
-    for layer in layers if kind == "Sequential" else _in_order(layers, path):
-        chain.add(layer, groups.get(layer["config"]["name"], ""))
+    for layer, group in _flat(kind, layers, path):
+        chain.add(layer, group)
     if not chain.layers:
         raise InputError(f"{path}: no Dense layer in it; at least one is needed")
     try:
@@ -142,12 +142,25 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
     return KerasNetwork(path, tuple(chain.layers), chain.rescaling, softmax, loss)
 
 
-def _groups(layers: Sequence[Any]) -> dict[str, str]:
-    """Where Keras stores the numbers of each Dense layer, by the layer's name."""
-    names = [layer["config"]["name"] for layer in layers if layer["class_name"] == "Dense"]
-    return {
-        name: f"layers/dense{f'_{index}' if index else ''}/vars" for index, name in enumerate(names)
-    }
+def _flat(
+    kind: str, layers: Sequence[Any], path: str, above: str = ""
+) -> Iterator[tuple[Any, str]]:
+    """The layers from the input on, and where Keras stores the numbers of each.
+
+    Those of a model within the model stand in its place.
+    """
+    groups: dict[str, str] = {}
+    counted: dict[str, int] = {}
+    for layer in layers:
+        name = layer["class_name"].lower()
+        count = counted[name] = counted.get(name, -1) + 1
+        groups[layer["config"]["name"]] = f"{above}layers/{name}{f'_{count}' if count else ''}/"
+    for layer in layers if kind == "Sequential" else _in_order(layers, path):
+        group = groups[layer["config"]["name"]]
+        if layer["class_name"] in _MODELS and _is_keras_own(layer):
+            yield from _flat(layer["class_name"], layer["config"]["layers"], path, group)
+        else:
+            yield layer, f"{group}vars"
 
 
 def _input_shape(
@@ -158,7 +171,8 @@ def _input_shape(
     batch_shape = batch_shape or (document.get("build_config") or {}).get("input_shape")
     for layer in layers:
         if layer["class_name"] == "InputLayer":
-            batch_shape = layer["config"]["batch_shape"]
+            own = layer["config"]
+            batch_shape = own["batch_shape"] if "batch_shape" in own else own["batch_input_shape"]
     if batch_shape is None:
         raise InputError(f"{path}: the model was saved before it was built; train or build it")
     shape = tuple(batch_shape[1:])

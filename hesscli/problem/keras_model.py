@@ -1,13 +1,15 @@
-"""A trained Keras model (``.keras``) as dense layers, read without Keras and without running it.
+"""A trained Keras model as dense layers, read without Keras and without running it.
 
 A ``.keras`` file is a zip of ``config.json``, which describes the layers (keras_layers.py), and
-``model.weights.h5``, their numbers. Both are read as data.
+``model.weights.h5``, their numbers. An HDF5 file, by whatever name, has the description in its
+attributes and the numbers by the names of the layers. All are read as data.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +33,10 @@ _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _NUMBER_BYTES = 8
 # Far beyond the description of any chain of dense layers.
 _MAX_CONFIG_BYTES = 2**24
-_NEEDED = "a model that Keras 3 saved as .keras is needed"
+_NEEDED = "a model that Keras saved as .keras or .h5 is needed"
+# Of an HDF5 file, and its attributes that describe the model.
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ATTRIBUTES = ("model_config", "training_config")
 
 
 def read_network(path: str) -> KerasNetwork:
@@ -40,6 +45,8 @@ def read_network(path: str) -> KerasNetwork:
     Raises InputError where the file is missing or damaged, is no chain of layers, or holds a
     layer that is not supported, which is named.
     """
+    if _is_hdf5(path):
+        return _read_hdf5_network(path)
     with _opened(path) as archive:
         document = _read_member(archive, _CONFIG, _MAX_CONFIG_BYTES, path)
     try:
@@ -59,6 +66,8 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
     import h5py
 
     path = network.path
+    if _is_hdf5(path):
+        return _read_hdf5_numbers(network)
     with _opened(path) as archive:
         content = _read_member(archive, _WEIGHTS, MAX_ARRAY_BYTES, path)
     numbers: dict[str, Array] = {}
@@ -79,6 +88,91 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
     except (OSError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise InputError(f"{path}: {_WEIGHTS} is damaged ({reason(error)}); {_NEEDED}") from error
     return numbers
+
+
+def _is_hdf5(path: str) -> bool:
+    with opened(path, _NEEDED) as stream:
+        return stream.read(len(_SIGNATURE)) == _SIGNATURE
+
+
+def _read_hdf5_network(path: str) -> KerasNetwork:
+    """The layers in the attributes ``model_config`` and ``training_config``."""
+    import h5py
+
+    try:
+        with opened(path, _NEEDED) as stream, h5py.File(stream, "r") as store:
+            model, training = (
+                json.loads(_attribute(store, key, path) or "null") for key in _ATTRIBUTES
+            )
+        if model is None:
+            raise InputError(f"{path}: no model_config in it, only numbers; {_NEEDED}")
+        # The classes of Keras 2, and of HDF5 files of Keras 3, are named without their modules.
+        return described({**_owned(model), "compile_config": training}, path)
+    # What h5py and json raise on what is not their own.
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({reason(error)}); {_NEEDED}") from error
+
+
+def _attribute(store: Any, key: str, path: str) -> str | None:
+    if key not in store.attrs:
+        return None
+    if store.attrs.get_id(key).get_storage_size() > _MAX_CONFIG_BYTES:
+        raise InputError(f"{path}: {key} is larger than {_MAX_CONFIG_BYTES / 2**20:g} MiB")
+    text = store.attrs[key]
+    return text.decode("utf-8") if isinstance(text, bytes) else str(text)
+
+
+def _owned(serialized: Any) -> Any:
+    """Objects that name no module, as Keras's own; what a user registered has a ``>`` in it."""
+    if isinstance(serialized, list):
+        return [_owned(inner) for inner in serialized]
+    if not isinstance(serialized, dict):
+        return serialized
+    found = {key: _owned(inner) for key, inner in serialized.items()}
+    if "module" not in found and ">" not in str(found.get("class_name", ">")):
+        found["module"] = "keras"
+    return found
+
+
+def _read_hdf5_numbers(network: KerasNetwork) -> dict[str, Array]:
+    import h5py
+
+    path = network.path
+    numbers: dict[str, Array] = {}
+    try:
+        with opened(path, _NEEDED) as stream, h5py.File(stream, "r") as store:
+            size = os.fstat(stream.fileno()).st_size
+            declared = sum(_NUMBER_BYTES * (of.inputs + 1) * of.units for of in network.layers)
+            require_unpackable(declared, size, path)
+            places = _places(store, path)
+            for layer in network.layers:
+                shapes: dict[str, tuple[int, ...]] = {"kernel": (layer.inputs, layer.units)}
+                if layer.bias:
+                    shapes["bias"] = (layer.units,)
+                for role, shape in shapes.items():
+                    found = places.get(f"{layer.keras_name}/{role}", [])
+                    if len(found) != 1:
+                        raise InputError(
+                            f"{path}: {len(found)} arrays are called {layer.keras_name}/{role}; "
+                            f"one is needed; {_NEEDED}"
+                        )
+                    numbers[f"{layer.name}/{role}"] = _stored(store, found[0], shape, path)
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        raise InputError(f"{path}: damaged ({reason(error)}); {_NEEDED}") from error
+    return numbers
+
+
+def _places(store: Any, path: str) -> dict[str, list[str]]:
+    """Where arrays are stored, by the last two parts of their names, ``dense/kernel``."""
+    found: dict[str, list[str]] = {}
+    top = _followed(store, "model_weights", path)
+    for layer in top:
+        group = _followed(top, layer, path)
+        for name in group.attrs.get("weight_names", ()):
+            text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
+            short = "/".join(text.removesuffix(":0").split("/")[-2:])
+            found.setdefault(short, []).append(f"model_weights/{layer}/{text}")
+    return found
 
 
 def _check_name(store: Any, layer: KerasLayer, path: str) -> None:
