@@ -79,7 +79,9 @@ def check_entries(
     tallies = [Tally(rtol) for _ in candidates]
 
     def compared(piece: tuple[int, int]) -> list[list[tuple[_Pair, Seen]]]:
-        theirs = reference.panels(*piece)
+        # What overflows is refused below.
+        with np.errstate(over="ignore", invalid="ignore"):
+            theirs = reference.panels(*piece)
         parts = [
             _Part(layout, piece[0], rows, row_layer, layer)
             for row_layer, rows in of_layers(layout, *piece)
@@ -88,8 +90,8 @@ def check_entries(
         scaled = [(part, part.largest(theirs)) for part in parts]
         found: list[list[tuple[_Pair, Seen]]] = []
         for candidate in candidates:
-            ours = candidate.panels(*piece)
             with np.errstate(over="ignore", invalid="ignore"):
+                ours = candidate.panels(*piece)
                 found.append(
                     [
                         (part.pair, part.seen(theirs, ours, floor, rtol, scale))

@@ -183,7 +183,7 @@ class RoundingFloor:
         exact = self.exact.products(parameter, HESSIAN) @ v
         (error,) = self._deviations((exact,), lambda run: (run.products(parameter, HESSIAN) @ v,))
         error += self.problem.examples * self._tiny
-        largest = float(error.max(initial=0.0))
+        largest = float(self._safe(np.asarray(error.max(initial=0.0)), parameter))
         norm = largest * float(np.linalg.norm(error / largest)) if largest > 0 else 0.0
         return float(self._safe(np.asarray(norm), parameter))
 

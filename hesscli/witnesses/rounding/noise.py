@@ -70,12 +70,14 @@ class Noise:
 
     def operand(self, values: Array, count: float) -> Array:
         """``values`` as they are worth in a sum of ``count`` products."""
-        noisy = values + self.of_size(values, count)
-        # TensorFlow takes what is below the smallest normal number for zero.
-        vanishing = (np.abs(values) < self.tiny) & (values != 0)
-        if vanishing.any():
-            noisy = np.where(vanishing, values * (1 + self._random(values.shape)), noisy)
-        return np.asarray(noisy)
+        return np.asarray(self.vanishing(values) + self.of_size(values, count))
+
+    def vanishing(self, values: Array) -> Array:
+        """``values``, of which TensorFlow takes those below the smallest normal number for zero."""
+        below = (np.abs(values) < self.tiny) & (values != 0)
+        if not below.any():
+            return values
+        return np.where(below, values * (1 + self._random(values.shape)), values)
 
     def nothing_else(self, noisy: Array, exact: Array) -> Array:
         """``noisy``, and in its place a number near zero where the noise is all there is."""
@@ -158,7 +160,7 @@ class NoisyDense(Dense):
             z = self.noise.nothing_else(z, super().forward(x, theta)[0])
         # A sum that is exactly zero stays at the kink that it may hit.
         z = z + self.noise.underflow(inputs) * (z != 0)
-        return z, replace(at, W=theta["kernel"])
+        return z, replace(at, W=self.noise.vanishing(theta["kernel"]))
 
     def push(self, at: DenseAt, Rx: Moves, V: Tensors) -> Array:
         inputs = at.W.shape[0]
