@@ -370,8 +370,8 @@ def keras_file(change: Callable[[Any], None]) -> KerasNetwork:
         change(store)
     with zipfile.ZipFile("m.keras", "w") as stream:
         stream.write("w.h5", "model.weights.h5")
-    layer = KerasLayer("dense", "dense", 4, 3, True, Activation("tanh"), "layers/dense/vars")
-    return KerasNetwork("m.keras", (layer,), None, False)
+    layer = KerasLayer("dense", "dense", 4, 3, True, Activation("tanh"), "layers/dense/vars", {})
+    return KerasNetwork("m.keras", (layer,), None, False, None)
 
 
 def linked_outside(store: Any) -> None:

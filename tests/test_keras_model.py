@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.problem.data import load_dataset
+from hesscli.problem.graph import Activation
 from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError
 from hesscli.system.tensorflow import load_tensorflow
@@ -86,9 +88,10 @@ def test_a_trained_model_is_verified_in_every_entry_and_the_output_says_what_was
     assert (code, err) == (0, "")
     text = " ".join(out.split())
     assert (
-        "the softmax at its output was taken off; the loss sparse_categorical_crossentropy is"
-        in (text)
+        "compiled with the loss sparse_categorical_crossentropy; the softmax at its output was "
+        "taken off, and is in the loss" in text
     )
+    assert "the regularizers of dense_1 are part of the loss" in text
     assert (
         "its Rescaling (0.00392157·x - 0.1) is applied to the data, pixels being 0 to 255" in text
     )
@@ -97,7 +100,7 @@ def test_a_trained_model_is_verified_in_every_entry_and_the_output_says_what_was
     assert code == 0
     assert [row["layer"] for row in report["results"]] == ["dense", "dense_1", "network_1"]
     assert [row["size"] for row in report["results"]] == [784 * 6, 30, 50]
-    assert len(report["problem"]["notes"]) == 2
+    assert len(report["problem"]["notes"]) == 3
     assert report["problem"]["parameters"] == 784 * 6 + 6 + 30 + 50 + 10
 
 
@@ -135,7 +138,10 @@ def test_a_model_without_rescaling_gets_pixels_from_0_to_1(tmp_path: Path) -> No
     ]
     pixels = images()[0][:EXAMPLES, :, :, None].astype(np.float32) / 255
     np.testing.assert_allclose(logits(problem), model(pixels).numpy(), rtol=0, atol=3e-6)
-    assert problem.notes == ()
+    assert [note.split(".keras: ")[1] for note in problem.notes] == [
+        "pixels are divided by 255; data.scale: 1 leaves them as they are",
+        "saved without a loss; sparse_categorical_crossentropy is assumed",
+    ]
 
 
 def test_a_sigmoid_is_taken_off_for_binary_crossentropy_only(tmp_path: Path) -> None:
@@ -144,9 +150,9 @@ def test_a_sigmoid_is_taken_off_for_binary_crossentropy_only(tmp_path: Path) -> 
     assert problem_of(path).layers[-1].activation.name == "sigmoid"
     problem = problem_of(path, "loss.name=binary_crossentropy")
     assert problem.layers[-1].activation.name == "linear"
-    assert problem.notes == (
-        f"{path}: the sigmoid at its output was taken off; the loss binary_crossentropy is applied "
-        "to the logits",
+    assert problem.notes[-1] == (
+        f"{path}: under the loss binary_crossentropy; the sigmoid at its output was taken off, and "
+        "is in the loss"
     )
 
 
@@ -154,7 +160,10 @@ def test_a_softmax_layer_behind_an_activation_leaves_the_activation(tmp_path: Pa
     layers = [keras.Input((784,)), L.Dense(10, activation="tanh"), L.Softmax()]
     problem = problem_of(saved(keras.Sequential(layers), tmp_path))
     assert problem.layers[-1].activation.name == "tanh"
-    assert len(problem.notes) == 1
+    assert "the softmax at its output was taken off" in problem.notes[-1]
+    kept = problem_of(saved(keras.Sequential(layers), tmp_path), "loss.name=mean_squared_error")
+    assert [node.kind for node in kept.graph.nodes] == ["dense", "elementwise", "softmax"]
+    assert kept.with_activation(Activation("relu")).layers[-1].activation.name == "tanh"
 
 
 def chain(*layers: Any, shape: tuple[int, ...] = (784,)) -> Callable[[], Any]:
@@ -316,7 +325,9 @@ def test_the_configuration_holds_the_models_layers_and_reads_back(
     path, _ = trained
     code, text, _ = run(["config", "--model", path, "--activation", "sin"], capsys)
     assert code == 0
-    assert "- {name: dense_1, units: 5, activation: sin}" in text
+    layer = yaml.safe_load(text)["model"]["layers"][1]
+    assert layer.pop("kernel_regularizer")["l2"] == pytest.approx(0.01)
+    assert layer == {"name": "dense_1", "units": 5, "activation": "sin"}
     file = tmp_path / "back.yaml"
     file.write_text(text, encoding="utf-8")
     assert run(["config", "--config", str(file)], capsys) == (0, text, "")
@@ -376,4 +387,4 @@ def test_a_problem_file_is_not_rescaled_again(
     assert run([*arguments, "--save-problem", file], capsys)[0] == 0
     problem = problem_of(path, f"data.source={file}")
     np.testing.assert_allclose(logits(problem), expected, rtol=0, atol=3e-6)
-    assert "is not applied" in problem.notes[0]
+    assert any("is not applied" in note for note in problem.notes)

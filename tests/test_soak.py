@@ -10,10 +10,9 @@ import pytest
 import soak
 from mutants import MUTATIONS, Mutation, applied, network
 from soak import Tally
-from soak_networks import EXTREMES, Drawn, drawn
+from soak_networks import EXTREMES, LOSSES, Drawn, drawn
 
 from hesscli.problem.names import ACTIVATIONS
-from soak_networks import LOSSES
 from hesscli.studies.judge import Check, Verdict
 from hesscli.system.errors import NumericalError
 

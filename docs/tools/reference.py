@@ -33,6 +33,12 @@ _LOSSES = {
     "binary_crossentropy": "the mean over outputs of −y log s(f) − (1 − y) log(1 − s(f)), from "
     "logits; s is the sigmoid",
     "mean_squared_error": "the mean over outputs of (f − y)²",
+    "mean_absolute_error": "the mean over outputs of |f − y|",
+    "huber": "the mean over outputs of e²/2 where |e| ≤ `delta`, else of `delta` |e| − `delta`²/2; "
+    "e = f − y",
+    "log_cosh": "the mean over outputs of log cosh(f − y)",
+    "kl_divergence": "Σ_h y_h log(y_h/f_h), both limited to 1e-7 … 1",
+    "poisson": "the mean over outputs of f − y log(f + 1e-7)",
     "sum_of_squares": "Σ_h f_h²; it takes no targets",
     "sum": "Σ_h f_h; it takes no targets",
 }

@@ -208,9 +208,10 @@ def _ending(
     of_loss = f"{origin} the loss {_described(loss)}"
     if loss.name in CROSSENTROPIES and loss.from_logits is not True:
         if ends == belongs:
-            linear = replace(last, activation=Activation("linear"))
+            if ends == SIGMOID:
+                last = replace(last, activation=Activation("linear"))
             note = f"{of_loss}; the {ends} at its output was taken off, and is in the loss"
-            return (*layers[:-1], linear), False, note
+            return (*layers[:-1], last), False, note
         if loss.from_logits is False:
             raise InputError(
                 f"model.keras: {keras.path}: {of_loss} of probabilities, but there is no {belongs} "

@@ -219,7 +219,10 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
     if isinstance(value, DataConfig) and value.inputs is not None:
         return ("source", "split")
     if isinstance(value, LayerConfig | DataConfig):
-        keys = ("kernel", "bias", "initializer", "inputs", "targets")
+        keys = (
+            *("kernel", "bias", "initializer", "kernel_regularizer", "bias_regularizer"),
+            *("inputs", "targets"),
+        )
         return tuple(key for key in keys if getattr(value, key, None) is None)
     return ()
 

@@ -199,9 +199,11 @@ class Graph:
 
     def with_activation(self, activation: Activation) -> Graph:
         """The same graph with every activation but the output's replaced."""
+        last = self.nodes[-1]
+        outputs = {last.name, *(last.inputs if last.kind == SOFTMAX else ())}
         nodes = tuple(
             replace(node, activation=activation)
-            if node.activation is not None and node is not self.nodes[-1]
+            if node.activation is not None and node.name not in outputs
             else node
             for node in self.nodes
         )
@@ -211,7 +213,7 @@ class Graph:
 def chain(layers: Sequence[Layer], softmax: bool = False) -> Graph:
     """The graph of dense layers one after the other, each followed by its activation.
 
-    With ``softmax`` the last one, which must be linear, is followed by a softmax.
+    With ``softmax`` a softmax follows the last one's.
     """
     nodes: list[Node] = []
     tensors: dict[str, Array] = {}
@@ -224,11 +226,10 @@ def chain(layers: Sequence[Layer], softmax: bool = False) -> Graph:
             tensors[roles["bias"]] = layer.bias
         shape = (layer.units,)
         nodes.append(Node(layer.name, DENSE, (value,), shape, roles))
-        if softmax and layer is layers[-1]:
-            nodes.append(Node(f"{layer.name}/{SOFTMAX}", SOFTMAX, (layer.name,), shape))
-            continue
         value = f"{layer.name}/activation"
         nodes.append(Node(value, ELEMENTWISE, (layer.name,), shape, activation=layer.activation))
+    if softmax:
+        nodes.append(Node(f"{layers[-1].name}/{SOFTMAX}", SOFTMAX, (value,), shape))
     return Graph(tuple(nodes), tensors, (layers[0].inputs,))
 
 

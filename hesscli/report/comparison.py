@@ -86,7 +86,7 @@ def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:
     mark = "†" if row.passed and row.chain_rule_check.limited_by_rounding else ""
     verdicts = (
         "–" if share is None else f"{share:.1%}",
-        verdict_text(row.gauss_newton_alone),
+        verdict_text(row.gauss_newton_check.verdict),
         verdict_text(row.verdict) + mark,
     )
     return (row.layer, *first, *verdicts), ("", *second, share_bar(share, len(_SHARE)), "", "")
@@ -96,7 +96,7 @@ def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
     outcomes = [
         f"{what} {listed(layers)}"
         for verdict, what in _NOT_ALONE.items()
-        if (layers := [row.layer for row in rows if row.gauss_newton_alone is verdict])
+        if (layers := [row.layer for row in rows if row.gauss_newton_check.verdict is verdict])
     ] or [f"is the Hessian on {listed(row.layer for row in rows)}"]
     alone = f"Gauss–Newton alone {' and '.join(outcomes)}"
     broken, doubtful = (
@@ -140,7 +140,7 @@ def _row_data(row: ComparedBlock) -> dict[str, Any]:
         },
         "gauss_newton_share": row.gauss_newton_share,
         "gauss_newton_alone": {
-            "status": row.gauss_newton_alone.value,
+            "status": row.gauss_newton_check.verdict.value,
             "check": check_data(row.gauss_newton_check),
         },
         "chain_rule": {

@@ -61,9 +61,9 @@ class ComparedBlock:
         return G / (G + C) if G + C > 0 else None
 
     @property
-    def gauss_newton_alone(self) -> Verdict:
+    def gauss_newton_alone(self) -> bool:
         """Whether the Gauss–Newton term alone is the Hessian."""
-        return self.gauss_newton_check.verdict
+        return self.gauss_newton_check.passed
 
     @property
     def verdict(self) -> Verdict:
