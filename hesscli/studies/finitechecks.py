@@ -64,7 +64,8 @@ def contradiction(finite: FiniteBlock, rtol: float) -> Check | None:
     None where they do not: then error bars say how much they confirm.
     """
     slopes = finite.slopes
-    bars = _CLEAR * slopes.bars
+    with np.errstate(over="ignore"):
+        bars = _CLEAR * slopes.bars
     failed = []
     for gradient, value, bar in zip(slopes.by_gradients, slopes.by_values, bars, strict=True):
         residual = Residual(abs(float(gradient - value)), 0.0, error_bar=float(bar))
