@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hesscli.config.schema import Config
     from hesscli.nodes.plugins import load_plugin
     from hesscli.problem.graph import Activation, Graph, Layer, Node, chain
-    from hesscli.problem.network import Loss, Problem
+    from hesscli.problem.network import Loss, Penalty, Problem
     from hesscli.report.document import Document
     from hesscli.system.errors import HesscliError, InputError, NumericalError, UnknownBlockError
     from hesscli.system.threads import use_threads
@@ -66,6 +66,7 @@ __all__ = [
     "Loss",
     "Node",
     "NumericalError",
+    "Penalty",
     "Problem",
     "UnknownBlockError",
     "__version__",
@@ -126,7 +127,7 @@ if not TYPE_CHECKING:
             "UnknownBlockError",
         ),
         "hesscli.problem.graph": ("Activation", "Graph", "Layer", "Node", "chain"),
-        "hesscli.problem.network": ("Loss", "Problem"),
+        "hesscli.problem.network": ("Loss", "Penalty", "Problem"),
         "hesscli.nodes.plugins": ("load_plugin",),
         "hesscli.system.threads": ("use_threads",),
         "hesscli.report.document": ("Document",),

@@ -5,6 +5,9 @@ Expected values are ℓ = log Σ exp f − f_y, p − e_y and diag(p) − p pᵀ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from mpmath import mp
@@ -146,3 +149,59 @@ def test_the_logits_are_left_as_they_were() -> None:
 def test_an_unknown_name_is_refused_with_the_choices() -> None:
     with pytest.raises(InputError, match=f"'hinge'; choose {', '.join(LOSSES)}$"):
         loss_derivatives(Loss(name="hinge"))
+
+
+def _each(name: str) -> Callable[[Any, Any], Any]:
+    """A loss of one output f and one target t, in mpmath; δ of Huber's is 1/2."""
+    half, eps = mp.mpf("0.5"), mp.mpf(1e-7)
+
+    def huber(f: Any, t: Any) -> Any:
+        size = abs(f - t)
+        return size**2 / 2 if size <= half else half * size - half**2 / 2
+
+    return {
+        "mean_squared_error": lambda f, t: (f - t) ** 2,
+        "mean_absolute_error": lambda f, t: abs(f - t),
+        "huber": huber,
+        "log_cosh": lambda f, t: mp.log(mp.cosh(f - t)),
+        "kl_divergence": lambda f, t: t * mp.log(t / f),
+        "poisson": lambda f, t: f - t * mp.log(f + eps),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mean_squared_error", "mean_absolute_error", "huber", "log_cosh", "kl_divergence", "poisson"],
+)
+def test_losses_of_numbers_are_those_of_mpmath(name: str) -> None:
+    """Value, first and second derivative of each output on its own, by differences of 60 digits."""
+    loss = loss_derivatives(Loss(name, delta=0.5 if name == "huber" else 1.0))
+    generator = np.random.default_rng(0)
+    f, t = generator.uniform(0.05, 0.95, (2, 40, 3))
+    share = 1 if name == "kl_divergence" else f.shape[1]
+    of = _each(name)
+    with mp.workdps(60):
+        at = [
+            [
+                [mp.diff(lambda z, y=y: of(z, mp.mpf(y)), mp.mpf(x), order) for order in range(3)]
+                for x, y in zip(*row, strict=True)
+            ]
+            for row in zip(f.tolist(), t.tolist(), strict=True)
+        ]
+        expected = np.array(at, dtype=np.float64) / share
+    np.testing.assert_allclose(loss.value(f, t), expected[..., 0].sum(axis=1), rtol=1e-13)
+    np.testing.assert_allclose(loss.gradient(f, t), expected[..., 1], rtol=1e-12, atol=1e-15)
+    diagonal = loss.hessian(f, t)[:, np.arange(3), np.arange(3)]
+    np.testing.assert_allclose(diagonal, expected[..., 2], rtol=1e-12, atol=1e-15)
+    assert np.count_nonzero(loss.hessian(f, t)) == np.count_nonzero(diagonal)
+    v = generator.standard_normal((40, 2, 3))
+    product = loss.hessian_product(f, t)(slice(None), v)
+    np.testing.assert_allclose(product, diagonal[:, None] * v, rtol=1e-14)
+
+
+def test_beyond_its_limits_the_divergence_is_flat() -> None:
+    """As TensorFlow's clip_by_value: probabilities are limited to 1e-7 … 1."""
+    loss = loss_derivatives(Loss("kl_divergence"))
+    f, t = np.array([[1e-9, 2.0, 0.5]]), np.array([[0.2, 0.3, 0.5]])
+    assert loss.gradient(f, t).tolist() == [[0, 0, -1]]
+    assert loss.hessian(f, t)[0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 2]]

@@ -272,6 +272,16 @@ _LOSSES: Mapping[str, Callable[[Loss], LossDerivatives]] = MappingProxyType(
 )
 
 
+def loss_pieces(loss: Loss) -> _OfNumbers:
+    """On which of the smooth pieces of a loss each output is, as whole numbers like f."""
+    pieces: Mapping[str, _OfNumbers] = {
+        "mean_absolute_error": lambda f, t: np.sign(f - t),
+        "huber": lambda f, t: np.sign(f - t) * (np.abs(f - t) > loss.delta),
+        "kl_divergence": lambda f, _: np.sign(f - EPSILON) + np.sign(f - 1),
+    }
+    return pieces.get(loss.name, lambda f, _: np.zeros_like(f))
+
+
 def loss_derivatives(loss: Loss) -> LossDerivatives:
     """ℓ, ∂ℓ/∂f, ∂²ℓ/∂f² of ``loss``; raises InputError for a name that is not in LOSSES."""
     try:

@@ -105,7 +105,7 @@ def loss_function(tf: ModuleType, loss: Loss) -> Callable[[Tensor, Tensor], Tens
         return lambda f, targets: tf.reduce_mean(of(f, targets), axis=-1)
 
     def huber(f: Tensor, targets: Tensor) -> Tensor:
-        error, delta = f - targets, tf.cast(loss.delta, f.dtype)
+        error, delta = f - targets, loss.delta
         size = tf.abs(error)
         return tf.where(size <= delta, error * error / 2, delta * size - delta * delta / 2)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.nodes.calculus import calculus_of
-from hesscli.nodes.losses import loss_derivatives
+from hesscli.nodes.losses import loss_derivatives, loss_pieces
 from hesscli.nodes.node import Calculus
 from hesscli.nodes.passes import backward, forward
 from hesscli.problem.graph import DENSE, INPUT, Array, Node
@@ -79,6 +79,7 @@ class MovedLoss:
             self._targets = self._targets / self._targets.sum(axis=1, keepdims=True)
         self._loss = loss_derivatives(problem.loss)
         self._subtracts = problem.loss.name in _SUBTRACTING
+        self._piece = loss_pieces(problem.loss)
         self._c = problem.scale
         self.shapes = (
             {INPUT: self._x.shape}
@@ -104,6 +105,7 @@ class MovedLoss:
         with np.errstate(all="ignore"):
             f, _ = forward(graph, self._x, (), check=self._keep_rest)
             self.at_rest = self._c * float(self._loss.value(f, self._targets).sum())
+            self._own_piece = self._piece(f, self._targets).reshape(1, -1)
         if not np.isfinite(f).all():
             raise NumericalError(
                 f"{parameter}: the network's output leaves the range of float64; "
@@ -147,6 +149,7 @@ class MovedLoss:
         f = values[self._graph.output]
         f = f.reshape(-1, f.shape[-1])
         targets = np.concatenate([self._targets] * h.size)
+        crossed |= _any(self._piece(f, targets).reshape(h.size, -1) != self._own_piece)
         if noise is not None:
             f = noise.operand(f, 1)
         losses = self._loss.value(f, targets)

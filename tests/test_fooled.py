@@ -1,0 +1,131 @@
+"""Ways to be fooled: wrong derivatives that a verdict once let pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from networks import make_problem
+
+from hesscli.nodes import activations
+from hesscli.nodes.activations import Derivatives
+from hesscli.problem import registry
+from hesscli.problem.graph import Activation, Array, Layer, chain
+from hesscli.problem.network import Loss, Problem
+from hesscli.studies.comparison import compare
+from hesscli.studies.first_derivatives import verify_first
+from hesscli.studies.judge import Verdict
+from hesscli.studies.verification import Verification, verify
+from hesscli.studies.witnesses import CheckOptions
+
+Plugin = Callable[[Derivatives, Callable[..., object] | None], None]
+H, SMALL = 1e-8, 1e-12
+
+
+@pytest.fixture
+def plugin() -> Iterator[Plugin]:
+    """Registers an activation called ``tried``, as a plugin does."""
+    names = ("tried",)
+
+    def register(sigma: Derivatives, tensorflow: Callable[..., object] | None) -> None:
+        activations.register("tried", sigma)
+        registry.register("tried", tensorflow)
+
+    yield register
+    activations.forget(names)
+    registry.forget(names)
+
+
+def judged(problem: Problem, witnesses: Sequence[str], block: str = "kernel") -> Verification:
+    return verify([problem], CheckOptions(block=block), witnesses=witnesses)
+
+
+def tanh_slope(z: Array) -> Array:
+    return 1 - np.tanh(z) ** 2
+
+
+NOISY = {
+    "second difference": lambda z: (np.tanh(z + H) - 2 * np.tanh(z) + np.tanh(z - H)) / H**2,
+    "difference of slopes": lambda z: (tanh_slope(z + SMALL) - tanh_slope(z)) / SMALL,
+}
+
+
+@pytest.mark.parametrize("witnesses", [("chain_rule", "autodiff"), ("chain_rule", "finite")])
+@pytest.mark.parametrize("second", NOISY)
+def test_noise_in_a_second_derivative_does_not_excuse_itself(
+    second: str, witnesses: Sequence[str], plugin: Plugin
+) -> None:
+    import tensorflow as tf
+
+    plugin(Derivatives(np.tanh, tanh_slope, NOISY[second]), tf.tanh)
+    problem = make_problem((6, 5, 5, 3), "tried", examples=8)
+    assert judged(problem, witnesses).verdict is Verdict.FAIL
+    assert judged(problem, witnesses, "network").verdict is Verdict.FAIL
+
+
+def test_a_blank_example_at_a_kink_excuses_nothing(plugin: Plugin) -> None:
+    """Z is 0 without any rounding there."""
+    import tensorflow as tf
+
+    def above(size: float) -> Callable[[Array], Array]:
+        return lambda z: (size * (z > 0)).astype(z.dtype)
+
+    plugin(Derivatives(lambda z: np.maximum(z, 0), above(1.3), above(0.5)), tf.nn.relu)
+    scale = np.array([0, 1, 1, 1])
+    problem = without_biases(make_problem((3, 4, 3), "tried"), scale)
+    for block in ("kernel", "network"):
+        assert judged(problem, ("chain_rule", "autodiff"), block).verdict is Verdict.FAIL
+    assert verify_first([problem], "gradient", CheckOptions()).verdict is Verdict.FAIL
+
+
+def without_biases(problem: Problem, scale: Array) -> Problem:
+    """Its layers without their biases, on its inputs times ``scale`` (N,)."""
+    layers = [Layer(layer.name, layer.kernel, None, layer.activation) for layer in problem.layers]
+    return Problem(chain(layers), problem.batch * scale[:, None], problem.targets)
+
+
+def saturated() -> Problem:
+    """1-3 with logits 40, 0 and −1: the Hessian's digits are beyond those of 1 − p."""
+    layer = Layer("dense1", np.array([[40.0, 0.0, -1.0]]), None, Activation("linear"))
+    return Problem(chain([layer]), np.array([[1.0]]), np.array([0]))
+
+
+def test_witnesses_that_are_far_apart_by_rounding_leave_it_open() -> None:
+    (row,) = judged(saturated(), ("chain_rule", "autodiff")).results
+    assert row.quadratic_form.chain_rule == pytest.approx(9.4246e-15, rel=1e-4)
+    assert row.verdict is Verdict.UNDECIDED
+    assert row.check.open_by_rounding
+
+
+def test_gauss_newton_alone_is_not_called_the_hessian_where_that_is_open() -> None:
+    (row,) = compare([saturated()], CheckOptions()).results
+    assert row.gauss_newton_check.verdict is Verdict.UNDECIDED
+    assert not row.gauss_newton_alone
+
+
+def test_finite_differences_do_not_take_a_plugins_slope_on_trust(plugin: Plugin) -> None:
+    """σ′ and σ″ both doubled: the gradient is another function's."""
+    plugin(Derivatives(np.tanh, lambda z: 2 * tanh_slope(z), doubled), None)
+    problem = replace(make_problem((6, 5, 3), "tried"), loss=Loss("sum"))
+    assert judged(problem, ("chain_rule", "finite")).verdict is Verdict.FAIL
+
+
+def doubled(z: Array) -> Array:
+    return np.asarray(-4 * np.tanh(z) * tanh_slope(z))
+
+
+def test_a_small_layers_wrong_block_does_not_hide_behind_a_large_one(plugin: Plugin) -> None:
+    """Inputs of 1e-6: dense1's curvature, which is missing, is 1e-12 of dense2's."""
+    import tensorflow as tf
+
+    def logistic(z: Array) -> Array:
+        return np.asarray(1 / (1 + np.exp(-z)))
+
+    plugin(Derivatives(lambda z: np.logaddexp(z, 0), logistic, np.zeros_like), tf.nn.softplus)
+    problem = without_biases(make_problem((3, 4, 3), "tried"), np.full(4, 1e-6))
+    (row,) = judged(problem, ("chain_rule", "autodiff"), "network").results
+    assert row.verdict is Verdict.FAIL
+    assert row.check.worst is not None
+    assert all(name.startswith("dense1/") for name in row.check.worst)
