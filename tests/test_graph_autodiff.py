@@ -52,11 +52,23 @@ def losses(tf: Any, f: Tensor, t: Any) -> Mapping[str, Callable[[], Tensor]]:
     def from_probabilities(t: Any) -> Tensor:
         return -tf.reduce_sum(t * tf.math.log(softmax(tf, f)), -1)
 
+    def limited(of: Any) -> Tensor:
+        return tf.clip_by_value(of, 1e-7, 1)
+
     return {
         "sparse_categorical_crossentropy": lambda: from_probabilities(np.eye(f.shape[-1])[t]),
         "categorical_crossentropy": lambda: from_probabilities(t),
         "binary_crossentropy": lambda: tf.reduce_mean(tf.math.log(1 + tf.exp(f)) - t * f, -1),
         "mean_squared_error": lambda: tf.reduce_mean((f - t) ** 2, -1),
+        "mean_absolute_error": lambda: tf.reduce_mean(tf.abs(f - t), -1),
+        "huber": lambda: tf.reduce_mean(
+            tf.where(abs(f - t) <= 1, (f - t) ** 2 / 2, tf.abs(f - t) - 0.5), -1
+        ),
+        "log_cosh": lambda: tf.reduce_mean(tf.math.log(tf.cosh(f - t)), -1),
+        "kl_divergence": lambda: tf.reduce_sum(
+            limited(t) * tf.math.log(limited(t) / limited(f)), -1
+        ),
+        "poisson": lambda: tf.reduce_mean(f - t * tf.math.log(f + 1e-7), -1),
         "sum_of_squares": lambda: tf.reduce_sum(f**2, -1),
         "sum": lambda: tf.reduce_sum(f, -1),
     }

@@ -15,36 +15,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TypeVar
 
 import numpy as np
 
 from hesscli.problem.graph import Array
+from hesscli.studies.verdict import Verdict as Verdict
+from hesscli.studies.verdict import joint as joint
 from hesscli.witnesses.layout import Layout
 
 Names = tuple[str, str] | None
 Floor = TypeVar("Floor")
 # A floor below this share of the scale is trusted: a missing term or a wrong sign shows.
 TRUSTED = 0.1
-
-
-class Verdict(Enum):
-    """Whether witnesses agree; UNDECIDED where rounding or error bars are too wide to tell."""
-
-    PASS = "pass"
-    UNDECIDED = "undecided"
-    FAIL = "fail"
-
-    @classmethod
-    def of(cls, passed: bool) -> Verdict:
-        return cls.PASS if passed else cls.FAIL
-
-
-def joint(verdicts: Iterable[Verdict]) -> Verdict:
-    """That of several: one FAIL is one of all, and nothing else lets what is open pass."""
-    found = set(verdicts)
-    return next(v for v in (Verdict.FAIL, Verdict.UNDECIDED, Verdict.PASS) if v in found)
 
 
 @dataclass(frozen=True)
