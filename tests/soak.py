@@ -56,9 +56,10 @@ from hesscli.studies.finitechecks import (
     contradiction,
 )
 from hesscli.studies.first_derivatives import verify_first
-from hesscli.studies.judge import Check, Verdict, excused
+from hesscli.studies.judge import Check, excused
 from hesscli.studies.probes import check_probes
 from hesscli.studies.sweep import sweep
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions, Witnesses
 from hesscli.system.errors import NumericalError

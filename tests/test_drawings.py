@@ -18,8 +18,9 @@ from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.report.sweep_plot import sweep_drawing
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
-from hesscli.studies.judge import Check, Verdict
+from hesscli.studies.judge import Check
 from hesscli.studies.sweep import Sweep, SweptNode
+from hesscli.studies.verdict import Verdict
 
 ENVIRONMENT = Environment("0.1", None, "2.1.0", "1.15.0", "float64", 2)
 PROBLEM = ProblemSummary(4, (3, 2, 2), ("dense1", "dense2"), 14, "sum", "mean", 7)

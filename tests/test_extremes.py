@@ -30,8 +30,9 @@ from hesscli.studies.finitechecks import (
     check_finite_form,
     check_finite_products,
 )
-from hesscli.studies.judge import Check, Verdict
+from hesscli.studies.judge import Check
 from hesscli.studies.probes import check_probes
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError

@@ -25,7 +25,7 @@ from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies import finitechecks
 from hesscli.studies.checks import DEFAULT_RTOL
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError, UnknownBlockError

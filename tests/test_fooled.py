@@ -11,12 +11,13 @@ from networks import make_problem
 
 from hesscli.nodes import activations
 from hesscli.nodes.activations import Derivatives
+from hesscli.nodes.plugins import forget
 from hesscli.problem import registry
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.comparison import compare
 from hesscli.studies.first_derivatives import verify_first
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 
@@ -27,15 +28,13 @@ H, SMALL = 1e-8, 1e-12
 @pytest.fixture
 def plugin() -> Iterator[Plugin]:
     """Registers an activation called ``tried``, as a plugin does."""
-    names = ("tried",)
 
     def register(sigma: Derivatives, tensorflow: Callable[..., object] | None) -> None:
         activations.register("tried", sigma)
         registry.register("tried", tensorflow)
 
     yield register
-    activations.forget(names)
-    registry.forget(names)
+    forget(["tried"])
 
 
 def judged(problem: Problem, witnesses: Sequence[str], block: str = "kernel") -> Verification:

@@ -16,18 +16,9 @@ from hesscli.problem.graph import Activation, Array, chain
 from hesscli.problem.network import Problem
 from hesscli.studies.entry import entry
 from hesscli.studies.first_derivatives import verify_first
-from hesscli.studies.judge import (
-    Check,
-    Residual,
-    Seen,
-    Tally,
-    Verdict,
-    excess,
-    joint,
-    merged,
-    of_layers,
-)
+from hesscli.studies.judge import Check, Residual, Seen, Tally, excess, merged, of_layers
 from hesscli.studies.sweep import sweep
+from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.witnesses.autodiff.engine import Autodiff

@@ -22,7 +22,8 @@ from hesscli.report.output import write_document
 from hesscli.report.verification import verification_document
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.context import Environment, ProblemSummary
-from hesscli.studies.judge import Check, Verdict
+from hesscli.studies.judge import Check
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import (
     Terms,
     Verification,

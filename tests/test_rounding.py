@@ -12,7 +12,7 @@ from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError

@@ -13,7 +13,8 @@ from soak import Tally
 from soak_networks import EXTREMES, LOSSES, Drawn, drawn
 
 from hesscli.problem.names import ACTIVATIONS
-from hesscli.studies.judge import Check, Verdict
+from hesscli.studies.judge import Check
+from hesscli.studies.verdict import Verdict
 from hesscli.system.errors import NumericalError
 
 

@@ -27,8 +27,8 @@ from hesscli.problem.names import ACTIVATIONS, LOSSES
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.targets import fit_targets
 from hesscli.studies import sweep as study
-from hesscli.studies.judge import Verdict
 from hesscli.studies.sweep import Sweep, sweep
+from hesscli.studies.verdict import Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.autodiff import engine as autodiff
 from hesscli.witnesses.autodiff.engine import Autodiff

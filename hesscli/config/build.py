@@ -13,7 +13,7 @@ from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
 from hesscli.problem.execution import fits
-from hesscli.problem.graph import Activation, Array, Layer, chain
+from hesscli.problem.graph import Activation, Array, Graph, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.names import CROSSENTROPIES
@@ -85,8 +85,9 @@ def build_problem(
     last = layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
+    graph = chain(layers, softmax)
     return Problem(
-        graph=chain(layers, softmax),
+        graph=graph,
         inputs=stored[:] if held else stored,
         targets=smoothed(
             fit_targets(targets, config.loss.name, last.units, dtype, where), config.loss
@@ -96,12 +97,12 @@ def build_problem(
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
-        penalties=_penalties(config),
+        penalties=_penalties(config, graph),
     )
 
 
-def _penalties(config: Config) -> dict[str, Penalty]:
-    """The regularizers of the layers by tensor; none where the loss leaves them out."""
+def _penalties(config: Config, graph: Graph) -> dict[str, Penalty]:
+    """The regularizers of the graph's tensors; none where the loss leaves them out."""
     if not config.loss.regularization:
         return {}
     found = {
@@ -113,7 +114,7 @@ def _penalties(config: Config) -> dict[str, Penalty]:
         )
         if penalty is not None and penalty != Penalty()
     }
-    return found if config.model.bias else {k: p for k, p in found.items() if "/kernel" in k}
+    return {name: penalty for name, penalty in found.items() if name in graph.tensors}
 
 
 def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
@@ -245,13 +246,15 @@ def _keras_notes(
         are = "part of the loss" if loss.regularization else "left out"
         notes.append(f"the regularizers of {', '.join(penalized)} are {are}")
     if keras.rescaling is not None:
-        scale, offset = keras.rescaling
+        factor, offset = keras.rescaling
         shift = f" {'-' if offset < 0 else '+'} {abs(offset):g}" if offset else ""
-        formula = f"its Rescaling ({scale:g}·x{shift})"
+        formula = f"its Rescaling ({factor:g}·x{shift})"
         if dataset.is_batch:
             notes.append(f"{formula} is not applied: {dataset.name} holds a network's own inputs")
-        else:
+        elif scale is None:
             notes.append(f"{formula} is applied to the data, pixels being 0 to 255")
+        else:
+            notes.append(f"{formula} is applied to the data times {scale:g}")
     elif not dataset.is_batch and scale is None and dataset.inputs.dtype.kind in "iu":
         notes.append("pixels are divided by 255; data.scale: 1 leaves them as they are")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))

@@ -272,14 +272,14 @@ _LOSSES: Mapping[str, Callable[[Loss], LossDerivatives]] = MappingProxyType(
 )
 
 
-def loss_pieces(loss: Loss) -> _OfNumbers:
-    """On which of the smooth pieces of a loss each output is, as whole numbers like f."""
+def loss_pieces(loss: Loss) -> _OfNumbers | None:
+    """On which of its smooth pieces a loss is at each output, as numbers like f; None for one."""
     pieces: Mapping[str, _OfNumbers] = {
         "mean_absolute_error": lambda f, t: np.sign(f - t),
         "huber": lambda f, t: np.sign(f - t) * (np.abs(f - t) > loss.delta),
         "kl_divergence": lambda f, _: np.sign(f - EPSILON) + np.sign(f - 1),
     }
-    return pieces.get(loss.name, lambda f, _: np.zeros_like(f))
+    return pieces.get(loss.name)
 
 
 def loss_derivatives(loss: Loss) -> LossDerivatives:

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from hesscli.problem.data import require_pixels, to_inputs
 from hesscli.problem.graph import Activation, Array
-from hesscli.problem.keras_losses import UnknownLossError, compiled_loss
+from hesscli.problem.keras_losses import UnknownLossError, compiled_loss, is_keras_own
 from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.npz import RawArray
@@ -49,6 +49,8 @@ _FUNCTIONS = (
     "exponential",
 )
 _DTYPES = ("float32", "float64")
+# Keras's regularizers that have a name, with their defaults.
+_REGULARIZERS = {"l1": {"l1": 0.01}, "l2": {"l2": 0.01}, "l1_l2": {"l1": 0.01, "l2": 0.01}}
 _MODELS = ("Sequential", "Functional")
 
 
@@ -68,6 +70,12 @@ class KerasLayer:
     activation: Activation
     group: str
     penalties: Mapping[str, Penalty]
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of its tensors by role, in the order that Keras stores them in."""
+        shapes: dict[str, tuple[int, ...]] = {"kernel": (self.inputs, self.units)}
+        return {**shapes, "bias": (self.units,)} if self.bias else shapes
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def _flat(
         groups[layer["config"]["name"]] = f"{above}layers/{name}{f'_{count}' if count else ''}/"
     for layer in layers if kind == "Sequential" else _in_order(layers, path):
         group = groups[layer["config"]["name"]]
-        if layer["class_name"] in _MODELS and _is_keras_own(layer):
+        if layer["class_name"] in _MODELS and is_keras_own(layer):
             yield from _flat(layer["class_name"], layer["config"]["layers"], path, group)
         else:
             yield layer, f"{group}vars"
@@ -234,7 +242,7 @@ class _Chain:
         kind, config = layer["class_name"], layer["config"]
         label = f"layer {config['name']!r}"
         add = _KINDS.get(kind)
-        if add is None or not _is_keras_own(layer):
+        if add is None or not is_keras_own(layer):
             raise self._refused(f"{label} is a {kind}; {_SUPPORTED}")
         policy = _policy(config.get("dtype"))
         if kind != "InputLayer" and policy not in _DTYPES:
@@ -296,16 +304,15 @@ class _Chain:
 
     def _penalty(self, label: str, given: Any) -> Penalty:
         if isinstance(given, str):
-            # Keras's defaults.
-            given = {"l1": {"l1": 0.01}, "l2": {"l2": 0.01}, "l1_l2": {"l1": 0.01, "l2": 0.01}}.get(
-                given, given
-            )
-            numbers = given
+            numbers = _REGULARIZERS.get(given)
         else:
-            own = _is_keras_own(given) and given["class_name"] in ("L1", "L2", "L1L2")
+            own = is_keras_own(given) and given["class_name"] in ("L1", "L2", "L1L2")
             numbers = given["config"] if own else None
-        known = isinstance(numbers, Mapping) and set(numbers) <= {"l1", "l2"}
-        if not known or not all(_is_number(value) for value in numbers.values()):
+        if (
+            not isinstance(numbers, Mapping)
+            or not set(numbers) <= {"l1", "l2"}
+            or not all(_is_number(value) for value in numbers.values())
+        ):
             raise self._refused(f"{label} {given!r} is not supported; L1, L2 and L1L2 are")
         return Penalty(**{key: float(value) for key, value in numbers.items()})
 
@@ -335,17 +342,17 @@ class _Chain:
             return _LINEAR
         if isinstance(value, Mapping):
             kind, inner = value["class_name"], value.get("config")
-            if _is_keras_own(value) and kind == "LeakyReLU":
+            if is_keras_own(value) and kind == "LeakyReLU":
                 return _leaky_relu(inner or {})
-            if _is_keras_own(value) and kind == "ELU":
+            if is_keras_own(value) and kind == "ELU":
                 return _elu(inner or {})
-            if _is_keras_own(value) and kind == "ReLU":
+            if is_keras_own(value) and kind == "ReLU":
                 return self._relu(label, inner or {})
-            if _is_keras_own(value) and kind == "Softmax":
+            if is_keras_own(value) and kind == "Softmax":
                 self._require_last_axis(label, inner or {})
                 return Activation(SOFTMAX)
             name = inner if isinstance(inner, str) else kind
-            known = _is_keras_own(value) and name in (*_FUNCTIONS, SOFTMAX)
+            known = is_keras_own(value) and name in (*_FUNCTIONS, SOFTMAX)
         else:
             name, known = value, value in (*_FUNCTIONS, SOFTMAX)
         if known:
@@ -413,13 +420,6 @@ def _leaky_relu(config: Mapping[str, Any]) -> Activation:
 
 def _elu(config: Mapping[str, Any]) -> Activation:
     return Activation("elu", (("alpha", float(config["alpha"])),))
-
-
-def _is_keras_own(serialized: Mapping[str, Any]) -> bool:
-    """Whether an object is Keras's, and no class of the user's that has the same name."""
-    module = serialized.get("module")
-    own = isinstance(module, str) and (module == "keras" or module.startswith("keras."))
-    return own and serialized.get("registered_name") in (None, serialized["class_name"])
 
 
 def _policy(dtype: Any) -> str:

@@ -38,8 +38,15 @@ _REDUCTIONS: Mapping[str, str] = MappingProxyType(
 )
 # What is left of a loss's configuration where it is as always.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
-    {"ignore_class": (None,), "axis": (-1,), "dtype": (None, "float32"), "fn": ()}
+    {"ignore_class": (None,), "axis": (-1,), "dtype": (None, "float32")}
 )
+
+
+def is_keras_own(serialized: Mapping[str, Any]) -> bool:
+    """Whether an object is Keras's, and no class of the user's that has the same name."""
+    module = serialized.get("module")
+    own = isinstance(module, str) and (module == "keras" or module.startswith("keras."))
+    return own and serialized.get("registered_name") in (None, serialized["class_name"])
 
 
 class UnknownLossError(ValueError):
@@ -78,9 +85,7 @@ def _of_function(name: str) -> Loss:
 
 def _of_object(given: Mapping[str, Any]) -> Loss:
     kind, config = str(given["class_name"]), given.get("config")
-    module = given.get("module")
-    own = isinstance(module, str) and module.partition(".")[0] == "keras"
-    if not own or given.get("registered_name") not in (None, kind):
+    if not is_keras_own(given):
         raise UnknownLossError(f"{kind}, which is no loss of Keras's own")
     if kind == "function" and isinstance(config, str):
         return _of_function(config)

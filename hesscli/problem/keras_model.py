@@ -11,9 +11,9 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 from hesscli.problem.graph import Array
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork, described
@@ -37,6 +37,8 @@ _NEEDED = "a model that Keras saved as .keras or .h5 is needed"
 # Of an HDF5 file, and its attributes that describe the model.
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ATTRIBUTES = ("model_config", "training_config")
+# The keys of a layer's tensors in an open store, for messages that begin with the text.
+_KeysOf = Callable[[Any, KerasLayer, str], list[str]]
 
 
 def read_network(path: str) -> KerasNetwork:
@@ -65,29 +67,33 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
     """
     import h5py
 
-    path = network.path
+    numbers: dict[str, Array] = {}
+    with _weights(network.path) as (source, size, where, keys_of):
+        # HDF5 unpacks, and gives what was never written as zeros.
+        declared = sum(_NUMBER_BYTES * (of.inputs + 1) * of.units for of in network.layers)
+        require_unpackable(declared, size, where)
+        try:
+            with h5py.File(source, "r") as store:
+                for layer in network.layers:
+                    keys = keys_of(store, layer, where)
+                    for (role, shape), key in zip(layer.shapes.items(), keys, strict=True):
+                        numbers[f"{layer.name}/{role}"] = _stored(store, key, shape, where)
+        # What h5py raises on bytes that are not its own.
+        except (OSError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+            raise InputError(f"{where} is damaged ({reason(error)}); {_NEEDED}") from error
+    return numbers
+
+
+@contextmanager
+def _weights(path: str) -> Iterator[tuple[BinaryIO, int, str, _KeysOf]]:
+    """The HDF5 file with the numbers, its size, what messages call it, and how keys are found."""
     if _is_hdf5(path):
-        return _read_hdf5_numbers(network)
+        with opened(path, _NEEDED) as stream:
+            yield stream, os.fstat(stream.fileno()).st_size, path, _keys_by_name
+        return
     with _opened(path) as archive:
         content = _read_member(archive, _WEIGHTS, MAX_ARRAY_BYTES, path)
-    numbers: dict[str, Array] = {}
-    # HDF5 unpacks too, and gives what was never written as zeros.
-    declared = sum(_NUMBER_BYTES * (layer.inputs + 1) * layer.units for layer in network.layers)
-    require_unpackable(declared, len(content), f"{path}: {_WEIGHTS}")
-    try:
-        with h5py.File(io.BytesIO(content), "r") as store:
-            for layer in network.layers:
-                _check_name(store, layer, path)
-                shapes: dict[str, tuple[int, ...]] = {"kernel": (layer.inputs, layer.units)}
-                if layer.bias:
-                    shapes["bias"] = (layer.units,)
-                for index, (kind, shape) in enumerate(shapes.items()):
-                    key = f"{layer.group}/{index}"
-                    numbers[f"{layer.name}/{kind}"] = _stored(store, key, shape, path)
-    # What h5py raises on bytes that are not its own.
-    except (OSError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise InputError(f"{path}: {_WEIGHTS} is damaged ({reason(error)}); {_NEEDED}") from error
-    return numbers
+    yield io.BytesIO(content), len(content), f"{path}: {_WEIGHTS}", _keys_by_group
 
 
 def _is_hdf5(path: str) -> bool:
@@ -134,40 +140,26 @@ def _owned(serialized: Any) -> Any:
     return found
 
 
-def _read_hdf5_numbers(network: KerasNetwork) -> dict[str, Array]:
-    import h5py
-
-    path = network.path
-    numbers: dict[str, Array] = {}
-    try:
-        with opened(path, _NEEDED) as stream, h5py.File(stream, "r") as store:
-            size = os.fstat(stream.fileno()).st_size
-            declared = sum(_NUMBER_BYTES * (of.inputs + 1) * of.units for of in network.layers)
-            require_unpackable(declared, size, path)
-            places = _places(store, path)
-            for layer in network.layers:
-                shapes: dict[str, tuple[int, ...]] = {"kernel": (layer.inputs, layer.units)}
-                if layer.bias:
-                    shapes["bias"] = (layer.units,)
-                for role, shape in shapes.items():
-                    found = places.get(f"{layer.keras_name}/{role}", [])
-                    if len(found) != 1:
-                        raise InputError(
-                            f"{path}: {len(found)} arrays are called {layer.keras_name}/{role}; "
-                            f"one is needed; {_NEEDED}"
-                        )
-                    numbers[f"{layer.name}/{role}"] = _stored(store, found[0], shape, path)
-    except (OSError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise InputError(f"{path}: damaged ({reason(error)}); {_NEEDED}") from error
-    return numbers
+def _keys_by_name(store: Any, layer: KerasLayer, where: str) -> list[str]:
+    """Where an HDF5 model stores a layer's tensors: by names that end in ``dense/kernel``."""
+    keys = []
+    for role in layer.shapes:
+        name = f"{layer.keras_name}/{role}"
+        found = _places(store, where).get(name, [])
+        if len(found) != 1:
+            raise InputError(
+                f"{where}: {len(found)} arrays are called {name}; one is needed; {_NEEDED}"
+            )
+        keys += found
+    return keys
 
 
-def _places(store: Any, path: str) -> dict[str, list[str]]:
-    """Where arrays are stored, by the last two parts of their names, ``dense/kernel``."""
+def _places(store: Any, where: str) -> dict[str, list[str]]:
+    """Where arrays are stored, by the last two parts of their names."""
     found: dict[str, list[str]] = {}
-    top = _followed(store, "model_weights", path)
+    top = _followed(store, "model_weights", where)
     for layer in top:
-        group = _followed(top, layer, path)
+        group = _followed(top, layer, where)
         for name in group.attrs.get("weight_names", ()):
             text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
             short = "/".join(text.removesuffix(":0").split("/")[-2:])
@@ -175,17 +167,19 @@ def _places(store: Any, path: str) -> dict[str, list[str]]:
     return found
 
 
-def _check_name(store: Any, layer: KerasLayer, path: str) -> None:
+def _keys_by_group(store: Any, layer: KerasLayer, where: str) -> list[str]:
+    """Where a ``.keras`` file stores a layer's tensors: one after the other."""
     # Newer versions of Keras write beside the numbers whose they are.
-    attributes = _followed(store, layer.group, f"{path}: {_WEIGHTS}: {layer.group}").attrs
+    attributes = _followed(store, layer.group, f"{where}: {layer.group}").attrs
     name = None
     if "name" in attributes and attributes.get_id("name").shape == ():
         name = attributes["name"]
     if name is not None and name != layer.keras_name:
         raise InputError(
-            f"{path}: {_WEIGHTS}: {layer.group} is {name!r}'s, {_CONFIG} says "
-            f"{layer.keras_name!r}'s; {_NEEDED}"
+            f"{where}: {layer.group} is {name!r}'s, {_CONFIG} says {layer.keras_name!r}'s; "
+            f"{_NEEDED}"
         )
+    return [f"{layer.group}/{index}" for index in range(len(layer.shapes))]
 
 
 def _followed(store: Any, key: str, where: str) -> Any:
@@ -203,10 +197,10 @@ def _followed(store: Any, key: str, where: str) -> Any:
     return item
 
 
-def _stored(store: Any, key: str, shape: tuple[int, ...], path: str) -> Array:
+def _stored(store: Any, key: str, shape: tuple[int, ...], where: str) -> Array:
     import h5py
 
-    where = f"{path}: {_WEIGHTS}: {key}"
+    where = f"{where}: {key}"
     item = _followed(store, key, where)
     if not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
         raise InputError(f"{where}: no array of numbers; {_NEEDED}")

@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 from hesscli.report.document import residual_text
 from hesscli.studies.context import Environment, ProblemSummary
 from hesscli.studies.finitechecks import DECISIVE, SLOPES
-from hesscli.studies.judge import Check, Verdict
+from hesscli.studies.judge import Check
+from hesscli.studies.verdict import Verdict
 
 
 def heading(problem: ProblemSummary, environment: Environment) -> str:
@@ -124,8 +125,9 @@ def what_failed(check: Check) -> str:
     )
 
 
-def what_happened(check: Check) -> str | None:
-    """Where a check failed, or why it is open; None where it passed."""
+def what_happened(*checks: Check) -> str | None:
+    """Where the first check that fails does, or why one is open; None where all passed."""
+    check = max(checks, key=lambda check: (check.failed, not check.passed))
     if check.passed:
         return None
     return what_failed(check) if check.failed else f"undecided: {why_open(check)}"

@@ -19,7 +19,7 @@ from hesscli.report.common import (
 from hesscli.report.comparison_plot import comparison_drawing
 from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict_text
 from hesscli.studies.comparison import ComparedBlock, Comparison
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 
 _SHARE = "G share"
 _NOT_ALONE = {Verdict.FAIL: "misses", Verdict.UNDECIDED: "is undecided on"}
@@ -120,8 +120,7 @@ def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
 
 
 def _failure(row: ComparedBlock) -> str | None:
-    checks = (row.chain_rule_check, *row.form_checks)
-    return what_happened(max(checks, key=lambda check: (check.failed, not check.passed)))
+    return what_happened(row.chain_rule_check, *row.form_checks)
 
 
 def _row_data(row: ComparedBlock) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from hesscli.report.document import (
 )
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
 from hesscli.studies.finitechecks import SLOPES
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 from hesscli.witnesses.layout import NETWORK, layer_of
 
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
@@ -52,7 +52,7 @@ def entry_document(result: Entry) -> Document:
 
 def _cases(result: Entry, row: EntryOf) -> Iterator[Case]:
     for term in row.terms:
-        yield Case(row.activation, f"{_derivative(result)} {term.term}", _failure(term))
+        yield Case(row.activation, f"{_derivative(result)} {term.term}", what_happened(term.check))
     if row.finite is not None and row.finite.check.verdict is not Verdict.UNDECIDED:
         failure = None if row.finite.check.passed else _finite_note(row.finite)
         yield Case(row.activation, f"{_derivative(result)} finite", failure)
@@ -110,7 +110,7 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
             "connects two examples."
         )
     notes += [
-        f"{verdict_text(term.check.verdict)}: {_TERMS[term.term]}: {_failure(term)}."
+        f"{verdict_text(term.check.verdict)}: {_TERMS[term.term]}: {what_happened(term.check)}."
         for term in row.terms
         if not term.check.passed
     ]
@@ -144,10 +144,6 @@ def _finite_data(finite: FiniteEntry | None) -> dict[str, Any] | None:
         "check": check_data(finite.check),
         "status": finite.check.verdict.value,
     }
-
-
-def _failure(term: EntryTerm) -> str | None:
-    return what_happened(term.check)
 
 
 def _term_data(row: EntryOf, term: EntryTerm) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hesscli.report.common import heading, preamble
 from hesscli.report.document import Case, Column, Document, Table
 from hesscli.studies.export import SCHEMA, Export
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 from hesscli.system.memory import readable_size
 
 _TERMS = {

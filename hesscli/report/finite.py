@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hesscli.report.common import listed, what_failed, why_open
 from hesscli.report.document import UNKNOWN, residual_text
 from hesscli.studies.finitechecks import ENTRIES_LIMIT, RANDOM_DIRECTIONS, SLOPES
-from hesscli.studies.judge import Check, Verdict, relative
+from hesscli.studies.judge import Check, relative
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import VerifiedBlock, WitnessPair
 
 _SCOPES = {

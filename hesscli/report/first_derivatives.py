@@ -26,7 +26,7 @@ from hesscli.report.document import (
 )
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.first_derivatives import FirstDerivative, FirstVerification, VerifiedFirst
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 
 _NAMES: dict[FirstDerivative, tuple[str, str]] = {
     "gradient": ("gradient of the loss", "‖∂L‖"),

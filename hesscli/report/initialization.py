@@ -9,7 +9,7 @@ from hesscli.report.common import by_activation, heading, preamble
 from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
 from hesscli.report.initialization_plot import initialization_drawing
 from hesscli.studies.initialization import Initialization, InitializedBlock, Spread
-from hesscli.studies.judge import Verdict
+from hesscli.studies.verdict import Verdict
 
 OVERFLOW = "overflow"
 

@@ -18,10 +18,10 @@ from hesscli.report.document import (
     short_form_text,
 )
 from hesscli.report.spectrum_plot import spectrum_drawings
-from hesscli.studies.judge import Verdict
 from hesscli.studies.spectra.measures import BINS_PER_DECADE, OUTLIER_RATIO, Density, Measured
 from hesscli.studies.spectra.terms import SpectrumCheck, TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
+from hesscli.studies.verdict import Verdict
 
 _TERMS = ("hessian", "gauss_newton")
 # Powers of ten on either side of zero that the bars beside the numbers show.

@@ -17,8 +17,8 @@ from hesscli.report.common import (
 )
 from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict_text
 from hesscli.report.sweep_plot import sweep_drawing
-from hesscli.studies.judge import Verdict
 from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
+from hesscli.studies.verdict import Verdict
 
 # Columns of an input Hessian that fit beside each other.
 _COLUMNS = 4

@@ -10,13 +10,13 @@ from hesscli.report.bars import sparkline
 from hesscli.report.common import heading, preamble
 from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
 from hesscli.report.training_plot import threshold_formula, training_drawings
-from hesscli.studies.judge import Verdict
 from hesscli.studies.measurement import (
     EIGENVALUE_TOLERANCE,
     LayerCurvature,
     Measurement,
 )
 from hesscli.studies.training import Training
+from hesscli.studies.verdict import Verdict
 
 Moment = TypeVar("Moment")
 

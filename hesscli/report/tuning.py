@@ -19,8 +19,8 @@ from hesscli.report.initialization import (
 )
 from hesscli.report.initialization_plot import NORM_SIGNS
 from hesscli.studies.initialization import Spread
-from hesscli.studies.judge import Verdict
 from hesscli.studies.tuning import SCALES, TUNED_RTOL, TunedBlock, TunedModel, Tuning
+from hesscli.studies.verdict import Verdict
 
 
 def tuning_document(result: Tuning) -> Document:

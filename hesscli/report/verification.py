@@ -33,7 +33,8 @@ from hesscli.report.document import (
 )
 from hesscli.report.finite import error_bar_text, finite_notes
 from hesscli.report.residual_plot import Residuals, residual_drawing
-from hesscli.studies.judge import Check, Verdict
+from hesscli.studies.judge import Check
+from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import Terms, Verification, VerifiedBlock
 
 _CANDIDATES: dict[Terms, str] = {
@@ -213,7 +214,7 @@ def _summary(
 def _failure(row: VerifiedBlock) -> str | None:
     """What failed first, or was left open where nothing failed."""
     checks = [check for pair in row.pairs for check in (pair.check, pair.form_check)]
-    return what_happened(max(checks, key=lambda check: (check.failed, not check.passed)))
+    return what_happened(*checks)
 
 
 def _row_data(row: VerifiedBlock) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.judge import Check, Verdict, joint
+from hesscli.studies.judge import Check
+from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.witnesses.block import Engine
 

@@ -21,7 +21,8 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form, contradiction
-from hesscli.studies.judge import Check, Residual, Verdict, excused, joint, of_layers
+from hesscli.studies.judge import Check, Residual, excused, of_layers
+from hesscli.studies.verdict import Verdict, joint
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
 from hesscli.witnesses.layout import (

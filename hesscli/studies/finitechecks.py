@@ -34,13 +34,13 @@ from hesscli.studies.judge import (
     Residual,
     Seen,
     Tally,
-    Verdict,
     excess,
     excused,
     of_layers,
     relative,
     worst,
 )
+from hesscli.studies.verdict import Verdict
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock

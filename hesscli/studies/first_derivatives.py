@@ -23,7 +23,8 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.judge import Check, Seen, Tally, Verdict, joint, of_layers
+from hesscli.studies.judge import Check, Seen, Tally, of_layers
+from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces

@@ -20,8 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from hesscli.problem.graph import Array
-from hesscli.studies.verdict import Verdict as Verdict
-from hesscli.studies.verdict import joint as joint
+from hesscli.studies.verdict import Verdict
 from hesscli.witnesses.layout import Layout
 
 Names = tuple[str, str] | None

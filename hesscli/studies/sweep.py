@@ -21,7 +21,8 @@ from hesscli.studies.context import (
     no_progress,
     summary,
 )
-from hesscli.studies.judge import Check, Names, Seen, Tally, Verdict, joint, worst
+from hesscli.studies.judge import Check, Names, Seen, Tally, worst
+from hesscli.studies.verdict import Verdict, joint
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces

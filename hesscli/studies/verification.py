@@ -20,7 +20,8 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import check_finite_form
-from hesscli.studies.judge import Check, Verdict, joint, relative
+from hesscli.studies.judge import Check, relative
+from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock

@@ -105,7 +105,8 @@ class MovedLoss:
         with np.errstate(all="ignore"):
             f, _ = forward(graph, self._x, (), check=self._keep_rest)
             self.at_rest = self._c * float(self._loss.value(f, self._targets).sum())
-            self._own_piece = self._piece(f, self._targets).reshape(1, -1)
+            if self._piece is not None:
+                self._own_piece = self._piece(f, self._targets).reshape(1, -1)
         if not np.isfinite(f).all():
             raise NumericalError(
                 f"{parameter}: the network's output leaves the range of float64; "
@@ -149,7 +150,8 @@ class MovedLoss:
         f = values[self._graph.output]
         f = f.reshape(-1, f.shape[-1])
         targets = np.concatenate([self._targets] * h.size)
-        crossed |= _any(self._piece(f, targets).reshape(h.size, -1) != self._own_piece)
+        if self._piece is not None:
+            crossed |= _any(self._piece(f, targets).reshape(h.size, -1) != self._own_piece)
         if noise is not None:
             f = noise.operand(f, 1)
         losses = self._loss.value(f, targets)
