@@ -163,6 +163,12 @@ def test_a_softmax_layer_behind_an_activation_leaves_the_activation(tmp_path: Pa
     assert "the softmax at its output was taken off" in problem.notes[-1]
     kept = problem_of(saved(keras.Sequential(layers), tmp_path), "loss.name=mean_squared_error")
     assert [node.kind for node in kept.graph.nodes] == ["dense", "elementwise", "softmax"]
+    hidden = [L.Dense(4, "tanh"), L.Dense(10), L.Softmax()]
+    two = problem_of(
+        saved(keras.Sequential([keras.Input((784,)), *hidden]), tmp_path),
+        "loss.name=mean_squared_error",
+    )
+    assert two.hidden_activation == "tanh"
     assert kept.with_activation(Activation("relu")).layers[-1].activation.name == "tanh"
 
 

@@ -220,7 +220,8 @@ def _ending(
             )
     if ends is not None and loss.name in CROSSENTROPIES:
         of_loss += (
-            f" of logits, but a {ends} is at its output: probably a mistake; so differentiated"
+            f" of logits, but its output is a {ends}'s; it is differentiated as it is, which is "
+            "probably a mistake"
         )
     elif keras.loss is None:
         of_loss = f"saved without a loss; {loss.name} is assumed"

@@ -151,6 +151,17 @@ class Graph:
             )
         return tuple(found.values())
 
+    @cached_property
+    def hidden(self) -> Mapping[str, Activation]:
+        """The activations by node, without the output's and the one before a softmax there."""
+        last = self.nodes[-1]
+        outputs = (last.name, *(last.inputs if last.kind == SOFTMAX else ()))
+        return {
+            node.name: node.activation
+            for node in self.nodes
+            if node.activation is not None and node.name not in outputs
+        }
+
     def shape_of(self, value: str) -> tuple[int, ...]:
         """The shape of a value for one example."""
         return self.input_shape if value == INPUT else self.by_name[value].shape
@@ -199,12 +210,8 @@ class Graph:
 
     def with_activation(self, activation: Activation) -> Graph:
         """The same graph with every activation but the output's replaced."""
-        last = self.nodes[-1]
-        outputs = {last.name, *(last.inputs if last.kind == SOFTMAX else ())}
         nodes = tuple(
-            replace(node, activation=activation)
-            if node.activation is not None and node.name not in outputs
-            else node
+            replace(node, activation=activation) if node.name in self.hidden else node
             for node in self.nodes
         )
         return replace(self, nodes=nodes)

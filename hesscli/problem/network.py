@@ -161,10 +161,8 @@ class Problem:
     @property
     def hidden_activation(self) -> str:
         """The hidden activation's name; several different ones are joined by commas."""
-        found = [str(node.activation) for node in self.graph.nodes if node.activation is not None]
-        if self.graph.nodes[-1].activation is not None and len(found) > 1:
-            found.pop()
-        return ",".join(dict.fromkeys(found))
+        every = [node.activation for node in self.graph.nodes if node.activation is not None]
+        return ",".join(dict.fromkeys(map(str, self.graph.hidden.values() or every)))
 
     def with_activation(self, activation: Activation) -> Problem:
         """The same parameters and batch with every hidden activation replaced."""

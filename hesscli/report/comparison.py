@@ -15,10 +15,12 @@ from hesscli.report.common import (
     preamble,
     rounding_note,
     what_happened,
+    why_open,
 )
 from hesscli.report.comparison_plot import comparison_drawing
 from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict_text
 from hesscli.studies.comparison import ComparedBlock, Comparison
+from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
 
 _SHARE = "G share"
@@ -110,7 +112,7 @@ def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
     elif doubtful:
         whole = (
             f"the whole chain rule is undecided on {listed(row.layer for row in doubtful)}: "
-            f"{_failure(doubtful[0])}"
+            f"{next(why_open(check) for check in _checks(doubtful[0]) if not check.passed)}"
         )
     elif len(rows) == 1:
         whole = f"the whole chain rule holds on {rows[0].layer}"
@@ -120,7 +122,11 @@ def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
 
 
 def _failure(row: ComparedBlock) -> str | None:
-    return what_happened(row.chain_rule_check, *row.form_checks)
+    return what_happened(*_checks(row))
+
+
+def _checks(row: ComparedBlock) -> tuple[Check, ...]:
+    return row.chain_rule_check, *row.form_checks
 
 
 def _row_data(row: ComparedBlock) -> dict[str, Any]:
