@@ -115,10 +115,11 @@ class ProblemOptions:
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
-        from hesscli.system.memory import require_room_for_libraries
+        from hesscli.system.memory import keep_freed_memory, require_room_for_libraries
 
         # Before NumPy is imported.
         require_room_for_libraries()
+        keep_freed_memory()
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
