@@ -25,6 +25,8 @@ _SIGNALS = tuple(
 )
 # So long may what is at work take to end by itself.
 _PATIENCE_SECONDS = 1.0
+# Of processes that are told together the first one says it and ends the others by then.
+OTHERS_SECONDS = 1.5
 
 # Signals that a loop at work has been told of, and will heed by itself.
 _heeded: float = 0
@@ -32,6 +34,9 @@ _heeded: float = 0
 _stderr: int | None = None
 _asked = False
 _said = threading.Lock()
+# What the line begins with, and how long the first of several processes is waited for.
+_name = ""
+_waited = 0.0
 
 
 class Interrupted(BaseException):
@@ -59,6 +64,12 @@ def interruptible() -> None:
         threading.Thread(target=_watch, args=(told,), daemon=True).start()
 
 
+def one_of_several(name: str) -> None:
+    """Makes this process, called ``name``, leave it to another one to say what was interrupted."""
+    global _name, _waited
+    _name, _waited = f"{name}: ", OTHERS_SECONDS
+
+
 def uninterruptible() -> None:
     """What was asked for is done: from now on signals come too late."""
     for each in _SIGNALS:
@@ -76,7 +87,7 @@ def end_interrupted() -> NoReturn:
 
 def say_interrupted(when: str = "") -> None:
     """The last line of an interrupted program, on standard error; ``when`` is its end."""
-    line = f"hesscli: interrupted{when}\n"
+    line = f"hesscli: {_name}interrupted{when}\n"
     if _stderr is None:
         # Of a command inside another program, which may be interrupted again.
         sys.stderr.write(line)
@@ -149,7 +160,7 @@ def _watch(told: int) -> None:
         if _heeded:
             _heeded -= 1
         else:
-            threading.Event().wait(_PATIENCE_SECONDS)
+            threading.Event().wait(_PATIENCE_SECONDS + _waited)
             end_interrupted()
 
 
