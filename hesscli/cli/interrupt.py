@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from hesscli.system import temporaries
+from hesscli.workers.launcher import launched
 
 INTERRUPTED = 130
 # What ends a program from outside: Ctrl-C, kill, and a terminal that is closed.
@@ -34,9 +35,11 @@ _heeded: float = 0
 _stderr: int | None = None
 _asked = False
 _said = threading.Lock()
-# What the line begins with, and how long the first of several processes is waited for.
+# What the line begins with, how long the first of several processes is waited for, and whether
+# the others wait for this one to start.
 _name = ""
 _waited = 0.0
+_awaited = False
 
 
 class Interrupted(BaseException):
@@ -48,7 +51,12 @@ def interruptible() -> None:
 
     For the entry of the program: it changes the whole process.
     """
-    global _stderr
+    global _stderr, _name, _waited, _awaited
+    together = launched()
+    if together is not None:
+        _awaited = True
+        if together.rank > 0:
+            _name, _waited = f"rank {together.rank}: ", OTHERS_SECONDS
     for each in _SIGNALS:
         # Who started us may have said that a signal is not for us, as nohup does.
         if signal.getsignal(each) is not signal.SIG_IGN:
@@ -64,10 +72,10 @@ def interruptible() -> None:
         threading.Thread(target=_watch, args=(told,), daemon=True).start()
 
 
-def one_of_several(name: str) -> None:
-    """Makes this process, called ``name``, leave it to another one to say what was interrupted."""
-    global _name, _waited
-    _name, _waited = f"{name}: ", OTHERS_SECONDS
+def joined() -> None:
+    """For one of several processes: from now on it can end the others by itself."""
+    global _awaited
+    _awaited = False
 
 
 def uninterruptible() -> None:
@@ -78,10 +86,14 @@ def uninterruptible() -> None:
 
 def end_interrupted() -> NoReturn:
     """Ends the process, whatever its threads are doing."""
+    threading.Event().wait(_waited)
     temporaries.remove_all()
     say_interrupted()
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
+    if _awaited:
+        # The others would wait without an end, and launchers end them where one is killed.
+        os.kill(os.getpid(), signal.SIGKILL)
     os._exit(INTERRUPTED)
 
 
@@ -101,6 +113,8 @@ def say_interrupted(when: str = "") -> None:
 
 def interruption_is_said() -> None:
     """Somebody else has said the last line: ``say_interrupted`` says no more."""
+    global _waited
+    _waited = 0.0
     _said.acquire(blocking=False)
 
 
@@ -160,7 +174,7 @@ def _watch(told: int) -> None:
         if _heeded:
             _heeded -= 1
         else:
-            threading.Event().wait(_PATIENCE_SECONDS + _waited)
+            threading.Event().wait(_PATIENCE_SECONDS)
             end_interrupted()
 
 

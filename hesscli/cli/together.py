@@ -24,17 +24,27 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
     """The exit code of what all ranks do, which is the same for all of them."""
     stderr = sys.stderr
     if launched.rank > 0:
-        interrupt.one_of_several(f"rank {launched.rank}")
         # What is found, and shown on the way, is for the first one to say.
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    told = False
+
+    def note(*_: object) -> None:
+        nonlocal told
+        told = True
+
     try:
-        ranks = Ranks(launched)
+        # MPI is no Python that an exception could end.
+        with interrupt.heeded_by(note):
+            ranks = Ranks(launched)
     except InputError as error:
         # Nobody can be asked who says it.
         show(str(error))
         return FAILED_INPUT
+    interrupt.joined()
     share_cores(ranks.cores)
     try:
+        if told:
+            raise interrupt.Interrupted
         code, failure = _ended(lambda: command_line(ranks))
         if failure is not None and code == interrupt.INTERRUPTED:
             _interrupt(ranks)

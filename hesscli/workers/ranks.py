@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import signal
 import sys
 import time
 from array import array
@@ -35,12 +36,14 @@ Say = Callable[[str], None]
 _GATHER, _REPORT, _END = -1, -2, -3
 # Exit codes are smaller.
 _CODES = 256
+# All ranks start within so many seconds.
+_START_SECONDS = 120
 # Who has failed waits so long for the others to fail alike, and then ends them.
 _PATIENCE_SECONDS = 0.5
 # What a rank has said may be lost if it aborts before the launcher has read it.
 _READ_SECONDS = 0.2
-# A rank that waits does nothing else for so long; then it looks again after every pause.
-_BUSY_SECONDS, _PAUSE_SECONDS = 1e-3, 1e-3
+# A rank that waits looks again and again for so long, then after every pause.
+_AWAKE_SECONDS, _PAUSE_SECONDS = 1e-3, 1e-3
 # Longer values are told apart by their SHA-256.
 _SHOWN_LENGTH = 60
 
@@ -85,11 +88,11 @@ class Ranks:
         """The sum over the ranks: hesscli.workers.share.Workers."""
         self._meet(values.size)
         given = values.reshape(-1)
+        total: NDArray[Any] = given.copy()
         # MPI requires that every rank gets the same bits; MPICH and Open MPI add in the same order
         # each time.
-        total: NDArray[Any] = given.copy()
         with self._in_one_line():
-            self._world.Allreduce(given, total)
+            _is_done(self._world.Iallreduce(given, total), math.inf)
         return total.reshape(values.shape)
 
     def gather(self, value: T) -> list[T]:
@@ -186,15 +189,15 @@ class Ranks:
 def _is_done(request: Any, seconds: float) -> bool:
     """Whether a request of MPI is done in time.
 
-    It is Python that waits: in MPI itself a rank would hear no signal, and keep its core busy.
+    It is Python that waits: in MPI itself a rank would hear no signal, and keep its core from the
+    rank that it waits for, where these have to share it.
     """
     begun = time.monotonic()
     while not request.Test():
         waited = time.monotonic() - begun
         if waited > seconds:
             return False
-        if waited > _BUSY_SECONDS:
-            time.sleep(_PAUSE_SECONDS)
+        time.sleep(0 if waited < _AWAKE_SECONDS else _PAUSE_SECONDS)
     return True
 
 
@@ -204,7 +207,11 @@ def _import_mpi(launched: Launched) -> ModuleType:
 
         # We end it ourselves: at the exit it would wait for ranks that are gone.
         mpi4py.rc(thread_level="funneled", finalize=False)
+        # MPI waits for all ranks, also for one that has ended before: this one must not for ever.
+        signal.alarm(_START_SECONDS)
         from mpi4py import MPI
+
+        signal.alarm(0)
     # Without an MPI it is a RuntimeError.
     except (ImportError, RuntimeError) as error:
         raise InputError(
