@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -26,6 +26,7 @@ from hesscli.problem.registry import plugin_names
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 from hesscli.system.near import nearest
+from hesscli.workers.share import ALONE, Workers, with_all_examples
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from hesscli.problem.network import Problem
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
-    from hesscli.workers.share import Workers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -99,7 +99,7 @@ class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
     ``activations`` are those asked for, each once; none where the configuration's own stand.
-    ``workers`` have a share of the examples each, where there are several.
+    ``workers`` have a share of the examples each.
     """
 
     config_path: str | None
@@ -111,7 +111,7 @@ class ProblemOptions:
     dtype: str | None
     assignments: tuple[str, ...]
     replayed: Report | None = None
-    workers: Workers | None = None
+    workers: Workers = ALONE
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``."""
@@ -131,19 +131,21 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
-        from hesscli.workers.share import ALONE
 
         with self.naming_the_file():
-            problem = build_problem(config, workers=self.workers or ALONE)
+            problem = build_problem(config, workers=self.workers)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 
     def execution(self, problem: Problem) -> Execution:
         """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
         from hesscli.problem.execution import execution_of
-        from hesscli.workers.share import ALONE
 
-        return execution_of(problem, self.workers or ALONE)
+        return execution_of(problem, self.workers)
+
+    def with_all_examples(self) -> ProblemOptions:
+        """The same where every worker has all examples."""
+        return replace(self, workers=with_all_examples(self.workers))
 
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number
@@ -251,6 +253,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             dtype,
             assignments,
             replayed_report(),
+            click.get_current_context().find_root().obj or ALONE,
         )
         return function(problem=problem, **others)
 
@@ -398,6 +401,11 @@ def witness_options(function: Command) -> Command:
         **others: Any,
     ) -> Any:
         if save_path is not None:
+            ranks = click.get_current_context().find_root().obj
+            if ranks is not None:
+                raise click.UsageError(
+                    f"--save-problem: none of {ranks.count} processes has all examples; start one"
+                )
             check_writable(save_path)
         return function(witness=WitnessOptions(method, probes, block, layers, save_path), **others)
 
