@@ -130,10 +130,12 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
+        from hesscli.studies.agreement import require_agreement
         from hesscli.workers.share import ALONE
 
         with self.naming_the_file():
             problem = build_problem(config, workers=self.workers or ALONE)
+            require_agreement(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 

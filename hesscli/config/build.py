@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,9 +15,10 @@ from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to
 from hesscli.problem.execution import fits
 from hesscli.problem.graph import Activation, Array, Graph, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
+from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.names import CROSSENTROPIES
-from hesscli.problem.network import Loss, Penalty, Problem
+from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
 from hesscli.problem.stored import StoredInputs, places
@@ -78,26 +79,31 @@ def build_problem(
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
-    softmax = False
+    ending = _Ending(layers)
     if keras is not None:
-        layers, softmax, of_loss = _ending(layers, keras, config.loss)
-        notes = _keras_notes(keras, of_loss, config.loss, dataset, data.scale)
-    last = layers[-1]
+        ending = _ending(layers, keras, config.loss)
+        notes = _keras_notes(keras, ending.of_loss, config.loss, dataset, data.scale)
+    last = ending.layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
-    graph = chain(layers, softmax)
+    graph = chain(ending.layers, ending.softmax)
+    fitted = fit_targets(targets, config.loss.name, last.units, dtype, where)
+    original = None
+    if keras is not None:
+        as_given = keras.before_rescaling if dataset.is_batch else keras.model_inputs
+        convert = partial(as_given, dtype=dtype, scale=data.scale)
+        original = _original(keras, layers, config.loss, replace(stored, convert=convert), fitted)
     return Problem(
         graph=graph,
         inputs=stored[:] if held else stored,
-        targets=smoothed(
-            fit_targets(targets, config.loss.name, last.units, dtype, where), config.loss
-        ),
+        targets=smoothed(fitted, config.loss),
         loss=config.loss,
         seed=config.seed,
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
         penalties=_penalties(config, graph),
+        original=original,
     )
 
 
@@ -189,10 +195,21 @@ def _converted(values: Array, dtype: np.dtype[np.floating], where: str) -> Array
     return converted
 
 
-def _ending(
-    layers: tuple[Layer, ...], keras: KerasNetwork, loss: Loss
-) -> tuple[tuple[Layer, ...], bool, str]:
-    """The layers, whether a softmax follows them, and what is said of the loss.
+@dataclass(frozen=True)
+class _Ending:
+    """The layers, whether a softmax follows them, and what was taken off, being in the loss.
+
+    ``of_loss`` is what is said about it.
+    """
+
+    layers: tuple[Layer, ...]
+    softmax: bool = False
+    folded: str | None = None
+    of_loss: str = ""
+
+
+def _ending(layers: tuple[Layer, ...], keras: KerasNetwork, loss: Loss) -> _Ending:
+    """How the network ends, under ``loss``.
 
     A softmax or a sigmoid at the end and the cross-entropy of it are one function of the logits:
     it is taken off there, and stays everywhere else.
@@ -204,15 +221,14 @@ def _ending(
     elif last.activation.name == keras.layers[-1].activation.name == SIGMOID:
         ends = SIGMOID
     belongs = SIGMOID if loss.name == "binary_crossentropy" else SOFTMAX
-    own = isinstance(keras.loss, Loss) and replace(loss, regularization=True) == keras.loss
-    origin = "compiled with" if own else "under"
-    of_loss = f"{origin} the loss {_described(loss)}"
+    of_loss = f"{'compiled with' if _is_compiled(keras, loss) else 'under'} the loss "
+    of_loss += _described(loss)
     if loss.name in CROSSENTROPIES and loss.from_logits is not True:
         if ends == belongs:
             if ends == SIGMOID:
                 last = replace(last, activation=Activation("linear"))
             note = f"{of_loss}; the {ends} at its output was taken off, and is in the loss"
-            return (*layers[:-1], last), False, note
+            return _Ending((*layers[:-1], last), False, ends, note)
         if loss.from_logits is False:
             raise InputError(
                 f"model.keras: {keras.path}: {of_loss} of probabilities, but there is no {belongs} "
@@ -225,7 +241,36 @@ def _ending(
         )
     elif keras.loss is None:
         of_loss = f"saved without a loss; {loss.name} is assumed"
-    return layers, keras.softmax, of_loss
+    return _Ending(layers, keras.softmax, None, of_loss)
+
+
+def _is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
+    """Whether ``loss`` is the one that the model was compiled with."""
+    return isinstance(keras.loss, Loss) and replace(loss, regularization=True) == keras.loss
+
+
+def _original(
+    keras: KerasNetwork,
+    layers: tuple[Layer, ...],
+    loss: Loss,
+    inputs: StoredInputs,
+    targets: Targets,
+) -> Original:
+    """The model as it is: the activations of ``layers`` may be others, which the user chose."""
+    both = zip(layers, keras.layers, strict=True)
+    own = tuple(replace(layer, activation=of_keras.activation) for layer, of_keras in both)
+    ending = _ending(own, keras, loss)
+    of_loss = serialized(loss, from_logits=ending.folded is None)
+    return Original(
+        path=keras.path,
+        graph=chain(ending.layers, ending.softmax),
+        shape=keras.shape,
+        inputs=inputs,
+        targets=targets,
+        layers={layer.name: layer.keras_name for layer in keras.layers},
+        loss=keras.serialized_loss if _is_compiled(keras, loss) else of_loss,
+        folded=ending.folded,
+    )
 
 
 def _described(loss: Loss) -> str:
