@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -11,13 +13,21 @@ from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
-from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
+from hesscli.problem.data import (
+    Dataset,
+    Scale,
+    labels,
+    load_dataset,
+    preparation,
+    select_order,
+    to_inputs,
+)
 from hesscli.problem.execution import fits
 from hesscli.problem.graph import Activation, Array, Graph, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
 from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.names import CROSSENTROPIES
+from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters
@@ -30,6 +40,11 @@ from hesscli.system.memory import (
     require_memory,
 )
 from hesscli.workers.share import ALONE, Workers, share_of
+
+# How pixels may have been prepared for a model, as data.scale says it.
+_SCALES: Mapping[str, Scale] = MappingProxyType(
+    {"1": 1.0, "0.00392156862745098": 1 / 255, SYMMETRIC: SYMMETRIC, NORMALIZE: NORMALIZE}
+)
 
 
 def with_hidden_activation(config: Config, activation: Activation) -> Config:
@@ -82,7 +97,7 @@ def build_problem(
     ending = _Ending(layers)
     if keras is not None:
         ending = _ending(layers, keras, config.loss)
-        notes = _keras_notes(keras, ending.of_loss, config.loss, dataset, data.scale)
+        notes = _keras_notes(keras, ending.of_loss, config.loss, dataset)
     last = ending.layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
@@ -93,6 +108,15 @@ def build_problem(
         as_given = keras.before_rescaling if dataset.is_batch else keras.model_inputs
         convert = partial(as_given, dtype=dtype, scale=data.scale)
         original = _original(keras, layers, config.loss, replace(stored, convert=convert), fitted)
+        if not dataset.is_batch and dataset.inputs.dtype.kind in "iu":
+            original = replace(
+                original,
+                prepared_otherwise={
+                    text: replace(stored, convert=partial(read, dtype=dtype, scale=scale))
+                    for text, scale in _SCALES.items()
+                    if scale != data.scale
+                },
+            )
     return Problem(
         graph=graph,
         inputs=stored[:] if held else stored,
@@ -104,7 +128,18 @@ def build_problem(
         part_of=None if workers.count == 1 else len(whole),
         penalties=_penalties(config, graph),
         original=original,
+        prepared=_prepared(dataset, keras, data.scale),
     )
+
+
+def _prepared(dataset: Dataset, keras: KerasNetwork | None, scale: Scale) -> str:
+    """How the inputs were prepared, in words."""
+    kind = dataset.inputs.dtype
+    if keras is None or keras.rescaling is None or dataset.is_batch:
+        return preparation(kind, scale)
+    factor, offset = keras.rescaling
+    shift = f" {'−' if offset < 0 else '+'} {abs(offset):g}" if offset else ""
+    return f"{preparation(kind, scale or 1)}, then its Rescaling ({factor:g}·x{shift})"
 
 
 def _penalties(config: Config, graph: Graph) -> dict[str, Penalty]:
@@ -270,6 +305,7 @@ def _original(
         layers={layer.name: layer.keras_name for layer in keras.layers},
         loss=keras.serialized_loss if _is_compiled(keras, loss) else of_loss,
         folded=ending.folded,
+        prepared_otherwise={},
     )
 
 
@@ -284,25 +320,15 @@ def _described(loss: Loss) -> str:
 
 
 def _keras_notes(
-    keras: KerasNetwork, of_loss: str, loss: Loss, dataset: Dataset, scale: float | None
+    keras: KerasNetwork, of_loss: str, loss: Loss, dataset: Dataset
 ) -> tuple[str, ...]:
     notes: list[str] = []
     penalized = [layer.name for layer in keras.layers if layer.penalties]
     if penalized:
         are = "part of the loss" if loss.regularization else "left out"
         notes.append(f"the regularizers of {', '.join(penalized)} are {are}")
-    if keras.rescaling is not None:
-        factor, offset = keras.rescaling
-        shift = f" {'-' if offset < 0 else '+'} {abs(offset):g}" if offset else ""
-        formula = f"its Rescaling ({factor:g}·x{shift})"
-        if dataset.is_batch:
-            notes.append(f"{formula} is not applied: {dataset.name} holds a network's own inputs")
-        elif scale is None:
-            notes.append(f"{formula} is applied to the data, pixels being 0 to 255")
-        else:
-            notes.append(f"{formula} is applied to the data times {scale:g}")
-    elif not dataset.is_batch and scale is None and dataset.inputs.dtype.kind in "iu":
-        notes.append("pixels are divided by 255; data.scale: 1 leaves them as they are")
+    if keras.rescaling is not None and dataset.is_batch:
+        notes.append(f"its Rescaling is not applied: {dataset.name} holds a network's own inputs")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
 
 

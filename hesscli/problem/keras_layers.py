@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hesscli.problem.data import require_pixels, to_inputs
+from hesscli.problem.data import Scale, require_pixels, to_inputs
 from hesscli.problem.graph import Activation, Array
 from hesscli.problem.keras_losses import (
     UnknownLossError,
@@ -111,9 +111,7 @@ class KerasNetwork:
         """Whether any layer has one."""
         return any(layer.bias for layer in self.layers)
 
-    def network_inputs(
-        self, selected: RawArray, dtype: DTypeLike, scale: float | None = None
-    ) -> Array:
+    def network_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the first Dense layer sees them, (N, d).
 
         A model with a Rescaling gets integer pixels as they are stored, 0 to 255; one without
@@ -126,17 +124,13 @@ class KerasNetwork:
         factor, offset = self.rescaling
         return np.asarray(inputs * factor + offset).astype(np.dtype(dtype), copy=False)
 
-    def model_inputs(
-        self, selected: RawArray, dtype: DTypeLike, scale: float | None = None
-    ) -> Array:
+    def model_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the model itself takes them, but flat, (N, d)."""
         if self.rescaling is not None and scale is None and selected.dtype.kind in "iu":
             selected, scale = require_pixels(selected), 1.0
         return to_inputs(selected, dtype, scale)
 
-    def before_rescaling(
-        self, selected: RawArray, dtype: DTypeLike, scale: float | None = None
-    ) -> Array:
+    def before_rescaling(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """What the model takes, given what its first Dense layer shall see."""
         factor, offset = self.rescaling or (1.0, 0.0)
         return np.asarray((to_inputs(selected, dtype, scale) - offset) / factor, dtype=dtype)

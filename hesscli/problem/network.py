@@ -67,6 +67,7 @@ class Original:
     are in the model's ``shape`` once they are reshaped, and ``targets`` without label smoothing.
     ``layers`` are Keras's names by ours. ``loss`` is as Keras describes
     it, None where Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
+    ``prepared_otherwise`` is the problem's batch by what ``data.scale`` would have to be.
     """
 
     path: str
@@ -77,6 +78,7 @@ class Original:
     layers: Mapping[str, str]
     loss: Any
     folded: str | None
+    prepared_otherwise: Mapping[str, StoredInputs]
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class Problem:
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
     them only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which
     are read in slices. ``penalties`` are those of the tensors that have one, by name;
-    ``original`` is the Keras model that the problem is made of. How a problem is run stands
-    beside it (hesscli.problem.execution).
+    ``original`` is the Keras model that the problem is made of, and ``prepared`` says how its
+    inputs were prepared. How a problem is run stands beside it (hesscli.problem.execution).
     """
 
     graph: Graph
@@ -105,6 +107,7 @@ class Problem:
     part_of: int | None = None
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     original: Original | None = None
+    prepared: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.inputs, np.ndarray):
