@@ -119,6 +119,7 @@ class ProblemOptions:
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
+    without_regularization: bool = False
     replayed: Report | None = None
     workers: Workers | None = None
     written: Mapping[str, str] = field(default_factory=dict)
@@ -191,6 +192,8 @@ class ProblemOptions:
             yield Override(("seed",), self.seed, "--seed")
         if self.dtype is not None:
             yield Override(("dtype",), self.dtype, "--dtype")
+        if self.without_regularization:
+            yield Override(("loss", "regularization"), False, "--without-regularization")
 
     @contextmanager
     def naming_the_file(self) -> Iterator[None]:
@@ -260,6 +263,11 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         multiple=True,
         help="Any key of the configuration, as in data.offset=10; repeatable.",
     )
+    @click.option(
+        "--without-regularization",
+        is_flag=True,
+        help="Leave the layers' regularizers out of the loss.",
+    )
     @functools.wraps(function)
     def wrapper(
         *,
@@ -271,6 +279,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         seed: int | None,
         dtype: str | None,
         assignments: tuple[str, ...],
+        without_regularization: bool,
         **others: Any,
     ) -> Any:
         problem = ProblemOptions(
@@ -282,6 +291,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             seed,
             dtype,
             assignments,
+            without_regularization,
             replayed_report(),
             written={
                 option: path

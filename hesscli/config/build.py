@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -30,7 +30,7 @@ from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
-from hesscli.problem.problemfile import read_parameters
+from hesscli.problem.problemfile import read_parameters, read_penalties
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.system.errors import InputError
@@ -102,6 +102,9 @@ def build_problem(
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
     graph = chain(ending.layers, ending.softmax)
+    penalties = _penalties(config, graph)
+    if not config.loss.regularization:
+        notes = (*notes, *_left_out(penalties))
     fitted = fit_targets(targets, config.loss.name, last.units, dtype, where)
     original = None
     if keras is not None:
@@ -126,7 +129,7 @@ def build_problem(
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
-        penalties=_penalties(config, graph),
+        penalties=penalties if config.loss.regularization else {},
         original=original,
         prepared=_prepared(dataset, keras, data.scale),
     )
@@ -143,19 +146,34 @@ def _prepared(dataset: Dataset, keras: KerasNetwork | None, scale: Scale) -> str
 
 
 def _penalties(config: Config, graph: Graph) -> dict[str, Penalty]:
-    """The regularizers of the graph's tensors; none where the loss leaves them out."""
-    if not config.loss.regularization:
-        return {}
-    found = {
+    """The regularizers of the graph's tensors, be they part of the loss or left out.
+
+    Those of the configuration stand before those of a problem file.
+    """
+    model = config.model
+    found = {} if model.weights is None else read_penalties(model.weights)
+    found |= {
         f"{layer.name}/{role}": penalty
-        for layer in config.model.layers
+        for layer in model.layers
         for role, penalty in (
             ("kernel", layer.kernel_regularizer),
             ("bias", layer.bias_regularizer),
         )
-        if penalty is not None and penalty != Penalty()
+        if penalty is not None
     }
-    return {name: penalty for name, penalty in found.items() if name in graph.tensors}
+    return {
+        name: penalty
+        for name, penalty in found.items()
+        if name in graph.tensors and penalty != Penalty()
+    }
+
+
+def _left_out(penalties: Collection[str]) -> tuple[str, ...]:
+    """What is said where regularizers are left out."""
+    layers = dict.fromkeys(name.partition("/")[0] for name in penalties)
+    if not layers:
+        return ()
+    return (f"the regularizers of {', '.join(layers)} are left out (loss.regularization: false)",)
 
 
 def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
@@ -324,9 +342,8 @@ def _keras_notes(
 ) -> tuple[str, ...]:
     notes: list[str] = []
     penalized = [layer.name for layer in keras.layers if layer.penalties]
-    if penalized:
-        are = "part of the loss" if loss.regularization else "left out"
-        notes.append(f"the regularizers of {', '.join(penalized)} are {are}")
+    if penalized and loss.regularization:
+        notes.append(f"the regularizers of {', '.join(penalized)} are part of the loss")
     if keras.rescaling is not None and dataset.is_batch:
         notes.append(f"its Rescaling is not applied: {dataset.name} holds a network's own inputs")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))

@@ -18,6 +18,7 @@ from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK, layout_of
+from hesscli.witnesses.penalized import PenalizedBlock
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
 # error of a Rayleigh quotient is of second order in the residual.
@@ -186,9 +187,12 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
 
 def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
     """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
-    terms = [layer_block(engine.gauss_newton(layer)), layer_block(engine.curvature(layer))]
+    terms = [engine.gauss_newton(layer), engine.curvature(layer)]
     G, C = frobenius_norms(terms)
-    return sum(trace(term.a, term.S) for term in terms), gauss_newton_share(G, C)
+    added = [term.diagonal.sum() for term in terms if isinstance(term, PenalizedBlock)]
+    blocks = [layer_block(term) for term in terms]
+    of_layer = sum(trace(block.a, block.S) for block in blocks) + float(sum(added))
+    return of_layer, gauss_newton_share(G, C)
 
 
 def _require_finite(measurement: Measurement, problem: Problem) -> None:

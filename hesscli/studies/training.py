@@ -19,7 +19,6 @@ from hesscli.studies.context import (
     Environment,
     ProblemSummary,
     environment,
-    require_no_penalties,
     summary,
 )
 from hesscli.studies.evaluation import batch_loss
@@ -101,7 +100,6 @@ def train(
     data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
-    require_no_penalties(data.problem, "train")
     run = _Run(data, options, checkpoint, execution)
     if resume is not None:
         run.resume(resume)
