@@ -90,6 +90,13 @@ def test_notes_say_what_the_loss_is() -> None:
     assert problem_of("raw_pixels.keras").prepared == "uint8 as they are"
 
 
+@pytest.mark.parametrize(("key", "value"), [("reduction", "sum"), ("regularization", False)])
+def test_another_key_of_the_loss_leaves_the_compiled_one(key: str, value: Any) -> None:
+    loss = problem_of("linear_mse.keras", **{f"loss.{key}": value}).loss
+    assert loss.name == "mean_squared_error"
+    assert getattr(loss, key) == value
+
+
 def test_a_loss_of_the_users_own_takes_the_place_of_the_compiled_one() -> None:
     problem = problem_of("linear_mse.keras", **{"loss.name": "sum"})
     assert problem.loss.name == "sum"
