@@ -131,6 +131,7 @@ def build_problem(
         part_of=None if workers.count == 1 else len(whole),
         penalties=penalties if config.loss.regularization else {},
         original=original,
+        frozen=tuple(layer.name for layer in config.model.layers if not layer.trainable),
         prepared=_prepared(dataset, keras, data.scale),
     )
 

@@ -335,6 +335,7 @@ _layer = _record(
         "initializer": _optional(_initializer),
         "kernel_regularizer": _optional(_penalty),
         "bias_regularizer": _optional(_penalty),
+        "trainable": _boolean,
     },
     required=("units",),
 )

@@ -24,8 +24,9 @@ def with_keras_layers(config: Config, given: Collection[str], of_loss: Collectio
     """``config`` with the Keras model's inputs, layers and compiled loss.
 
     But for the keys of ``model`` that are ``given`` by the user, and for those ``of_loss``: where
-    the loss's name is among them, nothing is left of the compiled one. Without a Keras model, ``config`` itself. Raises InputError for a model compiled with a loss
-    that has no counterpart here.
+    the loss's name is among them, nothing is left of the compiled one. Without a Keras model,
+    ``config`` itself. Raises InputError for a model compiled with a loss that has no counterpart
+    here.
     """
     if config.model.keras is None:
         return config
@@ -81,6 +82,7 @@ def _layers(network: KerasNetwork) -> tuple[LayerConfig, ...]:
             layer.activation,
             kernel_regularizer=layer.penalties.get("kernel"),
             bias_regularizer=layer.penalties.get("bias"),
+            trainable=layer.trainable,
         )
         for layer in network.layers
     )

@@ -224,7 +224,8 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
             *("kernel", "bias", "initializer", "kernel_regularizer", "bias_regularizer"),
             *("inputs", "targets"),
         )
-        return tuple(key for key in keys if getattr(value, key, None) is None)
+        unset = tuple(key for key in keys if getattr(value, key, None) is None)
+        return (*unset, "trainable") if getattr(value, "trainable", False) else unset
     return ()
 
 

@@ -48,6 +48,9 @@ class LayerConfig:
     bias_regularizer: Annotated[
         Penalty | None, "`{l1: …, l2: …}`", "added to the loss: Σ l1 |b| + l2 b²"
     ] = None
+    trainable: Annotated[
+        bool, "true or false", "whether the block `network` has the layer's parameters"
+    ] = True
 
 
 @dataclass(frozen=True)

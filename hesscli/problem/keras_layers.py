@@ -64,7 +64,8 @@ class KerasLayer:
     """One Dense layer and the activation after it.
 
     ``keras_name`` is what the model calls it, ``group`` where its numbers are stored;
-    ``penalties`` are its regularizers by role, kernel and bias.
+    ``penalties`` are its regularizers by role, kernel and bias. ``trainable`` is False of a frozen
+    one.
     """
 
     name: str
@@ -75,6 +76,7 @@ class KerasLayer:
     activation: Activation
     group: str
     penalties: Mapping[str, Penalty]
+    trainable: bool = True
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -301,6 +303,7 @@ class _Chain:
             raise ValueError(f"units {units!r}")
         name = _free_name(config["name"], [other.name for other in self.layers])
         bias = bool(config["use_bias"])
+        trainable = config.get("trainable", True) is not False
         self.layers.append(
             KerasLayer(
                 name,
@@ -310,7 +313,9 @@ class _Chain:
                 bias,
                 _LINEAR,
                 group,
-                self._penalties(label, config),
+                # As in Keras, which regularizes what it trains.
+                self._penalties(label, config) if trainable else {},
+                trainable,
             )
         )
         self.shape = (units,)

@@ -100,6 +100,11 @@ def train(
     data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
+    if data.problem.frozen:
+        raise InputError(
+            f"train: {', '.join(data.problem.frozen)} must not be trained (trainable is false), "
+            "and train changes every layer; make them trainable"
+        )
     run = _Run(data, options, checkpoint, execution)
     if resume is not None:
         run.resume(resume)

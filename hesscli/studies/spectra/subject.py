@@ -110,7 +110,7 @@ class Subject:
     def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal] | None:
         if max(self.problem.widths[1:]) > _WIDE or _is_penalized(self.problem, self.parameter):
             return None
-        names = self.problem.layer_names if self.parameter == NETWORK else (self.parameter,)
+        names = self.problem.trainable_layers if self.parameter == NETWORK else (self.parameter,)
         of_layers = []
         for name in names:
             sums = chunks.for_second().sum(partial(_three_diagonals, name))
@@ -138,7 +138,7 @@ def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
         G, C = engine.gauss_newton(parameter), engine.curvature(parameter)
         span, chunks = whole_span(H.layout), getattr(engine, "chunks", None)
         return Subject(problem, layer, parameter, H, G, C, span, chunks=chunks)
-    names = problem.layer_names if parameter == NETWORK else (parameter,)
+    names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     own = tuple(_own(engine, name) for name in names)
     if parameter == NETWORK:
         terms = engine.hessian(NETWORK), engine.gauss_newton(NETWORK), engine.curvature(NETWORK)
