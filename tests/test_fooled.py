@@ -15,6 +15,7 @@ from hesscli.nodes.plugins import forget
 from hesscli.problem import registry
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
+from hesscli.problem.registry import Versions
 from hesscli.studies.comparison import compare
 from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.verdict import Verdict
@@ -31,7 +32,7 @@ def plugin() -> Iterator[Plugin]:
 
     def register(sigma: Derivatives, tensorflow: Callable[..., object] | None) -> None:
         activations.register("tried", sigma)
-        registry.register("tried", tensorflow)
+        registry.register("tried", Versions(tensorflow))
 
     yield register
     forget(["tried"])
