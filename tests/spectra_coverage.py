@@ -70,7 +70,7 @@ def coverage(eigenvalues: Array, probes: int, steps: int, seeds: int) -> dict[st
         "rank": (np.abs(eigenvalues) > tolerance).sum(),
         "negative": (eigenvalues < -tolerance).sum(),
     }
-    held = {name: 0 for name in right}
+    held = dict.fromkeys(right, 0)
     bins = np.zeros(len(inside))
     for seed in range(seeds):
         found = quadrature(block, block.span, probes, steps, seed, norm)
