@@ -16,9 +16,9 @@ from hesscli.api.problems import (
     ConfigSource,
     activation_of,
     load_config,
+    problem_from_config,
     require_one_of,
 )
-from hesscli.config.build import build_problem
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData, build_training_data
 from hesscli.problem.execution import execution_of
@@ -41,6 +41,7 @@ from hesscli.studies import export as exports
 from hesscli.studies import first_derivatives as first
 from hesscli.studies import spectrum as spectra
 from hesscli.studies import sweep as sweeps
+from hesscli.studies.agreement import require_agreement
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
@@ -149,11 +150,13 @@ def entry(
     activations: Activations = (),
     *,
     rtol: float | None = None,
+    referee: bool = False,
     progress: Progress = no_progress,
 ) -> entries.Entry:
     """∂²L/∂first ∂second by every witness; without ``second`` ∂²L/∂first².
 
-    The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``.
+    The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``. ``referee``
+    has the entry computed to 50 digits, as what is undecided is anyway.
     """
     problems = _problems(problem, activations)
     return entries.entry(
@@ -162,6 +165,7 @@ def entry(
         first if second is None else second,
         rtol,
         progress,
+        referee=referee,
         execution=execution_of(problems[0]),
     )
 
@@ -228,7 +232,7 @@ def init(
         if initializers or stddevs
         else initialization.usual_schemes(config.model, _STDDEVS)
     )
-    problems = _problems(build_problem(config), activations)
+    problems = _problems(problem_from_config(config), activations)
     return initialization.initialization(
         problems,
         config.model,
@@ -257,7 +261,7 @@ def tune(
         raise InputError(f"target: {target:g}; it must be above 0")
     config = load_config(source)
     initialization.require_drawn(config.model)
-    problems = _problems(build_problem(config), activations)
+    problems = _problems(problem_from_config(config), activations)
     return tuning.tune(
         problems,
         config.model,
@@ -295,6 +299,7 @@ def train(
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
+        require_agreement(data.problem)
         execution = execution_of(data.problem)
     return training.train(
         data,

@@ -6,9 +6,10 @@ Only names are imported here: ``--help`` and wrong usage must not wait for NumPy
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,7 +25,7 @@ from hesscli.problem.names import (
 )
 from hesscli.problem.registry import plugin_names
 from hesscli.system.errors import InputError
-from hesscli.system.files import check_writable
+from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
 from hesscli.workers.share import ALONE, Workers, with_all_examples
 
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ALL = "all"
+# The options that name a file which is written, by parameter.
+_WRITTEN = {
+    "path": "--output",
+    "plot": "--plot",
+    "save_path": "--save-problem",
+    "checkpoint": "--checkpoint",
+}
 
 
 def _choices() -> tuple[str, ...]:
@@ -99,7 +107,8 @@ class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
     ``activations`` are those asked for, each once; none where the configuration's own stand.
-    ``workers`` have a share of the examples each.
+    ``workers`` have a share of the examples each. ``written`` are the files that the command will
+    write, by option.
     """
 
     config_path: str | None
@@ -110,15 +119,39 @@ class ProblemOptions:
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
+    without_regularization: bool = False
     replayed: Report | None = None
     workers: Workers = ALONE
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
-        """The configuration with everything but ``--activation`` applied, and ``more``."""
-        from hesscli.system.memory import require_room_for_libraries
+        """The configuration with everything but ``--activation`` applied, and ``more``.
+
+        Raises InputError where it reads a file that the command would write.
+        """
+        config = self._config(more)
+        if self.written:
+            from hesscli.config.inputs import files_read
+
+            with self.naming_the_file():
+                for key, path in files_read(config, held_out=True):
+                    self._require_unwritten(key, path)
+        return config
+
+    def _require_unwritten(self, key: str, path: str) -> None:
+        for option, other in self.written.items():
+            if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
+                raise InputError(
+                    f"{key}: {path} is read, and {option} {other} would write over it; name "
+                    "another file to write"
+                )
+
+    def _config(self, more: Iterable[Override]) -> Config:
+        from hesscli.system.memory import keep_freed_memory, require_room_for_libraries
 
         # Before NumPy is imported.
         require_room_for_libraries()
+        keep_freed_memory()
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
@@ -130,9 +163,11 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
+        from hesscli.studies.agreement import require_agreement
 
         with self.naming_the_file():
             problem = build_problem(config, workers=self.workers)
+            require_agreement(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 
@@ -160,6 +195,8 @@ class ProblemOptions:
             yield Override(("seed",), self.seed, "--seed")
         if self.dtype is not None:
             yield Override(("dtype",), self.dtype, "--dtype")
+        if self.without_regularization:
+            yield Override(("loss", "regularization"), False, "--without-regularization")
 
     @contextmanager
     def naming_the_file(self) -> Iterator[None]:
@@ -229,6 +266,11 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         multiple=True,
         help="Any key of the configuration, as in data.offset=10; repeatable.",
     )
+    @click.option(
+        "--without-regularization",
+        is_flag=True,
+        help="Leave the layers' regularizers out of the loss.",
+    )
     @functools.wraps(function)
     def wrapper(
         *,
@@ -240,6 +282,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         seed: int | None,
         dtype: str | None,
         assignments: tuple[str, ...],
+        without_regularization: bool,
         **others: Any,
     ) -> Any:
         problem = ProblemOptions(
@@ -251,8 +294,14 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             seed,
             dtype,
             assignments,
+            without_regularization,
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
+            written={
+                option: path
+                for name, option in _WRITTEN.items()
+                if (path := others.get(name)) is not None
+            },
         )
         return function(problem=problem, **others)
 

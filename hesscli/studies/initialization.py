@@ -28,14 +28,12 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    require_no_penalties,
     summary,
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import (
     frobenius_norms,
     gauss_newton_share,
-    layer_block,
     length,
     spectral_norm,
 )
@@ -195,7 +193,6 @@ def initialization(
     ``model`` has kernels that are not drawn, and beyond LARGEST_BATCH examples.
     """
     require_drawn(model)
-    require_no_penalties(problems[0], "init")
     require_pairs(problems[0], execution)
     drawn = list(itertools.product(problems, schemes, seeds))
     done = itertools.count(1)
@@ -236,7 +233,7 @@ def block_size(engine: ChainRule, name: str) -> BlockSize:
     Raises NumericalError where it leaves the range of the dtype.
     """
     terms = (engine.hessian, engine.gauss_newton, engine.curvature)
-    blocks = [layer_block(term(name)) for term in terms]
+    blocks = [term(name) for term in terms]
     H, G, C = frobenius_norms(blocks)
     gradient = length(ChainFirst(engine).gradient(name))
     if not math.isfinite(gradient):

@@ -33,7 +33,6 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    require_no_penalties,
     summary,
 )
 from hesscli.studies.initialization import (
@@ -44,7 +43,7 @@ from hesscli.studies.initialization import (
     spread,
 )
 from hesscli.studies.norm_cost import seconds_of
-from hesscli.studies.norms import frobenius_norms, layer_block, spectral_norm
+from hesscli.studies.norms import frobenius_norms, spectral_norm
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.workers.share import Workers, each_by_one
@@ -135,7 +134,7 @@ class _Measure:
     def of(self, problem: Problem) -> list[float]:
         """The norm of each layer's block; raises NumericalError where it overflows."""
         engine = ChainRule(problem)
-        blocks = [layer_block(engine.hessian(name)) for name in self.names]
+        blocks = [engine.hessian(name) for name in self.names]
         if self.norm == "spectral":
             return [spectral_norm(block) for block in blocks]
         return [frobenius_norms([block])[0] for block in blocks]
@@ -184,7 +183,6 @@ def tune(
     a sum over too many pairs of examples.
     """
     require_drawn(model)
-    require_no_penalties(problems[0], "init")
     if norm == "frobenius":
         require_pairs(problems[0], execution)
     fresh = tuple(seed + len(seeds) for seed in seeds)
