@@ -281,7 +281,7 @@ class Linearized:
         Rf = R.get(graph.output)
         if Rf is None:
             Rf = np.zeros((len(self.f[chosen]), _count(moved), self.f.shape[1]), self.f.dtype)
-        Rg = self._through_loss(Rf, chosen) if term.seeded else np.zeros_like(Rf)
+        Rg = self.through_loss(Rf, chosen) if term.seeded else np.zeros_like(Rf)
         del Rf
         found = _downward(
             graph.downstream(values, tensors),
@@ -294,7 +294,8 @@ class Linearized:
         )
         return found, R
 
-    def _through_loss(self, Rf: Array, chosen: slice) -> Array:
+    def through_loss(self, Rf: Array, chosen: slice = slice(None)) -> Array:
+        """∂²L/∂f² times Rf (n, k, c)."""
         return np.asarray(self.scale * self._loss_product(chosen, Rf))
 
     @cached_property

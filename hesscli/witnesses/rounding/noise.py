@@ -193,10 +193,12 @@ class NoisyDense(Dense):
         )
 
     def second(self, at: DenseAt, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
-        units = at.W.shape[1]
-        noisy = replace(at, W=self.noise.operand(at.W, units))
-        whole = super().second(noisy, self.noise.operand(S, units), position, inputs, bent=bent)
-        return whole + self.noise.underflow(units)
+        # Both products are rounded to the size of their terms. (Noise in W alone would multiply
+        # S on both sides, and be nothing if S times the columns of W vanishes.)
+        units, W = at.W.shape[1], self.noise.vanishing(at.W)
+        half = W @ S + self.noise.of_size(np.abs(W) @ np.abs(S), units)
+        whole = self.noise.operand(half, units) @ W.T
+        return np.asarray(whole + self.noise.underflow(units))
 
 
 class NoisyElementwise(Elementwise):
