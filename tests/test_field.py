@@ -86,8 +86,8 @@ def test_notes_say_what_the_loss_is() -> None:
     assert "the regularizers of dense_" in notes("l2.keras")
     left_out = {"loss.regularization": False}
     assert "left out" in notes("l2.keras", **left_out)
-    assert "divided by 255" in notes("dense_softmax.keras")
-    assert "divided by 255" not in notes("raw_pixels.keras")
+    assert problem_of("dense_softmax.keras").prepared == "uint8 ÷ 255"
+    assert problem_of("raw_pixels.keras").prepared == "uint8 as they are"
 
 
 def test_a_loss_of_the_users_own_takes_the_place_of_the_compiled_one() -> None:

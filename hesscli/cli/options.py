@@ -6,9 +6,10 @@ Only names are imported here: ``--help`` and wrong usage must not wait for NumPy
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,7 +25,7 @@ from hesscli.problem.names import (
 )
 from hesscli.problem.registry import plugin_names
 from hesscli.system.errors import InputError
-from hesscli.system.files import check_writable
+from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
 
 if TYPE_CHECKING:
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ALL = "all"
+# The options that name a file which is written, by parameter.
+_WRITTEN = {
+    "path": "--output",
+    "plot": "--plot",
+    "save_path": "--save-problem",
+    "checkpoint": "--checkpoint",
+}
 
 
 def _choices() -> tuple[str, ...]:
@@ -99,7 +107,8 @@ class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
     ``activations`` are those asked for, each once; none where the configuration's own stand.
-    ``workers`` have a share of the examples each, where there are several.
+    ``workers`` have a share of the examples each, where there are several. ``written`` are the
+    files that the command will write, by option.
     """
 
     config_path: str | None
@@ -112,9 +121,31 @@ class ProblemOptions:
     assignments: tuple[str, ...]
     replayed: Report | None = None
     workers: Workers | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
-        """The configuration with everything but ``--activation`` applied, and ``more``."""
+        """The configuration with everything but ``--activation`` applied, and ``more``.
+
+        Raises InputError where it reads a file that the command would write.
+        """
+        config = self._config(more)
+        if self.written:
+            from hesscli.config.inputs import files_read
+
+            with self.naming_the_file():
+                for key, path in files_read(config, held_out=True):
+                    self._require_unwritten(key, path)
+        return config
+
+    def _require_unwritten(self, key: str, path: str) -> None:
+        for option, other in self.written.items():
+            if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
+                raise InputError(
+                    f"{key}: {path} is read, and {option} {other} would write over it; name "
+                    "another file to write"
+                )
+
+    def _config(self, more: Iterable[Override]) -> Config:
         from hesscli.system.memory import require_room_for_libraries
 
         # Before NumPy is imported.
@@ -130,10 +161,12 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
+        from hesscli.studies.agreement import require_agreement
         from hesscli.workers.share import ALONE
 
         with self.naming_the_file():
             problem = build_problem(config, workers=self.workers or ALONE)
+            require_agreement(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 
@@ -250,6 +283,11 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             dtype,
             assignments,
             replayed_report(),
+            written={
+                option: path
+                for name, option in _WRITTEN.items()
+                if (path := others.get(name)) is not None
+            },
         )
         return function(problem=problem, **others)
 

@@ -98,11 +98,13 @@ def train(
     from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
+    from hesscli.studies.agreement import require_agreement
 
     if names:
         config = with_hidden_activation(config, Activation(names[0]))
     with problem.naming_the_file():
         data = build_training_data(config)
+        require_agreement(data.problem)
     more_files = [] if resume is None else [("resume", resume)]
     # Before a checkpoint takes the place of the file that is resumed.
     record = run.record(config, held_out=True, more_files=more_files)

@@ -103,9 +103,10 @@ class DataConfig:
         bool, "true or false", "permute all examples with `seed` before `offset` is counted"
     ] = False
     scale: Annotated[
-        float | None,
-        "a number above 0",
-        "what the source's numbers are multiplied by; without it integer pixels by 1/255",
+        float | str | None,
+        "a number above 0, symmetric or normalize",
+        "what the source's numbers are multiplied by; without it integer pixels by 1/255; "
+        "`symmetric` is 2x − 1 of these, `normalize` is `keras.utils.normalize(x, axis=1)`",
     ] = None
     memory: Annotated[
         str | int | None,

@@ -57,4 +57,11 @@ def build_training_data(config: Config) -> TrainingData:
 def _part(problem: Problem, examples: slice) -> Problem:
     stored = problem.inputs
     part = stored.part(examples) if isinstance(stored, StoredInputs) else stored[examples].copy()
-    return replace(problem, inputs=part, targets=problem.targets[examples])
+    original = problem.original
+    if original is not None:
+        original = replace(
+            original,
+            inputs=original.inputs.part(examples),
+            targets=original.targets[examples],
+        )
+    return replace(problem, inputs=part, targets=problem.targets[examples], original=original)

@@ -44,10 +44,29 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class BatchLoss:
+    """The loss of a batch: that of the ``data``, and the ``penalty`` that is added to it.
+
+    ``accuracy`` is None where the loss chooses no class.
+    """
+
+    activation: str
+    data: float
+    penalty: float
+    accuracy: float | None
+
+    @property
+    def total(self) -> float:
+        return self.data + self.penalty
+
+
+@dataclass(frozen=True)
 class ProblemSummary:
     """The size and origin of a problem, without its arrays.
 
-    ``chunk`` is how many examples were looked at at a time; None where all were.
+    ``chunk`` is how many examples were looked at at a time; None where all were. ``inputs`` says
+    how the inputs were prepared. ``losses`` are those of each activation, where the parameters
+    that the study looks at are the problem's own, and ``largest_input`` is the largest |x|.
     """
 
     examples: int
@@ -60,6 +79,9 @@ class ProblemSummary:
     notes: tuple[str, ...] = ()
     weights: str | None = None
     chunk: int | None = None
+    inputs: str = ""
+    losses: tuple[BatchLoss, ...] = ()
+    largest_input: float | None = None
 
 
 def require_no_penalties(problem: Problem, command: str) -> None:
@@ -105,6 +127,7 @@ def summary(problem: Problem, execution: Execution) -> ProblemSummary:
         notes=problem.notes,
         weights=problem.weights,
         chunk=execution.chunk,
+        inputs=problem.prepared,
     )
 
 

@@ -18,8 +18,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form, contradiction
 from hesscli.studies.judge import Check, Residual, excused, of_layers
 from hesscli.studies.verdict import Verdict, joint
@@ -169,7 +169,7 @@ def entry(
         rows.append(_entry_of(problem, execution, place, rtol))
     return Entry(
         environment(problems[0], execution),
-        summary(problems[0], execution),
+        evaluated(problems, execution),
         *place.names,
         place.separate_examples,
         tuple(rows),

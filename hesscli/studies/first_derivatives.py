@@ -21,8 +21,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Seen, Tally, of_layers
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
@@ -170,7 +170,11 @@ def verify_first(
         )
     first = problems[0]
     return FirstVerification(
-        environment(first, execution), summary(first, execution), of, options.block, tuple(rows)
+        environment(first, execution),
+        evaluated(problems, execution),
+        of,
+        options.block,
+        tuple(rows),
     )
 
 

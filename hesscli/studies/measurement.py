@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hesscli.problem.graph import Array
-from hesscli.problem.network import Problem, Targets
+from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.evaluation import accuracy
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
@@ -33,7 +34,6 @@ _LANCZOS = Search(
 _OF_GRADIENT, _OF_RANDOM = 0.3, 0.03
 # A block this small is diagonalized whole.
 _DENSE_SIZE = 64
-_CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 
 
 @dataclass(frozen=True)
@@ -162,20 +162,6 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
 def trace(a: Array, S: Array) -> float:
     """The trace of a layer's block, Σ_n ‖a_n‖² tr S_n, of a (N, d) and S (N, units, units)."""
     return float(np.einsum("ni,ni->n", a, a) @ np.einsum("nhh->n", S))
-
-
-def accuracy(f: Array, targets: Targets, loss: str) -> float | None:
-    """The share of examples whose largest output (N, c) is the target's class.
-
-    None for the losses that do not choose a class; with binary cross-entropy and one output the
-    classes are f > 0 and f ≤ 0.
-    """
-    if loss == "binary_crossentropy" and f.shape[1] == 1:
-        return float(np.mean((f > 0) == (targets > 0.5)))
-    if loss not in _CLASSIFYING:
-        return None
-    labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
-    return float(np.mean(f.argmax(axis=1) == labels))
 
 
 def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...]) -> Array:

@@ -22,8 +22,8 @@ from hesscli.studies.context import (
     environment,
     no_progress,
     require_no_penalties,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.spectra.ends import pairs_alone
 from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
@@ -95,7 +95,9 @@ def spectrum(
             show(0.0)
             rows.append(_block_spectrum(subject_of(engine, layer, parameter), options, show))
     first = problems[0]
-    return Spectrum(environment(first, execution), summary(first, execution), options, tuple(rows))
+    return Spectrum(
+        environment(first, execution), evaluated(problems, execution), options, tuple(rows)
+    )
 
 
 def _show(progress: Progress, task: str, done: int, total: int, part: float) -> None:
