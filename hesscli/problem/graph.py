@@ -155,6 +155,15 @@ class Graph:
         return layers
 
     @cached_property
+    def constants(self) -> Mapping[str, Array]:
+        """The arrays that are no parameters by name, ``<layer>/<role>``."""
+        return {
+            f"{node.layer}/{role}": array
+            for node in self.nodes
+            for role, array in node.constants.items()
+        }
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The dense layers, each with the activation that alone reads it, or linear."""
         found: dict[str, Layer] = {}

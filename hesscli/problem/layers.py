@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 from hesscli.problem import graph as kinds
 from hesscli.problem.graph import INPUT, Activation, Array, Graph, Node
-from hesscli.problem.shapes import window_count
 
 Shape = tuple[int, ...]
 LINEAR = Activation("linear")
@@ -22,11 +20,15 @@ DENSE, SHARED, SOFTMAX, ACTIVATION, FLATTEN = "dense", "shared", "softmax", "act
 
 
 class LayerError(ValueError):
-    """What is wrong with an argument of a layer, ``key``; None where it is not one argument."""
+    """What is wrong with an argument of a layer, ``key``; None where it is not one argument.
+
+    ``place`` is that of the layer among others.
+    """
 
     def __init__(self, key: str | None, text: str) -> None:
         super().__init__(text)
         self.key = key
+        self.place = 0
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,12 @@ class Plan:
     constants: Mapping[str, Shape]
     constants_of: Mapping[str, Mapping[str, str]]
 
+    def shapes_of(self, layer: str) -> dict[str, Shape]:
+        """The shapes of a layer's tensors by role, and then those of its constants."""
+        every = {**self.tensors, **self.constants}
+        parted = ((name.partition("/"), shape) for name, shape in every.items())
+        return {role: shape for (of, _, role), shape in parted if of == layer}
+
     def graph(self, arrays: Mapping[str, Array]) -> Graph:
         """The graph with these arrays for tensors and constants."""
         nodes = tuple(
@@ -227,7 +235,7 @@ def planned(
             ):
                 raise LayerError("inputs", f"of another shape than those of {of.name}")
         except LayerError as error:
-            error.place = place  # type: ignore[attr-defined]
+            error.place = place
             raise
         made_of.setdefault(of.name, made)
         uses[of.name] = uses.get(of.name, 0) + 1

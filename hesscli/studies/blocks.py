@@ -25,11 +25,11 @@ def chosen(problem: Problem, block: str, layers: Sequence[str] = ()) -> list[tup
             raise InputError(f"--layer: the block {block} has no layers to choose from")
         return [(block, block)]
     names = [
-        layer.name
-        for layer in problem.layers
-        if (not layers or layer.name in layers) and (block != "bias" or layer.bias is not None)
+        layer
+        for layer, tensors in problem.graph.layer_tensors.items()
+        if (not layers or layer in layers) and (block == "layer" or f"{layer}/{block}" in tensors)
     ]
     if not names:
         whose = f"{', '.join(layers)} has" if layers else "the network has"
-        raise InputError(f"--block bias: {whose} none; choose another block")
+        raise InputError(f"--block {block}: {whose} none; choose another block")
     return [(name, name if block == "layer" else f"{name}/{block}") for name in names]
