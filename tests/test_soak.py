@@ -33,7 +33,9 @@ def test_networks_that_witnesses_once_disagreed_on() -> None:
     Of some of the others test_rounding.py has what was wrong about the floor.
     """
     of_floor = (2515, 5131, 7656, 13985, 14419, 15699, 19437, 19525, 20557, 38102)
-    assert soak.several((682, 10035, 2778, 11121, 71754, *of_floor)).disagreements == []
+    of_floor += (307013, 308443)
+    of_bars = (306022, 307446)
+    assert soak.several((682, 10035, 2778, 11121, 71754, *of_floor, *of_bars)).disagreements == []
 
 
 def test_a_seed_is_the_same_network_and_the_same_comparisons_again() -> None:

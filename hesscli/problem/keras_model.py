@@ -1,4 +1,4 @@
-"""A trained Keras model as dense layers, read without Keras and without running it.
+"""A trained Keras model as layers, read without Keras and without running it.
 
 A ``.keras`` file is a zip of ``config.json``, which describes the layers (keras_layers.py), and
 ``model.weights.h5``, their numbers. An HDF5 file, by whatever name, has the description in its
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +63,7 @@ def read_network(path: str) -> KerasNetwork:
 
 
 def read_numbers(network: KerasNetwork) -> dict[str, Array]:
-    """The kernels (inputs, units) and biases (units,) by name (``dense/kernel``), as stored.
+    """The tensors and statistics of all layers by name (``dense/kernel``), as stored.
 
     Raises InputError where they are missing, damaged, of another shape or not finite.
     """
@@ -71,11 +72,14 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
     numbers: dict[str, Array] = {}
     with _weights(network.path) as (source, size, where, keys_of):
         # HDF5 unpacks, and gives what was never written as zeros.
-        declared = sum(_NUMBER_BYTES * (of.inputs + 1) * of.units for of in network.layers)
+        shapes = [shape for of in network.layers for shape in of.shapes.values()]
+        declared = _NUMBER_BYTES * sum(map(math.prod, shapes))
         require_unpackable(declared, size, where)
         try:
             with h5py.File(source, "r") as store:
                 for layer in network.layers:
+                    if not layer.shapes:
+                        continue
                     keys = keys_of(store, layer, where)
                     for (role, shape), key in zip(layer.shapes.items(), keys, strict=True):
                         numbers[f"{layer.name}/{role}"] = _stored(store, key, shape, where)

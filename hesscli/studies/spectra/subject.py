@@ -94,7 +94,7 @@ class Subject:
 
     @property
     def classes(self) -> int:
-        return self.problem.layers[-1].units
+        return self.problem.outputs
 
     def diagonals(self) -> tuple[Diagonal, Diagonal, Diagonal] | None:
         """Those of H, G and C; None where the S_n do not fit into memory."""

@@ -70,7 +70,7 @@ class ChainRule:
         self.problem = problem
         self.linearized = Linearized(
             problem.graph,
-            lambda: problem.batch,
+            lambda: problem.graph.shaped(problem.batch),
             problem.targets,
             loss_derivatives(problem.loss) if loss is None else loss,
             problem.dtype.type(problem.scale),

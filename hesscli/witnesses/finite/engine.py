@@ -8,7 +8,9 @@ Along a direction v, with L(t) the loss and g(t) its gradient at θ + tv:
 
 (Fornberg 1988, Math. Comp. 51:699, table 1). The value is D(h); its error bar has two parts:
 
-*   truncation, |D(2h) − D(h)|, which is 15 times the leading term of D(h)'s own error;
+*   truncation, |D(2h) − D(h)|, which is 15 times the leading term of D(h)'s own error. If it is not
+    small next to |D₂(h) − D(h)|, the error of the two nearest points alone (D₂), then the leading
+    term is not the largest one, and that counts too;
 *   rounding, the uncertainty of L or g times the stencil's weights / h. It is measured: the same
     points are computed again with perturbed numbers (stacked.py), and the largest deviation counts.
 
@@ -70,6 +72,8 @@ _PERTURBED = 8
 _CONFIRMING, _SEED = 2, 0
 # A gradient that is open to more than this share of itself is not confirmed.
 _OPEN = 0.1
+# Beyond this share of the nearest points' own error, truncation is not its leading term alone.
+_LEADING = 0.01
 # The six gradients with what is made of them, the differences and the bars that are alive at once.
 _COPIES = 24
 
@@ -311,10 +315,11 @@ class FiniteHessian(HessianBlock):
     def _second_difference(self, points: Point, h: Array, e_loss: float) -> tuple[Array, Array]:
         """vᵀHv by loss values, and its error bars, (k,)."""
         near, middle, far = points.loss.sum(axis=1)
-        rest = 30 * self._loss.at_rest
-        value = (16 * near - middle - rest) / (12 * h**2)
-        other = (16 * middle - far - rest) / (12 * (2 * h) ** 2)
-        return value, np.abs(other - value) + _SECOND_WEIGHTS * e_loss / h**2
+        rest = self._loss.at_rest
+        value = (16 * near - middle - 30 * rest) / (12 * h**2)
+        of_twice = (16 * middle - far - 30 * rest) / (12 * (2 * h) ** 2)
+        truncation = _truncation(value, of_twice, (near - 2 * rest) / h**2)
+        return value, truncation + _SECOND_WEIGHTS * e_loss / h**2
 
     def _steps(self, directions: Directions, step: float) -> tuple[Array, NDArray[np.bool_]]:
         """The step along each direction (k,), and whether there is none (k,).
@@ -376,10 +381,16 @@ def _penalty_step(theta: Array, penalty: Penalty) -> Array:
 
 
 def _first_difference(of: Array, h: Array) -> tuple[Array, Array]:
-    """D(h), and |D(2h) − D(h)|, of what the points of a stencil have, (3, 2, k, …)."""
+    """D(h) and its truncation, of what the points of a stencil have, (3, 2, k, …)."""
     near, middle, far = of[:, 0] - of[:, 1]
     value = (8 * near - middle) / (12 * h)
-    return value, np.abs((8 * middle - far) / (24 * h) - value)
+    return value, _truncation(value, (8 * middle - far) / (24 * h), near / (2 * h))
+
+
+def _truncation(value: Array, of_twice: Array, of_nearest: Array) -> Array:
+    """A bound on the truncation of D(h), from D(2h) and the difference of the nearest points."""
+    fine, rough = np.abs(of_twice - value), np.abs(of_nearest - value)
+    return np.where(fine > _LEADING * rough, fine + rough, fine)
 
 
 def _agree(of: Slopes) -> NDArray[np.bool_]:

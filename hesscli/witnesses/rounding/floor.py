@@ -50,6 +50,9 @@ from hesscli.witnesses.rounding.terms import loss_terms
 # typical one; where a slope is in doubt they are not small ones, and more are needed to see how
 # far they go.
 REPLICAS, REPLICAS_IN_DOUBT = 8, 32
+# Of the runs in doubt every such one perturbs products alone, at values as they are: logits that
+# are equal in every witness stay equal.
+_STILL = 4
 # A σ′ whose effect is open by this share of the largest one may be quite another one.
 _OPEN = 1e-3
 # Perturbations are already larger than rounding (noise.AMPLITUDE). In doubt numbers may be of any
@@ -67,11 +70,12 @@ _Uncertain = tuple[Sequence[Array], Sequence[Array]]
 
 @dataclass(frozen=True)
 class _Doubt:
-    """What is known of the activations' slopes.
+    """What is known of the activations' slopes, and of the loss's Hessian.
 
     ``of_slopes``: some σ′ may be wrong by more than rounding itself, so that the curvature term
     may cancel what Gauss–Newton's error is. ``of_kinks``: it may be quite another one, at a kink
-    or behind a sum that cancels; then there are more runs.
+    or behind a sum that cancels, or the loss's Hessian may be, as at equal logits of 1e20; then
+    there are more runs.
     """
 
     of_slopes: bool
@@ -135,10 +139,12 @@ class RoundingFloor:
     def _doubt(self) -> _Doubt:
         moved = _pushed(self.exact)
         errors = self._largest(moved, _pushed, REPLICAS)
-        pairs = list(zip(errors, moved, strict=True))
+        *pairs, at_loss = zip(errors, moved, strict=True)
         return _Doubt(
             of_slopes=any((error > math.sqrt(self._u) * np.abs(R)).any() for error, R in pairs),
-            of_kinks=any((error > _OPEN * np.abs(R).max()).any() for error, R in pairs),
+            of_kinks=any(
+                (error > _OPEN * np.abs(R).max(initial=0)).any() for error, R in [*pairs, at_loss]
+            ),
         )
 
     def _safe(self, deviation: Array, what: str) -> Array:
@@ -226,8 +232,10 @@ class RoundingFloor:
                     if not self._is_small:
                         yield run
                         continue
-                    run.linearized.reach(tuple(self.problem.graph.tensors), [INPUT])
-                    self._kept[seed] = run.linearized
+                    still = seed >= REPLICAS and seed % _STILL == 0
+                    kept_run = (self.exact if still else run).linearized
+                    kept_run.reach(tuple(self.problem.graph.tensors), [INPUT])
+                    self._kept[seed] = kept_run
             run = self._run(seed, own)
             run.linearized = self._kept[seed].again(run.linearized)
             yield run
@@ -343,11 +351,13 @@ class _JacobianFloor(JacobianBlock):
 
 
 def _pushed(run: ChainRule) -> tuple[Array, ...]:
-    """How the values of activations move along all inputs at once."""
+    """How the values of activations move along all inputs at once, and ∂²L/∂f² times a vector."""
     graph = run.problem.graph
     ones = np.ones((run.problem.examples, 1, *graph.input_shape))
     R = run.linearized.pushed(Moved(values={INPUT: ones}))
-    return tuple(R[node.name] for node in graph.nodes if node.kind != DENSE and node.name in R)
+    moved = [R[node.name] for node in graph.nodes if node.kind != DENSE and node.name in R]
+    v = np.random.default_rng(0).standard_normal((1, 1, run.linearized.f.shape[1]))
+    return *moved, run.linearized.through_loss(np.repeat(v, run.problem.examples, axis=0))
 
 
 def _rows(
