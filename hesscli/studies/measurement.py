@@ -12,10 +12,12 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
-from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
+from hesscli.studies.norm_estimates import sizes
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share, length
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK, layout_of
 
@@ -186,9 +188,14 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
 
 def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
     """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
-    terms = [layer_block(engine.gauss_newton(layer)), layer_block(engine.curvature(layer))]
-    G, C = frobenius_norms(terms)
-    return sum(trace(term.a, term.S) for term in terms), gauss_newton_share(G, C)
+    terms = [engine.gauss_newton(layer), engine.curvature(layer)]
+    dense = [term for term in terms if isinstance(term, DenseBlock)]
+    if len(dense) == len(terms):
+        G, C = frobenius_norms(dense)
+        return sum(trace(term.a, term.S) for term in dense), gauss_newton_share(G, C)
+    found = sizes(terms)
+    G, C = (size.frobenius for size in found)
+    return sum(size.trace for size in found), gauss_newton_share(G, C)
 
 
 def _require_finite(measurement: Measurement, problem: Problem) -> None:

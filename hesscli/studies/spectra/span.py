@@ -112,7 +112,7 @@ def small_matrix(block: HessianBlock, span: Span, own: Sequence[DenseBlock]) -> 
     """
     if isinstance(block, SummedBlock):
         K = _from_chunks(block, span)
-    elif not all(affordable(layer) for layer in own):
+    elif not (own and all(affordable(layer) for layer in own)):
         K = _from_products(block, span)
     elif len(own) == 1:
         K = _from_examples(own[0], span.parts[0])
