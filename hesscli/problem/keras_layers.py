@@ -162,6 +162,7 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
     shape = _input_shape(config["layers"], config, document, path)
     reader = KerasReader(path, shape)
     reader.model(kind, config, "", [INPUT])
+    reader.require_one_input()
     found, input_shape = _without_flatten(_with_activations(reader.found), shape)
     softmax = bool(found) and found[-1].spec.type == SOFTMAX and _is_last_axis(found[-1].spec)
     found = found[:-1] if softmax else found
@@ -294,6 +295,9 @@ class KerasReader:
         self.rescaling: tuple[float, float] | None = None
         # What a layer that is stored as this group is called here.
         self._names: dict[str, str] = {}
+        # How often what is but the input has been rescaled, and what other layers read of it.
+        self._rescaled: dict[str, int] = {INPUT: 0}
+        self._read: set[int] = set()
 
     def model(self, kind: str, config: Mapping[str, Any], above: str, values: list[str]) -> str:
         """The value of a model for the values of its inputs; its numbers are stored ``above``."""
@@ -363,26 +367,39 @@ class KerasReader:
         if own and kind in ("InputLayer", *IDLE):
             return inputs[0]
         if own and kind == "Rescaling":
-            self._rescale(label, config, inputs)
-            return INPUT
+            return self._rescale(label, config, inputs)
         if not own or kind not in (*BY_KERAS_CLASS, *_ACTIVATIONS):
             raise self._refused(f"{label} is a {kind}; {_SUPPORTED}")
         return self._layer(kind, label, config, f"{group}vars", inputs)
 
-    def _rescale(self, label: str, config: Mapping[str, Any], inputs: list[str]) -> None:
-        if inputs != [INPUT] or any(INPUT in layer.spec.inputs for layer in self.found):
+    def _rescale(self, label: str, config: Mapping[str, Any], inputs: list[str]) -> str:
+        (value,) = inputs
+        if value not in self._rescaled or self._read:
             raise self._refused(f"{label} is a Rescaling after other layers; it must come first")
         scale, offset = config["scale"], config["offset"]
         if not (_is_number(scale) and _is_number(offset)):
             raise self._refused(f"{label} has a scale or offset that is not one finite number")
         before = self.rescaling or (1.0, 0.0)
         self.rescaling = (before[0] * scale, before[1] * scale + offset)
+        # Nothing here, because inputs are rescaled before; but another value than the input.
+        spec = LayerSpec(self._free(config["name"]), ACTIVATION, (value,))
+        self.found.append(KerasLayer(spec, config["name"], "", {}))
+        self._rescaled[spec.name] = self._rescaled[value] + 1
+        return spec.name
+
+    def require_one_input(self) -> None:
+        """Refuses a model of which a layer reads the input before it is rescaled."""
+        if self._read - {max(self._rescaled.values())}:
+            raise self._refused("a layer reads the inputs before a Rescaling that others read")
 
     def _layer(
         self, kind: str, label: str, config: Mapping[str, Any], group: str, inputs: list[str]
     ) -> str:
         type_ = BY_KERAS_CLASS.get(kind, ACTIVATION)
         of, arguments = TYPES[type_], {}
+        levels = {self._rescaled[value] for value in inputs if value in self._rescaled}
+        if type_ != FLATTEN:
+            self._read |= levels
         if config.get("data_format") == "channels_first" and (
             type_ != FLATTEN or len(self.shape) > 1
         ):
@@ -418,6 +435,8 @@ class KerasReader:
                 trainable=trainable,
             )
         )
+        if type_ == FLATTEN and levels:
+            self._rescaled[spec.name] = max(levels)
         if activation.name != SOFTMAX or spec.type == SOFTMAX:
             return spec.name
         return self._softmax(config["name"], group, spec.name)

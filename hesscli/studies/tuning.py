@@ -163,6 +163,12 @@ def tune(
     a sum over too many pairs of examples.
     """
     require_drawn(model)
+    if not all(layer.is_plain for layer in model.layers):
+        other = next(layer for layer in model.layers if not layer.is_plain)
+        raise InputError(
+            f"--tune: {other.name} is a layer of type {other.type}; a chain of dense layers can be "
+            "tuned"
+        )
     if norm == "frobenius":
         require_pairs(problems[0], execution)
     fresh = tuple(seed + len(seeds) for seed in seeds)

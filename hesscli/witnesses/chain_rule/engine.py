@@ -157,6 +157,10 @@ class ChainRule:
             return NetworkBlock(parameter, layout, linearized, term, tuple(dense))
         return ProductBlock(parameter, layout, linearized, term)
 
+    def is_dense(self, parameter: str) -> bool:
+        """Whether a block is that of one dense layer, with all that its structure gives."""
+        return self._sole_dense_node(layout_of(self.problem, parameter).tensors) is not None
+
     def _layer_block(self, parameter: str, term: Term) -> ProductBlock:
         layout = layout_of(self.problem, parameter)
         node = self._sole_dense_node(layout.tensors)
