@@ -83,7 +83,7 @@ def build_problem(
     whole = select_order(dataset, size, data.offset, data.shuffle, config.seed)
     if len(whole) < workers.count:
         raise InputError(
-            f"data.batch_size: {len(whole)} examples for {workers.count} workers; each needs one "
+            f"data.batch_size: {len(whole)} examples for {workers.count} processes; each needs one "
             "at least"
         )
     order = whole[share_of(len(whole), workers)]
