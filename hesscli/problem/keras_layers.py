@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hesscli.problem.data import Scale, require_pixels, to_inputs
+from hesscli.problem.data import Scale, to_inputs
 from hesscli.problem.graph import INPUT, Activation, Array
 from hesscli.problem.keras_losses import (
     UnknownLossError,
@@ -129,7 +129,7 @@ class KerasNetwork:
     def network_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the first layer sees them, (N, d).
 
-        A model with a Rescaling gets integer pixels as they are stored, 0 to 255; one without
+        A model with a Rescaling gets pixels as they are stored, 0 to 255; one without
         gets them scaled into [0, 1]. Floating-point numbers are given to the model as they are. A
         ``scale`` is what the model's own inputs are multiplied by instead.
         """
@@ -142,7 +142,7 @@ class KerasNetwork:
     def model_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the model itself takes them, but flat, (N, d)."""
         if self.rescaling is not None and scale is None and selected.dtype.kind in "iu":
-            selected, scale = require_pixels(selected), 1.0
+            scale = 1.0
         return to_inputs(selected, dtype, scale)
 
     def before_rescaling(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
