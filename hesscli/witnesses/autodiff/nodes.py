@@ -296,5 +296,7 @@ _FUNCTIONS: Mapping[str, Callable[[ModuleType, Node], Function]] = {
     kinds.NORMALIZATION: _normalization,
     kinds.PRELU: _prelu,
 }
-# Of these tf.GradientTape.jacobian takes all rows at once.
-VECTORIZED = frozenset({*_BROADCASTING, kinds.ELEMENTWISE, kinds.RESHAPE, kinds.PERMUTE})
+# Of these tf.GradientTape.jacobian takes all rows at once; of convolutions where their kernels do
+# not move.
+VECTORIZED = frozenset({*_BROADCASTING, *_FUNCTIONS, kinds.ELEMENTWISE})
+CONVOLUTIONS = frozenset({kinds.CONV, kinds.DEPTHWISE_CONV, kinds.CONV_TRANSPOSE})
