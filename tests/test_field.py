@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli import InputError, Problem, problem_from_keras, verify
+from hesscli import Problem, problem_from_keras, verify
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.finite.moved import MovedLoss
 from hesscli.witnesses.layout import value_of
@@ -76,6 +76,13 @@ def test_notes_say_what_the_loss_is() -> None:
     assert "left out" in notes("l2.keras", **left_out)
     assert problem_of("dense_softmax.keras").prepared == "uint8 ÷ 255"
     assert problem_of("raw_pixels.keras").prepared == "uint8 as they are"
+
+
+@pytest.mark.parametrize(("key", "value"), [("reduction", "sum"), ("regularization", False)])
+def test_another_key_of_the_loss_leaves_the_compiled_one(key: str, value: Any) -> None:
+    loss = problem_of("linear_mse.keras", **{f"loss.{key}": value}).loss
+    assert loss.name == "mean_squared_error"
+    assert getattr(loss, key) == value
 
 
 def test_a_loss_of_the_users_own_takes_the_place_of_the_compiled_one() -> None:

@@ -15,6 +15,8 @@ from hesscli.nodes.plugins import forget
 from hesscli.problem import registry
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
+from hesscli.problem.registry import Versions
+from hesscli.studies import referee
 from hesscli.studies.comparison import compare
 from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.verdict import Verdict
@@ -31,7 +33,7 @@ def plugin() -> Iterator[Plugin]:
 
     def register(sigma: Derivatives, tensorflow: Callable[..., object] | None) -> None:
         activations.register("tried", sigma)
-        registry.register("tried", tensorflow)
+        registry.register("tried", Versions(tensorflow))
 
     yield register
     forget(["tried"])
@@ -91,11 +93,20 @@ def saturated() -> Problem:
     return Problem(chain([layer]), np.array([[1.0]]), np.array([0]))
 
 
-def test_witnesses_that_are_far_apart_by_rounding_leave_it_open() -> None:
+def test_witnesses_that_are_far_apart_by_rounding_leave_it_open_to_the_referee() -> None:
     (row,) = judged(saturated(), ("chain_rule", "autodiff")).results
     assert row.quadratic_form.chain_rule == pytest.approx(9.4246e-15, rel=1e-4)
-    assert row.verdict is Verdict.UNDECIDED
+    assert row.check.verdict is Verdict.UNDECIDED
     assert row.check.open_by_rounding
+    assert row.pairs[0].ruling is not None
+
+
+def test_without_the_referee_it_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(referee, "find_spec", lambda _: None)
+    (row,) = judged(saturated(), ("chain_rule", "autodiff")).results
+    assert row.verdict is Verdict.UNDECIDED
+    assert row.pairs[0].unruled is not None
+    assert "hesscli[referee]" in row.pairs[0].unruled
 
 
 def test_gauss_newton_alone_is_not_called_the_hessian_where_that_is_open() -> None:

@@ -150,11 +150,13 @@ def entry(
     activations: Activations = (),
     *,
     rtol: float | None = None,
+    referee: bool = False,
     progress: Progress = no_progress,
 ) -> entries.Entry:
     """∂²L/∂first ∂second by every witness; without ``second`` ∂²L/∂first².
 
-    The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``.
+    The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``. ``referee``
+    has the entry computed to 50 digits, as what is undecided is anyway.
     """
     problems = _problems(problem, activations)
     return entries.entry(
@@ -163,6 +165,7 @@ def entry(
         first if second is None else second,
         rtol,
         progress,
+        referee=referee,
         execution=execution_of(problems[0]),
     )
 

@@ -11,21 +11,33 @@ from hesscli.cli.replay import Replayable, Run
 
 @click.command(
     cls=Replayable,
-    replayed=("first", "second", "activations"),
+    replayed=("first", "second", "activations", "referee"),
     epilog="""
     \b
     Examples:
       hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
       hesscli entry 'dense1/kernel[300,4]' --activation tanh
+      hesscli entry 'dense2/kernel[3,4]' --activation tanh --referee
       hesscli entry 'input[0][300]' 'input[0][301]' --format json
     """,
 )
 @click.argument("first", metavar="NAME")
 @click.argument("second", metavar="[NAME]", required=False)
 @problem_options
+@click.option(
+    "--referee",
+    is_flag=True,
+    help="Have it computed from values of the loss in arithmetic of 50 digits, as what is "
+    "undecided is anyway; needs mpmath.",
+)
 @output_options
 def entry(
-    first: str, second: str | None, problem: ProblemOptions, output: OutputOptions, run: Run
+    first: str,
+    second: str | None,
+    problem: ProblemOptions,
+    referee: bool,
+    output: OutputOptions,
+    run: Run,
 ) -> int:
     """One second-order partial derivative of the loss.
 
@@ -49,6 +61,7 @@ def entry(
             first if second is None else second,
             config.check.rtol,
             progress,
+            referee=referee,
             execution=problem.execution(problems[0]),
         )
     return record.write(document_of(result), result.passed, output)

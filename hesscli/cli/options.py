@@ -9,7 +9,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -27,6 +27,7 @@ from hesscli.problem.registry import plugin_names
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
+from hesscli.workers.share import ALONE, Workers, with_all_examples
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from hesscli.problem.network import Problem
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
-    from hesscli.workers.share import Workers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -107,8 +107,8 @@ class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
     ``activations`` are those asked for, each once; none where the configuration's own stand.
-    ``workers`` have a share of the examples each, where there are several. ``written`` are the
-    files that the command will write, by option.
+    ``workers`` have a share of the examples each. ``written`` are the files that the command will
+    write, by option.
     """
 
     config_path: str | None
@@ -119,8 +119,9 @@ class ProblemOptions:
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
+    without_regularization: bool = False
     replayed: Report | None = None
-    workers: Workers | None = None
+    workers: Workers = ALONE
     written: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
@@ -146,10 +147,11 @@ class ProblemOptions:
                 )
 
     def _config(self, more: Iterable[Override]) -> Config:
-        from hesscli.system.memory import require_room_for_libraries
+        from hesscli.system.memory import keep_freed_memory, require_room_for_libraries
 
         # Before NumPy is imported.
         require_room_for_libraries()
+        keep_freed_memory()
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
@@ -162,10 +164,9 @@ class ProblemOptions:
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
         from hesscli.studies.agreement import require_agreement
-        from hesscli.workers.share import ALONE
 
         with self.naming_the_file():
-            problem = build_problem(config, workers=self.workers or ALONE)
+            problem = build_problem(config, workers=self.workers)
             require_agreement(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
@@ -173,9 +174,12 @@ class ProblemOptions:
     def execution(self, problem: Problem) -> Execution:
         """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
         from hesscli.problem.execution import execution_of
-        from hesscli.workers.share import ALONE
 
-        return execution_of(problem, self.workers or ALONE)
+        return execution_of(problem, self.workers)
+
+    def with_all_examples(self) -> ProblemOptions:
+        """The same where every worker has all examples."""
+        return replace(self, workers=with_all_examples(self.workers))
 
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number
@@ -191,6 +195,8 @@ class ProblemOptions:
             yield Override(("seed",), self.seed, "--seed")
         if self.dtype is not None:
             yield Override(("dtype",), self.dtype, "--dtype")
+        if self.without_regularization:
+            yield Override(("loss", "regularization"), False, "--without-regularization")
 
     @contextmanager
     def naming_the_file(self) -> Iterator[None]:
@@ -260,6 +266,11 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         multiple=True,
         help="Any key of the configuration, as in data.offset=10; repeatable.",
     )
+    @click.option(
+        "--without-regularization",
+        is_flag=True,
+        help="Leave the layers' regularizers out of the loss.",
+    )
     @functools.wraps(function)
     def wrapper(
         *,
@@ -271,6 +282,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         seed: int | None,
         dtype: str | None,
         assignments: tuple[str, ...],
+        without_regularization: bool,
         **others: Any,
     ) -> Any:
         problem = ProblemOptions(
@@ -282,7 +294,9 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             seed,
             dtype,
             assignments,
+            without_regularization,
             replayed_report(),
+            click.get_current_context().find_root().obj or ALONE,
             written={
                 option: path
                 for name, option in _WRITTEN.items()
@@ -435,6 +449,11 @@ def witness_options(function: Command) -> Command:
         **others: Any,
     ) -> Any:
         if save_path is not None:
+            ranks = click.get_current_context().find_root().obj
+            if ranks is not None:
+                raise click.UsageError(
+                    f"--save-problem: none of {ranks.count} processes has all examples; start one"
+                )
             check_writable(save_path)
         return function(witness=WitnessOptions(method, probes, block, layers, save_path), **others)
 

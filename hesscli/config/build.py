@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.problem import graph as kinds
 from hesscli.problem.data import (
     Dataset,
     Scale,
@@ -24,7 +25,6 @@ from hesscli.problem.data import (
     to_inputs,
 )
 from hesscli.problem.execution import fits
-from hesscli.problem import graph as kinds
 from hesscli.problem.graph import Activation, Array, Graph, Layer, Node, chain
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.keras_layers import SIGMOID, KerasNetwork
@@ -34,7 +34,7 @@ from hesscli.problem.layers import LINEAR, SOFTMAX
 from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
-from hesscli.problem.problemfile import read_parameters
+from hesscli.problem.problemfile import read_parameters, read_penalties
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.system.errors import InputError
@@ -83,15 +83,15 @@ def build_problem(
     whole = select_order(dataset, size, data.offset, data.shuffle, config.seed)
     if len(whole) < workers.count:
         raise InputError(
-            f"data.batch_size: {len(whole)} examples for {workers.count} workers; each needs one "
+            f"data.batch_size: {len(whole)} examples for {workers.count} processes; each needs one "
             "at least"
         )
     order = whole[share_of(len(whole), workers)]
     keras = None if config.model.keras is None else network_of(config.model.keras)
     width = int(dataset.inputs.shape[1])
     if width != config.model.width:
-        given = config.model.inputs
-        given = given if isinstance(given, int) else list(given)
+        shape = config.model.input_shape
+        given = config.model.inputs if len(shape) == 1 else list(shape)
         raise InputError(
             f"model.inputs: {given}; {dataset.name} has examples of "
             f"{width} values, so it must be {width}"
@@ -115,6 +115,9 @@ def build_problem(
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
     graph = _graph(config.model, ending, arrays)
+    penalties = _penalties(config, graph)
+    if not config.loss.regularization:
+        notes = (*notes, *_left_out(penalties))
     fitted = fit_targets(targets, config.loss.name, graph.nodes[-1].shape[-1], dtype, where)
     original = None
     if keras is not None:
@@ -140,8 +143,9 @@ def build_problem(
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
-        penalties=_penalties(config, graph),
+        penalties=penalties if config.loss.regularization else {},
         original=original,
+        frozen=tuple(layer.name for layer in config.model.layers if not layer.trainable),
         prepared=_prepared(dataset, keras, data.scale),
     )
 
@@ -157,16 +161,30 @@ def _prepared(dataset: Dataset, keras: KerasNetwork | None, scale: Scale) -> str
 
 
 def _penalties(config: Config, graph: Graph) -> dict[str, Penalty]:
-    """The regularizers of the graph's tensors; none where the loss leaves them out."""
-    if not config.loss.regularization:
-        return {}
-    found = {
+    """The regularizers of the graph's tensors, be they part of the loss or left out.
+
+    Those of the configuration stand before those of a problem file.
+    """
+    model = config.model
+    found = {} if model.weights is None else read_penalties(model.weights)
+    found |= {
         f"{layer.name}/{role}": penalty
-        for layer in config.model.layers
+        for layer in model.layers
         for role, penalty in layer.penalties().items()
-        if penalty != Penalty()
     }
-    return {name: penalty for name, penalty in found.items() if name in graph.tensors}
+    return {
+        name: penalty
+        for name, penalty in found.items()
+        if name in graph.tensors and penalty != Penalty()
+    }
+
+
+def _left_out(penalties: Collection[str]) -> tuple[str, ...]:
+    """What is said where regularizers are left out."""
+    layers = dict.fromkeys(name.partition("/")[0] for name in penalties)
+    if not layers:
+        return ()
+    return (f"the regularizers of {', '.join(layers)} are left out (loss.regularization: false)",)
 
 
 def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
@@ -354,9 +372,8 @@ def _keras_notes(
 ) -> tuple[str, ...]:
     notes: list[str] = []
     penalized = [layer.name for layer in keras.layers if layer.penalties]
-    if penalized:
-        are = "part of the loss" if loss.regularization else "left out"
-        notes.append(f"the regularizers of {', '.join(penalized)} are {are}")
+    if penalized and loss.regularization:
+        notes.append(f"the regularizers of {', '.join(penalized)} are part of the loss")
     if keras.rescaling is not None and dataset.is_batch:
         notes.append(f"its Rescaling is not applied: {dataset.name} holds a network's own inputs")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
@@ -384,7 +401,7 @@ def _drawn_parameters(
         roles = [name.rpartition("/")[2] for name in shapes if name.startswith(f"{layer.name}/")]
         # One stream of random numbers a tensor: adding a layer leaves the others as they are.
         others = [role for role in roles if role not in ("kernel", "bias")]
-        keys = {"kernel": (2 * index,), "bias": (2 * index + 1,)}
+        keys: dict[str, tuple[int, ...]] = {"kernel": (2 * index,), "bias": (2 * index + 1,)}
         keys |= {role: (2 * index, place) for place, role in enumerate(others)}
         for role in roles:
             name = f"{layer.name}/{role}"

@@ -97,9 +97,10 @@ def _configured(
     for override in early:
         config, origin = _apply(config, override), override.origin
         given = override.value if override.path == _MODEL else given
-    loss_given = "loss" in document or any(o.path[:1] == ("loss",) for o in overrides)
+    named = any(override.path in (("loss",), ("loss", "name")) for override in overrides)
+    of_loss = (*document.get("loss", {}), *(("name",) if named else ()))
     with _prefixed(origin):
-        config = with_keras_layers(config, given, loss_given)
+        config = with_keras_layers(config, given, of_loss)
     for override in overrides[len(early) :]:
         sized = sized or _gives_batch_size(override)
         config = _apply(config, override)
@@ -239,9 +240,10 @@ def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
     if layer.type in TYPES and TYPES[layer.type].activated:
         found["activation"] = _plain(layer.activation)
     found.update({key: _plain(inner) for key, inner in layer.arguments})
-    optional = ("use_bias", "kernel", "bias", "initializer")
-    optional += ("kernel_regularizer", "bias_regularizer")
+    optional = ["use_bias", "kernel", "bias", "initializer"]
+    optional += ["kernel_regularizer", "bias_regularizer"]
     given = {key: getattr(layer, key) for key in optional}
+    given["trainable"] = None if layer.trainable else False
     given |= {f"{role}_initializer": of for role, of in layer.initializers}
     given |= {f"{role.removesuffix('_kernel')}_regularizer": of for role, of in layer.regularizers}
     return found | {key: _plain(inner) for key, inner in given.items() if inner is not None}

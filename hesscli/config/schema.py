@@ -55,6 +55,9 @@ class LayerConfig:
     bias_regularizer: Annotated[
         Penalty | None, "`{l1: …, l2: …}`", "added to the loss: Σ l1 |b| + l2 b²"
     ] = None
+    trainable: Annotated[
+        bool, "true or false", "whether the block `network` has the layer's parameters"
+    ] = True
     type: Annotated[
         str, "a type of layer", "Keras's class in other letters: dense, conv2d, max_pooling2d …"
     ] = DENSE

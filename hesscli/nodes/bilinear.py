@@ -131,7 +131,8 @@ class EinsumDense(Bilinear):
 
     def __init__(self, equation: str) -> None:
         operands, y = equation.split("->")
-        super().__init__(*operands.split(","), y)
+        x, W = operands.split(",")
+        super().__init__(x, W, y)
 
 
 class Conv(Bilinear):
@@ -215,15 +216,15 @@ def aligned(V: Array, shape: Shape, axes: int) -> Array:
 
 
 def summed(g: Array, shape: Shape) -> Array:
-    """g (n, k, *out) summed over the examples and over all axes that ``shape`` does not have.
+    """G (n, k, *out) summed over the examples and over all axes that ``shape`` does not have.
 
     (k, *shape): the transpose of adding what has this shape to each value.
     """
     wide = (*[1] * (g.ndim - 2 - len(shape)), *shape)
     alone = [2 + axis for axis, n in enumerate(wide) if n == 1]
-    return g.sum(axis=(0, *alone)).reshape(g.shape[1], *shape)
+    return np.asarray(g.sum(axis=(0, *alone)).reshape(g.shape[1], *shape))
 
 
 def einsum(equation: str, *operands: Array) -> Array:
     """``numpy.einsum`` by matrix products where it can be."""
-    return np.einsum(equation, *operands, optimize=True)
+    return np.asarray(np.einsum(equation, *operands, optimize=True))

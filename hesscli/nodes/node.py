@@ -92,7 +92,9 @@ class Calculus(ABC):
         half = _only(self.pull(at, S, wanted), position)
         d = math.prod(half.shape[2:])
         rows = half.reshape(len(half), S.shape[1], d).swapaxes(1, 2)
-        whole = self.pull(at, np.ascontiguousarray(rows).reshape(len(half), d, *S.shape[2:]), wanted)
+        whole = self.pull(
+            at, np.ascontiguousarray(rows).reshape(len(half), d, *S.shape[2:]), wanted
+        )
         if bent:
             units = unit_directions(_only(whole, position))
             Rx = [units if index == position else None for index in range(inputs)]

@@ -32,6 +32,7 @@ from hesscli.nodes.activations import Derivatives, Elementwise
 from hesscli.problem import registry
 from hesscli.problem.graph import Array
 from hesscli.problem.names import ACTIVATION_ALIASES, DTYPES
+from hesscli.problem.registry import Versions
 from hesscli.system.errors import InputError
 from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced
@@ -42,7 +43,7 @@ _MAX_BYTES = 2**24
 # ``--activation all`` stands for every activation.
 _TAKEN = ("all",)
 _DERIVATIVES = ("value", "first", "second")
-_KEYS = (*_DERIVATIVES, "tensorflow")
+_KEYS = (*_DERIVATIVES, "tensorflow", "mpmath")
 _NEEDED = (
     'it must bind ACTIVATIONS = {"name": {"value": σ, "first": σ′, "second": σ″, "tensorflow": '
     "optional}}"
@@ -62,9 +63,9 @@ def load_plugin(path: str) -> tuple[str, ...]:
     if not isinstance(found, Mapping) or not found:
         raise InputError(f"{path}: no ACTIVATIONS in it, or none of them; {_NEEDED}")
     loaded = {name: _record(path, name, record) for name, record in found.items()}
-    for name, (derivatives, tensorflow) in loaded.items():
+    for name, (derivatives, versions) in loaded.items():
         activations.register(name, derivatives)
-        registry.register(name, tensorflow)
+        registry.register(name, versions)
     return tuple(loaded)
 
 
@@ -96,7 +97,7 @@ def _run(path: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def _record(path: str, name: Any, record: Any) -> tuple[Derivatives, Callable[[Any], Any] | None]:
+def _record(path: str, name: Any, record: Any) -> tuple[Derivatives, Versions]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(
             f"{path}: {name!r} names an activation; it must be letters, digits and _, not first a "
@@ -113,15 +114,20 @@ def _record(path: str, name: Any, record: Any) -> tuple[Derivatives, Callable[[A
     for key in _DERIVATIVES:
         if not callable(record.get(key)):
             raise InputError(f"{where}: {key} is not given, or no function; {_NEEDED}")
-    tensorflow = record.get("tensorflow")
-    if tensorflow is not None and not callable(tensorflow):
-        raise InputError(f"{where}: tensorflow is no function; leave it out, or give one")
+    others = {key: record.get(key) for key in ("tensorflow", "mpmath")}
+    for key, other in others.items():
+        if other is not None and not callable(other):
+            raise InputError(f"{where}: {key} is no function; leave it out, or give one")
+    tensorflow, mpmath = others.values()
     functions = {
         key: _guarded(record[key], path, f"activation {name!r}, {key}") for key in _DERIVATIVES
     }
     for key, function in functions.items():
         _try(function, f"{where}, {key}")
-    return Derivatives(**functions), tensorflow and _guarded_tensor(tensorflow, path, name)
+    return Derivatives(**functions), Versions(
+        tensorflow and _guarded_tensor(tensorflow, path, name),
+        mpmath and _guarded_number(mpmath, path, name),
+    )
 
 
 def _try(function: Elementwise, where: str) -> None:
@@ -183,6 +189,24 @@ def _guarded_tensor(function: Callable[[Any], Any], path: str, name: str) -> Cal
                 f"{z.dtype.name} and shape {z.shape}; the two must be the same"
             )
         return values
+
+    return guarded
+
+
+def _guarded_number(function: Callable[[Any], Any], path: str, name: str) -> Callable[[Any], Any]:
+    what = f"activation {name!r}, mpmath"
+
+    def guarded(z: Any) -> Any:
+        try:
+            value = function(z)
+        except Exception as error:
+            raise InputError(f"{_where(path, error)}: {what}: {_what(error)}") from error
+        if not isinstance(value, type(z)):
+            raise InputError(
+                f"{path}: {what}: returns a {type(value).__name__}; it must return a number of "
+                "mpmath's, made by its functions"
+            )
+        return value
 
     return guarded
 

@@ -56,10 +56,10 @@ class Scaled(Calculus):
 
     @abstractmethod
     def weighted(self, x: Array) -> tuple[Array, Array]:
-        """w (n, *shape) and w′ (n or 1, *shape)."""
+        """W (n, *shape) and w′ (n or 1, *shape)."""
 
     def plain(self, x: Array) -> tuple[Array, Array] | None:
-        """m and m′ (n, *shape); None where m is 0."""
+        """M and m′ (n, *shape); None where m is 0."""
         return None
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, ScaledAt]:

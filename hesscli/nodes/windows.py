@@ -64,7 +64,7 @@ class Windows:
         return tuple(map(max, reach, inside))
 
     def pad(self, x: Array, filling: float = 0.0) -> Array:
-        """x (m, *spatial, c) with what lies around it, (m, *padded, c)."""
+        """X (m, *spatial, c) with what lies around it, (m, *padded, c)."""
         if self.padded == self.spatial:
             return x
         padded = np.full((len(x), *self.padded, x.shape[-1]), filling, dtype=x.dtype)
@@ -100,16 +100,14 @@ class Windows:
                 slice(None),
                 *(
                     slice(i * d, i * d + (o - 1) * s + 1, s)
-                    for i, d, o, s in zip(
-                        index, self.dilation, self.out, self.strides, strict=True
-                    )
+                    for i, d, o, s in zip(index, self.dilation, self.out, self.strides, strict=True)
                 ),
             )
 
     @cached_property
     def counts(self) -> Array:
         """How many taps of each window lie inside, (*out, 1)."""
-        return self.unfold(np.ones((1, *self.spatial, 1))).sum(axis=-2)[0]
+        return np.asarray(self.unfold(np.ones((1, *self.spatial, 1))).sum(axis=-2)[0])
 
     @property
     def inside(self) -> tuple[slice, ...]:

@@ -315,8 +315,13 @@ def _dataset(
         raise InputError(
             f"{images_at} has shape {images.shape}; images must be (M, height, width) or (M, d)"
         )
-    if labels.ndim != 1:
-        raise InputError(f"{labels_at} has shape {labels.shape}; labels must be (M,)")
+    # A column of labels, or one-hot rows, which the loss may need as labels.
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels.reshape(len(labels))
+    if labels.ndim not in (1, 2):
+        raise InputError(
+            f"{labels_at} has shape {labels.shape}; labels must be (M,), or (M, c) numbers"
+        )
     if len(images) != len(labels):
         raise InputError(
             f"{images_at} holds {len(images)} images but {labels_at} holds {len(labels)} labels; "
@@ -326,11 +331,11 @@ def _dataset(
         raise InputError(
             f"{images_at} is empty, of shape {images.shape}; at least one image is needed"
         )
-    if labels.dtype.kind not in "iu":
-        raise InputError(f"{labels_at} is of type {labels.dtype}; labels must be integers")
+    if labels.ndim == 1 and labels.dtype.kind not in "iuf":
+        raise InputError(f"{labels_at} is of type {labels.dtype}; labels must be numbers")
     if isinstance(images, np.ndarray):
         images = _pixels(images, images_at)
-    if isinstance(labels, np.ndarray):
+    if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
         labels = labels.astype(np.int64)
     return Dataset(images.reshape(len(images), math.prod(images.shape[1:])), labels, name)
 

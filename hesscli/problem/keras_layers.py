@@ -76,7 +76,8 @@ class KerasLayer:
 
     ``keras_name`` is what the model calls it, ``group`` where its numbers are stored; ``shapes``
     are those of its tensors and statistics by role, in the order that Keras stores them in, none
-    where the layer is used again. ``penalties`` are its regularizers by role.
+    where the layer is used again. ``penalties`` are its regularizers by role. ``trainable`` is
+    False of a frozen one.
     """
 
     spec: LayerSpec
@@ -84,6 +85,7 @@ class KerasLayer:
     group: str
     penalties: Mapping[str, Penalty]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    trainable: bool = True
 
     @property
     def name(self) -> str:
@@ -350,9 +352,7 @@ class KerasReader:
         if any(output for _, _, output in sources):
             raise self._refused(f"{label} reads one of several outputs, which is not supported")
 
-    def _call(
-        self, layer: Mapping[str, Any], groups: Mapping[str, str], inputs: list[str]
-    ) -> str:
+    def _call(self, layer: Mapping[str, Any], groups: Mapping[str, str], inputs: list[str]) -> str:
         """The value of a layer, or a model within the model, for these inputs."""
         kind, config = layer["class_name"], layer["config"]
         label, group = f"layer {config['name']!r}", groups[config["name"]]
@@ -422,9 +422,13 @@ class KerasReader:
         )
         if activation.name == SOFTMAX and type_ == ACTIVATION:
             spec = replace(spec, type=SOFTMAX)
+        trainable = config.get("trainable", True) is not False
         penalties = {} if type_ == SHARED else self._penalties(label, config, of.roles)
+        # As in Keras, which regularizes what it trains.
+        penalties = penalties if trainable else {}
         self._names.setdefault(group, spec.name)
-        self.found.append(KerasLayer(spec, config["name"], group, penalties))
+        found = KerasLayer(spec, config["name"], group, penalties, trainable=trainable)
+        self.found.append(found)
         if type_ == FLATTEN and levels:
             self._rescaled[spec.name] = max(levels)
         if activation.name != SOFTMAX or spec.type == SOFTMAX:
@@ -512,8 +516,8 @@ _ACTIVATIONS: Mapping[str, Callable[[KerasReader, str, Mapping[str, Any]], Activ
         {
             "Activation": lambda of, label, config: of._function(label, config["activation"]),
             "ReLU": lambda of, label, config: of._relu(label, config),
-            "LeakyReLU": lambda of, label, config: _leaky_relu(config),
-            "ELU": lambda of, label, config: _elu(config),
+            "LeakyReLU": lambda _of, _label, config: _leaky_relu(config),
+            "ELU": lambda _of, _label, config: _elu(config),
         }
     )
 )

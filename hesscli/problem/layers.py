@@ -84,7 +84,7 @@ class Arguments:
         if not _is_whole(value, least):
             missing = "missing; " if value is None else f"{value!r}; "
             raise LayerError(key, f"{missing}it must be a whole number, {least} or more")
-        return int(value)  # type: ignore[arg-type]
+        return int(value)
 
     def several(self, key: str, count: int, default: Any = None, least: int = 1) -> Shape:
         """``count`` whole numbers; one stands for as many of it."""
@@ -108,7 +108,8 @@ class Arguments:
         each = [value] * count if _is_whole(value, 0) else value
         if not isinstance(each, Sequence) or len(each) != count:
             raise LayerError(key, f"{value!r}; it must be a whole number, or a pair for each axis")
-        return tuple(Arguments({key: pair}).several(key, 2, least=0) for pair in each)  # type: ignore[misc]
+        found = (Arguments({key: pair}).several(key, 2, least=0) for pair in each)
+        return tuple((before, after) for before, after in found)
 
     def number(self, key: str, default: float) -> float:
         value = self.given.get(key, default)
@@ -135,10 +136,14 @@ class Arguments:
         every = value if isinstance(value, list | tuple) else [value]
         found = []
         for axis in every:
-            if not isinstance(axis, int) or isinstance(axis, bool) or not (
-                -rank <= axis <= rank and axis != 0
+            if (
+                not isinstance(axis, int)
+                or isinstance(axis, bool)
+                or not (-rank <= axis <= rank and axis != 0)
             ):
-                raise LayerError(key, f"{value!r}; it must be an axis, 1 to {rank} or -1 to -{rank}")
+                raise LayerError(
+                    key, f"{value!r}; it must be an axis, 1 to {rank} or -1 to -{rank}"
+                )
             found.append(axis - 1 if axis > 0 else axis + rank)
         return tuple(sorted(found))
 
@@ -209,9 +214,7 @@ class Plan:
         return Graph(nodes, {name: arrays[name] for name in self.tensors}, self.input_shape)
 
 
-def planned(
-    specs: Sequence[LayerSpec], input_shape: Shape, types: Mapping[str, LayerType]
-) -> Plan:
+def planned(specs: Sequence[LayerSpec], input_shape: Shape, types: Mapping[str, LayerType]) -> Plan:
     """The nodes of layers, one after the other; LayerError, with the layer's place, where wrong."""
     values, shapes = {INPUT: INPUT}, {INPUT: input_shape}
     made_of: dict[str, Made] = {}
@@ -277,15 +280,11 @@ def _values(spec: LayerSpec, values: Mapping[str, str]) -> list[str]:
     for name in spec.inputs:
         if name not in values:
             known = ", ".join(values)
-            raise LayerError(
-                "inputs", f"{name!r} is no layer before this one; there are {known}"
-            )
+            raise LayerError("inputs", f"{name!r} is no layer before this one; there are {known}")
     return [values[name] for name in spec.inputs]
 
 
-def made_layer(
-    spec: LayerSpec, shapes: Sequence[Shape], types: Mapping[str, LayerType]
-) -> Made:
+def made_layer(spec: LayerSpec, shapes: Sequence[Shape], types: Mapping[str, LayerType]) -> Made:
     """What a layer is made of, for inputs of these shapes."""
     of = types[spec.type]
     if of.inputs is None and len(shapes) < 2:

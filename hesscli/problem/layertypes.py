@@ -117,7 +117,7 @@ def _depthwise_part(
 def _depthwise(of: Arguments, shapes: Shapes) -> Made:
     roles = ("kernel", "bias") if of.flag("use_bias", True) else ("kernel",)
     part, kernel = _depthwise_part(of, shapes[0], _same(roles))
-    return Made((part,), {"kernel": kernel, **{role: part.shape[-1:] for role in roles[1:]}})
+    return Made((part,), {"kernel": kernel, **dict.fromkeys(roles[1:], part.shape[-1:])})
 
 
 def _conv_transpose(of: Arguments, shapes: Shapes) -> Made:
@@ -153,9 +153,7 @@ def _pooling(kind: str, rank: int) -> Make:
         strides = of.several("strides", rank) if given else size
         padding = of.choice("padding", "valid", "same")
         out = (*_counts(spatial, size, strides, padding), channels)
-        return Made(
-            (Part(kind, out, {"pool_size": size, "strides": strides, "padding": padding}),)
-        )
+        return Made((Part(kind, out, {"pool_size": size, "strides": strides, "padding": padding}),))
 
     return make
 
@@ -200,7 +198,7 @@ def _up_sampling(rank: int) -> Make:
     return make
 
 
-def _flatten(of: Arguments, shapes: Shapes) -> Made:
+def _flatten(_: Arguments, shapes: Shapes) -> Made:
     return Made((Part(kinds.RESHAPE, (math.prod(shapes[0]),)),))
 
 
@@ -360,7 +358,7 @@ def _letters(equation: str, rank: int, others: str = "") -> list[str]:
 def _merged(kind: str, *, chained: bool = False) -> Make:
     """A function of values of one shape; ``chained`` of two at a time."""
 
-    def make(of: Arguments, shapes: Shapes) -> Made:
+    def make(_: Arguments, shapes: Shapes) -> Made:
         _require_equal(shapes)
         shape = shapes[0]
         equation = _LETTERS[: len(shape)]
@@ -429,7 +427,7 @@ def _dot(of: Arguments, shapes: Shapes) -> Made:
     return Made((inner, Part(kinds.RESHAPE, (1,), sources=(-1,))))
 
 
-def _nothing(of: Arguments, shapes: Shapes) -> Made:
+def _nothing(_of: Arguments, _shapes: Shapes) -> Made:
     return Made(())
 
 
@@ -528,8 +526,6 @@ TYPES: Mapping[str, LayerType] = MappingProxyType(
         "dot": LayerType(_dot, "Dot", ("axes", "normalize"), inputs=2),
     }
 )
-BY_KERAS_CLASS: Mapping[str, str] = MappingProxyType(
-    {of.keras: name for name, of in TYPES.items()}
-)
+BY_KERAS_CLASS: Mapping[str, str] = MappingProxyType({of.keras: name for name, of in TYPES.items()})
 # Of Keras's layers those that do nothing at inference.
 IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout")

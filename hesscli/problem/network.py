@@ -94,7 +94,8 @@ class Problem:
     them only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which
     are read in slices. ``penalties`` are those of the tensors that have one, by name;
     ``original`` is the Keras model that the problem is made of, and ``prepared`` says how its
-    inputs were prepared. How a problem is run stands beside it (hesscli.problem.execution).
+    inputs were prepared. ``frozen`` are the layers that are not trainable. How a problem is run
+    stands beside it (hesscli.problem.execution).
     """
 
     graph: Graph
@@ -108,6 +109,7 @@ class Problem:
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
     original: Original | None = None
     prepared: str = ""
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.inputs, np.ndarray):
@@ -163,8 +165,13 @@ class Problem:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """The layers that have parameters, in the order of the block ``network``."""
+        """The layers that have parameters, from the input on."""
         return tuple(self.graph.layer_tensors)
+
+    @property
+    def trainable_layers(self) -> tuple[str, ...]:
+        """The layers of the block ``network``, in order: those that are not frozen."""
+        return tuple(name for name in self.layer_names if name not in self.frozen)
 
     @property
     def outputs(self) -> int:

@@ -1,23 +1,41 @@
-"""The names of activations, plugins' among them, and the plugins' TensorFlow functions.
+"""The names of what plugins define, and the versions of it that other witnesses differentiate.
 
-No formula stands here, because autodiff reads it: their NumPy derivatives are registered with
-``hesscli.nodes.activations``.
+No formula stands here, because autodiff reads it: NumPy's derivatives are registered with
+``hesscli.nodes``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from hesscli.problem.names import ACTIVATION_PARAMETERS, ACTIVATIONS
+from hesscli.problem.names import ACTIVATION_PARAMETERS, ACTIVATIONS, LOSSES
 
-# A TensorFlow function by name; None for an activation that came without one.
-_tensorflow: dict[str, Callable[[Any], Any] | None] = {}
+# The kinds of what a plugin defines.
+ACTIVATION, LOSS = "activation", "loss"
+
+
+@dataclass(frozen=True)
+class Versions:
+    """A plugin's function for other witnesses; None for what it came without."""
+
+    tensorflow: Callable[..., Any] | None = None
+    mpmath: Callable[..., Any] | None = None
+
+
+_NONE = Versions()
+_registered: dict[str, dict[str, Versions]] = {ACTIVATION: {}, LOSS: {}}
 
 
 def activation_names() -> tuple[str, ...]:
     """The names of all activations: our own, then those from plugins."""
-    return (*ACTIVATIONS, *_tensorflow)
+    return (*ACTIVATIONS, *plugin_names())
+
+
+def loss_names() -> tuple[str, ...]:
+    """The names of all losses: our own, then those from plugins."""
+    return (*LOSSES, *plugin_names(LOSS))
 
 
 def parameter_defaults(name: str) -> Mapping[str, float]:
@@ -25,26 +43,31 @@ def parameter_defaults(name: str) -> Mapping[str, float]:
     return ACTIVATION_PARAMETERS.get(name, {})
 
 
-def plugin_names() -> tuple[str, ...]:
-    """The names of the activations that plugins have registered, in their order."""
-    return tuple(_tensorflow)
+def plugin_names(kind: str = ACTIVATION) -> tuple[str, ...]:
+    """The names of a kind that plugins have registered, in their order."""
+    return tuple(_registered[kind])
 
 
-def tensorflow_function(name: str) -> Callable[[Any], Any] | None:
-    """The TensorFlow function of a plugin's activation; None where there is none."""
-    return _tensorflow.get(name)
+def tensorflow_function(name: str, kind: str = ACTIVATION) -> Callable[..., Any] | None:
+    """The TensorFlow function of what a plugin defines; None where there is none."""
+    return _registered[kind].get(name, _NONE).tensorflow
 
 
-def lacks_tensorflow(name: str) -> bool:
-    """Whether ``name`` is a plugin's activation that came without a TensorFlow function."""
-    return name in _tensorflow and _tensorflow[name] is None
+def mpmath_function(name: str, kind: str = ACTIVATION) -> Callable[..., Any] | None:
+    """The mpmath function of what a plugin defines; None where there is none."""
+    return _registered[kind].get(name, _NONE).mpmath
 
 
-def register(name: str, tensorflow: Callable[[Any], Any] | None) -> None:
-    """Makes the name of an activation known."""
-    _tensorflow[name] = tensorflow
+def lacks_tensorflow(name: str, kind: str = ACTIVATION) -> bool:
+    """Whether ``name`` is a plugin's that came without a TensorFlow function."""
+    return name in _registered[kind] and _registered[kind][name].tensorflow is None
 
 
-def forget(name: str) -> None:
-    """Takes an activation out again."""
-    _tensorflow.pop(name, None)
+def register(name: str, versions: Versions, kind: str = ACTIVATION) -> None:
+    """Makes the name of what a plugin defines known."""
+    _registered[kind][name] = versions
+
+
+def forget(name: str, kind: str = ACTIVATION) -> None:
+    """Takes it out again."""
+    _registered[kind].pop(name, None)

@@ -28,7 +28,7 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     if problem.weights is not None:
         origin = f" · weights {os.path.basename(problem.weights)}"
     size = f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}"
-    parts = [] if environment.workers == 1 else [f"{environment.workers} workers"]
+    parts = [] if environment.workers == 1 else [f"{environment.workers} processes"]
     parts += [] if problem.chunk is None else [f"{problem.chunk:,} examples at a time"]
     shared = (" · ".join(parts),) if parts else ()
     return "\n".join((f"{size}{origin}", *shared, _batch_text(problem), *problem.notes))

@@ -22,11 +22,13 @@ from hesscli.report.document import (
     residual_text,
     verdict_text,
 )
+from hesscli.report.referee import DIGITS, ruling_data, ruling_text
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
 from hesscli.studies.finitechecks import SLOPES
 from hesscli.studies.verdict import Verdict
 from hesscli.witnesses.layout import NETWORK, layer_of
 
+_NAMES = {"chain_rule": "the chain rule", "autodiff": "autodiff"}
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 
 
@@ -40,6 +42,10 @@ def entry_document(result: Entry) -> Document:
             "first": result.first,
             "second": result.second,
             "zero_by_structure": result.separate_examples,
+            "referee": [
+                {"activation": row.activation, "hessian": ruling_data(row.ruling, row.unruled)}
+                for row in result.results
+            ],
             "finite": [
                 {"activation": row.activation, "hessian": _finite_data(row.finite)}
                 for row in result.results
@@ -52,10 +58,17 @@ def entry_document(result: Entry) -> Document:
 
 def _cases(result: Entry, row: EntryOf) -> Iterator[Case]:
     for term in row.terms:
-        yield Case(row.activation, f"{_derivative(result)} {term.term}", what_happened(term.check))
+        failure = None if row.verdict_of(term) is Verdict.PASS else _failure(row, term)
+        yield Case(row.activation, f"{_derivative(result)} {term.term}", failure)
     if row.finite is not None and row.finite.check.verdict is not Verdict.UNDECIDED:
         failure = None if row.finite.check.passed else _finite_note(row.finite)
         yield Case(row.activation, f"{_derivative(result)} finite", failure)
+
+
+def _failure(row: EntryOf, term: EntryTerm) -> str | None:
+    if row.ruling is not None and row.verdict_of(term) is not term.check.verdict:
+        return ruling_text(row.ruling, _NAMES)
+    return what_happened(term.check)
 
 
 def _derivative(result: Entry) -> str:
@@ -82,12 +95,17 @@ def _table(result: Entry, row: EntryOf) -> Table:
                 _entry_text(term.chain_rule),
                 residual_text(term.residual),
                 residual_text(term.check.relative_residual),
-                verdict_text(term.check.verdict) + ("†" if term.check.limited_by_rounding else ""),
+                verdict_text(row.verdict_of(term)) + ("†" if _limited(row, term) else ""),
             )
             for term in row.terms
         ),
         notes=tuple(_notes(result, row)),
     )
+
+
+def _limited(row: EntryOf, term: EntryTerm) -> bool:
+    """Whether only the rounding floor let the term pass."""
+    return term.check.limited_by_rounding and row.verdict_of(term) is term.check.verdict
 
 
 def _entry_text(value: float) -> str:
@@ -109,12 +127,18 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
             "Zero by structure: each example's loss depends on its own input only, so no entry "
             "connects two examples."
         )
+    if row.ruling is not None:
+        digits = row.ruling.worst.exact.digits
+        found = ruling_text(row.ruling, _NAMES)
+        notes.append(f"{verdict_text(row.ruling.verdict)}: {DIGITS} give {digits}: {found}.")
     notes += [
-        f"{verdict_text(term.check.verdict)}: {_TERMS[term.term]}: {what_happened(term.check)}."
+        f"{verdict_text(row.verdict_of(term))}: {_TERMS[term.term]}: {what_happened(term.check)}."
         for term in row.terms
-        if not term.check.passed
+        if not term.check.passed and row.verdict_of(term) is term.check.verdict
     ]
-    limited = next((term for term in row.terms if term.check.limited_by_rounding), None)
+    if row.unruled is not None:
+        notes.append(f"Not settled: {row.unruled}.")
+    limited = next((term for term in row.terms if _limited(row, term)), None)
     if limited is not None:
         notes.append(rounding_note(_TERMS[limited.term], limited.check))
     return notes
@@ -155,5 +179,5 @@ def _term_data(row: EntryOf, term: EntryTerm) -> dict[str, Any]:
         "chain_rule": term.chain_rule,
         "residual": term.residual,
         "check": check_data(term.check),
-        "status": term.check.verdict.value,
+        "status": row.verdict_of(term).value,
     }

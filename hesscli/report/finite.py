@@ -27,11 +27,13 @@ def error_bar_text(row: VerifiedBlock) -> str:
 def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str) -> list[str]:
     """What came of each row's comparison with finite differences, and on how much of it."""
     notes: list[str] = []
+    # What the referee ruled on is not finite differences' to say.
+    rows = [row for row in rows if _pair(row).ruling is None]
     passed = [row for row in rows if _pair(row).verdict is Verdict.PASS]
     contradicted = [row for row in rows if _pair(row).check.method == SLOPES]
     failed = [row for row in rows if row not in contradicted and _pair(row).verdict is Verdict.FAIL]
-    pair = _pair(rows[0])
-    witness = chain_rule if pair.candidate == "chain_rule" else "autodiff"
+    by_chain_rule = any(_pair(row).candidate == "chain_rule" for row in rows)
+    witness = chain_rule if by_chain_rule else "autodiff"
     if contradicted:
         worst = max(contradicted, key=lambda row: _pair(row).check.relative_residual)
         notes.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hesscli.report.common import (
@@ -32,6 +32,7 @@ from hesscli.report.document import (
     verdict_text,
 )
 from hesscli.report.finite import error_bar_text, finite_notes
+from hesscli.report.referee import DIGITS, ruling_data, ruling_text
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
@@ -42,6 +43,11 @@ _CANDIDATES: dict[Terms, str] = {
     "gauss-newton": "the Gauss–Newton term alone",
 }
 _WITNESSES = {"autodiff": "autodiff", "finite": "finite differences"}
+
+
+def _names(result: Verification) -> dict[str, str]:
+    """The witnesses as sentences name them."""
+    return {**_WITNESSES, "chain_rule": _CANDIDATES[result.terms]}
 
 
 def verification_document(result: Verification) -> Document:
@@ -59,7 +65,7 @@ def verification_document(result: Verification) -> Document:
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
-            Case(row.activation, f"{row.layer}/{row.block}", _failure(row))
+            Case(row.activation, f"{row.layer}/{row.block}", _failure(result, row))
             for row in result.results
         ),
         drawings=tuple(_drawings(result)),
@@ -68,7 +74,7 @@ def verification_document(result: Verification) -> Document:
 
 def _drawings(result: Verification) -> Iterator[Drawing]:
     """The residuals of every pair of witnesses."""
-    names = {**_WITNESSES, "chain_rule": _CANDIDATES[result.terms]}
+    names = _names(result)
     pairs = [(row, pair) for row in result.results for pair in row.pairs]
     for candidate, reference in dict.fromkeys((p.candidate, p.reference) for _, p in pairs):
         rows = [
@@ -153,6 +159,7 @@ def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlo
         ),
         notes=(
             *(_summary(result, activation, rows) if three else ()),
+            *(() if three else ruling_notes(result, activation, rows)),
             *finite_notes(activation, rows, _CANDIDATES[result.terms]),
             *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
         ),
@@ -176,7 +183,7 @@ def _forms(row: VerifiedBlock) -> list[float]:
 
 def _limited(row: VerifiedBlock) -> Check | None:
     """The check that passed by its rounding floor only, if one did."""
-    if not row.passed:
+    if not row.passed or row.pairs[0].ruling is not None:
         return None
     checks = (check for pair in row.pairs for check in (pair.check, pair.form_check))
     return next((check for check in checks if check.limited_by_rounding), None)
@@ -187,8 +194,9 @@ def _summary(
 ) -> Iterator[str]:
     """What came of the chain rule against autodiff."""
     what = _CANDIDATES[result.terms]
+    judged = [row for row in rows if row.pairs[0].ruling is None]
     failed, passed = (
-        [row for row in rows if row.pairs[0].verdict is verdict]
+        [row for row in judged if row.pairs[0].verdict is verdict]
         for verdict in (Verdict.FAIL, Verdict.PASS)
     )
     if failed:
@@ -196,25 +204,58 @@ def _summary(
         also = f", PASS on {listed(row.layer for row in passed)}" if passed else ""
         yield (
             f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {what} is not "
-            f"autodiff's Hessian. Worst is {_failure(worst)}."
+            f"autodiff's Hessian{_convictions(result, failed)}. Worst is {_failure(result, worst)}."
         )
     elif passed:
         yield (
             f"{activation}: PASS on {listed(row.layer for row in passed)}: {what} is autodiff's "
             f"Hessian {compared_text([row.check for row in passed])}."
         )
-    checks = [
-        (row.layer, check)
-        for row in rows
-        for check in (row.pairs[0].check, row.pairs[0].form_check)
-    ]
-    yield from undecided_notes(activation, checks)
+    yield from ruling_notes(result, activation, rows)
+    open_rows = [row for row in judged if row.pairs[0].verdict is Verdict.UNDECIDED]
+    for row in open_rows:
+        pair = row.pairs[0]
+        checks = [(row.layer, check) for check in (pair.check, pair.form_check)]
+        for note in undecided_notes(activation, checks):
+            yield f"{note} Not settled: {pair.unruled}." if pair.unruled else note
 
 
-def _failure(row: VerifiedBlock) -> str | None:
+def _convictions(result: Verification, rows: Sequence[VerifiedBlock]) -> str:
+    """Which witness the two others convict, and where, as part of a sentence."""
+    names = _names(result)
+    parts = []
+    for convicted in names:
+        layers = [row.layer for row in rows if row.convicted == convicted]
+        if layers:
+            others = listed(names[name] for name in names if name != convicted)
+            parts.append(f"; on {listed(layers)} {others} agree, so {names[convicted]} is wrong")
+    return "".join(parts)
+
+
+def ruling_notes(
+    result: Verification, activation: str, rows: Sequence[VerifiedBlock]
+) -> Iterator[str]:
+    """What the referee settled."""
+    for row in rows:
+        ruling = row.pairs[0].ruling
+        if ruling is not None:
+            verdict = verdict_text(ruling.verdict)
+            found = ruling_text(ruling, _names(result))
+            yield f"{activation}: {verdict} on {row.layer}, by arithmetic of {DIGITS}: {found}."
+
+
+def _failure(result: Verification, row: VerifiedBlock) -> str | None:
     """What failed first, or was left open where nothing failed."""
-    checks = [check for pair in row.pairs for check in (pair.check, pair.form_check)]
-    return what_happened(*checks)
+    for pair in row.pairs:
+        if pair.ruling is not None and pair.verdict is not Verdict.PASS:
+            return ruling_text(pair.ruling, _names(result))
+    checks = [
+        check
+        for pair in row.pairs
+        if pair.ruling is None
+        for check in (pair.check, pair.form_check)
+    ]
+    return what_happened(*checks) if checks else None
 
 
 def _row_data(row: VerifiedBlock) -> dict[str, Any]:
@@ -247,5 +288,7 @@ def _row_data(row: VerifiedBlock) -> dict[str, Any]:
             "undecided": finite.check.undecided,
             "status": finite.verdict.value,
         },
+        "referee": ruling_data(row.pairs[0].ruling, row.pairs[0].unruled),
+        "convicted": row.convicted,
         "status": row.verdict.value,
     }

@@ -9,7 +9,6 @@ from typing import TypedDict
 
 from hesscli.problem.execution import Execution
 from hesscli.problem.network import Problem
-from hesscli.system.errors import InputError
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
@@ -82,16 +81,6 @@ class ProblemSummary:
     inputs: str = ""
     losses: tuple[BatchLoss, ...] = ()
     largest_input: float | None = None
-
-
-def require_no_penalties(problem: Problem, command: str) -> None:
-    """Raises InputError where the loss has penalties, which not every command knows."""
-    if problem.penalties:
-        names = ", ".join(problem.penalties)
-        raise InputError(
-            f"{command}: the loss has regularizers ({names}), which verify, compare, entry and "
-            "sweep know and this command does not; loss.regularization: false leaves them out"
-        )
 
 
 def environment(problem: Problem, execution: Execution) -> Environment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -22,6 +22,14 @@ from hesscli.studies.context import (
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form, contradiction
 from hesscli.studies.judge import Check, Residual, excused, of_layers
+from hesscli.studies.referee import (
+    CORNER,
+    Answer,
+    Ruling,
+    affordable,
+    judged_exactly,
+    referee_of,
+)
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
@@ -82,20 +90,32 @@ class EntryOf:
     """The entry for one activation. ``block`` is the block whose row was computed.
 
     ``finite`` is None for inputs of two different examples, whose derivative is zero by
-    structure.
+    structure. ``ruling`` is the referee's on the Hessian, where it was asked for or what is found
+    would be open; ``unruled`` says why there is none.
     """
 
     activation: str
     block: str
     terms: tuple[EntryTerm, ...]
     finite: FiniteEntry | None
+    ruling: Ruling | None = None
+    unruled: str | None = None
+
+    def verdict_of(self, term: EntryTerm) -> Verdict:
+        """Whether the exact witnesses agree, by the referee where it answered for the term.
+
+        It answers for the Hessian, and for a term that is the Hessian by both witnesses.
+        """
+        whole = self.terms[0]
+        same = (term.autodiff, term.chain_rule) == (whole.autodiff, whole.chain_rule)
+        return self.ruling.verdict if self.ruling is not None and same else term.check.verdict
 
     @property
     def verdict(self) -> Verdict:
         """Whether the exact witnesses agree, and finite differences do not contradict them."""
         if self.finite is not None and self.finite.check.failed:
             return Verdict.FAIL
-        return joint(term.check.verdict for term in self.terms)
+        return joint(map(self.verdict_of, self.terms))
 
     @property
     def passed(self) -> bool:
@@ -154,19 +174,22 @@ def entry(
     rtol: float | None = None,
     progress: Progress = no_progress,
     *,
+    referee: bool = False,
     execution: Execution = HELD,
 ) -> Entry:
     """∂²L/∂first ∂second of ``problems``, which differ in their activations only.
 
     The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``. ``rtol``
-    None takes the default of the dtype. Raises InputError for a name that is none, and for one
-    input with one parameter; NumericalError where an entry leaves the range of the dtype.
+    None takes the default of the dtype; ``referee`` has the entry computed to 50 digits, as what
+    is open is anyway. Raises InputError for a name that is none, for one input with one parameter,
+    and where the referee is asked for and cannot answer; NumericalError where an entry leaves the
+    range of the dtype.
     """
     place = _place(problems[0], first, second)
     rows = []
     for done, problem in enumerate(problems):
         progress(problem.hidden_activation, done, len(problems))
-        rows.append(_entry_of(problem, execution, place, rtol))
+        rows.append(_entry_of(problem, execution, place, rtol, referee))
     return Entry(
         environment(problems[0], execution),
         evaluated(problems, execution),
@@ -190,12 +213,20 @@ def _place(problem: Problem, first: str, second: str) -> _Place:
     elif None not in examples:
         block = INPUT
     else:
-        block = layer_of(one) if layer_of(one) == layer_of(other) else NETWORK
+        of_layers = {layer_of(one), layer_of(other)}
+        block = layer_of(one) if len(of_layers) == 1 else NETWORK
+        if block == NETWORK and of_layers & set(problem.frozen):
+            raise InputError(
+                f"{first} and {second}: of a frozen layer ({', '.join(problem.frozen)}) only its "
+                "own block is known; give two parameters of one layer"
+            )
     layout = layout_of(problem, block)
     return _Place(block, layout, layout.index_of(first), layout.index_of(second), block == INPUT)
 
 
-def _entry_of(problem: Problem, execution: Execution, place: _Place, rtol: float | None) -> EntryOf:
+def _entry_of(
+    problem: Problem, execution: Execution, place: _Place, rtol: float | None, referee: bool
+) -> EntryOf:
     if place.block.startswith(INPUT):
         require_held(problem, execution, "an input belongs to one of them")
     chain_rule, autodiff = chain_rule_of(problem, execution), autodiff_of(problem, execution)
@@ -213,11 +244,12 @@ def _entry_of(problem: Problem, execution: Execution, place: _Place, rtol: float
     terms = ("hessian", "gauss_newton", "curvature")
     theirs = {term: row(autodiff, term) for term in terms}
     scale = float(max(np.abs(values[place.beside]).max() for values in theirs.values()))
+    ours = {term: row(chain_rule, term) for term in terms}
     found = [
         _term(
             term,
             float(theirs[term][place.column]),
-            float(row(chain_rule, term)[place.column]),
+            float(ours[term][place.column]),
             scale,
             rtol,
             floor,
@@ -229,7 +261,44 @@ def _entry_of(problem: Problem, execution: Execution, place: _Place, rtol: float
     if not place.separate_examples:
         block = finite_of(problem, execution).hessian(place.block)
         finite = _finite(block, place, unit, found[0].autodiff, scale, rtol, floor)
-    return EntryOf(problem.hidden_activation, place.block, tuple(found), finite)
+    result = EntryOf(problem.hidden_activation, place.block, tuple(found), finite)
+    if not referee and found[0].check.verdict is not Verdict.UNDECIDED:
+        return result
+    # Whoever lost its digits may have lost them upwards.
+    largest = min(float(np.abs(of["hessian"][place.beside]).max()) for of in (theirs, ours))
+    try:
+        return replace(
+            result, ruling=_ruling(problem, execution, place, found[0], largest, rtol, floor)
+        )
+    except InputError as error:
+        if referee:
+            raise InputError(f"--referee: {error}") from error
+        return replace(result, unruled=str(error))
+
+
+def _ruling(
+    problem: Problem,
+    execution: Execution,
+    place: _Place,
+    term: EntryTerm,
+    largest: float,
+    rtol: float,
+    floor: Callable[[], float],
+) -> Ruling:
+    """Both witnesses by the Hessian's entry to 50 digits; InputError where that is unknown."""
+    asked = referee_of(problem, execution)
+    if (too_much := affordable(asked, 1)) is not None:
+        raise InputError(too_much)
+    exact = asked.entry(place.block, place.row, place.column)
+    if exact is None:
+        raise InputError(CORNER)
+    by_witness = {"chain_rule": term.chain_rule, "autodiff": term.autodiff}
+    scale = max(abs(exact.value), largest)
+    checks = {
+        name: judged_exactly("entry", place.names, exact, value, scale, rtol, floor)
+        for name, value in by_witness.items()
+    }
+    return Ruling("chain_rule", (Answer(place.names, exact, by_witness, checks),))
 
 
 def _finite(

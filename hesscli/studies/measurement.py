@@ -12,14 +12,14 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
-from hesscli.studies.norm_estimates import sizes
-from hesscli.studies.norms import frobenius_norms, gauss_newton_share, length
+from hesscli.studies.norm_estimates import has_structure, sizes
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
-from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK, layout_of
+from hesscli.witnesses.penalized import PenalizedBlock
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
 # error of a Rayleigh quotient is of second order in the residual.
@@ -189,10 +189,12 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
 def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
     """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
     terms = [engine.gauss_newton(layer), engine.curvature(layer)]
-    dense = [term for term in terms if isinstance(term, DenseBlock)]
-    if len(dense) == len(terms):
-        G, C = frobenius_norms(dense)
-        return sum(trace(term.a, term.S) for term in dense), gauss_newton_share(G, C)
+    if all(map(has_structure, terms)):
+        G, C = frobenius_norms(terms)
+        added = [term.diagonal.sum() for term in terms if isinstance(term, PenalizedBlock)]
+        blocks = [layer_block(term) for term in terms]
+        of_layer = sum(trace(block.a, block.S) for block in blocks) + float(sum(added))
+        return of_layer, gauss_newton_share(G, C)
     found = sizes(terms)
     G, C = (size.frobenius for size in found)
     return sum(size.trace for size in found), gauss_newton_share(G, C)

@@ -19,6 +19,7 @@ from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.penalized import PenalizedBlock
 
 # Their relative error is some √(2 / PRODUCTS) where the eigenvalues are of one size.
 PRODUCTS, _SEED = 64, 0
@@ -55,17 +56,22 @@ def _size(block: HessianBlock) -> Size:
     return Size(float((V * HV).sum()) / PRODUCTS, frobenius)
 
 
+def has_structure(block: HessianBlock) -> bool:
+    """Whether a block is a dense layer's, with or without penalties."""
+    own = block.block if isinstance(block, PenalizedBlock) else block
+    return isinstance(own, DenseBlock)
+
+
 def frobenius_of(blocks: Sequence[HessianBlock]) -> list[float]:
     """‖H‖_F of blocks of the same parameters: exact where they are dense layers'."""
-    dense = [block for block in blocks if isinstance(block, DenseBlock)]
-    if len(dense) == len(blocks):
-        return frobenius_norms(dense)
+    if all(map(has_structure, blocks)):
+        return frobenius_norms(blocks)
     return [size.frobenius for size in sizes(blocks)]
 
 
 def spectral_of(block: HessianBlock) -> float:
     """‖H‖₂, by Lanczos where the block is no dense layer's."""
-    if isinstance(block, DenseBlock):
+    if has_structure(block):
         return spectral_norm(block)
     if block.shape[0] <= PRODUCTS:
         return float(np.abs(np.linalg.eigvalsh(block.to_dense())).max())

@@ -21,7 +21,6 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    require_no_penalties,
 )
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.spectra.ends import pairs_alone
@@ -83,7 +82,6 @@ def spectrum(
     Raises NumericalError where a Hessian leaves the range of the dtype or Lanczos does not
     converge, InputError where the options name no block or ask for more than it has.
     """
-    require_no_penalties(problems[0], "spectrum")
     names = chosen(problems[0], options.block, options.layers)
     total = len(problems) * len(names)
     rows: list[BlockSpectrum] = []

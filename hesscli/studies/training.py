@@ -19,12 +19,11 @@ from hesscli.studies.context import (
     Environment,
     ProblemSummary,
     environment,
-    require_no_penalties,
     summary,
 )
 from hesscli.studies.evaluation import batch_loss
-from hesscli.studies.norm_estimates import estimated_note
 from hesscli.studies.measurement import Measured, Measurement, measure
+from hesscli.studies.norm_estimates import estimated_note
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.descent import Descending
@@ -102,7 +101,11 @@ def train(
     data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
-    require_no_penalties(data.problem, "train")
+    if data.problem.frozen:
+        raise InputError(
+            f"train: {', '.join(data.problem.frozen)} must not be trained (trainable is false), "
+            "and train changes every layer; make them trainable"
+        )
     run = _Run(data, options, checkpoint, execution)
     if resume is not None:
         run.resume(resume)

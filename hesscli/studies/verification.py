@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,6 +21,7 @@ from hesscli.studies.context import (
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.judge import Check, relative
+from hesscli.studies.referee import Ruling, ruling
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
@@ -67,17 +68,26 @@ class WitnessPair:
 
     ``form_check`` judges the quadratic form; ``check`` what the check's method compares, which
     is the same for the method ``form``. Where the gradients that are differenced are not the slopes
-    of the loss, both are the check ``slopes``, which has failed.
+    of the loss, both are the check ``slopes``, which has failed. Of what is open ``ruling`` is the
+    referee's, or ``unruled`` says why there is none.
     """
 
     candidate: str
     reference: str
     form_check: Check
     check: Check
+    ruling: Ruling | None = None
+    unruled: str | None = None
 
     @property
     def verdict(self) -> Verdict:
+        if self.ruling is not None:
+            return self.ruling.verdict
         return joint((self.form_check.verdict, self.check.verdict))
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset((self.candidate, self.reference))
 
     @property
     def has_finite(self) -> bool:
@@ -109,6 +119,22 @@ class VerifiedBlock:
     def finite_pair(self) -> WitnessPair | None:
         """The pair with finite differences, where they take part."""
         return next((pair for pair in self.pairs if pair.has_finite), None)
+
+    @property
+    def convicted(self) -> str | None:
+        """The witness that two others, which agree within their bars, contradict."""
+        ruled = self.pairs[0].ruling
+        if ruled is not None:
+            lost = [name for name in ruled.witnesses if ruled.standing(name) is not Verdict.PASS]
+            return lost[0] if len(lost) == 1 < len(ruled.witnesses) else None
+        by_names = {pair.names: pair.verdict for pair in self.pairs}
+        for name in WITNESSES:
+            against = {names: verdict for names, verdict in by_names.items() if name in names}
+            others = frozenset(WITNESSES) - {name}
+            agree = by_names.get(others) is Verdict.PASS
+            if agree and list(against.values()) == [Verdict.FAIL, Verdict.FAIL]:
+                return name
+        return None
 
     @property
     def verdict(self) -> Verdict:
@@ -207,14 +233,26 @@ class _Inquiry:
         return self.engines.form_floor(self.subject)
 
     def exact(self, candidate: Blocks, chain_rule: float, autodiff: float) -> WitnessPair:
-        """The chain rule's candidate against autodiff."""
+        """The chain rule's candidate against autodiff, and what is open by the referee."""
         name = self.subject.parameters[0]
         form_check = check_form(
             name, autodiff - chain_rule, self.scale, self._form_floor, self.rtol
         )
         found = self.engines.check(self.subject, [candidate], self.options, self.progress)
         check = form_check if found is None else found[0]
-        return WitnessPair("chain_rule", "autodiff", form_check, check)
+        pair = WitnessPair("chain_rule", "autodiff", form_check, check)
+        of = {"chain_rule": candidate, "autodiff": self.engines.autodiff.hessian}
+        return self.ruled(pair, of)
+
+    def ruled(self, pair: WitnessPair, of: Mapping[str, Blocks]) -> WitnessPair:
+        """A pair with the referee's ruling on the witnesses ``of``, where it is open."""
+        if pair.verdict is not Verdict.UNDECIDED:
+            return pair
+        checks = [check for check in (pair.form_check, pair.check) if not check.passed]
+        found = ruling(self.engines, self.subject, of, checks, self.rtol)
+        if isinstance(found, str):
+            return replace(pair, unruled=found)
+        return replace(pair, ruling=found)
 
     def finite(
         self, exact: Blocks, form: float, finite: tuple[float, float], names: tuple[str, str]
@@ -257,9 +295,11 @@ def _verified_block(
         names = ("finite", "autodiff")
         pairs.append(inquiry.finite(engines.autodiff.hessian, theirs, finite, names))
         residuals.append(theirs - finite[0])
-    elif mine is not None and finite is not None:
-        names = ("chain_rule", "finite")
-        pairs.append(inquiry.finite(candidate, mine, finite, names))
+    # Of three witnesses the third pair tells which one is wrong.
+    apart = any(pair.verdict is Verdict.FAIL for pair in pairs)
+    if mine is not None and finite is not None and (theirs is None or apart):
+        pair = inquiry.finite(candidate, mine, finite, ("chain_rule", "finite"))
+        pairs.append(inquiry.ruled(pair, {"chain_rule": candidate}) if theirs is None else pair)
         residuals.append(finite[0] - mine)
     value, error = finite or (None, None)
     return VerifiedBlock(

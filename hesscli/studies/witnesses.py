@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,6 @@ from hesscli.studies.finitechecks import (
 )
 from hesscli.studies.judge import Check, excused, merged
 from hesscli.studies.probes import check_probes
-from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import INPUT, layout_of, value_of
 from hesscli.witnesses.summed.engine import (
@@ -75,7 +75,7 @@ class CheckOptions:
         if self.method != "auto":
             return self.method
         examples = 1 if subject.block == INPUT else problem.total
-        each = subject.size**2 * (examples + _WORK_OF_AN_ENTRY)
+        each: float = subject.size**2 * (examples + _WORK_OF_AN_ENTRY)
         if subject.block != INPUT and not _of_dense(problem, subject.parameters[0]):
             each += subject.size * examples * _WORK_OF_A_PRODUCT * _multiplications(problem.graph)
         return "entries" if len(subject.parameters) * each <= AFFORDABLE_WORK else "probes"
@@ -90,7 +90,7 @@ def _of_dense(problem: Problem, parameter: str) -> bool:
 
 def _multiplications(graph: Graph) -> float:
     """What the nodes multiply for one example: each number of a value by all that it is made of."""
-    return sum(
+    return math.fsum(
         prod(node.shape) * graph.tensors[name].size / graph.tensors[name].shape[-1]
         for node in graph.nodes
         for name in node.tensors.values()
@@ -289,27 +289,12 @@ def each_subject(
     """
     for problem in problems:
         subjects = _subjects(problem, execution, options)
-        _require_no_entries(problem, execution, options, subjects)
         passes = sum(forms + _PASSES[options.method_for(problem, of)] for of in subjects)
         watch = _Passes(progress, f"{problem.hidden_activation} examples", passes)
         chain_rule = chain_rule_of(problem, execution, watch)
         witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), execution, watch)
         for subject in subjects:
             yield witnesses, subject
-
-
-def _require_no_entries(
-    problem: Problem, execution: Execution, options: CheckOptions, subjects: Sequence[Subject]
-) -> None:
-    """Rows of H are as large as H, and would all go through the network between the workers."""
-    if execution.workers.count == 1:
-        return
-    if any(options.method_for(problem, subject) == "entries" for subject in subjects):
-        asked = "--check entries" if options.method == "entries" else "--check auto, here entries"
-        raise InputError(
-            f"{asked}: of {execution.workers.count} workers each has some of the examples, and "
-            "none has an entry; use --check probes or --check form"
-        )
 
 
 def _subjects(problem: Problem, execution: Execution, options: CheckOptions) -> list[Subject]:

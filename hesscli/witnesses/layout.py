@@ -159,7 +159,7 @@ def layout_of(problem: Problem, parameter: str) -> Layout:
 
     A block is a tensor (``dense1/kernel``, ``dense1/bias``), a layer (``dense1``: its kernel,
     then its bias), an example's input (``input[0]``), all inputs of the batch (``input``) or the
-    ``network``, layer by layer.
+    ``network``, layer by layer but for frozen ones.
     """
     try:
         return _layout(problem, parameter)
@@ -173,7 +173,10 @@ def layout_of(problem: Problem, parameter: str) -> Layout:
 
 def _layout(problem: Problem, parameter: str) -> Layout:
     if parameter == NETWORK:
-        of_layers = (_of_tensors(problem, names) for names in problem.graph.layer_tensors.values())
+        of_layers = (
+            _of_tensors(problem, problem.graph.layer_tensors[name])
+            for name in problem.trainable_layers
+        )
         return Layout(tuple(segment for segments in of_layers for segment in segments))
     width = (math.prod(problem.graph.input_shape),)
     if parameter == INPUT:
@@ -207,8 +210,7 @@ def tensor_of(problem: Problem, name: str) -> str:
                 f"{INPUT}[0] to {INPUT}[{problem.examples - 1}]"
             )
         return tensor
-    segments = layout_of(problem, NETWORK).segments
-    known = [known.name for segment in segments for known in segment.tensors]
+    known = list(problem.graph.tensors)
     if tensor not in known:
         raise InputError(f"{name}: {tensor!r} is unknown{nearest(tensor, known, str)}")
     return tensor

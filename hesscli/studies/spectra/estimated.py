@@ -17,7 +17,6 @@ from hesscli.studies.spectra.ends import (
 )
 from hesscli.studies.spectra.lanczos import Eigenpairs, largest
 from hesscli.studies.spectra.measures import (
-    Density,
     Doubles,
     Measured,
     density_edges,
@@ -130,6 +129,8 @@ def _found(
         options.probes,
         options.steps,
         seed,
+        # Within the residual there is an eigenvalue.
+        norm + float(leading.residuals[0]),
         lambda part: progress(0.2 + 0.8 * part),
     )
     return _Found(
@@ -156,41 +157,27 @@ def _term(
     diagonal: Diagonal | None,
     frobenius: float | None,
 ) -> TermSpectrum:
-    of, norm = found.quadrature, found.norm
-    counts, errors = of.histogram(edges)
-    counts[len(counts) // 2] += subject.size - subject.span.size
-    unit = norm if norm > 0 else 1.0
-    effective = of.sum_of(lambda theta: np.abs(theta) / unit)
-    if frobenius is None:
-        square = of.sum_of(lambda theta: (theta / unit) ** 2)
-        norm_F = root(square, unit)
-    else:
-        norm_F = Measured(frobenius)
-    trace = of.sum_of(lambda theta: theta) if diagonal is None else Measured(diagonal.trace)
+    of = found.quadrature
+    density = of.density(edges)
+    density.counts[density.zero] += subject.size - subject.span.size
+    norm_F = of.frobenius_norm() if frobenius is None else Measured(frobenius)
+    trace = of.trace(norm_F) if diagonal is None else Measured(diagonal.trace)
     return TermSpectrum(
-        rank=of.count(lambda theta: np.abs(theta) > tolerance),
-        effective_rank=effective,
+        rank=of.rank(tolerance),
+        effective_rank=of.effective_rank(norm_F),
         largest=found.largest,
         smallest=found.smallest,
-        negative=of.count(lambda theta: theta < -tolerance),
+        negative=of.negative(tolerance),
         trace=trace,
         frobenius_norm=norm_F,
-        spectral_norm=Measured(norm, float(found.leading.residuals[0])),
+        spectral_norm=Measured(found.norm, float(found.leading.residuals[0])),
         diagonal=None if diagonal is None else (diagonal.smallest, diagonal.largest),
         tolerance=tolerance,
         outliers=outliers(found.leading.values, subject.classes, tolerance),
-        density=Density(edges, counts, errors),
+        density=density,
         eigenvalues=None,
         top=found.top,
     )
-
-
-def root(square: Measured, unit: float = 1.0) -> Measured:
-    """Unit · √square, and its error bar to first order."""
-    value = float(np.sqrt(square.value))
-    if square.error is None or value == 0:
-        return Measured(unit * value, square.error)
-    return Measured(unit * value, unit * square.error / (2 * value))
 
 
 def _curvature(
@@ -198,9 +185,10 @@ def _curvature(
 ) -> CurvatureNorms:
     if frobenius == 0:
         return CurvatureNorms(Measured(0.0), Measured(0.0))
-    norm_F = Measured(frobenius) if frobenius is not None else None
-    if norm_F is None:
-        norm_F = root(mean_square(subject.curvature, subject.span, options.probes, options.seed))
-    rtol = RTOL[subject.curvature.dtype.name]
-    first = largest(subject.curvature, subject.span, 1, options.seed, rtol)
-    return CurvatureNorms(norm_F, Measured(float(abs(first.values[0])), float(first.residuals[0])))
+    C, span = subject.curvature, subject.span
+    first = largest(C, span, 1, options.seed, RTOL[C.dtype.name])
+    norm = Measured(float(abs(first.values[0])), float(first.residuals[0]))
+    if frobenius is not None:
+        return CurvatureNorms(Measured(frobenius), norm)
+    most = norm.value + float(first.residuals[0])
+    return CurvatureNorms(mean_square(C, span, options.probes, options.seed, most), norm)

@@ -5,6 +5,10 @@ squared first components τ_i are a Gauss quadrature of v's spectral measure, so
 
     tr f(H) = d E[vᵀ f(H) v] ≈ d · mean over probes of Σ_i τ_i f(θ_i),   d = the dimension.
 
+It is exact for f(λ) = λ; with the length of the next Lanczos vector ‖Hv‖² = α₁² + β₁² is exact too.
+For all else the error of the quadrature itself is bounded (tridiagonal.py), and that of the probes
+by the distribution of these (bars.py).
+
 Sources: Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature"
 (SIAM J. Matrix Anal. Appl. 38, 2017); Ghorbani, Krishnan and Xiao, "An investigation into neural
 net optimization via Hessian eigenvalue density" (arXiv:1901.10159).
@@ -17,12 +21,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal
 
 from hesscli.problem.graph import Array
-from hesscli.studies.spectra.measures import Measured
+from hesscli.studies.spectra.bars import (
+    counts_between,
+    frobenius_between,
+    measured,
+    sum_between,
+)
+from hesscli.studies.spectra.measures import Density, Measured
 from hesscli.studies.spectra.span import Doubles, Span
+from hesscli.studies.spectra.tridiagonal import Tridiagonal
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
@@ -39,46 +48,79 @@ _KEPT = 0.7
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Nodes and weights, (probes, steps): each probe's weights sum to 1; unused ones are 0.
+    """The tridiagonal matrices of some probes in ``size`` dimensions.
 
-    ``size`` is the dimension d that the weights are shares of.
+    ``norm`` is ‖H‖₂, and ``rounding`` what rounding makes of a node, relative to it, or of a share.
     """
 
-    nodes: Doubles
-    weights: Doubles
+    probes: tuple[Tridiagonal, ...]
     size: int
+    norm: float
+    rounding: float
 
-    def sum_of(self, f: Callable[[Doubles], Doubles]) -> Measured:
-        """Tr f(H) with its standard error over the probes."""
-        return _mean(self.size * (self.weights * f(self.nodes)).sum(axis=1))
+    def frobenius_norm(self) -> Measured:
+        """‖H‖_F."""
+        unit = self.norm if self.norm > 0 else 1.0
+        mean = self.size * float(np.mean([each.square(unit) for each in self.probes]))
+        return frobenius_norm(mean, unit, self.norm / unit, len(self.probes))
 
-    def count(self, counted: Callable[[Doubles], NDArray[np.bool_]]) -> Measured:
-        """How many eigenvalues are in a set that leaves out a neighbourhood of zero.
+    def trace(self, frobenius: Measured) -> Measured:
+        """Tr H, with what is known of ‖H‖_F."""
+        value = self.size * float(np.mean([each.alphas[0] for each in self.probes]))
+        most = frobenius.value + (frobenius.error or 0.0)
+        bounds = sum_between(value, value, most, self.norm, len(self.probes), positive=False)
+        return measured(value, *bounds)
 
-        To the standard error comes the weight of the node of the set that is nearest to zero
-        on either side: it stands for a cluster that may reach beyond the edge, and by the
-        inequalities of Chebyshev, Markov and Stieltjes no more than it is counted too much. A
-        node so near to zero that it is not in the set is taken for eigenvalues that are zero.
-        """
-        inside = counted(self.nodes) & (self.weights > 0)
-        spread = np.zeros(len(self.nodes))
-        for sign in (-1, 1):
-            distance = np.where(inside & (sign * self.nodes > 0), np.abs(self.nodes), np.inf)
-            nearest = distance.argmin(axis=1)[:, None]
-            found = np.isfinite(np.take_along_axis(distance, nearest, axis=1)[:, 0])
-            weight = np.take_along_axis(self.weights, nearest, axis=1)[:, 0]
-            spread += np.where(found, weight, 0.0)
-        estimate = _mean(self.size * np.where(inside, self.weights, 0.0).sum(axis=1))
-        assert estimate.error is not None
-        return Measured(estimate.value, estimate.error + self.size * float(spread.mean()))
+    def effective_rank(self, frobenius: Measured) -> Measured:
+        """Σ|λ| / ‖H‖₂, with what is known of ‖H‖_F."""
+        if self.norm == 0:
+            return Measured(0.0, 0.0)
+        found = [each.absolute(self.norm) for each in self.probes]
+        value, low, high = (self.size * np.mean(found, axis=0)).tolist()
+        most = frobenius.value + (frobenius.error or 0.0)
+        bounds = sum_between(low, high, most, self.norm, len(self.probes), positive=True)
+        return measured(value / self.norm, *(max(bound, 0.0) / self.norm for bound in bounds))
 
-    def histogram(self, edges: Doubles) -> tuple[Doubles, Doubles]:
-        """Eigenvalues in each of the bins between ``edges``, and their standard errors."""
-        bins = np.clip(np.searchsorted(edges, self.nodes, side="right") - 1, 0, len(edges) - 2)
-        counts = np.zeros((len(self.nodes), len(edges) - 1))
-        for probe, (where, weights) in enumerate(zip(bins, self.weights, strict=True)):
-            np.add.at(counts[probe], where, self.size * weights)
-        return counts.mean(axis=0), counts.std(axis=0, ddof=1) / np.sqrt(len(counts))
+    def rank(self, tolerance: float) -> Measured:
+        """How many eigenvalues are beyond ± ``tolerance``."""
+        shares, low, high = self._below(np.array([-tolerance, tolerance]))
+        found = [of[:, 0] + 1 - other[:, 1] for of, other in ((low, high), (high, low))]
+        return self._count(shares[:, 0] + 1 - shares[:, 1], *found)
+
+    def negative(self, tolerance: float) -> Measured:
+        """How many eigenvalues are below −``tolerance``."""
+        shares, low, high = self._below(np.array([-tolerance]))
+        return self._count(shares[:, 0], low[:, 0], high[:, 0])
+
+    def density(self, edges: Doubles) -> Density:
+        """Eigenvalues in each of the bins between ``edges``, of which none is beyond."""
+        shares, low, high = self._below(edges[1:-1])
+
+        def inside(of: Doubles, other: Doubles) -> Doubles:
+            none, one = np.zeros((len(of), 1)), np.ones((len(of), 1))
+            return np.asarray(np.maximum(np.hstack([of, one]) - np.hstack([none, other]), 0))
+
+        value, fewest, most = (
+            np.mean(inside(*of), axis=0) for of in ((shares, shares), (low, high), (high, low))
+        )
+        between = counts_between(
+            fewest - self.rounding, most + self.rounding, len(self.probes), self.size
+        )
+        counts = self.size * value
+        errors = np.maximum(between[1] - counts, counts - between[0])
+        return Density(edges, counts, np.maximum(errors, 0.0))
+
+    def _below(self, places: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+        """Each probe's share below each place: estimated, at least, at most; (probes, places)."""
+        reach = self.rounding * self.norm
+        found = np.array([[each.below(x, reach) for x in places] for each in self.probes])
+        return found[..., 0], found[..., 1], found[..., 2]
+
+    def _count(self, shares: Doubles, low: Doubles, high: Doubles) -> Measured:
+        between = counts_between(
+            low.mean() - self.rounding, high.mean() + self.rounding, len(self.probes), self.size
+        )
+        return measured(self.size * float(shares.mean()), *(float(of[0]) for of in between))
 
 
 def quadrature(
@@ -87,46 +129,50 @@ def quadrature(
     probes: int,
     steps: int,
     seed: int,
+    norm: float,
     progress: Callable[[float], None] = lambda part: None,  # noqa: ARG005
 ) -> Quadrature:
     """``probes`` Lanczos processes of ``steps`` steps, with full reorthogonalization.
 
     The probes are uniform on the unit sphere of ``span``, which holds all eigenvectors of
-    non-zero eigenvalues. Raises InputError where the vectors of one do not fit into memory,
-    NumericalError where a product is not finite.
+    non-zero eigenvalues; ``norm`` is ‖H‖₂. Raises InputError where the vectors of one do not fit
+    into memory, NumericalError where a product is not finite.
     """
     steps = min(steps, span.size)
     each = steps * block.shape[0] * block.dtype.itemsize
     what = f"{block.parameter}: {steps} Lanczos vectors need"
     require_memory(each, what, "use fewer --steps or dtype float32", _SHARE_OF_BASIS)
     generator = np.random.default_rng(seed)
-    nodes, weights = np.zeros((probes, steps)), np.zeros((probes, steps))
+    found: list[Tridiagonal] = []
     for low, high in pieces(0, probes, each, _BASIS_BYTES):
         start = generator.standard_normal((high - low, span.size)).T
         start /= np.linalg.norm(start, axis=0)
-        alphas, betas = _lanczos(
+        found += _lanczos(
             block,
             span.lift(start, block.dtype),
             steps,
             partial(_of_some, progress, low / probes, high / probes),
         )
-        for probe, (alpha, beta) in enumerate(zip(alphas, betas, strict=True), start=low):
-            theta, vectors = eigh_tridiagonal(alpha, beta)
-            nodes[probe, : len(theta)] = theta
-            weights[probe, : len(theta)] = vectors[0] ** 2
-    return Quadrature(nodes, weights, span.size)
+    return Quadrature(tuple(found), span.size, norm, float(np.finfo(block.dtype).eps) * steps)
 
 
-def mean_square(block: HessianBlock, span: Span, probes: int, seed: int) -> Measured:
-    """‖H‖_F² = d E‖Hv‖², with its standard error over the probes."""
+def mean_square(block: HessianBlock, span: Span, probes: int, seed: int, norm: float) -> Measured:
+    """‖H‖_F by d E‖Hv‖², with its error bar; ``norm`` is ‖H‖₂."""
     generator = np.random.default_rng(seed)
+    unit = norm if norm > 0 else 1.0
     squares = np.zeros(probes)
     for low, high in pieces(0, probes, 4 * block.shape[0] * block.dtype.itemsize):
         start = generator.standard_normal((high - low, span.size)).T
         start /= np.linalg.norm(start, axis=0)
-        products = block.matmat(span.lift(start, block.dtype)).astype(np.float64)
+        products = block.matmat(span.lift(start, block.dtype)).astype(np.float64) / unit
         squares[low:high] = (products**2).sum(axis=0)
-    return _mean(span.size * squares)
+    return frobenius_norm(span.size * float(squares.mean()), unit, norm / unit, probes)
+
+
+def frobenius_norm(mean: float, unit: float, norm: float, probes: int) -> Measured:
+    """``unit`` · √mean, the mean of d ‖Hv‖² in this unit, with its error bar."""
+    low, high = frobenius_between(mean, norm, probes)
+    return measured(unit * float(np.sqrt(mean)), unit * low, unit * high)
 
 
 def _of_some(progress: Callable[[float], None], low: float, high: float, part: float) -> None:
@@ -134,15 +180,10 @@ def _of_some(progress: Callable[[float], None], low: float, high: float, part: f
     progress(low + part * (high - low))
 
 
-def _mean(estimates: Doubles) -> Measured:
-    error = estimates.std(ddof=1) / np.sqrt(len(estimates))
-    return Measured(float(estimates.mean()), float(error))
-
-
 def _lanczos(
     block: HessianBlock, start: Array, steps: int, progress: Callable[[float], None]
-) -> tuple[list[Doubles], list[Doubles]]:
-    """The diagonals α and β of T for each column of ``start``, all columns in step."""
+) -> list[Tridiagonal]:
+    """T for each column of ``start``, all columns in step."""
     count = start.shape[1]
     basis = np.empty((count, steps, start.shape[0]), dtype=block.dtype)
     basis[:, 0] = start.T
@@ -164,8 +205,8 @@ def _lanczos(
             scale = max(map(abs, (*alphas[probe], *betas[probe])))
             # An invariant subspace: the quadrature is exact.
             exhausted = length <= np.finfo(block.dtype).eps * (step + 2) * scale
+            betas[probe].append(0.0 if exhausted else length)
             if step + 1 < steps and not exhausted:
-                betas[probe].append(length)
                 basis[probe, step + 1] = w / length
                 going_on.append(probe)
         running = going_on
@@ -173,7 +214,7 @@ def _lanczos(
         if not running:
             break
     progress(1.0)
-    return [np.array(alpha) for alpha in alphas], [np.array(beta) for beta in betas]
+    return [Tridiagonal(*map(np.array, of)) for of in zip(alphas, betas, strict=True)]
 
 
 def _orthogonalized(w: Array, known: Array) -> tuple[Array, float]:

@@ -22,7 +22,7 @@ from hesscli.studies.spectra.span import Span, affordable, layer_span, network_s
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.layout import NETWORK
+from hesscli.witnesses.layout import NETWORK, layout_of
 from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
 
 # Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
@@ -78,7 +78,9 @@ class Subject:
     """A block to look at: its three operators, and what belongs to all of them.
 
     ``own`` are (H, G, C) of each layer in it: the block itself, or the network's diagonal. There
-    are none where the examples come in ``chunks``, or a layer is not dense.
+    are none where the examples come in ``chunks``, where a layer is not dense, and where a
+    parameter has a penalty: that stands on the whole diagonal, and not in the subspace of the
+    examples.
     """
 
     problem: Problem
@@ -108,7 +110,7 @@ class Subject:
         """Those of H, G and C; None where the S_n do not fit into memory."""
         if self.chunks is not None:
             return self._summed_diagonals(self.chunks)
-        if not (self.own and all(affordable(hessian) for hessian, _, _ in self.own)):
+        if not self.own or not all(affordable(hessian) for hessian, _, _ in self.own):
             return None
         H, G, C = (
             together([diagonal(block) for block in of]) for of in zip(*self.own, strict=True)
@@ -116,9 +118,13 @@ class Subject:
         return H, G, C
 
     def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal] | None:
-        names = self.problem.layer_names if self.parameter == NETWORK else (self.parameter,)
+        names = self.problem.trainable_layers if self.parameter == NETWORK else (self.parameter,)
         first = ChainRule(self.problem.part(0, 1))
-        if max(self.problem.widths[1:]) > _WIDE or not all(map(first.is_dense, names)):
+        if (
+            max(self.problem.widths[1:]) > _WIDE
+            or _is_penalized(self.problem, self.parameter)
+            or not all(map(first.is_dense, names))
+        ):
             return None
         of_layers = []
         for name in names:
@@ -142,12 +148,12 @@ class Subject:
 def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
     """The block called ``parameter`` (hesscli.witnesses.layout) of the engine's problem."""
     problem = engine.problem
-    if not isinstance(engine, ChainRule):
+    if not isinstance(engine, ChainRule) or _is_penalized(problem, parameter):
         H = engine.hessian(parameter)
         G, C = engine.gauss_newton(parameter), engine.curvature(parameter)
-        span = whole_span(H.layout)
-        return Subject(problem, layer, parameter, H, G, C, span, chunks=engine.chunks)
-    names = problem.layer_names if parameter == NETWORK else (parameter,)
+        span, chunks = whole_span(H.layout), getattr(engine, "chunks", None)
+        return Subject(problem, layer, parameter, H, G, C, span, chunks=chunks)
+    names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     if not all(map(engine.is_dense, names)):
         H, G, C = (of(parameter) for of in _terms(engine))
         return Subject(problem, layer, parameter, H, G, C, whole_span(H.layout))
@@ -157,6 +163,10 @@ def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
         span = network_span([hessian for hessian, _, _ in own])
         return Subject(problem, layer, parameter, *terms, span=span, own=own)
     return Subject(problem, layer, parameter, *own[0], span=layer_span(own[0][0]), own=own)
+
+
+def _is_penalized(problem: Problem, parameter: str) -> bool:
+    return any(name in problem.penalties for name in layout_of(problem, parameter).tensors)
 
 
 def _three_diagonals(name: str, part: Problem) -> Array:

@@ -106,7 +106,6 @@ class _Block(HessianBlock):
         """Every parameter tensor ``count`` times, (count, *shape)."""
         return {name: self.engine.copies(value, count) for name, value in self._variables.items()}
 
-
     def _moved(self, parameters: Tensors, step: Tensor, directions: Tensors) -> Tensors:
         """Each copy (k, *shape) of the parameters after its own step (k,) along its direction."""
         reshape = self.engine.tf.reshape

@@ -70,8 +70,7 @@ class _AutodiffJacobian(JacobianBlock):
         engine, tf = self.engine, self.engine.tf
         examples, outputs = self._examples_and_outputs(start, stop)
         copies = {
-            name: engine.copies(value, len(examples))
-            for name, value in self._variables.items()
+            name: engine.copies(value, len(examples)) for name, value in self._variables.items()
         }
         # (R, 1, *in): the example of each row as a batch of one.
         x = tf.gather(self._x, examples)[:, None]

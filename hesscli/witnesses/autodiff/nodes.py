@@ -54,7 +54,9 @@ def over_copies(
                     function(
                         *(v[i] if each else v for v, each in zip(x, x_copied, strict=True)),
                         **{
-                            role: tf.reshape(tensors[role][i] if each else tensors[role], shapes[role])
+                            role: tf.reshape(
+                                tensors[role][i] if each else tensors[role], shapes[role]
+                            )
                             for role, each in copied.items()
                         },
                     )
@@ -111,7 +113,7 @@ def _product(tf: ModuleType, node: Node) -> Function:
     return lambda x, y: tf.einsum(equation, x, y)
 
 
-def _with_bias(tf: ModuleType, product: Callable[[Tensor, Tensor], Tensor]) -> Function:
+def _with_bias(product: Callable[[Tensor, Tensor], Tensor]) -> Function:
     def function(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         y = product(x, kernel)
         return y if bias is None else y + bias
@@ -121,7 +123,7 @@ def _with_bias(tf: ModuleType, product: Callable[[Tensor, Tensor], Tensor]) -> F
 
 def _einsum_dense(tf: ModuleType, node: Node) -> Function:
     equation = _batched(node.attributes["equation"], both=False)
-    return _with_bias(tf, lambda x, kernel: tf.einsum(equation, x, kernel))
+    return _with_bias(lambda x, kernel: tf.einsum(equation, x, kernel))
 
 
 def _conv(tf: ModuleType, node: Node) -> Function:
@@ -148,7 +150,7 @@ def _conv(tf: ModuleType, node: Node) -> Function:
         found = [of_group(*part) for part in parts]
         return found[0] if groups == 1 else tf.concat(found, axis=-1)
 
-    return _with_bias(tf, product)
+    return _with_bias(product)
 
 
 def _depthwise_conv(tf: ModuleType, node: Node) -> Function:
@@ -163,13 +165,12 @@ def _depthwise_conv(tf: ModuleType, node: Node) -> Function:
             dilations=of["dilation_rate"],
         )
 
-    return _with_bias(tf, product)
+    return _with_bias(product)
 
 
 def _conv_transpose(tf: ModuleType, node: Node) -> Function:
     of = node.attributes
     return _with_bias(
-        tf,
         lambda x, kernel: tf.nn.conv_transpose(
             x,
             kernel,
@@ -202,13 +203,10 @@ def _global(name: str) -> Callable[[ModuleType, Node], Function]:
     return made
 
 
-def _cropping(tf: ModuleType, node: Node) -> Function:
-    inside = [slice(low, low + n) for (low, _), n in _with_sizes(node, "cropping")]
-    return lambda x: x[(slice(None), *inside)]
-
-
-def _with_sizes(node: Node, key: str) -> Any:
-    return zip(node.attributes[key], node.shape, strict=False)
+def _cropping(_: ModuleType, node: Node) -> Function:
+    sizes = zip(node.attributes["cropping"], node.shape, strict=False)
+    inside = (slice(None), *(slice(low, low + n) for (low, _), n in sizes))
+    return lambda x: x[inside]
 
 
 def _up_sampling(tf: ModuleType, node: Node) -> Function:
@@ -240,7 +238,9 @@ def _batch_normalization(tf: ModuleType, node: Node) -> Function:
     axis, rank = node.attributes["axis"], len(node.shape)
 
     def function(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None) -> Tensor:
-        constants = (tf.cast(node.constants[f"moving_{of}"], x.dtype) for of in ("mean", "variance"))
+        constants = (
+            tf.cast(node.constants[f"moving_{of}"], x.dtype) for of in ("mean", "variance")
+        )
         mean, variance, offset, scale = (
             None if of is None else _wide(tf, of, (axis,), rank) for of in (*constants, beta, gamma)
         )
@@ -269,7 +269,7 @@ def _normalization(tf: ModuleType, node: Node) -> Function:
     return function
 
 
-def _prelu(tf: ModuleType, node: Node) -> Function:
+def _prelu(tf: ModuleType, _: Node) -> Function:
     return lambda x, alpha: tf.nn.relu(x) - alpha * tf.nn.relu(-x)
 
 
@@ -286,8 +286,8 @@ _FUNCTIONS: Mapping[str, Callable[[ModuleType, Node], Function]] = {
     kinds.GLOBAL_AVERAGE_POOLING: _global("reduce_mean"),
     kinds.RESHAPE: lambda tf, node: lambda x: tf.reshape(x, (-1, *node.shape)),
     kinds.PERMUTE: lambda tf, node: lambda x: tf.transpose(x, (0, *node.attributes["dims"])),
-    kinds.ZERO_PADDING: lambda tf, node: lambda x: tf.pad(
-        x, ((0, 0), *node.attributes["padding"], (0, 0))
+    kinds.ZERO_PADDING: lambda tf, node: (
+        lambda x: tf.pad(x, ((0, 0), *node.attributes["padding"], (0, 0)))
     ),
     kinds.CROPPING: _cropping,
     kinds.UP_SAMPLING: _up_sampling,

@@ -1,0 +1,1 @@
+"""The referee: function values in arithmetic of many digits, and differences of them."""
