@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli import InputError, Problem, problem_from_keras, verify
+from hesscli import Problem, problem_from_keras, verify
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.finite.moved import MovedLoss
 from hesscli.witnesses.layout import value_of

@@ -186,9 +186,7 @@ def attending() -> Any:
 
 def training() -> Any:
     inputs = keras.Input((784,))
-    return keras.Model(
-        inputs, L.Dense(3)(L.BatchNormalization(name="norm")(inputs, training=True))
-    )
+    return keras.Model(inputs, L.Dense(3)(L.BatchNormalization(name="norm")(inputs, training=True)))
 
 
 def half_rescaled() -> Any:

@@ -11,7 +11,6 @@ from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
-from hesscli.witnesses.finite.engine import FiniteDifferences
 from hesscli.witnesses.layout import INPUT, NETWORK
 
 RTOL = 1e-11

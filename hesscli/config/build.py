@@ -90,8 +90,8 @@ def build_problem(
     keras = None if config.model.keras is None else network_of(config.model.keras)
     width = int(dataset.inputs.shape[1])
     if width != config.model.width:
-        given = config.model.inputs
-        given = given if isinstance(given, int) else list(given)
+        shape = config.model.input_shape
+        given = config.model.inputs if len(shape) == 1 else list(shape)
         raise InputError(
             f"model.inputs: {given}; {dataset.name} has examples of "
             f"{width} values, so it must be {width}"
@@ -401,7 +401,7 @@ def _drawn_parameters(
         roles = [name.rpartition("/")[2] for name in shapes if name.startswith(f"{layer.name}/")]
         # One stream of random numbers a tensor: adding a layer leaves the others as they are.
         others = [role for role in roles if role not in ("kernel", "bias")]
-        keys = {"kernel": (2 * index,), "bias": (2 * index + 1,)}
+        keys: dict[str, tuple[int, ...]] = {"kernel": (2 * index,), "bias": (2 * index + 1,)}
         keys |= {role: (2 * index, place) for place, role in enumerate(others)}
         for role in roles:
             name = f"{layer.name}/{role}"

@@ -335,6 +335,8 @@ def _layer(value: Any, path: Path) -> LayerConfig:
     _choice((*TYPES, SHARED))(type_, (*path, "type"))
     of = TYPES.get(str(type_), _OF_SHARED)
     own: dict[str, Decoder[Any]] = {"name": layer_name, "type": _text, "inputs": _optional(_names)}
+    if of.roles:
+        own["trainable"] = _boolean
     if type_ == DENSE:
         own.update({"units": _integer(1), "kernel": _optional(_matrix), "bias": _optional(_row)})
     if of.activated:

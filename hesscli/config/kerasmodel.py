@@ -105,7 +105,7 @@ def _layer(layer: KerasLayer, before: str, has_bias: bool) -> LayerConfig:
         use_bias=None if own == has_bias else own,
         arguments=tuple(arguments.items()),
         regularizers=tuple(penalties.items()),
-        trainable=layer.trainable,
+        trainable=layer.trainable or not layer.shapes,
     )
 
 

@@ -240,9 +240,10 @@ def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
     if layer.type in TYPES and TYPES[layer.type].activated:
         found["activation"] = _plain(layer.activation)
     found.update({key: _plain(inner) for key, inner in layer.arguments})
-    optional = ("use_bias", "kernel", "bias", "initializer")
-    optional += ("kernel_regularizer", "bias_regularizer")
+    optional = ["use_bias", "kernel", "bias", "initializer"]
+    optional += ["kernel_regularizer", "bias_regularizer"]
     given = {key: getattr(layer, key) for key in optional}
+    given["trainable"] = None if layer.trainable else False
     given |= {f"{role}_initializer": of for role, of in layer.initializers}
     given |= {f"{role.removesuffix('_kernel')}_regularizer": of for role, of in layer.regularizers}
     found |= {key: _plain(inner) for key, inner in given.items() if inner is not None}

@@ -131,7 +131,8 @@ class EinsumDense(Bilinear):
 
     def __init__(self, equation: str) -> None:
         operands, y = equation.split("->")
-        super().__init__(*operands.split(","), y)
+        x, W = operands.split(",")
+        super().__init__(x, W, y)
 
 
 class Conv(Bilinear):
@@ -221,9 +222,9 @@ def summed(g: Array, shape: Shape) -> Array:
     """
     wide = (*[1] * (g.ndim - 2 - len(shape)), *shape)
     alone = [2 + axis for axis, n in enumerate(wide) if n == 1]
-    return g.sum(axis=(0, *alone)).reshape(g.shape[1], *shape)
+    return np.asarray(g.sum(axis=(0, *alone)).reshape(g.shape[1], *shape))
 
 
 def einsum(equation: str, *operands: Array) -> Array:
     """``numpy.einsum`` by matrix products where it can be."""
-    return np.einsum(equation, *operands, optimize=True)
+    return np.asarray(np.einsum(equation, *operands, optimize=True))

@@ -53,17 +53,17 @@ class MaxPooling(Calculus):
         padded = over(at.windows.pad, moved).swapaxes(0, 1)
         y = np.zeros((len(padded), *at.tap.shape), dtype=moved.dtype)
         for index, places in enumerate(at.windows.places()):
-            np.copyto(y, padded[(slice(None), *places)], where=at.tap == index)
-        return y.swapaxes(0, 1)
+            np.copyto(y, padded[_of_directions(places)], where=at.tap == index)
+        return np.asarray(y.swapaxes(0, 1))
 
     def pull(self, at: FirstAt, g: Array, wanted: Wanted) -> Pulled:
         windows = at.windows
         n, k = g.shape[:2]
         padded = np.zeros((n, k, *windows.padded, g.shape[-1]), dtype=g.dtype)
         for index, places in enumerate(windows.places()):
-            own = padded[(slice(None), *places)]
+            own = padded[_of_directions(places)]
             own += np.where((at.tap == index)[:, None], g, 0)
-        return Pulled([padded[(slice(None), *windows.inside)]], {})
+        return Pulled([padded[_of_directions(windows.inside)]], {})
 
     def margins(self, at: FirstAt, x: Sequence[Array]) -> Array:
         (value,) = x
@@ -72,6 +72,11 @@ class MaxPooling(Calculus):
         greatest = np.take_along_axis(seen, tap, axis=-2)
         others = np.arange(at.windows.taps)[:, None] != tap
         return np.where(others, greatest - seen, 1.0)
+
+
+def _of_directions(places: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Places in (m, *padded, c) as places in (n, k, *padded, c)."""
+    return slice(None), *places
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class GlobalMaxPooling(Calculus):
         assert moved is not None  # nothing else can move
         places = tuple(range(2, moved.ndim - 1))
         y = (weight[:, None] * moved).sum(axis=places)
-        return y.reshape(*moved.shape[:2], *self.shape)
+        return np.asarray(y.reshape(*moved.shape[:2], *self.shape))
 
     def pull(self, at: WeightsAt, g: Array, wanted: Wanted) -> Pulled:
         (weight,) = at.weights

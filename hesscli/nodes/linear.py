@@ -71,10 +71,10 @@ class Permute(Linear):
         self.axes = (0, *dims)
 
     def map(self, x: Array) -> Array:
-        return x.transpose(self.axes)
+        return np.asarray(x.transpose(self.axes))
 
     def transposed(self, g: Array, shape: Shape) -> Array:
-        return g.transpose(np.argsort(self.axes))
+        return np.asarray(g.transpose(np.argsort(self.axes)))
 
 
 class ZeroPadding(Linear):
@@ -125,7 +125,7 @@ class UpSampling(Linear):
     def transposed(self, g: Array, shape: Shape) -> Array:
         split = [n for pair in zip(shape, self.size, strict=False) for n in pair]
         axes = tuple(2 + 2 * axis for axis in range(len(self.size)))
-        return g.reshape(len(g), *split, shape[-1]).sum(axis=axes)
+        return np.asarray(g.reshape(len(g), *split, shape[-1]).sum(axis=axes))
 
 
 class AveragePooling(Linear):
@@ -136,7 +136,7 @@ class AveragePooling(Linear):
 
     def map(self, x: Array) -> Array:
         windows = self._windows(x.shape[1:])
-        return windows.unfold(x).sum(axis=-2) / windows.counts.astype(x.dtype)
+        return np.asarray(windows.unfold(x).sum(axis=-2) / windows.counts.astype(x.dtype))
 
     def transposed(self, g: Array, shape: Shape) -> Array:
         windows = self._windows(shape)
@@ -158,7 +158,8 @@ class GlobalAveragePooling(Linear):
         self.shape = shape
 
     def map(self, x: Array) -> Array:
-        return x.mean(axis=tuple(range(1, x.ndim - 1))).reshape(len(x), *self.shape)
+        mean = x.mean(axis=tuple(range(1, x.ndim - 1)))
+        return np.asarray(mean.reshape(len(x), *self.shape))
 
     def transposed(self, g: Array, shape: Shape) -> Array:
         each = g.reshape(len(g), *[1] * (len(shape) - 1), shape[-1])

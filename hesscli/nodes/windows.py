@@ -107,7 +107,7 @@ class Windows:
     @cached_property
     def counts(self) -> Array:
         """How many taps of each window lie inside, (*out, 1)."""
-        return self.unfold(np.ones((1, *self.spatial, 1))).sum(axis=-2)[0]
+        return np.asarray(self.unfold(np.ones((1, *self.spatial, 1))).sum(axis=-2)[0])
 
     @property
     def inside(self) -> tuple[slice, ...]:

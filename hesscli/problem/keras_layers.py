@@ -80,7 +80,7 @@ class KerasLayer:
 
     ``keras_name`` is what the model calls it, ``group`` where its numbers are stored; ``shapes``
     are those of its tensors and statistics by role, in the order that Keras stores them in, none
-    where the layer is used again. ``penalties`` are its regularizers by role, ``trainable`` is
+    where the layer is used again. ``penalties`` are its regularizers by role. ``trainable`` is
     False of a frozen one.
     """
 
@@ -431,19 +431,13 @@ class KerasReader:
         )
         if activation.name == SOFTMAX and type_ == ACTIVATION:
             spec = replace(spec, type=SOFTMAX)
+        trainable = config.get("trainable", True) is not False
         penalties = {} if type_ == SHARED else self._penalties(label, config, of.roles)
-        trainable = not of.roles or config.get("trainable", True) is not False
+        # As in Keras, which regularizes what it trains.
+        penalties = penalties if trainable else {}
         self._names.setdefault(group, spec.name)
-        self.found.append(
-            # As in Keras, which regularizes what it trains.
-            KerasLayer(
-                spec,
-                config["name"],
-                group,
-                penalties if trainable else {},
-                trainable=trainable,
-            )
-        )
+        found = KerasLayer(spec, config["name"], group, penalties, trainable=trainable)
+        self.found.append(found)
         if type_ == FLATTEN and levels:
             self._rescaled[spec.name] = max(levels)
         if activation.name != SOFTMAX or spec.type == SOFTMAX:
@@ -534,8 +528,8 @@ _ACTIVATIONS: Mapping[str, Callable[[KerasReader, str, Mapping[str, Any]], Activ
         {
             "Activation": lambda of, label, config: of._function(label, config["activation"]),
             "ReLU": lambda of, label, config: of._relu(label, config),
-            "LeakyReLU": lambda of, label, config: _leaky_relu(config),
-            "ELU": lambda of, label, config: _elu(config),
+            "LeakyReLU": lambda _of, _label, config: _leaky_relu(config),
+            "ELU": lambda _of, _label, config: _elu(config),
         }
     )
 )

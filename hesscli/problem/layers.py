@@ -84,7 +84,7 @@ class Arguments:
         if not _is_whole(value, least):
             missing = "missing; " if value is None else f"{value!r}; "
             raise LayerError(key, f"{missing}it must be a whole number, {least} or more")
-        return int(value)  # type: ignore[arg-type]
+        return int(value)
 
     def several(self, key: str, count: int, default: Any = None, least: int = 1) -> Shape:
         """``count`` whole numbers; one stands for as many of it."""
@@ -108,7 +108,8 @@ class Arguments:
         each = [value] * count if _is_whole(value, 0) else value
         if not isinstance(each, Sequence) or len(each) != count:
             raise LayerError(key, f"{value!r}; it must be a whole number, or a pair for each axis")
-        return tuple(Arguments({key: pair}).several(key, 2, least=0) for pair in each)  # type: ignore[misc]
+        found = (Arguments({key: pair}).several(key, 2, least=0) for pair in each)
+        return tuple((before, after) for before, after in found)
 
     def number(self, key: str, default: float) -> float:
         value = self.given.get(key, default)

@@ -198,7 +198,7 @@ def _up_sampling(rank: int) -> Make:
     return make
 
 
-def _flatten(of: Arguments, shapes: Shapes) -> Made:
+def _flatten(_: Arguments, shapes: Shapes) -> Made:
     return Made((Part(kinds.RESHAPE, (math.prod(shapes[0]),)),))
 
 
@@ -358,7 +358,7 @@ def _letters(equation: str, rank: int, others: str = "") -> list[str]:
 def _merged(kind: str, *, chained: bool = False) -> Make:
     """A function of values of one shape; ``chained`` of two at a time."""
 
-    def make(of: Arguments, shapes: Shapes) -> Made:
+    def make(_: Arguments, shapes: Shapes) -> Made:
         _require_equal(shapes)
         shape = shapes[0]
         equation = _LETTERS[: len(shape)]
@@ -427,7 +427,7 @@ def _dot(of: Arguments, shapes: Shapes) -> Made:
     return Made((inner, Part(kinds.RESHAPE, (1,), sources=(-1,))))
 
 
-def _nothing(of: Arguments, shapes: Shapes) -> Made:
+def _nothing(_of: Arguments, _shapes: Shapes) -> Made:
     return Made(())
 
 

@@ -209,7 +209,10 @@ def initialization(
     first = problems[0]
     return Initialization(
         environment(first, execution),
-        summary(replace(first, notes=(*first.notes, *estimated_note(first, names))), execution),
+        summary(
+            replace(first, notes=(*first.notes, *estimated_note(first, block_names(first, block)))),
+            execution,
+        ),
         block,
         tuple(seeds),
         tuple(rows),

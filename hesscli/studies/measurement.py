@@ -12,14 +12,8 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
-from hesscli.studies.norm_estimates import sizes
-from hesscli.studies.norms import (
-    frobenius_norms,
-    gauss_newton_share,
-    is_dense,
-    layer_block,
-    length,
-)
+from hesscli.studies.norm_estimates import has_structure, sizes
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
@@ -195,7 +189,7 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
 def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
     """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
     terms = [engine.gauss_newton(layer), engine.curvature(layer)]
-    if all(map(is_dense, terms)):
+    if all(map(has_structure, terms)):
         G, C = frobenius_norms(terms)
         added = [term.diagonal.sum() for term in terms if isinstance(term, PenalizedBlock)]
         blocks = [layer_block(term) for term in terms]

@@ -14,10 +14,12 @@ import numpy as np
 
 from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
-from hesscli.studies.norms import frobenius_norms, is_dense, spectral_norm
+from hesscli.studies.norms import frobenius_norms, spectral_norm
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.penalized import PenalizedBlock
 
 # Their relative error is some √(2 / PRODUCTS) where the eigenvalues are of one size.
 PRODUCTS, _SEED = 64, 0
@@ -54,16 +56,22 @@ def _size(block: HessianBlock) -> Size:
     return Size(float((V * HV).sum()) / PRODUCTS, frobenius)
 
 
+def has_structure(block: HessianBlock) -> bool:
+    """Whether a block is a dense layer's, with or without penalties."""
+    own = block.block if isinstance(block, PenalizedBlock) else block
+    return isinstance(own, DenseBlock)
+
+
 def frobenius_of(blocks: Sequence[HessianBlock]) -> list[float]:
     """‖H‖_F of blocks of the same parameters: exact where they are dense layers'."""
-    if all(map(is_dense, blocks)):
+    if all(map(has_structure, blocks)):
         return frobenius_norms(blocks)
     return [size.frobenius for size in sizes(blocks)]
 
 
 def spectral_of(block: HessianBlock) -> float:
     """‖H‖₂, by Lanczos where the block is no dense layer's."""
-    if is_dense(block):
+    if has_structure(block):
         return spectral_norm(block)
     if block.shape[0] <= PRODUCTS:
         return float(np.abs(np.linalg.eigvalsh(block.to_dense())).max())

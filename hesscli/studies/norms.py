@@ -108,11 +108,6 @@ def length(v: Array) -> float:
     return scale * float(np.linalg.norm(values))
 
 
-def is_dense(block: HessianBlock) -> bool:
-    """Whether it is a dense layer's block, with penalties or without."""
-    return isinstance(block.block if isinstance(block, PenalizedBlock) else block, DenseBlock)
-
-
 def layer_block(block: object) -> DenseBlock:
     """The block of a layer as what it is, without penalties; TypeError for one of another kind."""
     if isinstance(block, PenalizedBlock):

@@ -22,8 +22,8 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.evaluation import batch_loss
-from hesscli.studies.norm_estimates import estimated_note
 from hesscli.studies.measurement import Measured, Measurement, measure
+from hesscli.studies.norm_estimates import estimated_note
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.descent import Descending

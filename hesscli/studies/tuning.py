@@ -183,10 +183,11 @@ def tune(
     a sum over too many pairs of examples.
     """
     require_drawn(model)
-    if not all(layer.is_plain for layer in model.layers):
-        other = next(layer for layer in model.layers if not layer.is_plain)
+    for layer in model.layers:
+        if layer.is_plain:
+            continue
         raise InputError(
-            f"--tune: {other.name} is a layer of type {other.type}; a chain of dense layers can be "
+            f"--tune: {layer.name} is a layer of type {layer.type}; a chain of dense layers can be "
             "tuned"
         )
     if norm == "frobenius":

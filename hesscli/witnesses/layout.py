@@ -173,8 +173,10 @@ def layout_of(problem: Problem, parameter: str) -> Layout:
 
 def _layout(problem: Problem, parameter: str) -> Layout:
     if parameter == NETWORK:
-        every = problem.graph.layer_tensors
-        of_layers = (_of_tensors(problem, every[name]) for name in problem.trainable_layers)
+        of_layers = (
+            _of_tensors(problem, problem.graph.layer_tensors[name])
+            for name in problem.trainable_layers
+        )
         return Layout(tuple(segment for segments in of_layers for segment in segments))
     width = (math.prod(problem.graph.input_shape),)
     if parameter == INPUT:

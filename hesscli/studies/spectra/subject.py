@@ -110,7 +110,7 @@ class Subject:
         """Those of H, G and C; None where the S_n do not fit into memory."""
         if self.chunks is not None:
             return self._summed_diagonals(self.chunks)
-        if not (self.own and all(affordable(hessian) for hessian, _, _ in self.own)):
+        if not self.own or not all(affordable(hessian) for hessian, _, _ in self.own):
             return None
         H, G, C = (
             together([diagonal(block) for block in of]) for of in zip(*self.own, strict=True)
@@ -118,11 +118,13 @@ class Subject:
         return H, G, C
 
     def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal] | None:
-        of_network = self.parameter == NETWORK
-        names = self.problem.trainable_layers if of_network else (self.parameter,)
+        names = self.problem.trainable_layers if self.parameter == NETWORK else (self.parameter,)
         first = ChainRule(self.problem.part(0, 1))
-        plain = all(map(first.is_dense, names)) and not _is_penalized(self.problem, self.parameter)
-        if max(self.problem.widths[1:]) > _WIDE or not plain:
+        if (
+            max(self.problem.widths[1:]) > _WIDE
+            or _is_penalized(self.problem, self.parameter)
+            or not all(map(first.is_dense, names))
+        ):
             return None
         of_layers = []
         for name in names:

@@ -20,7 +20,7 @@ from hesscli.witnesses.autodiff.functions import (
     loss_function,
     penalty_function,
 )
-from hesscli.witnesses.autodiff.nodes import VECTORIZED, node_function
+from hesscli.witnesses.autodiff.nodes import CONVOLUTIONS, VECTORIZED, node_function
 from hesscli.witnesses.layout import Layout, Segment
 
 Tensor = Any
@@ -99,7 +99,11 @@ class TensorflowNetwork:
         graph = self.problem.graph
         tensors = [name for name in layout.tensors if name in graph.tensors]
         nodes = graph.downstream(() if tensors else [INPUT], tensors)
-        return all(node.kind in VECTORIZED for node in nodes)
+        moving = {node for name in tensors for node in graph.users[name]}
+        return all(
+            node.kind in VECTORIZED and not (node.kind in CONVOLUTIONS and node in moving)
+            for node in nodes
+        )
 
     def values(
         self, given: Tensors, nodes: Sequence[Node], shift: tuple[str, Function] | None = None

@@ -116,7 +116,7 @@ def _product(tf: ModuleType, node: Node) -> Function:
     return lambda x, y: tf.einsum(equation, x, y)
 
 
-def _with_bias(tf: ModuleType, product: Callable[[Tensor, Tensor], Tensor]) -> Function:
+def _with_bias(product: Callable[[Tensor, Tensor], Tensor]) -> Function:
     def function(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         y = product(x, kernel)
         return y if bias is None else y + bias
@@ -126,7 +126,7 @@ def _with_bias(tf: ModuleType, product: Callable[[Tensor, Tensor], Tensor]) -> F
 
 def _einsum_dense(tf: ModuleType, node: Node) -> Function:
     equation = _batched(node.attributes["equation"], both=False)
-    return _with_bias(tf, lambda x, kernel: tf.einsum(equation, x, kernel))
+    return _with_bias(lambda x, kernel: tf.einsum(equation, x, kernel))
 
 
 def _conv(tf: ModuleType, node: Node) -> Function:
@@ -153,7 +153,7 @@ def _conv(tf: ModuleType, node: Node) -> Function:
         found = [of_group(*part) for part in parts]
         return found[0] if groups == 1 else tf.concat(found, axis=-1)
 
-    return _with_bias(tf, product)
+    return _with_bias(product)
 
 
 def _depthwise_conv(tf: ModuleType, node: Node) -> Function:
@@ -168,13 +168,12 @@ def _depthwise_conv(tf: ModuleType, node: Node) -> Function:
             dilations=of["dilation_rate"],
         )
 
-    return _with_bias(tf, product)
+    return _with_bias(product)
 
 
 def _conv_transpose(tf: ModuleType, node: Node) -> Function:
     of = node.attributes
     return _with_bias(
-        tf,
         lambda x, kernel: tf.nn.conv_transpose(
             x,
             kernel,
@@ -207,13 +206,10 @@ def _global(name: str) -> Callable[[ModuleType, Node], Function]:
     return made
 
 
-def _cropping(tf: ModuleType, node: Node) -> Function:
-    inside = [slice(low, low + n) for (low, _), n in _with_sizes(node, "cropping")]
-    return lambda x: x[(slice(None), *inside)]
-
-
-def _with_sizes(node: Node, key: str) -> Any:
-    return zip(node.attributes[key], node.shape, strict=False)
+def _cropping(_: ModuleType, node: Node) -> Function:
+    sizes = zip(node.attributes["cropping"], node.shape, strict=False)
+    inside = (slice(None), *(slice(low, low + n) for (low, _), n in sizes))
+    return lambda x: x[inside]
 
 
 def _up_sampling(tf: ModuleType, node: Node) -> Function:
@@ -276,7 +272,7 @@ def _normalization(tf: ModuleType, node: Node) -> Function:
     return function
 
 
-def _prelu(tf: ModuleType, node: Node) -> Function:
+def _prelu(tf: ModuleType, _: Node) -> Function:
     return lambda x, alpha: tf.nn.relu(x) - alpha * tf.nn.relu(-x)
 
 
@@ -303,5 +299,7 @@ _FUNCTIONS: Mapping[str, Callable[[ModuleType, Node], Function]] = {
     kinds.NORMALIZATION: _normalization,
     kinds.PRELU: _prelu,
 }
-# Of these tf.GradientTape.jacobian takes all rows at once.
-VECTORIZED = frozenset({*_BROADCASTING, kinds.ELEMENTWISE, kinds.RESHAPE, kinds.PERMUTE})
+# Of these tf.GradientTape.jacobian takes all rows at once; of convolutions where their kernels do
+# not move.
+VECTORIZED = frozenset({*_BROADCASTING, *_FUNCTIONS, kinds.ELEMENTWISE})
+CONVOLUTIONS = frozenset({kinds.CONV, kinds.DEPTHWISE_CONV, kinds.CONV_TRANSPOSE})
