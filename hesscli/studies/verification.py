@@ -210,7 +210,8 @@ def verify(
 
 def _without_tensorflow(problems: Sequence[Problem]) -> list[str]:
     """The activations that autodiff cannot witness."""
-    names = {layer.activation.name for problem in problems for layer in problem.layers}
+    nodes = [node for problem in problems for node in problem.graph.nodes]
+    names = {node.activation.name for node in nodes if node.activation is not None}
     return sorted(name for name in names if lacks_tensorflow(name))
 
 
