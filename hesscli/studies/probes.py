@@ -49,9 +49,9 @@ def check_probes(
 ) -> tuple[Check, ...]:
     """Compares products of each candidate with the reference's, the same probes every time.
 
-    ``floor`` gives the Frobenius norm of the rounding of products H V. A check passes when the bound on
-    ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what rounding
-    alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows of every
+    ``floor`` gives the Frobenius norm of the rounding of products H V. A check passes when the
+    bound on ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what
+    rounding alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows of every
     layer, D and H being these rows, all with the floor of the whole. Raises NumericalError where
     a product is not finite.
     """
