@@ -355,6 +355,8 @@ def _layer(value: Any, path: Path) -> LayerConfig:
     if "use_bias" in of.arguments:
         arguments.remove("use_bias")
         own["use_bias"] = _optional(_boolean)
+    if of.roles:
+        own["trainable"] = _boolean
     mapping = _mapping(value, path, list(own))
     if type_ == DENSE and "units" not in mapping:
         raise ConfigKeyError((*path, "units"), "missing; it must be given")

@@ -246,7 +246,8 @@ def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
     given["trainable"] = None if layer.trainable else False
     given |= {f"{role}_initializer": of for role, of in layer.initializers}
     given |= {f"{role.removesuffix('_kernel')}_regularizer": of for role, of in layer.regularizers}
-    return found | {key: _plain(inner) for key, inner in given.items() if inner is not None}
+    found |= {key: _plain(inner) for key, inner in given.items() if inner is not None}
+    return found if layer.trainable else found | {"trainable": False}
 
 
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:

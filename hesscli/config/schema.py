@@ -171,7 +171,8 @@ class DataConfig:
 
     source: Annotated[
         str,
-        "embedded, keras, or the path of an `.npz` file or of a folder with IDX or `.npy` files",
+        "embedded, keras, or the path of an `.npz`, `.csv` or `.mat` file or of a folder with IDX, "
+        "`.npy` or `.csv` files",
         "where the examples are from",
     ] = "embedded"
     split: Annotated[str, "train or test", "which half of the source"] = "train"
@@ -185,7 +186,7 @@ class DataConfig:
     scale: Annotated[
         float | str | None,
         "a number above 0, symmetric or normalize",
-        "what the source's numbers are multiplied by; without it integer pixels by 1/255; "
+        "what the source's numbers are multiplied by; without it unsigned bytes by 1/255; "
         "`symmetric` is 2x − 1 of these, `normalize` is `keras.utils.normalize(x, axis=1)`",
     ] = None
     memory: Annotated[

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hesscli.problem.data import Scale, require_pixels, to_inputs
+from hesscli.problem.data import Scale, to_inputs
 from hesscli.problem.graph import INPUT, Activation, Array
 from hesscli.problem.keras_losses import (
     UnknownLossError,
@@ -63,6 +63,10 @@ _FUNCTIONS = (
     "softplus",
     "softsign",
     "exponential",
+)
+# As TensorFlow's own functions are called in older files.
+OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {"softmax_v2": SOFTMAX, "identity": "linear", "swish": "silu"}
 )
 _DTYPES = ("float32", "float64")
 # Keras's regularizers that have a name, with their defaults.
@@ -125,7 +129,7 @@ class KerasNetwork:
     def network_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the first layer sees them, (N, d).
 
-        A model with a Rescaling gets integer pixels as they are stored, 0 to 255; one without
+        A model with a Rescaling gets pixels as they are stored, 0 to 255; one without
         gets them scaled into [0, 1]. Floating-point numbers are given to the model as they are. A
         ``scale`` is what the model's own inputs are multiplied by instead.
         """
@@ -138,7 +142,7 @@ class KerasNetwork:
     def model_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the model itself takes them, but flat, (N, d)."""
         if self.rescaling is not None and scale is None and selected.dtype.kind in "iu":
-            selected, scale = require_pixels(selected), 1.0
+            scale = 1.0
         return to_inputs(selected, dtype, scale)
 
     def before_rescaling(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
@@ -368,6 +372,11 @@ class KerasReader:
             return inputs[0]
         if own and kind == "Rescaling":
             return self._rescale(label, config, inputs)
+        if kind == "Lambda":
+            raise self._refused(
+                f"{label} is a Lambda, which holds Python code that is never run; write it with "
+                "Keras's own layers"
+            )
         if not own or kind not in (*BY_KERAS_CLASS, *_ACTIVATIONS):
             raise self._refused(f"{label} is a {kind}; {_SUPPORTED}")
         return self._layer(kind, label, config, f"{group}vars", inputs)
@@ -468,7 +477,8 @@ class KerasReader:
             or not set(numbers) <= {"l1", "l2"}
             or not all(_is_number(value) for value in numbers.values())
         ):
-            raise self._refused(f"{label} {given!r} is not supported; L1, L2 and L1L2 are")
+            name = given if isinstance(given, str) else given.get("class_name")
+            raise self._refused(f"{label} {name!r} is not supported; L1, L2 and L1L2 are")
         return Penalty(**{key: float(value) for key, value in numbers.items()})
 
     def _require_last_axis(self, label: str, config: Mapping[str, Any]) -> None:
@@ -480,6 +490,8 @@ class KerasReader:
         if value is None:
             return LINEAR
         if isinstance(value, Mapping):
+            if "class_name" not in value:
+                raise self._refused(f"{label} has an activation that is a function of Python's own")
             kind, inner = value["class_name"], value.get("config")
             if is_keras_own(value) and kind == "LeakyReLU":
                 return _leaky_relu(inner or {})
@@ -490,12 +502,12 @@ class KerasReader:
             if is_keras_own(value) and kind == "Softmax":
                 self._require_last_axis(label, inner or {})
                 return Activation(SOFTMAX)
-            name = inner if isinstance(inner, str) else kind
-            known = is_keras_own(value) and name in (*_FUNCTIONS, SOFTMAX)
+            name, known = inner if isinstance(inner, str) else kind, is_keras_own(value)
         else:
-            name, known = value, value in (*_FUNCTIONS, SOFTMAX)
-        if known:
-            return Activation(name)
+            name, known = value, isinstance(value, str)
+        plain = OTHER_NAMES.get(name, name)
+        if known and plain in (*_FUNCTIONS, SOFTMAX):
+            return Activation(plain)
         raise self._refused(
             f"{label} has activation {name!r}; supported are {', '.join(_FUNCTIONS)}, {SOFTMAX}"
         )

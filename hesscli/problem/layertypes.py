@@ -528,4 +528,7 @@ TYPES: Mapping[str, LayerType] = MappingProxyType(
 )
 BY_KERAS_CLASS: Mapping[str, str] = MappingProxyType({of.keras: name for name, of in TYPES.items()})
 # Of Keras's layers those that do nothing at inference.
-IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "GaussianNoise", "GaussianDropout")
+IDLE = (
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
+    *("AlphaDropout", "GaussianNoise", "GaussianDropout"),
+)

@@ -84,7 +84,10 @@ def _is_copied(tensor: Tensor, shape: tuple[int, ...]) -> bool:
 
 def _dense(tf: ModuleType) -> Function:
     def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        z = tf.matmul(x, kernel)
+        # Copies of x alone are more examples. (Of a product of many matrices TensorFlow takes the
+        # derivative by each of them, although one is a constant: as many kernels as copies.)
+        copied = x.shape.rank > kernel.shape.rank
+        z = tf.tensordot(x, kernel, 1) if copied else tf.matmul(x, kernel)
         return z if bias is None else z + bias
 
     return dense
