@@ -122,7 +122,10 @@ def test_the_first_of_two_equal_values_is_the_maximum() -> None:
         layer("logits", "dense", "hidden", units=3),
     )
     problem = network(specs, (2,))
-    twin = {"b/kernel": problem.graph.tensors["a/kernel"], "b/bias": problem.graph.tensors["a/bias"]}
+    twin = {
+        "b/kernel": problem.graph.tensors["a/kernel"],
+        "b/bias": problem.graph.tensors["a/bias"],
+    }
     tensors = {name: twin.get(name, of) for name, of in problem.graph.tensors.items()}
     equal = Problem(
         problem.graph.with_tensors(tensors), problem.batch, problem.targets, problem.loss
