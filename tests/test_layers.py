@@ -13,7 +13,7 @@ from layer_networks import CASES, layer, network, random_network
 
 from hesscli.problem.graph import INPUT, Activation, Array
 from hesscli.problem.layertypes import TYPES
-from hesscli.problem.network import Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -132,6 +132,19 @@ def test_the_first_of_two_equal_values_is_the_maximum() -> None:
     )
     assert disagreements(equal) == []
     assert not ChainRule(equal).hessian("b").to_dense().any()
+
+
+def test_the_example_of_the_page_on_convolutions() -> None:
+    specs = (
+        layer("conv", "conv2d", filters=1, kernel_size=2, use_bias=False),
+        layer("flat", "flatten", "conv"),
+    )
+    image = np.array([[1.0, 0, 2, 0, 1, 0, 1, 0, 1]])
+    problem = network(specs, (3, 3, 1), inputs=image)
+    squares = Problem(problem.graph, image, np.zeros(1), Loss("sum_of_squares", "sum"))
+    H = ChainRule(squares).hessian("conv/kernel").to_dense()
+    right = [[4, 0, 0, 4], [0, 10, 6, 0], [0, 6, 4, 0], [4, 0, 0, 4]]
+    assert np.allclose(H, right, rtol=0, atol=1e-14)
 
 
 if __name__ == "__main__":
