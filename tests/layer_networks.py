@@ -66,9 +66,10 @@ def ended(last: str) -> tuple[LayerSpec, ...]:
 
 
 def one(type_: str, *, activation: Activation = LINEAR, **arguments: Any) -> Sequence[LayerSpec]:
-    """The input through tanh, so that it has curvature, then the layer, then logits."""
+    """Parameters and tanh, so that what the layer reads moves and has curvature; then logits."""
     return (
-        layer("first", "activation", activation=TANH),
+        layer("below", "batch_normalization"),
+        layer("first", "activation", "below", activation=TANH),
         layer("layer", type_, "first", activation=activation, **arguments),
         *ended("layer"),
     )
@@ -95,7 +96,7 @@ CASES: Mapping[str, Case] = {
     ),
     "conv2d": (one("conv2d", filters=2, kernel_size=(2, 3), strides=2), IMAGE),
     "conv2d same": (
-        one("conv2d", filters=2, kernel_size=2, strides=(2, 3), padding="same", activation=TANH),
+        one("conv2d", filters=2, kernel_size=2, strides=(1, 2), padding="same", activation=TANH),
         IMAGE,
     ),
     "conv2d dilated": (
