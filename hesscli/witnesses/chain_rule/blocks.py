@@ -78,7 +78,7 @@ class ProductBlock(HessianBlock):
         taps, channels = math.prod(node.attributes["kernel_size"]), node.shape[-1]
         kernel = self.linearized.graph.tensors[node.tensors["kernel"]]
         of_place = taps * kernel.shape[-2] * node.attributes["groups"]
-        return math.prod(node.shape) // channels * of_place
+        return int(math.prod(node.shape) // channels * of_place)
 
 
 class InputsBlock(HessianBlock):
