@@ -236,6 +236,13 @@ def summed(g: Array, shape: Shape) -> Array:
     return np.asarray(g.sum(axis=(0, *alone)).reshape(g.shape[1], *shape))
 
 
-def einsum(equation: str, *operands: Array) -> Array:
-    """``numpy.einsum`` by matrix products where it can be."""
-    return np.asarray(np.einsum(equation, *operands, optimize=True))
+def einsum(equation: str, a: Array, b: Array) -> Array:
+    """``numpy.einsum`` of two arrays, as one matrix product where all they share is summed over."""
+    operands, y = equation.split("->")
+    A, B = operands.split(",")
+    both = [letter for letter in A if letter in B]
+    if any(letter in y for letter in both):
+        return np.asarray(np.einsum(equation, a, b))
+    axes = [A.index(letter) for letter in both], [B.index(letter) for letter in both]
+    left = [letter for letter in A + B if letter not in both]
+    return np.asarray(np.tensordot(a, b, axes).transpose([left.index(letter) for letter in y]))
