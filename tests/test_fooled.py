@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mutants import edit
 from networks import make_problem
 
 from hesscli.nodes import activations
 from hesscli.nodes.activations import Derivatives
 from hesscli.nodes.plugins import forget
 from hesscli.problem import registry
+from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.registry import Versions
@@ -22,6 +24,7 @@ from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.witnesses.summed.engine import Chunks
 
 Plugin = Callable[[Derivatives, Callable[..., object] | None], None]
 H, SMALL = 1e-8, 1e-12
@@ -139,3 +142,26 @@ def test_a_small_layers_wrong_block_does_not_hide_behind_a_large_one(plugin: Plu
     assert row.verdict is Verdict.FAIL
     assert row.check.worst is not None
     assert all(name.startswith("dense1/") for name in row.check.worst)
+
+
+CHUNK_FAULTS = {
+    "the last one is not cut": ("_cut", "_boundaries(size)", "_boundaries(size)[:-1]"),
+    "only the last one counts": ("sum", "total += part", "total = part"),
+    "the last one is not added": ("sum", "self.each(work)", "[*self.each(work)][:-1]"),
+}
+
+
+@pytest.mark.parametrize("witnesses", [("chain_rule", "autodiff"), ("chain_rule", "finite")])
+@pytest.mark.parametrize("fault", CHUNK_FAULTS)
+def test_what_goes_wrong_with_the_chunks_of_all_witnesses_is_seen(
+    fault: str, witnesses: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make_problem((3, 4, 3), "tanh", examples=8)
+    for check in ("entries", "probes", "form"):
+        options = CheckOptions(check)
+        right = verify([problem], options, witnesses=witnesses, execution=Execution(4))
+        assert right.verdict is Verdict.PASS
+        with monkeypatch.context() as patch:
+            edit(patch, Chunks, *CHUNK_FAULTS[fault])
+            wrong = verify([problem], options, witnesses=witnesses, execution=Execution(4))
+        assert wrong.verdict is Verdict.FAIL, check

@@ -113,8 +113,9 @@ class Quadrature:
     def _below(self, places: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         """Each probe's share below each place: estimated, at least, at most; (probes, places)."""
         reach = self.rounding * self.norm
-        found = np.array([[each.below(x, reach) for x in places] for each in self.probes])
-        return found[..., 0], found[..., 1], found[..., 2]
+        found = [[each.below(x, reach) for x in places] for each in self.probes]
+        shares, low, high = np.array(found).reshape(len(found), len(places), 3).transpose(2, 0, 1)
+        return shares, low, high
 
     def _count(self, shares: Doubles, low: Doubles, high: Doubles) -> Measured:
         between = counts_between(
