@@ -101,12 +101,13 @@ def _run(count: int, dtype: str, folder: str) -> dict[str, float]:
 
 
 def _work(dtype: str) -> None:
+    from hesscli.workers.cluster import find_cluster
+    from hesscli.workers.team import Team
+
     from hesscli.config.build import build_problem
     from hesscli.config.load import load_config, parse_override
     from hesscli.problem.execution import execution_of
     from hesscli.witnesses.summed.engine import autodiff_of, chain_rule_of
-    from hesscli.workers.cluster import find_cluster
-    from hesscli.workers.team import Team
 
     team = Team(find_cluster(), {}, print)
     team.agree({})

@@ -1,6 +1,7 @@
 """The program ``hesscli``, also as ``python -m hesscli``."""
 
 import os
+import signal
 import sys
 
 
@@ -12,6 +13,7 @@ def main() -> None:
         from hesscli.cli import interrupt
     except KeyboardInterrupt:
         os.write(2, b"hesscli: interrupted\n")
+        _end_others()
         os._exit(130)
     try:
         interrupt.interruptible()
@@ -25,6 +27,15 @@ def main() -> None:
             interrupt.end_interrupted()
         interrupt.uninterruptible()
         raise
+
+
+def _end_others() -> None:
+    """Ends the processes that were started together with this one, for which they would wait."""
+    from hesscli.workers.launcher import launched
+
+    if launched() is not None:
+        # Launchers end the others where one is killed.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _stand_in_for_closed_streams() -> None:

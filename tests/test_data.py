@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hesscli import problem_from_config
 from hesscli.problem import data
 from hesscli.problem.data import load_dataset
 from hesscli.system.errors import InputError
@@ -153,8 +154,7 @@ BAD_ARRAYS = [
     ({"x_train": IMAGES[:5]}, "holds 5 images but"),
     ({"x_train": IMAGES[:0], "y_train": LABELS[:0]}, "is empty"),
     ({"x_train": np.zeros((6, 0), np.uint8)}, "is empty"),
-    ({"y_train": LABELS.reshape(6, 1)}, "labels must be (M,)"),
-    ({"y_train": LABELS.astype(float)}, "labels must be integers"),
+    ({"y_train": LABELS.reshape(6, 1, 1)}, "labels must be (M,)"),
     ({"y_train": np.array([None] * 6)}, "holds Python objects"),
 ]
 
@@ -297,3 +297,19 @@ def test_a_forbidden_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("io.open", forbidden)
     for source in (path, folder):
         assert "cannot be read (Permission denied); " in refusal(load_dataset, source, "train")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS.reshape(6, 1), LABELS.astype(float), np.eye(10)[LABELS], np.eye(10, dtype=int)[LABELS]],
+    ids=["column", "floats", "one-hot floats", "one-hot integers"],
+)
+def test_labels_become_what_the_loss_needs(labels: Any, tmp_path: Path) -> None:
+    path = str(tmp_path / "l.npz")
+    np.savez(path, x_train=np.zeros((6, 4), dtype=np.uint8), y_train=labels)
+    settings: dict[str, Any] = {"model.inputs": 4, "model.layers": [{"units": 10}]}
+    settings |= {"data.source": path, "data.batch_size": 6}
+    assert problem_from_config(settings=settings).targets.tolist() == LABELS.tolist()
+    for loss in ("categorical_crossentropy", "mean_squared_error"):
+        hot = problem_from_config(settings={**settings, "loss.name": loss}).targets
+        np.testing.assert_array_equal(hot, np.eye(10)[LABELS])

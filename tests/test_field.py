@@ -86,8 +86,15 @@ def test_notes_say_what_the_loss_is() -> None:
     assert "the regularizers of dense_" in notes("l2.keras")
     left_out = {"loss.regularization": False}
     assert "left out" in notes("l2.keras", **left_out)
-    assert "divided by 255" in notes("dense_softmax.keras")
-    assert "divided by 255" not in notes("raw_pixels.keras")
+    assert problem_of("dense_softmax.keras").prepared == "uint8 ÷ 255"
+    assert problem_of("raw_pixels.keras").prepared == "uint8 as they are"
+
+
+@pytest.mark.parametrize(("key", "value"), [("reduction", "sum"), ("regularization", False)])
+def test_another_key_of_the_loss_leaves_the_compiled_one(key: str, value: Any) -> None:
+    loss = problem_of("linear_mse.keras", **{f"loss.{key}": value}).loss
+    assert loss.name == "mean_squared_error"
+    assert getattr(loss, key) == value
 
 
 def test_a_loss_of_the_users_own_takes_the_place_of_the_compiled_one() -> None:

@@ -92,15 +92,13 @@ def test_a_trained_model_is_verified_in_every_entry_and_the_output_says_what_was
         "taken off, and is in the loss" in text
     )
     assert "the regularizers of dense_1 are part of the loss" in text
-    assert (
-        "its Rescaling (0.00392157·x - 0.1) is applied to the data, pixels being 0 to 255" in text
-    )
+    assert "inputs uint8 as they are, then its Rescaling (0.00392157·x − 0.1)" in text
     code, out, _ = run([*arguments, "--format", "json", "--check", "form"], capsys)
     report = json.loads(out)
     assert code == 0
     assert [row["layer"] for row in report["results"]] == ["dense", "dense_1", "network_1"]
     assert [row["size"] for row in report["results"]] == [784 * 6, 30, 50]
-    assert len(report["problem"]["notes"]) == 3
+    assert len(report["problem"]["notes"]) == 2
     assert report["problem"]["parameters"] == 784 * 6 + 6 + 30 + 50 + 10
 
 
@@ -139,7 +137,6 @@ def test_a_model_without_rescaling_gets_pixels_from_0_to_1(tmp_path: Path) -> No
     pixels = images()[0][:EXAMPLES, :, :, None].astype(np.float32) / 255
     np.testing.assert_allclose(logits(problem), model(pixels).numpy(), rtol=0, atol=3e-6)
     assert [note.split(".keras: ")[1] for note in problem.notes] == [
-        "pixels are divided by 255; data.scale: 1 leaves them as they are",
         "saved without a loss; sparse_categorical_crossentropy is assumed",
     ]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mpmath import mp
 
+from hesscli import problem_from_config, verify
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.graph import Array
 from hesscli.problem.names import LOSSES
@@ -205,3 +206,13 @@ def test_beyond_its_limits_the_divergence_is_flat() -> None:
     f, t = np.array([[1e-9, 2.0, 0.5]]), np.array([[0.2, 0.3, 0.5]])
     assert loss.gradient(f, t).tolist() == [[0, 0, -1]]
     assert loss.hessian(f, t)[0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 2]]
+
+
+def test_poisson_of_a_negative_output_is_refused_by_name() -> None:
+    layers = [{"units": 1, "kernel": [[0.0]], "bias": [-1.0]}]
+    batch = {"data.inputs": [[1.0]], "data.targets": [[2.0]]}
+    settings = {"model.inputs": 1, "model.layers": layers, "loss.name": "poisson", **batch}
+    problem = problem_from_config(settings=settings)
+    with pytest.raises(InputError, match=r"poisson: the output -1 of example 0") as caught:
+        verify(problem)
+    assert "\n" not in str(caught.value)

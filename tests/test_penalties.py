@@ -1,147 +1,145 @@
-"""Regularizers are part of the loss, for every witness and block; and losses behind a softmax."""
+"""Regularizers are part of the loss in every command; the truth is Keras, or the dense matrix."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from networks import make_problem, random_targets
 
-from hesscli import (
-    InputError,
-    Penalty,
-    Problem,
-    problem_from_config,
-    spectrum,
-    verify,
-    verify_first,
-)
+from hesscli import init, problem_from_config, train, verify
+from hesscli.cli.main import main
 from hesscli.problem.execution import Execution
-from hesscli.problem.graph import chain
-from hesscli.problem.network import Loss
-from hesscli.problem.targets import fit_targets
-from hesscli.studies.verdict import Verdict
-from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.problem.network import Problem
+from hesscli.problem.problemfile import save_problem
+from hesscli.studies.spectra.subject import SpectrumOptions
+from hesscli.studies.spectrum import spectrum as spectrum_study
+from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.summed.engine import chain_rule_of
 
-WITNESSES = ("chain_rule", "autodiff", "finite")
-LAYERS = [
-    {"units": 4, "activation": "tanh", "kernel_regularizer": {"l1": 0.03, "l2": 0.2}},
-    {"units": 3, "bias_regularizer": {"l2": 0.5}},
-]
 SETTINGS: dict[str, Any] = {
-    "model.inputs": 784,
-    "model.layers": LAYERS,
-    "model.bias_initializer": {"name": "random_normal", "stddev": 0.3},
-    "loss.name": "sum_of_squares",
+    "model.inputs": 3,
+    "model.layers": [
+        {"units": 4, "activation": "tanh", "kernel_regularizer": {"l2": 0.3}},
+        {"units": 2, "kernel_regularizer": {"l1": 0.1, "l2": 0.2}, "bias_regularizer": {"l2": 1}},
+    ],
+    "data.inputs": [[0.5, -1.0, 0.2], [2.0, 0.1, 0.0], [-0.3, 0.4, 1.0]],
+    "data.targets": [0, 1, 1],
+    "data.batch_size": 3,
 }
 
 
-def regularized(**settings: Any) -> Problem:
-    """784-4-3 on four images."""
-    return problem_from_config(settings={**SETTINGS, **settings}, batch_size=4)
+@pytest.fixture
+def problem() -> Problem:
+    return problem_from_config(settings=SETTINGS)
 
 
-@pytest.mark.parametrize("block", ["kernel", "bias", "layer", "network"])
-def test_three_witnesses_agree_on_every_block(block: str) -> None:
-    result = verify(regularized(), block=block, check="probes", witnesses=WITNESSES)
-    assert result.passed
-
-
-def test_the_penalty_is_on_the_diagonal_of_the_gauss_newton_term() -> None:
-    problem = regularized()
-    plain = replace(problem, penalties={})
-    for engine in (ChainRule, Autodiff):
-        for term, l2 in (("hessian", 0.5), ("gauss_newton", 0.5), ("curvature", 0.0)):
-            name = "dense2"
-            with_it, without = (
-                getattr(engine(of), term)(name).to_dense() for of in (problem, plain)
-            )
-            added = with_it - without
-            # The kernel (4, 3) has none, the bias has l2.
-            expected = np.diag([0.0] * 12 + [2 * l2] * 3)
-            np.testing.assert_allclose(added, expected, rtol=0, atol=1e-14 * abs(with_it).max())
-
-
-def test_a_missing_penalty_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hesscli.nodes.penalty.curvature", lambda theta, _: np.zeros_like(theta))
-    for check in ("entries", "probes", "form"):
-        assert verify(regularized(), layers=["dense2"], block="bias", check=check).results[
-            0
-        ].verdict is (Verdict.FAIL)
-
-
-def test_the_gradient_has_it_by_both_witnesses() -> None:
-    problem = regularized()
-    assert verify_first(problem, "gradient", block="network").passed
-    found = ChainRule(problem)
-    assert problem.penalties["dense1/kernel"] == Penalty(0.03, 0.2)
-    assert found.problem.share == 1
-
-
-def test_parts_have_their_share() -> None:
-    problem = regularized()
-    whole = ChainRule(problem).hessian("network").to_dense()
-    parts = chain_rule_of(problem, Execution(chunk=3)).hessian("network").to_dense()
-    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-13 * np.abs(whole).max())
-
-
-def test_they_can_be_left_out_and_are_refused_where_they_are_not_known() -> None:
-    with pytest.raises(InputError, match=r"dense1/kernel, dense2/bias.*loss\.regularization"):
-        spectrum(regularized())
-    without = regularized(**{"loss.regularization": False})
-    assert not without.penalties
-    assert spectrum(without).passed
-
-
-@pytest.mark.parametrize("name", ["kl_divergence", "poisson", "mean_absolute_error", "huber"])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_losses_behind_a_softmax_agree(name: str, dtype: str) -> None:
-    drawn = make_problem((5, 4, 3), "tanh", dtype=dtype)
-    targets = random_targets(name, 4, 3, np.random.default_rng(0))
-    problem = replace(
-        drawn,
-        graph=chain(drawn.layers, softmax=True),
-        targets=fit_targets(targets, name, 3, drawn.dtype, "drawn"),
-        loss=Loss(name, delta=0.3 if name == "huber" else 1.0),
+def dense(problem: Problem, name: str) -> Any:
+    """H without penalties by the chain rule, plus Keras's l2 θ² differentiated twice."""
+    H = ChainRule(replace(problem, penalties={})).hessian(name).to_dense()
+    l2 = {"dense1/kernel": 0.3, "dense2/kernel": 0.2, "dense2/bias": 1.0}
+    tensors = problem.graph.tensors
+    names = tensors if name == "network" else [t for t in tensors if t.startswith(name)]
+    return H + np.diag(
+        np.concatenate([np.full(tensors[t].size, 2 * l2.get(t, 0.0)) for t in names])
     )
-    result = verify(problem, block="network", check="entries", witnesses=WITNESSES)
-    assert result.passed
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"loss.delta": 0.5}, "loss.delta: 0.5; only huber can have it"),
-        ({"loss.label_smoothing": 0.1}, "only categorical_crossentropy and binary_crossentropy"),
-        ({"loss.name": "huber", "loss.delta": 0}, "it must be a number above 0"),
-        (
-            {"loss.name": "categorical_crossentropy", "loss.label_smoothing": 2},
-            "it must be a number from 0 to 1",
-        ),
-        (
-            {"model.layers": [{"units": 2, "kernel_regularizer": {"l2": -1}}]},
-            "it must be 0 or more",
-        ),
-        ({"model.layers": [{"units": 2, "kernel_regularizer": {"l3": 1}}]}, "unknown key"),
-        ({"data.scale": 0}, "it must be a number above 0"),
-    ],
-)
-def test_what_cannot_be_is_one_line(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
-        problem_from_config(settings=settings)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("block", "name"), [("kernel", "dense1/kernel"), ("network", "network")])
+def test_the_spectrum_has_them(problem: Problem, block: Any, name: str) -> None:
+    expected = np.linalg.eigvalsh(dense(problem, name))
+    for execution in (Execution(), Execution(chunk=2)):
+        result = spectrum_study([problem], SpectrumOptions(block=block), execution=execution)
+        row = result.results[0]
+        assert row.passed
+        np.testing.assert_allclose(row.hessian.eigenvalues, expected, rtol=0, atol=1e-13)
+        assert row.hessian.trace.value == pytest.approx(expected.sum())
 
 
-def test_label_smoothing_is_in_the_targets() -> None:
-    def targets(name: str, **settings: Any) -> Any:
-        found = {"loss.name": name, "loss.label_smoothing": 0.2, **settings}
-        return problem_from_config(settings=found, batch_size=2).targets
+def test_estimated_spectra_have_them(problem: Problem) -> None:
+    expected = np.linalg.eigvalsh(dense(problem, "network"))
+    options = SpectrumOptions(block="network", exact_limit=1, top=3, density=True)
+    row = spectrum_study([problem], options).results[0]
+    assert row.passed and not row.exact
+    assert row.hessian.largest.value == pytest.approx(expected[-1], rel=1e-6)
 
-    smooth = targets("categorical_crossentropy")
-    assert sorted(set(np.round(smooth, 12).ravel())) == [0.02, 0.82]
-    assert sorted(set(np.round(targets("binary_crossentropy"), 12).ravel())) == [0.1, 0.9]
+
+def test_init_has_them() -> None:
+    given = {**SETTINGS, "seed": 0}
+    rows = init(given_mapping(given), initializers=["configured"], seeds=1, block="layer").results
+    for row in rows:
+        H = dense(problem_from_config(settings=given), row.layer)
+        assert row.frobenius.mean == pytest.approx(np.linalg.norm(H), rel=1e-10)
+        assert row.spectral.mean == pytest.approx(np.linalg.norm(H, 2), rel=1e-9)
+
+
+def given_mapping(settings: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        inner = nested
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return nested
+
+
+def test_a_step_of_training_is_keras_own(problem: Problem) -> None:
+    load_tensorflow()
+    keras = pytest.importorskip("keras")
+    L, R = keras.layers, keras.regularizers
+    keras.config.set_floatx("float64")
+    try:
+        model = keras.Sequential(
+            [
+                keras.Input((3,)),
+                L.Dense(4, "tanh", kernel_regularizer=R.L2(0.3)),
+                L.Dense(2, kernel_regularizer=R.L1L2(0.1, 0.2), bias_regularizer=R.L2(1.0)),
+            ]
+        )
+        for variable, value in zip(model.weights, problem.graph.tensors.values(), strict=True):
+            variable.assign(value)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.05), loss)
+        x, y = np.array(problem.inputs), problem.targets
+        losses = [float(model.train_on_batch(x, y)) for _ in range(3)]
+    finally:
+        keras.config.set_floatx("float32")
+    result = train(problem, steps=2, every=1, batch_size="all", learning_rate=0.05)
+    # Keras keeps its constants and its learning rate in float32.
+    measured = [moment.loss for moment in result.measurements]
+    np.testing.assert_allclose(measured, losses, rtol=1e-6)
+    assert result.final[0].loss == pytest.approx(losses[-1], rel=1e-6)
+    first = result.measurements[0]
+    H = dense(problem, "network")
+    assert first.sharpness == pytest.approx(np.linalg.eigvalsh(H)[-1], rel=1e-4)
+    assert first.trace == pytest.approx(np.trace(H))
+
+
+def test_a_problem_file_holds_them(problem: Problem, tmp_path: Path) -> None:
+    path = str(tmp_path / "p.npz")
+    save_problem(problem, path)
+    layers = [{"units": 4, "activation": "tanh"}, {"units": 2}]
+    again = {"data.source": path, "model.weights": path, "model.inputs": 3, "model.layers": layers}
+    assert problem_from_config(settings=again).penalties == problem.penalties
+    without = problem_from_config(settings={**again, "loss.regularization": False})
+    assert without.penalties == {}
+    assert any("left out" in note for note in without.notes)
+
+
+def test_without_regularization_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
+    arguments = [part for text in settings for part in ("--set", text)]
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "--check", "form", *arguments, "--without-regularization"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "regularizers of dense1, dense2 are left out" in text and "penalty" not in text
+
+
+def test_all_witnesses_have_them(problem: Problem) -> None:
+    witnesses = ("chain_rule", "autodiff", "finite")
+    assert verify(problem, block="network", witnesses=witnesses).passed

@@ -50,7 +50,7 @@ IN_THE_CONFIGURATION = {
 }
 OF_NO_NUMBER = {
     *("format_name", "path", "plot", "save_path", "vectors_path", "write_path", "checkpoint"),
-    *("replay", "plugin", "threads", "strategy"),
+    *("replay", "plugin", "threads"),
 }
 
 
@@ -396,7 +396,6 @@ def test_for_every_option_it_is_decided_whether_a_report_gives_it() -> None:
     replayable = [command for command in cli.commands.values() if isinstance(command, Replayable)]
     assert {command.name for command in replayable} == set(cli.commands) - {
         "export",
-        "launch",
         "config",
         "doctor",
     }

@@ -134,6 +134,9 @@ def test_verify_follows_the_published_schema() -> None:
             "notes": [],
             "weights": None,
             "chunk": None,
+            "inputs": "",
+            "losses": [],
+            "largest_input": None,
         },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}

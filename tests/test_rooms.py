@@ -32,8 +32,7 @@ WITHOUT = [
     "hesscli.api.questions",
     "hesscli.studies.doctor",
     "hesscli.report.notebook",
-    "hesscli.cli.launched",
-    "hesscli.workers.team",
+    "hesscli.cli.together",
 ]
 
 

@@ -26,6 +26,7 @@ from hesscli.problem.names import DTYPES, LOSSES, LOSSES_WITHOUT_TARGETS, REDUCT
 from hesscli.problem.network import Loss, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.targets import fit_targets, smoothed
+from hesscli.studies.agreement import require_agreement
 from hesscli.system.errors import InputError, reason
 from hesscli.system.near import nearest
 
@@ -105,7 +106,9 @@ def problem_from_config(
         seed=seed,
         dtype=dtype,
     )
-    return build_problem(config)
+    problem = build_problem(config)
+    require_agreement(problem)
+    return problem
 
 
 def problem_from_keras(
@@ -126,7 +129,8 @@ def problem_from_keras(
     ``settings`` changes. ``loss`` None is the one that the model was compiled with. A softmax at
     the model's end under a categorical cross-entropy, or a sigmoid under the binary one, is taken
     off, because the loss has it; the problem's notes say so. Raises InputError for a model that is
-    no chain of dense layers, and for a batch that does not fit it.
+    no chain of dense layers, for a batch that does not fit it, and where Keras's own model gives
+    other numbers than the problem.
     """
     live = not isinstance(model, str | os.PathLike)
     if live and not isinstance(model, KerasModel):
@@ -151,6 +155,7 @@ def problem_from_keras(
             else:
                 config = replace(config, data=replace(config.data, batch_size="all", offset=0))
                 problem = build_problem(config, _examples(inputs, targets, config.loss.name))
+            require_agreement(problem, model if live else None)
         except InputError as error:
             # A live model was never in a file that its owner knows.
             raise InputError(str(error).replace(folder, "")) if live else error from None

@@ -16,9 +16,9 @@ from hesscli.api.problems import (
     ConfigSource,
     activation_of,
     load_config,
+    problem_from_config,
     require_one_of,
 )
-from hesscli.config.build import build_problem
 from hesscli.config.schema import TrainConfig
 from hesscli.config.training import TrainingData, build_training_data
 from hesscli.problem.execution import execution_of
@@ -41,6 +41,7 @@ from hesscli.studies import export as exports
 from hesscli.studies import first_derivatives as first
 from hesscli.studies import spectrum as spectra
 from hesscli.studies import sweep as sweeps
+from hesscli.studies.agreement import require_agreement
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
@@ -231,7 +232,7 @@ def init(
         if initializers or stddevs
         else initialization.usual_schemes(config.model, _STDDEVS)
     )
-    problems = _problems(build_problem(config), activations)
+    problems = _problems(problem_from_config(config), activations)
     return initialization.initialization(
         problems,
         config.model,
@@ -260,7 +261,7 @@ def tune(
         raise InputError(f"target: {target:g}; it must be above 0")
     config = load_config(source)
     initialization.require_drawn(config.model)
-    problems = _problems(build_problem(config), activations)
+    problems = _problems(problem_from_config(config), activations)
     return tuning.tune(
         problems,
         config.model,
@@ -298,6 +299,7 @@ def train(
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
+        require_agreement(data.problem)
         execution = execution_of(data.problem)
     return training.train(
         data,

@@ -15,7 +15,6 @@ from hesscli.cli.options import (
 )
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
-from hesscli.cli.strategy import refuse_saving, strategy_option
 
 
 @click.command(
@@ -34,7 +33,6 @@ from hesscli.cli.strategy import refuse_saving, strategy_option
 @witness_options
 @plot_option
 @output_options
-@strategy_option
 def compare(
     problem: ProblemOptions,
     witness: WitnessOptions,
@@ -49,8 +47,6 @@ def compare(
     is G alone the Hessian, and does the whole chain rule G + C hold? Exits with 1 only where the
     chain rule fails.
     """
-    if run.team is not None:
-        refuse_saving(witness)
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)

@@ -163,7 +163,7 @@ def init(
     from hesscli.studies.initialization import require_drawn
 
     require_drawn(config.model)
-    problems = problem.problems(config)
+    problems = problem.with_all_examples().problems(config)
     record = run.record(config)
     execution = problem.execution(problems[0])
     if tune:
@@ -266,7 +266,7 @@ def _tuned(
             progress=progress,
             execution=execution,
         )
-    if write_path is not None and result.passed:
+    if write_path is not None and result.passed and execution.workers.index == 0:
         with replacing(write_path) as stream:
             stream.write(tuned_configuration(result, config).encode("utf-8"))
     return result.passed, tuning_document(result)

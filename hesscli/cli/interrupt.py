@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from hesscli.system import temporaries
+from hesscli.workers.launcher import launched
 
 INTERRUPTED = 130
 # What ends a program from outside: Ctrl-C, kill, and a terminal that is closed.
@@ -25,6 +26,8 @@ _SIGNALS = tuple(
 )
 # So long may what is at work take to end by itself.
 _PATIENCE_SECONDS = 1.0
+# Of processes that are told together the first one says it and ends the others by then.
+OTHERS_SECONDS = 1.5
 
 # Signals that a loop at work has been told of, and will heed by itself.
 _heeded: float = 0
@@ -32,6 +35,11 @@ _heeded: float = 0
 _stderr: int | None = None
 _asked = False
 _said = threading.Lock()
+# What the line begins with, how long the first of several processes is waited for, and whether
+# the others wait for this one to start.
+_name = ""
+_waited = 0.0
+_awaited = False
 
 
 class Interrupted(BaseException):
@@ -43,7 +51,12 @@ def interruptible() -> None:
 
     For the entry of the program: it changes the whole process.
     """
-    global _stderr
+    global _stderr, _name, _waited, _awaited
+    together = launched()
+    if together is not None:
+        _awaited = True
+        if together.rank > 0:
+            _name, _waited = f"rank {together.rank}: ", OTHERS_SECONDS
     for each in _SIGNALS:
         # Who started us may have said that a signal is not for us, as nohup does.
         if signal.getsignal(each) is not signal.SIG_IGN:
@@ -59,6 +72,12 @@ def interruptible() -> None:
         threading.Thread(target=_watch, args=(told,), daemon=True).start()
 
 
+def joined() -> None:
+    """For one of several processes: from now on it can end the others by itself."""
+    global _awaited
+    _awaited = False
+
+
 def uninterruptible() -> None:
     """What was asked for is done: from now on signals come too late."""
     for each in _SIGNALS:
@@ -67,16 +86,20 @@ def uninterruptible() -> None:
 
 def end_interrupted() -> NoReturn:
     """Ends the process, whatever its threads are doing."""
+    threading.Event().wait(_waited)
     temporaries.remove_all()
     say_interrupted()
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
+    if _awaited:
+        # The others would wait without an end, and launchers end them where one is killed.
+        os.kill(os.getpid(), signal.SIGKILL)
     os._exit(INTERRUPTED)
 
 
 def say_interrupted(when: str = "") -> None:
     """The last line of an interrupted program, on standard error; ``when`` is its end."""
-    line = f"hesscli: interrupted{when}\n"
+    line = f"hesscli: {_name}interrupted{when}\n"
     if _stderr is None:
         # Of a command inside another program, which may be interrupted again.
         sys.stderr.write(line)
@@ -90,6 +113,8 @@ def say_interrupted(when: str = "") -> None:
 
 def interruption_is_said() -> None:
     """Somebody else has said the last line: ``say_interrupted`` says no more."""
+    global _waited
+    _waited = 0.0
     _said.acquire(blocking=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,7 +15,6 @@ from hesscli.cli.doctor import doctor
 from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
-from hesscli.cli.launch import launch
 from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, noticing_readers
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
@@ -23,7 +22,13 @@ from hesscli.cli.train import train
 from hesscli.cli.verify import verify
 from hesscli.report.bars import PLAIN
 from hesscli.version import __version__
+from hesscli.workers.launcher import launched
 
+if TYPE_CHECKING:
+    from hesscli.workers.ranks import Ranks
+
+# What several processes do together.
+ON_RANKS = ("verify", "compare", "spectrum", "init", "train")
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -46,6 +51,17 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with noticing_readers():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if ctx.obj is not None and name not in ON_RANKS:
+            raise click.UsageError(
+                f"{name}: {ctx.obj.count} processes were started together, and only "
+                f"{', '.join(ON_RANKS)} share their work; start one"
+            )
+        return name, command, rest
 
 
 @click.group(
@@ -85,7 +101,6 @@ for command in (
     init,
     train,
     export,
-    launch,
     config,
     doctor,
 ):
@@ -102,12 +117,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    def command_line() -> object:
+    def command_line(ranks: Ranks | None = None) -> object:
         try:
-            return cli.main(arguments, prog_name="hesscli", standalone_mode=False)
+            return cli.main(arguments, prog_name="hesscli", standalone_mode=False, obj=ranks)
         except click.exceptions.NoArgsIsHelpError:
             # Wrong usage all the same: a script whose command came out empty must not pass.
             complain(_WELCOME)
             return FAILED_INPUT
 
-    return exit_code_of(command_line)
+    together = launched()
+    if together is None:
+        return exit_code_of(command_line)
+    # MPI is imported for who was started by it.
+    from hesscli.cli.together import run_together
+
+    return run_together(together, command_line)

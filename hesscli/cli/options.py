@@ -6,9 +6,10 @@ Only names are imported here: ``--help`` and wrong usage must not wait for NumPy
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,8 +25,9 @@ from hesscli.problem.names import (
 )
 from hesscli.problem.registry import plugin_names
 from hesscli.system.errors import InputError
-from hesscli.system.files import check_writable
+from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
+from hesscli.workers.share import ALONE, Workers, with_all_examples
 
 if TYPE_CHECKING:
     from hesscli.config.load import Override
@@ -34,11 +36,17 @@ if TYPE_CHECKING:
     from hesscli.problem.network import Problem
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
-    from hesscli.workers.share import Workers
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 ALL = "all"
+# The options that name a file which is written, by parameter.
+_WRITTEN = {
+    "path": "--output",
+    "plot": "--plot",
+    "save_path": "--save-problem",
+    "checkpoint": "--checkpoint",
+}
 
 
 def _choices() -> tuple[str, ...]:
@@ -99,7 +107,8 @@ class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
     ``activations`` are those asked for, each once; none where the configuration's own stand.
-    ``workers`` have a share of the examples each, where there are several.
+    ``workers`` have a share of the examples each. ``written`` are the files that the command will
+    write, by option.
     """
 
     config_path: str | None
@@ -110,15 +119,39 @@ class ProblemOptions:
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
+    without_regularization: bool = False
     replayed: Report | None = None
-    workers: Workers | None = None
+    workers: Workers = ALONE
+    written: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
-        """The configuration with everything but ``--activation`` applied, and ``more``."""
-        from hesscli.system.memory import require_room_for_libraries
+        """The configuration with everything but ``--activation`` applied, and ``more``.
+
+        Raises InputError where it reads a file that the command would write.
+        """
+        config = self._config(more)
+        if self.written:
+            from hesscli.config.inputs import files_read
+
+            with self.naming_the_file():
+                for key, path in files_read(config, held_out=True):
+                    self._require_unwritten(key, path)
+        return config
+
+    def _require_unwritten(self, key: str, path: str) -> None:
+        for option, other in self.written.items():
+            if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
+                raise InputError(
+                    f"{key}: {path} is read, and {option} {other} would write over it; name "
+                    "another file to write"
+                )
+
+    def _config(self, more: Iterable[Override]) -> Config:
+        from hesscli.system.memory import keep_freed_memory, require_room_for_libraries
 
         # Before NumPy is imported.
         require_room_for_libraries()
+        keep_freed_memory()
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
@@ -130,19 +163,23 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
-        from hesscli.workers.share import ALONE
+        from hesscli.studies.agreement import require_agreement
 
         with self.naming_the_file():
-            problem = build_problem(config, workers=self.workers or ALONE)
+            problem = build_problem(config, workers=self.workers)
+            require_agreement(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 
     def execution(self, problem: Problem) -> Execution:
         """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
         from hesscli.problem.execution import execution_of
-        from hesscli.workers.share import ALONE
 
-        return execution_of(problem, self.workers or ALONE)
+        return execution_of(problem, self.workers)
+
+    def with_all_examples(self) -> ProblemOptions:
+        """The same where every worker has all examples."""
+        return replace(self, workers=with_all_examples(self.workers))
 
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number
@@ -158,6 +195,8 @@ class ProblemOptions:
             yield Override(("seed",), self.seed, "--seed")
         if self.dtype is not None:
             yield Override(("dtype",), self.dtype, "--dtype")
+        if self.without_regularization:
+            yield Override(("loss", "regularization"), False, "--without-regularization")
 
     @contextmanager
     def naming_the_file(self) -> Iterator[None]:
@@ -227,6 +266,11 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         multiple=True,
         help="Any key of the configuration, as in data.offset=10; repeatable.",
     )
+    @click.option(
+        "--without-regularization",
+        is_flag=True,
+        help="Leave the layers' regularizers out of the loss.",
+    )
     @functools.wraps(function)
     def wrapper(
         *,
@@ -238,6 +282,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         seed: int | None,
         dtype: str | None,
         assignments: tuple[str, ...],
+        without_regularization: bool,
         **others: Any,
     ) -> Any:
         problem = ProblemOptions(
@@ -249,7 +294,14 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             seed,
             dtype,
             assignments,
+            without_regularization,
             replayed_report(),
+            click.get_current_context().find_root().obj or ALONE,
+            written={
+                option: path
+                for name, option in _WRITTEN.items()
+                if (path := others.get(name)) is not None
+            },
         )
         return function(problem=problem, **others)
 
@@ -397,6 +449,11 @@ def witness_options(function: Command) -> Command:
         **others: Any,
     ) -> Any:
         if save_path is not None:
+            ranks = click.get_current_context().find_root().obj
+            if ranks is not None:
+                raise click.UsageError(
+                    f"--save-problem: none of {ranks.count} processes has all examples; start one"
+                )
             check_writable(save_path)
         return function(witness=WitnessOptions(method, probes, block, layers, save_path), **others)
 

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from hesscli.report.document import Document
     from hesscli.report.invocation import Invocation
     from hesscli.report.recorded import Report
-    from hesscli.workers.team import Team
+    from hesscli.workers.ranks import Ranks
 
 _REPORT, _PLUGINS = "hesscli.replay", "hesscli.plugins"
 # What may stand beside --replay: none of it decides what is computed, or it is said that it does.
-_BESIDE = ("replay", "plugin", "format_name", "path", "plot", "threads", "strategy")
+_BESIDE = ("replay", "plugin", "format_name", "path", "plot", "threads")
 _PLUGIN = "plugin"
+# Each rank iterates by itself: where one rounds otherwise, it may take another step.
+_ITERATED = ("spectrum", "init")
 
 
 def replayed_report() -> Report | None:
@@ -77,7 +79,7 @@ class Replayable(click.Command):
         if report is not None:
             self._require_nothing_beside(ctx)
             _require_plugins(ctx, report)
-            _require_strategy(ctx, report)
+            _require_ranks(ctx, report)
             from hesscli.report.recorded import require_unchanged
 
             require_unchanged(report, keys_given_anew=(_PLUGIN,))
@@ -90,6 +92,7 @@ class Replayable(click.Command):
             },
             plugins=ctx.meta.get(_PLUGINS, ()),
             report=report,
+            ranks=ctx.find_root().obj,
         )
         return rest
 
@@ -133,19 +136,19 @@ class Replayable(click.Command):
 class Run:
     """A command line as it is recorded; ``report`` is what it replays, if it does.
 
-    ``team`` are the workers that run it, where there are several.
+    ``ranks`` are the processes that run it, where there are several.
     """
 
     command: str
     options: Mapping[str, Any]
     plugins: tuple[str, ...]
     report: Report | None
-    team: Team | None = None
+    ranks: Ranks | None = None
 
     @property
     def reports(self) -> bool:
         """Whether this process shows and writes what is found: of several the first one."""
-        return self.team is None or self.team.first
+        return self.ranks is None or self.ranks.first
 
     def record(
         self,
@@ -182,10 +185,9 @@ class Run:
             versions=versions(),
             machine=this_machine(),
         )
-        if self.team is not None:
-            self.team.agree({**_facts(invocation), **_rounding(invocation)})
-            self.team.start()
-        return Record(invocation, self.report, config, self.team)
+        if self.ranks is not None:
+            self.ranks.agree(_facts(invocation))
+        return Record(invocation, self.report, config, self.ranks)
 
 
 @dataclass(frozen=True)
@@ -195,19 +197,19 @@ class Record:
     invocation: Invocation
     report: Report | None
     config: Config
-    team: Team | None
+    ranks: Ranks | None
 
     def write(
         self, document: Document, passed: bool, output: OutputOptions, plot: str | None = None
     ) -> int:
         """Writes the result where the options say; the exit code.
 
-        Of several workers only the first one writes.
+        Of several ranks only the first one writes.
         """
-        if self.team is not None:
-            if not self.team.first:
+        if self.ranks is not None:
+            self.ranks.before_the_report()
+            if not self.ranks.first:
                 return 0
-            self.team.settle()
         from hesscli.report.invocation import with_invocation
         from hesscli.report.output import write_document
         from hesscli.report.plots import write_plot
@@ -248,31 +250,29 @@ def _require_plugins(context: click.Context, report: Report) -> None:
     )
 
 
-def _require_strategy(context: click.Context, report: Report) -> None:
-    """Other workers, or none, add up in another order, and estimate from other random vectors."""
-    if report.workers > 1 and context.params.get("strategy") is None:
+def _require_ranks(context: click.Context, report: Report) -> None:
+    """One process adds up in another order, and estimates from other random vectors."""
+    if report.workers > 1 and context.find_root().obj is None:
         raise click.UsageError(
-            f"{report.path} was made by {report.workers} workers; replay it by as many, with "
-            "--strategy multi-worker"
+            f"{report.path} was made by {report.workers} processes; replay it by as many, with "
+            f"mpiexec -n {report.workers}"
         )
 
 
 def _facts(invocation: Invocation) -> dict[str, Any]:
-    """What the workers must have in common, as messages name it."""
-    facts = {**_leaves(invocation.options), **_leaves(invocation.configuration)}
+    """What the ranks must have in common, as messages name it."""
+    from hesscli.studies.context import installed_versions
+
+    facts = {"the command": invocation.command, **installed_versions()}
+    facts.update(_leaves({**invocation.options, **invocation.configuration}))
     for file in invocation.files:
         facts[f"{file.key} {file.path} with SHA-256"] = file.sha256
+    if invocation.command in _ITERATED:
+        from hesscli.system.threads import thread_count
+
+        blas, machine = invocation.versions["blas"], invocation.machine
+        facts.update({"threads": thread_count(), "BLAS": blas, "the machine": machine})
     return facts
-
-
-def _rounding(invocation: Invocation) -> dict[str, Any]:
-    """What Lanczos may take one step more for than on another worker: each runs its own."""
-    from hesscli.system.threads import thread_count
-
-    if invocation.command != "spectrum":
-        return {}
-    blas = invocation.versions["blas"]
-    return {"threads": thread_count(), "BLAS": blas, "the machine": invocation.machine}
 
 
 def _leaves(value: Any, key: str = "") -> dict[str, Any]:

@@ -14,7 +14,6 @@ from hesscli.cli.options import (
 )
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
-from hesscli.cli.strategy import strategy_option
 from hesscli.problem.names import MOST_PROBES
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
@@ -108,7 +107,6 @@ def _density_for_plots(context: click.Context, parameter: click.Parameter, given
 )
 @plot_option
 @output_options
-@strategy_option
 def spectrum(
     problem: ProblemOptions,
     block: str,

@@ -18,7 +18,6 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.replay import Replayable, Run
-from hesscli.cli.strategy import strategy_option
 from hesscli.cli.training_display import training_display
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
@@ -64,7 +63,6 @@ if TYPE_CHECKING:
 )
 @output_options
 @plot_option
-@strategy_option
 def train(
     problem: ProblemOptions,
     checkpoint: str | None,
@@ -98,11 +96,13 @@ def train(
     from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
+    from hesscli.studies.agreement import require_agreement
 
     if names:
         config = with_hidden_activation(config, Activation(names[0]))
     with problem.naming_the_file():
-        data = build_training_data(config)
+        data = build_training_data(config, problem.workers)
+        require_agreement(data.problem)
     more_files = [] if resume is None else [("resume", resume)]
     # Before a checkpoint takes the place of the file that is resumed.
     record = run.record(config, held_out=True, more_files=more_files)

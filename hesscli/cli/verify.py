@@ -17,7 +17,6 @@ from hesscli.cli.options import (
 )
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.replay import Replayable, Run
-from hesscli.cli.strategy import MULTI_WORKER, refuse_saving, strategy_option
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.system.near import nearest
 
@@ -78,7 +77,6 @@ def _witness_names(
 )
 @plot_option
 @output_options
-@strategy_option
 def verify(
     problem: ProblemOptions,
     witness: WitnessOptions,
@@ -103,8 +101,6 @@ def verify(
     """
     if of != "hessian":
         _require_hessian_options_unused(of, witness, terms, witnesses)
-    if run.team is not None:
-        _require_summable(of, witness)
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)
@@ -128,16 +124,6 @@ def verify(
             passed, document = first.passed, document_of(first)
     witness.save(problems[0])
     return record.write(document, passed, output, plot)
-
-
-def _require_summable(of: str, witness: WitnessOptions) -> None:
-    """Raises UsageError for what several workers, with some of the examples each, do not do."""
-    if of != "hessian":
-        raise click.UsageError(
-            f"--strategy {MULTI_WORKER} --of {of}: the workers add up the Hessian only; leave "
-            "--strategy out"
-        )
-    refuse_saving(witness)
 
 
 def _require_hessian_options_unused(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -11,15 +13,24 @@ from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, ModelConfig
-from hesscli.problem.data import Dataset, labels, load_dataset, select_order, to_inputs
+from hesscli.problem.data import (
+    Dataset,
+    Scale,
+    labels,
+    load_dataset,
+    preparation,
+    select_order,
+    to_inputs,
+)
 from hesscli.problem.execution import fits
 from hesscli.problem.graph import Activation, Array, Graph, Layer, chain
 from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
+from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.names import CROSSENTROPIES
-from hesscli.problem.network import Loss, Penalty, Problem
+from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
+from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
-from hesscli.problem.problemfile import read_parameters
+from hesscli.problem.problemfile import read_parameters, read_penalties
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.system.errors import InputError
@@ -29,6 +40,11 @@ from hesscli.system.memory import (
     require_memory,
 )
 from hesscli.workers.share import ALONE, Workers, share_of
+
+# How pixels may have been prepared for a model, as data.scale says it.
+_SCALES: Mapping[str, Scale] = MappingProxyType(
+    {"1": 1.0, "0.00392156862745098": 1 / 255, SYMMETRIC: SYMMETRIC, NORMALIZE: NORMALIZE}
+)
 
 
 def with_hidden_activation(config: Config, activation: Activation) -> Config:
@@ -58,7 +74,7 @@ def build_problem(
     whole = select_order(dataset, size, data.offset, data.shuffle, config.seed)
     if len(whole) < workers.count:
         raise InputError(
-            f"data.batch_size: {len(whole)} examples for {workers.count} workers; each needs one "
+            f"data.batch_size: {len(whole)} examples for {workers.count} processes; each needs one "
             "at least"
         )
     order = whole[share_of(len(whole), workers)]
@@ -78,43 +94,87 @@ def build_problem(
     targets = labels(dataset.targets[places(order)])
     layers = _layers(config.model, keras, config.seed, dtype)
     notes: tuple[str, ...] = ()
-    softmax = False
+    ending = _Ending(layers)
     if keras is not None:
-        layers, softmax, of_loss = _ending(layers, keras, config.loss)
-        notes = _keras_notes(keras, of_loss, config.loss, dataset, data.scale)
-    last = layers[-1]
+        ending = _ending(layers, keras, config.loss)
+        notes = _keras_notes(keras, ending.of_loss, config.loss, dataset)
+    last = ending.layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
-    graph = chain(layers, softmax)
+    graph = chain(ending.layers, ending.softmax)
+    penalties = _penalties(config, graph)
+    if not config.loss.regularization:
+        notes = (*notes, *_left_out(penalties))
+    fitted = fit_targets(targets, config.loss.name, last.units, dtype, where)
+    original = None
+    if keras is not None:
+        as_given = keras.before_rescaling if dataset.is_batch else keras.model_inputs
+        convert = partial(as_given, dtype=dtype, scale=data.scale)
+        original = _original(keras, layers, config.loss, replace(stored, convert=convert), fitted)
+        if not dataset.is_batch and dataset.inputs.dtype.kind in "iu":
+            original = replace(
+                original,
+                prepared_otherwise={
+                    text: replace(stored, convert=partial(read, dtype=dtype, scale=scale))
+                    for text, scale in _SCALES.items()
+                    if scale != data.scale
+                },
+            )
     return Problem(
         graph=graph,
         inputs=stored[:] if held else stored,
-        targets=smoothed(
-            fit_targets(targets, config.loss.name, last.units, dtype, where), config.loss
-        ),
+        targets=smoothed(fitted, config.loss),
         loss=config.loss,
         seed=config.seed,
         notes=notes,
         weights=config.model.weights if keras is None else keras.path,
         part_of=None if workers.count == 1 else len(whole),
-        penalties=_penalties(config, graph),
+        penalties=penalties if config.loss.regularization else {},
+        original=original,
+        frozen=tuple(layer.name for layer in config.model.layers if not layer.trainable),
+        prepared=_prepared(dataset, keras, data.scale),
     )
 
 
+def _prepared(dataset: Dataset, keras: KerasNetwork | None, scale: Scale) -> str:
+    """How the inputs were prepared, in words."""
+    kind = dataset.inputs.dtype
+    if keras is None or keras.rescaling is None or dataset.is_batch:
+        return preparation(kind, scale)
+    factor, offset = keras.rescaling
+    shift = f" {'−' if offset < 0 else '+'} {abs(offset):g}" if offset else ""
+    return f"{preparation(kind, scale or 1)}, then its Rescaling ({factor:g}·x{shift})"
+
+
 def _penalties(config: Config, graph: Graph) -> dict[str, Penalty]:
-    """The regularizers of the graph's tensors; none where the loss leaves them out."""
-    if not config.loss.regularization:
-        return {}
-    found = {
+    """The regularizers of the graph's tensors, be they part of the loss or left out.
+
+    Those of the configuration stand before those of a problem file.
+    """
+    model = config.model
+    found = {} if model.weights is None else read_penalties(model.weights)
+    found |= {
         f"{layer.name}/{role}": penalty
-        for layer in config.model.layers
+        for layer in model.layers
         for role, penalty in (
             ("kernel", layer.kernel_regularizer),
             ("bias", layer.bias_regularizer),
         )
-        if penalty is not None and penalty != Penalty()
+        if penalty is not None
     }
-    return {name: penalty for name, penalty in found.items() if name in graph.tensors}
+    return {
+        name: penalty
+        for name, penalty in found.items()
+        if name in graph.tensors and penalty != Penalty()
+    }
+
+
+def _left_out(penalties: Collection[str]) -> tuple[str, ...]:
+    """What is said where regularizers are left out."""
+    layers = dict.fromkeys(name.partition("/")[0] for name in penalties)
+    if not layers:
+        return ()
+    return (f"the regularizers of {', '.join(layers)} are left out (loss.regularization: false)",)
 
 
 def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
@@ -189,10 +249,21 @@ def _converted(values: Array, dtype: np.dtype[np.floating], where: str) -> Array
     return converted
 
 
-def _ending(
-    layers: tuple[Layer, ...], keras: KerasNetwork, loss: Loss
-) -> tuple[tuple[Layer, ...], bool, str]:
-    """The layers, whether a softmax follows them, and what is said of the loss.
+@dataclass(frozen=True)
+class _Ending:
+    """The layers, whether a softmax follows them, and what was taken off, being in the loss.
+
+    ``of_loss`` is what is said about it.
+    """
+
+    layers: tuple[Layer, ...]
+    softmax: bool = False
+    folded: str | None = None
+    of_loss: str = ""
+
+
+def _ending(layers: tuple[Layer, ...], keras: KerasNetwork, loss: Loss) -> _Ending:
+    """How the network ends, under ``loss``.
 
     A softmax or a sigmoid at the end and the cross-entropy of it are one function of the logits:
     it is taken off there, and stays everywhere else.
@@ -204,15 +275,14 @@ def _ending(
     elif last.activation.name == keras.layers[-1].activation.name == SIGMOID:
         ends = SIGMOID
     belongs = SIGMOID if loss.name == "binary_crossentropy" else SOFTMAX
-    own = isinstance(keras.loss, Loss) and replace(loss, regularization=True) == keras.loss
-    origin = "compiled with" if own else "under"
-    of_loss = f"{origin} the loss {_described(loss)}"
+    of_loss = f"{'compiled with' if _is_compiled(keras, loss) else 'under'} the loss "
+    of_loss += _described(loss)
     if loss.name in CROSSENTROPIES and loss.from_logits is not True:
         if ends == belongs:
             if ends == SIGMOID:
                 last = replace(last, activation=Activation("linear"))
             note = f"{of_loss}; the {ends} at its output was taken off, and is in the loss"
-            return (*layers[:-1], last), False, note
+            return _Ending((*layers[:-1], last), False, ends, note)
         if loss.from_logits is False:
             raise InputError(
                 f"model.keras: {keras.path}: {of_loss} of probabilities, but there is no {belongs} "
@@ -225,7 +295,37 @@ def _ending(
         )
     elif keras.loss is None:
         of_loss = f"saved without a loss; {loss.name} is assumed"
-    return layers, keras.softmax, of_loss
+    return _Ending(layers, keras.softmax, None, of_loss)
+
+
+def _is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
+    """Whether ``loss`` is the one that the model was compiled with."""
+    return isinstance(keras.loss, Loss) and replace(loss, regularization=True) == keras.loss
+
+
+def _original(
+    keras: KerasNetwork,
+    layers: tuple[Layer, ...],
+    loss: Loss,
+    inputs: StoredInputs,
+    targets: Targets,
+) -> Original:
+    """The model as it is: the activations of ``layers`` may be others, which the user chose."""
+    both = zip(layers, keras.layers, strict=True)
+    own = tuple(replace(layer, activation=of_keras.activation) for layer, of_keras in both)
+    ending = _ending(own, keras, loss)
+    of_loss = serialized(loss, from_logits=ending.folded is None)
+    return Original(
+        path=keras.path,
+        graph=chain(ending.layers, ending.softmax),
+        shape=keras.shape,
+        inputs=inputs,
+        targets=targets,
+        layers={layer.name: layer.keras_name for layer in keras.layers},
+        loss=keras.serialized_loss if _is_compiled(keras, loss) else of_loss,
+        folded=ending.folded,
+        prepared_otherwise={},
+    )
 
 
 def _described(loss: Loss) -> str:
@@ -239,25 +339,14 @@ def _described(loss: Loss) -> str:
 
 
 def _keras_notes(
-    keras: KerasNetwork, of_loss: str, loss: Loss, dataset: Dataset, scale: float | None
+    keras: KerasNetwork, of_loss: str, loss: Loss, dataset: Dataset
 ) -> tuple[str, ...]:
     notes: list[str] = []
     penalized = [layer.name for layer in keras.layers if layer.penalties]
-    if penalized:
-        are = "part of the loss" if loss.regularization else "left out"
-        notes.append(f"the regularizers of {', '.join(penalized)} are {are}")
-    if keras.rescaling is not None:
-        factor, offset = keras.rescaling
-        shift = f" {'-' if offset < 0 else '+'} {abs(offset):g}" if offset else ""
-        formula = f"its Rescaling ({factor:g}·x{shift})"
-        if dataset.is_batch:
-            notes.append(f"{formula} is not applied: {dataset.name} holds a network's own inputs")
-        elif scale is None:
-            notes.append(f"{formula} is applied to the data, pixels being 0 to 255")
-        else:
-            notes.append(f"{formula} is applied to the data times {scale:g}")
-    elif not dataset.is_batch and scale is None and dataset.inputs.dtype.kind in "iu":
-        notes.append("pixels are divided by 255; data.scale: 1 leaves them as they are")
+    if penalized and loss.regularization:
+        notes.append(f"the regularizers of {', '.join(penalized)} are part of the loss")
+    if keras.rescaling is not None and dataset.is_batch:
+        notes.append(f"its Rescaling is not applied: {dataset.name} holds a network's own inputs")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
 
 

@@ -29,8 +29,10 @@ from hesscli.problem.names import (
     DTYPES,
     LOSSES,
     MOST_PROBES,
+    NORMALIZE,
     REDUCTIONS,
     RESERVED_NAMES,
+    SYMMETRIC,
 )
 from hesscli.problem.network import Loss, Penalty
 from hesscli.system.errors import shown
@@ -171,6 +173,12 @@ def _positive(value: Any, path: Path) -> float:
     if rate <= 0:
         raise ConfigKeyError(path, f"{shown(value)}; it must be a number above 0")
     return rate
+
+
+def _scale(value: Any, path: Path) -> float | str:
+    if isinstance(value, str):
+        return _choice((SYMMETRIC, NORMALIZE))(value, path)
+    return _positive(value, path)
 
 
 def _momentum(value: Any, path: Path) -> float:
@@ -327,6 +335,7 @@ _layer = _record(
         "initializer": _optional(_initializer),
         "kernel_regularizer": _optional(_penalty),
         "bias_regularizer": _optional(_penalty),
+        "trainable": _boolean,
     },
     required=("units",),
 )
@@ -361,7 +370,7 @@ _data_record = _record(
         "batch_size": _batch_size,
         "offset": _integer(0),
         "shuffle": _boolean,
-        "scale": _optional(_positive),
+        "scale": _optional(_scale),
         "memory": _optional(_memory),
         "inputs": _optional(_matrix),
         "targets": _optional(_targets),

@@ -20,12 +20,13 @@ def network_of(path: str) -> KerasNetwork:
         raise InputError(f"model.keras: {error}") from error
 
 
-def with_keras_layers(config: Config, given: Collection[str], loss_given: bool) -> Config:
+def with_keras_layers(config: Config, given: Collection[str], of_loss: Collection[str]) -> Config:
     """``config`` with the Keras model's inputs, layers and compiled loss.
 
-    But for the keys of ``model`` that are ``given`` by the user, and for the loss where that is.
-    Without a Keras model, ``config`` itself. Raises InputError for a model compiled with a loss
-    that has no counterpart here.
+    But for the keys of ``model`` that are ``given`` by the user, and for those ``of_loss``: where
+    the loss's name is among them, nothing is left of the compiled one. Without a Keras model,
+    ``config`` itself. Raises InputError for a model compiled with a loss that has no counterpart
+    here.
     """
     if config.model.keras is None:
         return config
@@ -37,13 +38,14 @@ def with_keras_layers(config: Config, given: Collection[str], loss_given: bool) 
         model = replace(model, bias=network.has_bias)
     if "layers" not in given:
         model = replace(model, layers=_layers(network))
-    if not loss_given:
+    if "name" not in of_loss:
         if isinstance(network.loss, str):
             raise InputError(
                 f"model.keras: {network.path}: compiled with the loss {network.loss}, which is not "
                 f"supported; choose one with --set loss.name=NAME: {', '.join(LOSSES)}"
             )
-        config = replace(config, loss=network.loss or config.loss)
+        own = {key: getattr(config.loss, key) for key in of_loss}
+        config = replace(config, loss=replace(network.loss or config.loss, **own))
     return replace(config, model=model)
 
 
@@ -80,6 +82,7 @@ def _layers(network: KerasNetwork) -> tuple[LayerConfig, ...]:
             layer.activation,
             kernel_regularizer=layer.penalties.get("kernel"),
             bias_regularizer=layer.penalties.get("bias"),
+            trainable=layer.trainable,
         )
         for layer in network.layers
     )

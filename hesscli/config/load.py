@@ -95,9 +95,10 @@ def _configured(
     for override in early:
         config, origin = _apply(config, override), override.origin
         given = override.value if override.path == _MODEL else given
-    loss_given = "loss" in document or any(o.path[:1] == ("loss",) for o in overrides)
+    named = any(override.path in (("loss",), ("loss", "name")) for override in overrides)
+    of_loss = (*document.get("loss", {}), *(("name",) if named else ()))
     with _prefixed(origin):
-        config = with_keras_layers(config, given, loss_given)
+        config = with_keras_layers(config, given, of_loss)
     for override in overrides[len(early) :]:
         sized = sized or _gives_batch_size(override)
         config = _apply(config, override)
@@ -223,7 +224,8 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
             *("kernel", "bias", "initializer", "kernel_regularizer", "bias_regularizer"),
             *("inputs", "targets"),
         )
-        return tuple(key for key in keys if getattr(value, key, None) is None)
+        unset = tuple(key for key in keys if getattr(value, key, None) is None)
+        return (*unset, "trainable") if getattr(value, "trainable", False) else unset
     return ()
 
 

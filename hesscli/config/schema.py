@@ -48,6 +48,9 @@ class LayerConfig:
     bias_regularizer: Annotated[
         Penalty | None, "`{l1: …, l2: …}`", "added to the loss: Σ l1 |b| + l2 b²"
     ] = None
+    trainable: Annotated[
+        bool, "true or false", "whether the block `network` has the layer's parameters"
+    ] = True
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,10 @@ class DataConfig:
         bool, "true or false", "permute all examples with `seed` before `offset` is counted"
     ] = False
     scale: Annotated[
-        float | None,
-        "a number above 0",
-        "what the source's numbers are multiplied by; without it integer pixels by 1/255",
+        float | str | None,
+        "a number above 0, symmetric or normalize",
+        "what the source's numbers are multiplied by; without it integer pixels by 1/255; "
+        "`symmetric` is 2x − 1 of these, `normalize` is `keras.utils.normalize(x, axis=1)`",
     ] = None
     memory: Annotated[
         str | int | None,

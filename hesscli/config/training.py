@@ -10,6 +10,7 @@ from hesscli.problem.data import has_test_split
 from hesscli.problem.network import Problem
 from hesscli.problem.stored import StoredInputs
 from hesscli.system.errors import InputError
+from hesscli.workers.share import ALONE, Workers, with_all_examples
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,17 @@ class TrainingData:
     held_out_name: str
 
 
-def build_training_data(config: Config) -> TrainingData:
+def build_training_data(config: Config, workers: Workers = ALONE) -> TrainingData:
     """The examples of ``config`` from ``data.offset`` on, parted at ``train.examples``.
+
+    Each of the ``workers`` has all of them, in its part of the machine's memory.
 
     ``data.batch_size``, the batch of the other commands, is not looked at. Raises InputError
     where the configuration does not fit, or asks for more examples than there are.
     """
-    everything = build_problem(replace(config, data=replace(config.data, batch_size="all")))
+    workers = with_all_examples(workers)
+    whole = replace(config, data=replace(config.data, batch_size="all"))
+    everything = build_problem(whole, workers=workers)
     available, wanted = everything.examples, config.train.examples
     examples = available if wanted == "all" else wanted
     if examples > available:
@@ -49,7 +54,8 @@ def build_training_data(config: Config) -> TrainingData:
     data = config.data
     if data.inputs is None and data.split == "train" and has_test_split(data.source):
         test = DataConfig(source=data.source, split="test", batch_size="all")
-        return TrainingData(problem, build_problem(replace(config, data=test)), "test split")
+        test_config = replace(config, data=test)
+        return TrainingData(problem, build_problem(test_config, workers=workers), "test split")
     held_out = None if examples == available else _part(everything, slice(examples, None))
     return TrainingData(problem, held_out, "held out")
 
@@ -57,4 +63,11 @@ def build_training_data(config: Config) -> TrainingData:
 def _part(problem: Problem, examples: slice) -> Problem:
     stored = problem.inputs
     part = stored.part(examples) if isinstance(stored, StoredInputs) else stored[examples].copy()
-    return replace(problem, inputs=part, targets=problem.targets[examples])
+    original = problem.original
+    if original is not None:
+        original = replace(
+            original,
+            inputs=original.inputs.part(examples),
+            targets=original.targets[examples],
+        )
+    return replace(problem, inputs=part, targets=problem.targets[examples], original=original)

@@ -201,9 +201,19 @@ def _log_cosh(_: Loss) -> LossDerivatives:
 
 def _poisson(_: Loss) -> LossDerivatives:
     # v = f − t log(f + ε),   v′ = 1 − t/(f + ε),   v″ = t/(f + ε)².
+    def slope(f: Array, t: Targets) -> Array:
+        below = np.argwhere(f <= -EPSILON)
+        if below.size:
+            n, h = (int(index) for index in below[0])
+            raise InputError(
+                f"loss.name: poisson: the output {f[n, h]:g} of example {n} is below 0; end the "
+                "network in an activation that is not, such as softplus or exponential"
+            )
+        return np.asarray(1 - t / (f + EPSILON))
+
     return _numberwise(
         lambda f, t: f - t * np.log(f + EPSILON),
-        lambda f, t: 1 - t / (f + EPSILON),
+        slope,
         lambda f, t: t / np.square(f + EPSILON),
     )
 

@@ -10,12 +10,14 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from hesscli.problem.graph import Array
 from hesscli.problem.idx import find_idx_files, read_idx
+from hesscli.problem.names import NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Targets
 from hesscli.problem.npz import (
     RawArray,
@@ -31,6 +33,9 @@ from hesscli.system.errors import InputError, WrongNumberError, reason
 from hesscli.system.files import expanded
 from hesscli.system.quiet import silenced
 from hesscli.system.tensorflow import plain_tensorflow
+
+# What the numbers of a source are multiplied by, or how else they are prepared.
+Scale: TypeAlias = float | str | None
 
 EMBEDDED = "embedded"
 KERAS = "keras"
@@ -175,13 +180,17 @@ def labels(targets: Targets) -> Targets:
     return targets.astype(np.int64 if targets.dtype.kind in "iu" else targets.dtype)
 
 
-def to_inputs(selected: RawArray, dtype: DTypeLike, scale: float | None = None) -> Array:
+def to_inputs(selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
     """Examples (N, ...) as network inputs (N, d) of the floating-point type ``dtype``.
 
     All numbers are multiplied by ``scale``; without it integer pixels by 1/255, into [0, 1], and
-    floating-point numbers are taken as they are. Raises InputError where a number is beyond the
-    range of ``dtype``.
+    floating-point numbers are taken as they are. ``symmetric`` is 2x − 1 of these, ``normalize``
+    what ``keras.utils.normalize(images, axis=1)`` is. Raises InputError where a number is beyond
+    the range of ``dtype``.
     """
+    if isinstance(scale, str):
+        plain = to_inputs(selected, dtype)
+        return 2 * plain - 1 if scale == SYMMETRIC else _normalized(plain)
     precision = np.dtype(dtype)
     # A set that is held was looked at when it was read.
     selected = selected if scale is not None else require_pixels(selected)
@@ -194,6 +203,28 @@ def to_inputs(selected: RawArray, dtype: DTypeLike, scale: float | None = None) 
     else:
         require_finite(inputs, "the selected inputs", f"data.source: in {precision} ")
     return inputs
+
+
+def _normalized(inputs: Array) -> Array:
+    """Each column of a square image, or each example that is none, at length 1; 0 stays 0."""
+    side = math.isqrt(inputs.shape[1])
+    shape = (-1, side, side) if side**2 == inputs.shape[1] else (-1, inputs.shape[1])
+    images = inputs.reshape(shape)
+    lengths = np.linalg.norm(images, axis=1, keepdims=True)
+    return np.asarray(images / np.where(lengths == 0, 1, lengths)).reshape(inputs.shape)
+
+
+def preparation(dtype: np.dtype[Any], scale: Scale) -> str:
+    """How ``to_inputs`` prepares numbers of a type, as in ``uint8 ÷ 255``."""
+    if scale is None:
+        how = "÷ 255" if dtype.kind in "iu" else "as they are"
+    elif scale == 1:
+        how = "as they are"
+    elif isinstance(scale, str):
+        how = {SYMMETRIC: "to [−1, 1]", NORMALIZE: "normalized by columns"}[scale]
+    else:
+        how = f"× {scale:g}"
+    return f"{dtype.name} {how}"
 
 
 def require_pixels(selected: RawArray) -> RawArray:
@@ -284,8 +315,13 @@ def _dataset(
         raise InputError(
             f"{images_at} has shape {images.shape}; images must be (M, height, width) or (M, d)"
         )
-    if labels.ndim != 1:
-        raise InputError(f"{labels_at} has shape {labels.shape}; labels must be (M,)")
+    # A column of labels, or one-hot rows, which the loss may need as labels.
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels.reshape(len(labels))
+    if labels.ndim not in (1, 2):
+        raise InputError(
+            f"{labels_at} has shape {labels.shape}; labels must be (M,), or (M, c) numbers"
+        )
     if len(images) != len(labels):
         raise InputError(
             f"{images_at} holds {len(images)} images but {labels_at} holds {len(labels)} labels; "
@@ -295,11 +331,11 @@ def _dataset(
         raise InputError(
             f"{images_at} is empty, of shape {images.shape}; at least one image is needed"
         )
-    if labels.dtype.kind not in "iu":
-        raise InputError(f"{labels_at} is of type {labels.dtype}; labels must be integers")
+    if labels.ndim == 1 and labels.dtype.kind not in "iuf":
+        raise InputError(f"{labels_at} is of type {labels.dtype}; labels must be numbers")
     if isinstance(images, np.ndarray):
         images = _pixels(images, images_at)
-    if isinstance(labels, np.ndarray):
+    if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
         labels = labels.astype(np.int64)
     return Dataset(images.reshape(len(images), math.prod(images.shape[1:])), labels, name)
 

@@ -17,9 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hesscli.problem.data import require_pixels, to_inputs
+from hesscli.problem.data import Scale, require_pixels, to_inputs
 from hesscli.problem.graph import Activation, Array
-from hesscli.problem.keras_losses import UnknownLossError, compiled_loss, is_keras_own
+from hesscli.problem.keras_losses import (
+    UnknownLossError,
+    compiled_loss,
+    is_keras_own,
+    serialized_loss,
+)
 from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.npz import RawArray
@@ -59,7 +64,8 @@ class KerasLayer:
     """One Dense layer and the activation after it.
 
     ``keras_name`` is what the model calls it, ``group`` where its numbers are stored;
-    ``penalties`` are its regularizers by role, kernel and bias.
+    ``penalties`` are its regularizers by role, kernel and bias. ``trainable`` is False of a frozen
+    one.
     """
 
     name: str
@@ -70,6 +76,7 @@ class KerasLayer:
     activation: Activation
     group: str
     penalties: Mapping[str, Penalty]
+    trainable: bool = True
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -82,17 +89,20 @@ class KerasLayer:
 class KerasNetwork:
     """The layers of a model, without their numbers.
 
-    ``rescaling`` is the (scale, offset) of what the model does to its inputs first, None where
-    it does nothing; ``softmax`` says whether a softmax at the end was left out of ``layers``.
-    ``loss`` is the one that the model was compiled with, None where it was saved without one, or
-    the name of one that has no counterpart here.
+    ``shape`` is that of one example of its inputs. ``rescaling`` is the (scale, offset) of what
+    the model does to its inputs first, None where it does nothing; ``softmax`` says whether a
+    softmax at the end was left out of ``layers``. ``loss`` is the one that the model was compiled
+    with, None where it was saved without one, or the name of one that has no counterpart here;
+    ``serialized_loss`` is as Keras describes it.
     """
 
     path: str
+    shape: tuple[int, ...]
     layers: tuple[KerasLayer, ...]
     rescaling: tuple[float, float] | None
     softmax: bool
     loss: Loss | str | None
+    serialized_loss: Any
 
     @property
     def inputs(self) -> int:
@@ -103,22 +113,29 @@ class KerasNetwork:
         """Whether any layer has one."""
         return any(layer.bias for layer in self.layers)
 
-    def network_inputs(
-        self, selected: RawArray, dtype: DTypeLike, scale: float | None = None
-    ) -> Array:
+    def network_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the first Dense layer sees them, (N, d).
 
         A model with a Rescaling gets integer pixels as they are stored, 0 to 255; one without
         gets them scaled into [0, 1]. Floating-point numbers are given to the model as they are. A
         ``scale`` is what the model's own inputs are multiplied by instead.
         """
+        inputs = self.model_inputs(selected, dtype, scale)
         if self.rescaling is None:
-            return to_inputs(selected, dtype, scale)
-        if scale is None and selected.dtype.kind in "iu":
-            selected, scale = require_pixels(selected), 1.0
+            return inputs
         factor, offset = self.rescaling
-        inputs: Array = to_inputs(selected, dtype, scale) * factor + offset
-        return inputs.astype(np.dtype(dtype), copy=False)
+        return np.asarray(inputs * factor + offset).astype(np.dtype(dtype), copy=False)
+
+    def model_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
+        """Examples (N, ...) as the model itself takes them, but flat, (N, d)."""
+        if self.rescaling is not None and scale is None and selected.dtype.kind in "iu":
+            selected, scale = require_pixels(selected), 1.0
+        return to_inputs(selected, dtype, scale)
+
+    def before_rescaling(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
+        """What the model takes, given what its first Dense layer shall see."""
+        factor, offset = self.rescaling or (1.0, 0.0)
+        return np.asarray((to_inputs(selected, dtype, scale) - offset) / factor, dtype=dtype)
 
 
 def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
@@ -137,7 +154,8 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
             "chain of layers, is needed"
         )
     layers = config["layers"]
-    chain = _Chain(path, _input_shape(layers, config, document, path))
+    shape = _input_shape(layers, config, document, path)
+    chain = _Chain(path, shape)
     for layer, group in _flat(kind, layers, path):
         chain.add(layer, group)
     if not chain.layers:
@@ -147,7 +165,15 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
     except UnknownLossError as error:
         loss = str(error)
     softmax = chain.softmax is not None
-    return KerasNetwork(path, tuple(chain.layers), chain.rescaling, softmax, loss)
+    return KerasNetwork(
+        path,
+        shape,
+        tuple(chain.layers),
+        chain.rescaling,
+        softmax,
+        loss,
+        serialized_loss(document),
+    )
 
 
 def _flat(
@@ -277,6 +303,7 @@ class _Chain:
             raise ValueError(f"units {units!r}")
         name = _free_name(config["name"], [other.name for other in self.layers])
         bias = bool(config["use_bias"])
+        trainable = config.get("trainable", True) is not False
         self.layers.append(
             KerasLayer(
                 name,
@@ -286,7 +313,9 @@ class _Chain:
                 bias,
                 _LINEAR,
                 group,
-                self._penalties(label, config),
+                # As in Keras, which regularizes what it trains.
+                self._penalties(label, config) if trainable else {},
+                trainable,
             )
         )
         self.shape = (units,)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from hesscli.problem.names import CROSSENTROPIES, LOSSES
+from hesscli.problem.names import CROSSENTROPIES, LOSSES, SMOOTHED_LOSSES
 from hesscli.problem.network import Loss
 
 # Keras's classes, and its short names of functions.
@@ -36,6 +36,7 @@ _SHORT: Mapping[str, str] = MappingProxyType(
 _REDUCTIONS: Mapping[str, str] = MappingProxyType(
     {"sum_over_batch_size": "mean", "mean": "mean", "auto": "mean", "sum": "sum"}
 )
+_REDUCED: Mapping[str, str] = MappingProxyType({"mean": "sum_over_batch_size", "sum": "sum"})
 # What is left of a loss's configuration where it is as always.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {"ignore_class": (None,), "axis": (-1,), "dtype": (None, "float32")}
@@ -53,17 +54,38 @@ class UnknownLossError(ValueError):
     """For a compiled loss that has no counterpart here; its text says which it is."""
 
 
+def serialized_loss(document: Mapping[str, Any]) -> Any:
+    """The loss as a ``config.json`` holds it, a name or an object; None where there is none."""
+    given = (document.get("compile_config") or {}).get("loss")
+    if isinstance(given, list) and len(given) == 1:
+        (given,) = given
+    if isinstance(given, Mapping) and len(given) == 1 and "class_name" not in given:
+        (given,) = given.values()
+    return given
+
+
+def serialized(loss: Loss, from_logits: bool) -> Mapping[str, Any] | None:
+    """``loss`` as Keras describes an object of its own; None of one that Keras does not have."""
+    kind = next((kind for kind, name in _CLASSES.items() if name == loss.name), None)
+    if kind is None:
+        return None
+    config: dict[str, Any] = {"reduction": _REDUCED[loss.reduction]}
+    if loss.name in CROSSENTROPIES:
+        config["from_logits"] = from_logits
+    if loss.name in SMOOTHED_LOSSES:
+        config["label_smoothing"] = loss.label_smoothing
+    if loss.name == "huber":
+        config["delta"] = loss.delta
+    return {"class_name": kind, "config": config, "module": "keras.losses"}
+
+
 def compiled_loss(document: Mapping[str, Any]) -> Loss | None:
     """The loss in a ``config.json``, None where the model was saved without one.
 
     Raises UnknownLossError for one that has no counterpart here.
     """
     compiled = document.get("compile_config") or {}
-    given = compiled.get("loss")
-    if isinstance(given, list) and len(given) == 1:
-        (given,) = given
-    if isinstance(given, Mapping) and len(given) == 1 and "class_name" not in given:
-        (given,) = given.values()
+    given = serialized_loss(document)
     if given is None:
         return None
     if compiled.get("loss_weights") not in (None, 1, 1.0, [1], [1.0]):

@@ -11,12 +11,13 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from hesscli.problem.graph import Array
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork, described
+from hesscli.problem.keras_losses import is_keras_own
 from hesscli.problem.npz import (
     DAMAGE,
     MAX_ARRAY_BYTES,
@@ -52,7 +53,7 @@ def read_network(path: str) -> KerasNetwork:
     with _opened(path) as archive:
         document = _read_member(archive, _CONFIG, _MAX_CONFIG_BYTES, path)
     try:
-        return described(json.loads(document), path)
+        return _described(json.loads(document), path)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: {_CONFIG} does not describe a model as Keras 3 does ({reason(error)}); "
@@ -113,10 +114,31 @@ def _read_hdf5_network(path: str) -> KerasNetwork:
         if model is None:
             raise InputError(f"{path}: no model_config in it, only numbers; {_NEEDED}")
         # The classes of Keras 2, and of HDF5 files of Keras 3, are named without their modules.
-        return described({**_owned(model), "compile_config": training}, path)
+        return _described({**_owned(model), "compile_config": training}, path)
     # What h5py and json raise on what is not their own.
     except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({reason(error)}); {_NEEDED}") from error
+
+
+def _described(document: Mapping[str, Any], path: str) -> KerasNetwork:
+    """The layers; refused where Keras, which evaluates the model later, would import others'."""
+    network = described(document, path)
+    for found in _foreign(document["config"]):
+        raise InputError(f"{path}: {found} in it is not Keras's own; {_NEEDED}")
+    return network
+
+
+def _foreign(serialized: Any) -> Iterator[str]:
+    """The names of objects that are not Keras's own, wherever they stand."""
+    if isinstance(serialized, list):
+        for inner in serialized:
+            yield from _foreign(inner)
+    elif isinstance(serialized, Mapping):
+        # Keras's tensors and arrays name no module, and import none.
+        if {"class_name", "module"} <= set(serialized) and not is_keras_own(serialized):
+            yield f"{serialized['module']}.{serialized['class_name']}"
+        for inner in serialized.values():
+            yield from _foreign(inner)
 
 
 def _attribute(store: Any, key: str, path: str) -> str | None:

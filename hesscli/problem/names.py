@@ -54,6 +54,8 @@ INITIALIZERS = (
 )
 # The configuration's own, where schemes to initialize by are chosen.
 CONFIGURED = "configured"
+# What data.scale takes beside a number.
+SYMMETRIC, NORMALIZE = "symmetric", "normalize"
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
 BLOCKS = ("kernel", "bias", "layer", "input", "network")

@@ -60,6 +60,28 @@ class Penalty:
 
 
 @dataclass(frozen=True)
+class Original:
+    """The Keras model that a problem is made of, on the batch as the model itself takes it.
+
+    ``graph`` has the model's own activations, whatever those of the problem are. ``inputs`` (N, d)
+    are in the model's ``shape`` once they are reshaped, and ``targets`` without label smoothing.
+    ``layers`` are Keras's names by ours. ``loss`` is as Keras describes
+    it, None where Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
+    ``prepared_otherwise`` is the problem's batch by what ``data.scale`` would have to be.
+    """
+
+    path: str
+    graph: Graph
+    shape: tuple[int, ...]
+    inputs: StoredInputs
+    targets: Targets
+    layers: Mapping[str, str]
+    loss: Any
+    folded: str | None
+    prepared_otherwise: Mapping[str, StoredInputs]
+
+
+@dataclass(frozen=True)
 class Problem:
     """A network, its parameters and one batch, in one floating-point type.
 
@@ -70,8 +92,10 @@ class Problem:
 
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
     them only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which
-    are read in slices. ``penalties`` are those of the tensors that have one, by name. How a
-    problem is run stands beside it (hesscli.problem.execution).
+    are read in slices. ``penalties`` are those of the tensors that have one, by name;
+    ``original`` is the Keras model that the problem is made of, and ``prepared`` says how its
+    inputs were prepared. ``frozen`` are the layers that are not trainable. How a problem is run
+    stands beside it (hesscli.problem.execution).
     """
 
     graph: Graph
@@ -83,6 +107,9 @@ class Problem:
     weights: str | None = None
     part_of: int | None = None
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
+    original: Original | None = None
+    prepared: str = ""
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.inputs, np.ndarray):
@@ -138,8 +165,13 @@ class Problem:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """The layers that have parameters, in the order of the block ``network``."""
+        """The layers that have parameters, from the input on."""
         return tuple(self.graph.layer_tensors)
+
+    @property
+    def trainable_layers(self) -> tuple[str, ...]:
+        """The layers of the block ``network``, in order: those that are not frozen."""
+        return tuple(name for name in self.layer_names if name not in self.frozen)
 
     @property
     def outputs(self) -> int:

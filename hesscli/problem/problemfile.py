@@ -2,7 +2,8 @@
 
 It holds ``inputs`` (N, d), ``targets`` (N,) or (N, c) and, for each layer in order,
 ``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,). A checkpoint of a training is a
-problem file with more arrays, called ``train/…``, that only the training reads.
+problem file with more arrays, called ``train/…``, that only the training reads. A parameter that
+has a regularizer has ``regularizer:<layer>/<role>`` beside it, its (l1, l2).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from hesscli.problem.graph import Array
-from hesscli.problem.network import Problem, Targets
+from hesscli.problem.network import Penalty, Problem, Targets
 from hesscli.problem.npz import RawArray, array_names, read_arrays, read_rows
 from hesscli.problem.stored import FileRows
 from hesscli.system.errors import InputError
@@ -29,6 +30,8 @@ _LAYOUT = (
 _WRITTEN = 1024
 # What begins so belongs to a training, unless it is a parameter of a layer called train.
 _TRAINING = "train/"
+# Beside a parameter its regularizer, (l1, l2).
+_PENALTY = "regularizer:"
 _OF_A_LAYER = ("train/kernel", "train/bias")
 _TARGETS = "targets must be (N,) class labels or numbers, or (N, c) numbers"
 
@@ -51,7 +54,7 @@ def read_parameters(path: str) -> dict[str, Array]:
     is not looked at. Raises InputError where the file is unreadable, holds no kernel or a
     parameter that is neither kernel nor bias, or where a shape, a type or a number is wrong.
     """
-    names = [name for name in array_names(path) if "/" in name and not _is_training(name)]
+    names = [name for name in array_names(path) if "/" in name and not _is_beside(name)]
     for name in names:
         layer, _, kind = name.rpartition("/")
         if not layer or kind not in ("kernel", "bias"):
@@ -63,6 +66,20 @@ def read_parameters(path: str) -> dict[str, Array]:
     for name in parameters:
         _check_parameter(parameters, name, path)
     return parameters
+
+
+def read_penalties(path: str) -> dict[str, Penalty]:
+    """The regularizers by the names of the parameters that have one, (l1, l2) each.
+
+    Raises InputError where the file is unreadable, or one is anything but two numbers.
+    """
+    names = [name for name in array_names(path) if name.startswith(_PENALTY)]
+    found = {}
+    for name, array in read_arrays(path, names, _LAYOUT).items():
+        if array.shape != (2,):
+            raise InputError(f"{path}: {name} has shape {array.shape}; it must be (l1, l2)")
+        found[name.removeprefix(_PENALTY)] = Penalty(*map(float, array))
+    return found
 
 
 def read_batch(path: str) -> tuple[Array | FileRows, Targets]:
@@ -103,6 +120,10 @@ def read_training(path: str) -> dict[str, RawArray]:
     return {name.removeprefix(_TRAINING): array for name, array in arrays.items()}
 
 
+def _is_beside(name: str) -> bool:
+    return name.startswith(_PENALTY) or _is_training(name)
+
+
 def _is_training(name: str) -> bool:
     return name.startswith(_TRAINING) and name not in _OF_A_LAYER
 
@@ -116,6 +137,9 @@ def save_problem(
     the file cannot be written.
     """
     arrays: dict[str, RawArray] = {"targets": problem.targets, **problem.graph.tensors}
+    arrays.update(
+        {f"{_PENALTY}{name}": np.array((of.l1, of.l2)) for name, of in problem.penalties.items()}
+    )
     arrays.update({f"{_TRAINING}{name}": array for name, array in training.items()})
     with replacing(path) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as archive:
         with archive.open("inputs.npy", "w", force_zip64=True) as member:

@@ -60,8 +60,15 @@ def _labels(targets: Targets, units: int, _: Dtype, where: str) -> Targets:
                 "use loss categorical_crossentropy, or integer labels"
             )
         return np.asarray(hot.argmax(axis=1))
-    check_labels(targets, units, where)
-    return targets
+    labels = _whole(targets)
+    check_labels(labels, units, where)
+    return labels
+
+
+def _whole(targets: Targets) -> Targets:
+    """Labels that are stored as floating-point numbers as integers; others as they are."""
+    whole = targets.dtype.kind == "f" and np.equal(targets, np.round(targets)).all()
+    return targets.astype(np.int64) if whole else targets
 
 
 def _numbers(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
@@ -74,8 +81,9 @@ def _numbers(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
 
 
 def _one_hot(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
-    check_labels(targets, units, where)
-    return np.eye(units, dtype=dtype)[targets]
+    labels = _whole(targets)
+    check_labels(labels, units, where)
+    return np.eye(units, dtype=dtype)[labels]
 
 
 def _probabilities(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:

@@ -9,10 +9,13 @@ from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
 from hesscli.report.document import residual_text
-from hesscli.studies.context import Environment, ProblemSummary
+from hesscli.studies.context import BatchLoss, Environment, ProblemSummary
 from hesscli.studies.finitechecks import DECISIVE, SLOPES
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
+
+# Losses of more activations are in the JSON only.
+_LOSSES_SHOWN = 2
 
 
 def heading(problem: ProblemSummary, environment: Environment) -> str:
@@ -25,10 +28,29 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     if problem.weights is not None:
         origin = f" · weights {os.path.basename(problem.weights)}"
     size = f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}"
-    parts = [] if environment.workers == 1 else [f"{environment.workers} workers"]
+    parts = [] if environment.workers == 1 else [f"{environment.workers} processes"]
     parts += [] if problem.chunk is None else [f"{problem.chunk:,} examples at a time"]
     shared = (" · ".join(parts),) if parts else ()
-    return "\n".join((f"{size}{origin}", *shared, *problem.notes))
+    return "\n".join((f"{size}{origin}", *shared, _batch_text(problem), *problem.notes))
+
+
+def _batch_text(problem: ProblemSummary) -> str:
+    """One line on the loss, the accuracy and the inputs."""
+    parts = []
+    # Those of many activations fill more than a line.
+    if 1 <= len(problem.losses) <= _LOSSES_SHOWN:
+        several = len(problem.losses) > 1
+        parts = [_loss_text(loss, several) for loss in problem.losses]
+    largest = problem.largest_input
+    reach = f" (up to {largest:.4g})" if largest is not None and largest > 1 else ""
+    return " · ".join((*parts, f"inputs {problem.inputs}{reach}"))
+
+
+def _loss_text(loss: BatchLoss, several: bool) -> str:
+    penalty = f" (data {loss.data:.4g} + penalty {loss.penalty:.4g})" if loss.penalty else ""
+    right = "" if loss.accuracy is None else f" · accuracy {loss.accuracy:.1%}"
+    of = f" by {loss.activation}" if several else ""
+    return f"loss{of} {loss.total:.4g}{penalty}{right}"
 
 
 def preamble(

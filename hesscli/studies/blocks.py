@@ -10,7 +10,7 @@ from hesscli.witnesses.layout import INPUT, NETWORK
 
 
 def chosen(problem: Problem, block: str, layers: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """(layer, block's name) of every block that is meant; no layers mean all of them.
+    """(layer, block's name) of every block that is meant; no layers mean all trainable ones.
 
     The inputs and the network belong to no layer and are named for themselves. Raises InputError
     where no block is meant, or a layer is not there.
@@ -23,11 +23,14 @@ def chosen(problem: Problem, block: str, layers: Sequence[str] = ()) -> list[tup
     if block in (INPUT, NETWORK):
         if layers:
             raise InputError(f"--layer: the block {block} has no layers to choose from")
+        if block == NETWORK and not problem.trainable_layers:
+            raise InputError(f"--block {block}: every layer is frozen; name one with --layer")
         return [(block, block)]
+    meant = layers or problem.trainable_layers or problem.layer_names
     names = [
         layer.name
         for layer in problem.layers
-        if (not layers or layer.name in layers) and (block != "bias" or layer.bias is not None)
+        if layer.name in meant and (block != "bias" or layer.bias is not None)
     ]
     if not names:
         whose = f"{', '.join(layers)} has" if layers else "the network has"

@@ -20,7 +20,7 @@ import numpy as np
 
 from hesscli.config.schema import TrainConfig
 from hesscli.problem.graph import Array
-from hesscli.problem.network import Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import read_parameters, read_training, save_problem
 from hesscli.problem.stored import StoredInputs
@@ -60,7 +60,7 @@ def fingerprint(problem: Problem, options: TrainConfig, batch_size: int) -> dict
     ]
     return {
         "model.layers": "; ".join(layers),
-        "loss": f"{problem.loss.name}, {problem.loss.reduction}",
+        "loss": _loss_text(problem),
         "dtype": problem.dtype.name,
         "seed": problem.seed,
         "train.learning_rate": options.learning_rate,
@@ -72,6 +72,16 @@ def fingerprint(problem: Problem, options: TrainConfig, batch_size: int) -> dict
         "data": _digest(problem.inputs, problem.targets),
         "initial parameters": _digest(problem.graph.vector()),
     }
+
+
+def _loss_text(problem: Problem) -> str:
+    """The loss with its arguments that are not Keras's defaults, and its penalties."""
+    given, usual = asdict(problem.loss), asdict(Loss())
+    others = (key for key in given if key not in ("name", "reduction", "regularization"))
+    parts = [problem.loss.name, problem.loss.reduction]
+    parts += [f"{key} {given[key]}" for key in others if given[key] != usual[key]]
+    parts += [f"{name} l1 {of.l1:g} l2 {of.l2:g}" for name, of in problem.penalties.items()]
+    return ", ".join(parts)
 
 
 def save_checkpoint(

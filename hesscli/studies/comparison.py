@@ -15,8 +15,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
@@ -116,7 +116,7 @@ def compare(
     first = problems[0]
     return Comparison(
         environment(first, execution),
-        summary(first, execution),
+        evaluated(problems, execution),
         options.block,
         options.method,
         tuple(rows),

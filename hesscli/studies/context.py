@@ -9,7 +9,6 @@ from typing import TypedDict
 
 from hesscli.problem.execution import Execution
 from hesscli.problem.network import Problem
-from hesscli.system.errors import InputError
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
@@ -44,10 +43,29 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class BatchLoss:
+    """The loss of a batch: that of the ``data``, and the ``penalty`` that is added to it.
+
+    ``accuracy`` is None where the loss chooses no class.
+    """
+
+    activation: str
+    data: float
+    penalty: float
+    accuracy: float | None
+
+    @property
+    def total(self) -> float:
+        return self.data + self.penalty
+
+
+@dataclass(frozen=True)
 class ProblemSummary:
     """The size and origin of a problem, without its arrays.
 
-    ``chunk`` is how many examples were looked at at a time; None where all were.
+    ``chunk`` is how many examples were looked at at a time; None where all were. ``inputs`` says
+    how the inputs were prepared. ``losses`` are those of each activation, where the parameters
+    that the study looks at are the problem's own, and ``largest_input`` is the largest |x|.
     """
 
     examples: int
@@ -60,16 +78,9 @@ class ProblemSummary:
     notes: tuple[str, ...] = ()
     weights: str | None = None
     chunk: int | None = None
-
-
-def require_no_penalties(problem: Problem, command: str) -> None:
-    """Raises InputError where the loss has penalties, which not every command knows."""
-    if problem.penalties:
-        names = ", ".join(problem.penalties)
-        raise InputError(
-            f"{command}: the loss has regularizers ({names}), which verify, compare, entry and "
-            "sweep know and this command does not; loss.regularization: false leaves them out"
-        )
+    inputs: str = ""
+    losses: tuple[BatchLoss, ...] = ()
+    largest_input: float | None = None
 
 
 def environment(problem: Problem, execution: Execution) -> Environment:
@@ -105,6 +116,7 @@ def summary(problem: Problem, execution: Execution) -> ProblemSummary:
         notes=problem.notes,
         weights=problem.weights,
         chunk=execution.chunk,
+        inputs=problem.prepared,
     )
 
 

@@ -18,8 +18,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form, contradiction
 from hesscli.studies.judge import Check, Residual, excused, of_layers
 from hesscli.studies.referee import (
@@ -192,7 +192,7 @@ def entry(
         rows.append(_entry_of(problem, execution, place, rtol, referee))
     return Entry(
         environment(problems[0], execution),
-        summary(problems[0], execution),
+        evaluated(problems, execution),
         *place.names,
         place.separate_examples,
         tuple(rows),
@@ -213,7 +213,13 @@ def _place(problem: Problem, first: str, second: str) -> _Place:
     elif None not in examples:
         block = INPUT
     else:
-        block = layer_of(one) if layer_of(one) == layer_of(other) else NETWORK
+        of_layers = {layer_of(one), layer_of(other)}
+        block = layer_of(one) if len(of_layers) == 1 else NETWORK
+        if block == NETWORK and of_layers & set(problem.frozen):
+            raise InputError(
+                f"{first} and {second}: of a frozen layer ({', '.join(problem.frozen)}) only its "
+                "own block is known; give two parameters of one layer"
+            )
     layout = layout_of(problem, block)
     return _Place(block, layout, layout.index_of(first), layout.index_of(second), block == INPUT)
 

@@ -28,8 +28,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.files import check_writable, replacing, replacing_by_name
 from hesscli.system.memory import readable_size
@@ -130,7 +130,7 @@ def export_block(
     files = (path, _beside(path)) if writer is _write_npy else (path,)
     return Export(
         environment=environment(problem, execution),
-        problem=summary(problem, execution),
+        problem=evaluated((problem,), execution),
         activation=problem.hidden_activation,
         parameter=parameter,
         term=term,

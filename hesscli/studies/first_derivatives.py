@@ -21,12 +21,12 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Seen, Tally, of_layers
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
-from hesscli.system.errors import NumericalError
+from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.autodiff.first import AutodiffFirst
@@ -140,8 +140,14 @@ def verify_first(
     """Compares every entry of the first derivatives in the blocks that ``options`` name.
 
     ``problems`` differ in their activations only. Raises NumericalError where a derivative
-    leaves the range of the dtype, InputError where the options name no block.
+    leaves the range of the dtype, InputError where the options name no block, and for a Jacobian
+    whose examples several workers share.
     """
+    if of == "jacobian" and execution.workers.count > 1:
+        raise InputError(
+            "--of jacobian: it has rows of every example, which are shared out among "
+            f"{execution.workers.count} processes; start one"
+        )
     rows = []
     for witnesses, subject in each_subject(problems, options, progress, execution=execution):
         problem = witnesses.problem
@@ -170,7 +176,11 @@ def verify_first(
         )
     first = problems[0]
     return FirstVerification(
-        environment(first, execution), summary(first, execution), of, options.block, tuple(rows)
+        environment(first, execution),
+        evaluated(problems, execution),
+        of,
+        options.block,
+        tuple(rows),
     )
 
 

@@ -7,9 +7,11 @@ Weight Initialization of Deep Neural Networks" (ACML 2021, arXiv:2004.09506).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -26,14 +28,12 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    require_no_penalties,
     summary,
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import (
     frobenius_norms,
     gauss_newton_share,
-    layer_block,
     length,
     spectral_norm,
 )
@@ -42,6 +42,7 @@ from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.summed.engine import require_held
+from hesscli.workers.share import ALONE, each_by_one, share_of
 
 # The sums over pairs of examples take ten seconds a block here, and a hundred times as long for ten
 # times as many.
@@ -117,6 +118,10 @@ class Initialization:
     results: tuple[InitializedBlock, ...]
 
 
+# The blocks' sizes and the kernels' deviations at one draw.
+_Sizes: TypeAlias = tuple[tuple[BlockSize, ...], tuple[float, ...]]
+
+
 def schemes_of(names: Sequence[str], stddevs: Sequence[float]) -> tuple[Scheme, ...]:
     """Initializers by name (or CONFIGURED), then random_normal with each standard deviation."""
     by_name = [Scheme(name, None if name == CONFIGURED else Initializer(name)) for name in names]
@@ -161,7 +166,9 @@ def require_drawn(model: ModelConfig) -> None:
 
 def require_pairs(problem: Problem, execution: Execution) -> None:
     """Raises InputError beyond the batch whose pairs of examples are summed over."""
-    require_held(problem, execution, "norms are exact sums over pairs of them")
+    # Every worker has all of them, and some of the draws.
+    alone = replace(execution, workers=ALONE)
+    require_held(problem, alone, "norms are exact sums over pairs of them")
     if problem.examples > LARGEST_BATCH:
         raise InputError(
             f"data.batch_size: {problem.examples}; norms are exact sums over pairs of examples, "
@@ -182,24 +189,27 @@ def initialization(
     """Sizes of the ``block`` (kernel, bias or layer) of each layer at fresh draws.
 
     ``problems`` differ in their activations only and are those of ``model``; the batch is the
-    same at every draw. Raises InputError where ``model`` has kernels that are not drawn, and
-    beyond LARGEST_BATCH examples.
+    same at every draw. Of several workers each takes some of the draws. Raises InputError where
+    ``model`` has kernels that are not drawn, and beyond LARGEST_BATCH examples.
     """
     require_drawn(model)
-    require_no_penalties(problems[0], "init")
     require_pairs(problems[0], execution)
+    drawn = list(itertools.product(problems, schemes, seeds))
+    done = itertools.count(1)
+
+    def sizes(draw: tuple[Problem, Scheme, int]) -> _Sizes | None:
+        problem, scheme, seed = draw
+        found = _sizes_at(problem, _drawn_by(model, scheme), seed, block_names(problem, block))
+        of_share = share_of(len(drawn), execution.workers)
+        total = of_share.stop - of_share.start
+        progress(f"{problem.hidden_activation} {scheme.label}", next(done), total)
+        return found
+
+    found = iter(each_by_one(sizes, drawn, execution.workers))
     rows: list[InitializedBlock] = []
-    total = len(problems) * len(schemes) * len(seeds)
-    for problem in problems:
-        names = block_names(problem, block)
-        for scheme in schemes:
-            drawing = _drawn_by(model, scheme)
-            draws: list[tuple[tuple[BlockSize, ...], tuple[float, ...]] | None] = []
-            for seed in seeds:
-                draws.append(_sizes_at(problem, drawing, seed, names))
-                done = len(rows) // len(names) * len(seeds) + len(draws)
-                progress(f"{problem.hidden_activation} {scheme.label}", done, total)
-            rows += _rows(problem, scheme, block, names, draws)
+    for problem, scheme in itertools.product(problems, schemes):
+        draws = list(itertools.islice(found, len(seeds)))
+        rows += _rows(problem, scheme, block, block_names(problem, block), draws)
     first = problems[0]
     return Initialization(
         environment(first, execution), summary(first, execution), block, tuple(seeds), tuple(rows)
@@ -223,7 +233,7 @@ def block_size(engine: ChainRule, name: str) -> BlockSize:
     Raises NumericalError where it leaves the range of the dtype.
     """
     terms = (engine.hessian, engine.gauss_newton, engine.curvature)
-    blocks = [layer_block(term(name)) for term in terms]
+    blocks = [term(name) for term in terms]
     H, G, C = frobenius_norms(blocks)
     gradient = length(ChainFirst(engine).gradient(name))
     if not math.isfinite(gradient):
@@ -257,7 +267,7 @@ def _drawn_by(model: ModelConfig, scheme: Scheme) -> ModelConfig:
 
 def _sizes_at(
     problem: Problem, model: ModelConfig, seed: int, names: Sequence[str]
-) -> tuple[tuple[BlockSize, ...], tuple[float, ...]] | None:
+) -> _Sizes | None:
     """The blocks' sizes and the kernels' deviations at one draw; None where it overflows."""
     try:
         drawn = redrawn(problem, model, seed)
@@ -282,7 +292,7 @@ def _rows(
     scheme: Scheme,
     block: str,
     names: Sequence[str],
-    draws: Sequence[tuple[tuple[BlockSize, ...], tuple[float, ...]] | None],
+    draws: Sequence[_Sizes | None],
 ) -> list[InitializedBlock]:
     held = [draw for draw in draws if draw is not None]
     overflowed = len(draws) - len(held)

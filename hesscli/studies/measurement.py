@@ -9,14 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from hesscli.problem.graph import Array
-from hesscli.problem.network import Problem, Targets
+from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.evaluation import accuracy
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK, layout_of
+from hesscli.witnesses.penalized import PenalizedBlock
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
 # error of a Rayleigh quotient is of second order in the residual.
@@ -33,7 +35,6 @@ _LANCZOS = Search(
 _OF_GRADIENT, _OF_RANDOM = 0.3, 0.03
 # A block this small is diagonalized whole.
 _DENSE_SIZE = 64
-_CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy")
 
 
 @dataclass(frozen=True)
@@ -164,20 +165,6 @@ def trace(a: Array, S: Array) -> float:
     return float(np.einsum("ni,ni->n", a, a) @ np.einsum("nhh->n", S))
 
 
-def accuracy(f: Array, targets: Targets, loss: str) -> float | None:
-    """The share of examples whose largest output (N, c) is the target's class.
-
-    None for the losses that do not choose a class; with binary cross-entropy and one output the
-    classes are f > 0 and f ≤ 0.
-    """
-    if loss == "binary_crossentropy" and f.shape[1] == 1:
-        return float(np.mean((f > 0) == (targets > 0.5)))
-    if loss not in _CLASSIFYING:
-        return None
-    labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
-    return float(np.mean(f.argmax(axis=1) == labels))
-
-
 def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...]) -> Array:
     start = _OF_RANDOM * _unit(np.random.default_rng(seed).standard_normal(H.shape[0]))
     start = start + _OF_GRADIENT * _unit(g)
@@ -200,9 +187,12 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
 
 def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
     """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
-    terms = [layer_block(engine.gauss_newton(layer)), layer_block(engine.curvature(layer))]
+    terms = [engine.gauss_newton(layer), engine.curvature(layer)]
     G, C = frobenius_norms(terms)
-    return sum(trace(term.a, term.S) for term in terms), gauss_newton_share(G, C)
+    added = [term.diagonal.sum() for term in terms if isinstance(term, PenalizedBlock)]
+    blocks = [layer_block(term) for term in terms]
+    of_layer = sum(trace(block.a, block.S) for block in blocks) + float(sum(added))
+    return of_layer, gauss_newton_share(G, C)
 
 
 def _require_finite(measurement: Measurement, problem: Problem) -> None:

@@ -23,9 +23,12 @@ from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
 from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.spectra.moments import diagonal_sums
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
+from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
+from hesscli.witnesses.penalized import PenalizedBlock
 
 # Below this size LAPACK is faster than Lanczos.
 _DENSE_SIZE = 128
@@ -35,11 +38,26 @@ _LANCZOS = Search(rtol=1e-10, remedy="use weights that are not so large, or fewe
 Doubles = NDArray[np.float64]
 
 
-def frobenius_norms(blocks: Sequence[DenseBlock]) -> list[float]:
-    """‖H‖_F of blocks of the same parameters, such as the Hessian and its terms.
+def frobenius_norms(blocks: Sequence[HessianBlock]) -> list[float]:
+    """‖H‖_F of blocks of a layer's parameters, such as the Hessian and its terms.
 
-    Takes ``frobenius_work`` multiplications. Raises NumericalError beyond float64.
+    With penalties d on the diagonal ‖H + diag d‖_F² = ‖H‖_F² + 2 dᵀ diag H + ‖d‖². Takes
+    ``frobenius_work`` multiplications. Raises NumericalError beyond float64.
     """
+    norms = _frobenius_norms([layer_block(block) for block in blocks])
+    return [
+        _with_penalties(block, norm) if isinstance(block, PenalizedBlock) else norm
+        for block, norm in zip(blocks, norms, strict=True)
+    ]
+
+
+def _with_penalties(block: PenalizedBlock, norm: float) -> float:
+    d = block.diagonal.astype(np.float64)
+    own = diagonal_sums(layer_block(block))[:-2]
+    return math.sqrt(max(norm**2 + 2 * float(d @ own) + float(d @ d), 0.0))
+
+
+def _frobenius_norms(blocks: Sequence[DenseBlock]) -> list[float]:
     a, scale_a = _relative(blocks[0].a)
     parts = [_relative(block.S) for block in blocks]
     # A curvature term that vanishes, as relu's does, costs nothing.
@@ -60,8 +78,15 @@ def frobenius_work(examples: int, inputs: int, units: int, blocks: int = 3) -> f
     return min(_pairs_work(*shape), _moments_work(*shape))
 
 
-def spectral_norm(block: DenseBlock) -> float:
-    """‖H‖₂, the largest |eigenvalue|. Raises NumericalError beyond float64."""
+def spectral_norm(block: HessianBlock) -> float:
+    """‖H‖₂ of a layer's block, the largest |eigenvalue|. Raises NumericalError beyond float64."""
+    if isinstance(block, PenalizedBlock):
+        if block.shape[0] <= _DENSE_SIZE:
+            return float(np.abs(np.linalg.eigvalsh(block.to_dense().astype(np.float64))).max())
+        start = np.random.default_rng(0).standard_normal(block.shape[0])
+        values, _ = lanczos(block, block.parameter, start, _LANCZOS)
+        return abs(float(values[0]))
+    block = layer_block(block)
     (a, scale_a), (S, scale_S) = _relative(block.a), _relative(block.S)
     if scale_a == 0 or scale_S == 0:
         return 0.0
@@ -84,7 +109,9 @@ def length(v: Array) -> float:
 
 
 def layer_block(block: object) -> DenseBlock:
-    """The block of a layer as what it is; raises TypeError for a block of another kind."""
+    """The block of a layer as what it is, without penalties; TypeError for one of another kind."""
+    if isinstance(block, PenalizedBlock):
+        block = block.block
     if not isinstance(block, DenseBlock):
         raise TypeError(f"{type(block).__name__} is no layer's block")
     return block

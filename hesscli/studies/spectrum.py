@@ -21,9 +21,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    require_no_penalties,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.spectra.ends import pairs_alone
 from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
@@ -83,7 +82,6 @@ def spectrum(
     Raises NumericalError where a Hessian leaves the range of the dtype or Lanczos does not
     converge, InputError where the options name no block or ask for more than it has.
     """
-    require_no_penalties(problems[0], "spectrum")
     names = chosen(problems[0], options.block, options.layers)
     total = len(problems) * len(names)
     rows: list[BlockSpectrum] = []
@@ -95,7 +93,9 @@ def spectrum(
             show(0.0)
             rows.append(_block_spectrum(subject_of(engine, layer, parameter), options, show))
     first = problems[0]
-    return Spectrum(environment(first, execution), summary(first, execution), options, tuple(rows))
+    return Spectrum(
+        environment(first, execution), evaluated(problems, execution), options, tuple(rows)
+    )
 
 
 def _show(progress: Progress, task: str, done: int, total: int, part: float) -> None:

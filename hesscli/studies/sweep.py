@@ -19,8 +19,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Names, Seen, Tally, worst
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.system.errors import NumericalError
@@ -148,7 +148,7 @@ def sweep(
     first = problems[0]
     return Sweep(
         environment(first, execution),
-        summary(first, execution),
+        evaluated(problems, execution),
         tuple(rows),
         tuple(inputs) if with_inputs else None,
     )

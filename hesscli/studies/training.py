@@ -19,18 +19,15 @@ from hesscli.studies.context import (
     Environment,
     ProblemSummary,
     environment,
-    require_no_penalties,
     summary,
 )
-from hesscli.studies.measurement import Measured, Measurement, accuracy, measure
+from hesscli.studies.evaluation import batch_loss
+from hesscli.studies.measurement import Measured, Measurement, measure
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
-from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import ALONE, share_of
 
-# Examples whose outputs are held at a time when a whole set is evaluated.
-_EVALUATED = 8192
 # Called after every step with the number of steps done, the mini-batch's loss before the step
 # and the last measurement.
 Watch = Callable[[int, float, Measurement], None]
@@ -103,7 +100,11 @@ def train(
     data and takes its share of every mini-batch. Raises NumericalError where the training diverges,
     InputError where a checkpoint cannot be written, read, or belongs to another configuration.
     """
-    require_no_penalties(data.problem, "train")
+    if data.problem.frozen:
+        raise InputError(
+            f"train: {', '.join(data.problem.frozen)} must not be trained (trainable is false), "
+            "and train changes every layer; make them trainable"
+        )
     run = _Run(data, options, checkpoint, execution)
     if resume is not None:
         run.resume(resume)
@@ -265,26 +266,13 @@ class _Run:
         return relative * (2 + 2 * self.options.momentum) / self.options.learning_rate
 
     def _evaluation(self, name: str, problem: Problem) -> Evaluation:
-        engine = Descending(problem)
         # Of fewer examples than workers each looks at all.
         workers = self.workers if problem.examples >= self.workers.count else ALONE
         own = share_of(problem.examples, workers)
-        losses, right = [], []
-        for low, high in pieces(own.start, own.stop, 1, _EVALUATED):
-            targets = problem.targets[low:high]
-            f = engine.outputs(self.sgd.parameters, problem.inputs[low:high])
-            losses.append(float(engine.losses(f, targets).sum()))
-            share = accuracy(f, targets, problem.loss.name)
-            # A count, which is whole; None of a loss that chooses no class.
-            right.append(None if share is None else round(share * len(f)))
-        loss = float(workers.sum(np.array(sum(losses)))) * problem.scale
-        if not math.isfinite(loss):
+        found = batch_loss(problem, workers, self.sgd.parameters, own)
+        if not math.isfinite(found.total):
             raise NumericalError(self._diverged(f"the loss on the {name} set is no finite number"))
-        counted = [count for count in right if count is not None]
-        shared = None
-        if counted:
-            shared = float(workers.sum(np.array(float(sum(counted))))) / problem.examples
-        return Evaluation(name, problem.examples, loss, shared)
+        return Evaluation(name, problem.examples, found.total, found.accuracy)
 
     def _diverged(self, what: str) -> str:
         momentum = " or train.momentum" if self.options.momentum else ""

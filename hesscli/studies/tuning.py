@@ -13,8 +13,9 @@ the first that it comes to.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,6 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    require_no_penalties,
     summary,
 )
 from hesscli.studies.initialization import (
@@ -43,9 +43,10 @@ from hesscli.studies.initialization import (
     spread,
 )
 from hesscli.studies.norm_cost import seconds_of
-from hesscli.studies.norms import frobenius_norms, layer_block, spectral_norm
+from hesscli.studies.norms import frobenius_norms, spectral_norm
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.workers.share import Workers, each_by_one
 
 # How near the mean norm must be to the target, relative to it: far below its spread over seeds.
 TUNED_RTOL = 0.01
@@ -119,17 +120,21 @@ class Tuning:
         return all(row.passed for row in self.results)
 
 
+Task = TypeVar("Task")
+
+
 @dataclass(frozen=True)
 class _Measure:
     """Which number of which blocks is tuned."""
 
     names: tuple[str, ...]
     norm: str
+    workers: Workers
 
     def of(self, problem: Problem) -> list[float]:
         """The norm of each layer's block; raises NumericalError where it overflows."""
         engine = ChainRule(problem)
-        blocks = [layer_block(engine.hessian(name)) for name in self.names]
+        blocks = [engine.hessian(name) for name in self.names]
         if self.norm == "spectral":
             return [spectral_norm(block) for block in blocks]
         return [frobenius_norms([block])[0] for block in blocks]
@@ -138,12 +143,26 @@ class _Measure:
         self, problem: Problem, model: ModelConfig, seeds: Sequence[int]
     ) -> list[Spread | None]:
         """Each layer's norm over fresh draws of ``model``; None where a draw overflows."""
-        try:
-            draws = [self.of(redrawn(problem, model, seed)) for seed in seeds]
-        except (InputError, NumericalError):
-            # The model was built before, so it is a number that the dtype cannot hold.
+        draws = self.of_each(lambda seed: redrawn(problem, model, seed), seeds)
+        if draws is None:
             return [None] * len(self.names)
         return [spread([draw[k] for draw in draws]) for k in range(len(self.names))]
+
+    def of_each(
+        self, draw: Callable[[Task], Problem], of: Sequence[Task]
+    ) -> list[list[float]] | None:
+        """The norms at each draw, of which each worker takes some; None where one overflows."""
+
+        def norms(one: Task) -> list[float] | None:
+            try:
+                return self.of(draw(one))
+            except (InputError, NumericalError):
+                # The model was built before, so it is a number that the dtype cannot hold.
+                return None
+
+        found = each_by_one(norms, of, self.workers)
+        whole = [norms for norms in found if norms is not None]
+        return whole if len(whole) == len(found) else None
 
 
 def tune(
@@ -164,14 +183,13 @@ def tune(
     a sum over too many pairs of examples.
     """
     require_drawn(model)
-    require_no_penalties(problems[0], "init")
     if norm == "frobenius":
         require_pairs(problems[0], execution)
     fresh = tuple(seed + len(seeds) for seed in seeds)
     rows: list[TunedBlock] = []
     models: list[TunedModel] = []
     for problem in problems:
-        measure = _Measure(block_names(problem, block), norm)
+        measure = _Measure(block_names(problem, block), norm, execution.workers)
         base = _base_model(problem, model)
         factors = _search(problem, base, measure, seeds, target, progress)
         tuned = _with_factors(base, problem, factors)
@@ -279,9 +297,8 @@ def _search(
         done += 1
         progress(f"{problem.hidden_activation} tuning", done, max(done, total))
         factors = np.exp(t)
-        try:
-            norms = [measure.of(_times(draw, factors)) for draw in draws]
-        except NumericalError:
+        norms = measure.of_each(lambda draw: _times(draw, factors), draws)
+        if norms is None:
             return np.full(count, _BEYOND)
         with np.errstate(divide="ignore", over="ignore"):
             logs = np.log(np.mean(norms, axis=0)) - math.log(target)

@@ -17,8 +17,8 @@ from hesscli.studies.context import (
     Progress,
     environment,
     no_progress,
-    summary,
 )
+from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.judge import Check, relative
 from hesscli.studies.referee import Ruling, ruling
@@ -182,7 +182,7 @@ def verify(
     Hessian leaves the range of the dtype, InputError where the options name no block, or terms
     that no witness has.
     """
-    problem_summary = summary(problems[0], execution)
+    problem_summary = evaluated(problems, execution)
     chosen = tuple(name for name in WITNESSES if name in witnesses)
     untold = _without_tensorflow(problems)
     if untold and "autodiff" in chosen:

@@ -24,7 +24,6 @@ from hesscli.studies.finitechecks import (
 )
 from hesscli.studies.judge import Check, excused, merged
 from hesscli.studies.probes import check_probes
-from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import INPUT, layout_of, value_of
 from hesscli.witnesses.summed.engine import (
@@ -267,27 +266,12 @@ def each_subject(
     """
     for problem in problems:
         subjects = _subjects(problem, execution, options)
-        _require_no_entries(problem, execution, options, subjects)
         passes = sum(forms + _PASSES[options.method_for(problem, of)] for of in subjects)
         watch = _Passes(progress, f"{problem.hidden_activation} examples", passes)
         chain_rule = chain_rule_of(problem, execution, watch)
         witnesses = Witnesses(problem, chain_rule, floor_of(chain_rule), execution, watch)
         for subject in subjects:
             yield witnesses, subject
-
-
-def _require_no_entries(
-    problem: Problem, execution: Execution, options: CheckOptions, subjects: Sequence[Subject]
-) -> None:
-    """Rows of H are as large as H, and would all go through the network between the workers."""
-    if execution.workers.count == 1:
-        return
-    if any(options.method_for(problem, subject) == "entries" for subject in subjects):
-        asked = "--check entries" if options.method == "entries" else "--check auto, here entries"
-        raise InputError(
-            f"{asked}: of {execution.workers.count} workers each has some of the examples, and "
-            "none has an entry; use --check probes or --check form"
-        )
 
 
 def _subjects(problem: Problem, execution: Execution, options: CheckOptions) -> list[Subject]:

@@ -50,6 +50,21 @@ def load_tensorflow() -> ModuleType:
     return tensorflow
 
 
+@cache
+def load_keras() -> ModuleType:
+    """The keras module on TensorFlow; raises InputError where it is not, or runs on another."""
+    load_tensorflow()
+    with silenced():
+        import keras
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"KERAS_BACKEND: {keras.backend.backend()}; Keras must run on tensorflow to be asked "
+            "about a model here"
+        )
+    module: ModuleType = keras
+    return module
+
+
 def _share_cores(tensorflow: ModuleType) -> None:
     """Rows are shared out among our own threads: see hesscli.system.threads."""
     try:

@@ -51,6 +51,12 @@ def use_threads(count: int) -> None:
         os.environ[name] = str(count)
 
 
+def share_cores(count: int) -> None:
+    """Makes ``count`` the number of threads, unless the environment says another."""
+    if not any(os.environ.get(name) for name in _BLAS_VARIABLES[:2]):
+        use_threads(count)
+
+
 def thread_count() -> int:
     """The number chosen; else what OPENBLAS_NUM_THREADS says, or OMP_NUM_THREADS; else the cores.
 
@@ -107,7 +113,12 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 def cores() -> int:
+    """How many cores this process may use."""
+    return len(core_numbers())
+
+
+def core_numbers() -> frozenset[int]:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))

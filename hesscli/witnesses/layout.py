@@ -150,7 +150,7 @@ def layout_of(problem: Problem, parameter: str) -> Layout:
 
     A block is a tensor (``dense1/kernel``, ``dense1/bias``), a layer (``dense1``: its kernel,
     then its bias), an example's input (``input[0]``), all inputs of the batch (``input``) or the
-    ``network``, layer by layer.
+    ``network``, layer by layer but for frozen ones.
     """
     try:
         return _layout(problem, parameter)
@@ -164,7 +164,7 @@ def layout_of(problem: Problem, parameter: str) -> Layout:
 
 def _layout(problem: Problem, parameter: str) -> Layout:
     if parameter == NETWORK:
-        return Layout(tuple(_layer_segment(problem, name) for name in problem.layer_names))
+        return Layout(tuple(_layer_segment(problem, name) for name in problem.trainable_layers))
     if parameter == INPUT:
         names = [f"{INPUT}[{n}]" for n in range(problem.examples)]
         tensors = tuple(Tensor(name, 1, is_vector=True) for name in names)
@@ -202,8 +202,7 @@ def tensor_of(problem: Problem, name: str) -> str:
                 f"{INPUT}[0] to {INPUT}[{problem.examples - 1}]"
             )
         return tensor
-    segments = layout_of(problem, NETWORK).segments
-    known = [known.name for segment in segments for known in segment.tensors]
+    known = list(problem.graph.tensors)
     if tensor not in known:
         raise InputError(f"{name}: {tensor!r} is unknown{nearest(tensor, known, str)}")
     return tensor

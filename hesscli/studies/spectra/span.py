@@ -27,7 +27,6 @@ from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.layout import Layout
-from hesscli.witnesses.summed.engine import SummedBlock
 
 Doubles = NDArray[np.float64]
 
@@ -108,10 +107,10 @@ def small_matrix(block: HessianBlock, span: Span, own: Sequence[DenseBlock]) -> 
     """K = Zᵀ H Z of shape (size, size), in double precision, symmetric to the last bit.
 
     ``own`` are the blocks of the layers in it: the block itself, or the network's diagonal; none
-    of a block in chunks.
+    of a block in chunks or with penalties, whose span is all of the space.
     """
-    if isinstance(block, SummedBlock):
-        K = _from_chunks(block, span)
+    if not own:
+        K = _whole(block, span)
     elif not all(affordable(layer) for layer in own):
         K = _from_products(block, span)
     elif len(own) == 1:
@@ -161,7 +160,7 @@ def _from_rows(block: HessianBlock, span: Span, first: DenseBlock) -> Doubles:
     return K
 
 
-def _from_chunks(block: SummedBlock, span: Span) -> Doubles:
+def _whole(block: HessianBlock, span: Span) -> Doubles:
     K = np.empty((span.size, span.size))
     for low, high in pieces(0, span.size, 8 * block.shape[0]):
         K[low:high] = block.rows(low, high)

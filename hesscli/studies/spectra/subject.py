@@ -21,7 +21,7 @@ from hesscli.studies.spectra.span import Span, affordable, layer_span, network_s
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.layout import NETWORK
+from hesscli.witnesses.layout import NETWORK, layout_of
 from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
 
 # Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
@@ -74,7 +74,8 @@ class Subject:
     """A block to look at: its three operators, and what belongs to all of them.
 
     ``own`` are (H, G, C) of each layer in it: the block itself, or the network's diagonal. There
-    are none where the examples come in ``chunks``.
+    are none where the examples come in ``chunks``, and where a parameter has a penalty: that
+    stands on the whole diagonal, and not in the subspace of the examples.
     """
 
     problem: Problem
@@ -99,7 +100,7 @@ class Subject:
         """Those of H, G and C; None where the S_n do not fit into memory."""
         if self.chunks is not None:
             return self._summed_diagonals(self.chunks)
-        if not all(affordable(hessian) for hessian, _, _ in self.own):
+        if not self.own or not all(affordable(hessian) for hessian, _, _ in self.own):
             return None
         H, G, C = (
             together([diagonal(block) for block in of]) for of in zip(*self.own, strict=True)
@@ -107,9 +108,9 @@ class Subject:
         return H, G, C
 
     def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal] | None:
-        if max(self.problem.widths[1:]) > _WIDE:
+        if max(self.problem.widths[1:]) > _WIDE or _is_penalized(self.problem, self.parameter):
             return None
-        names = self.problem.layer_names if self.parameter == NETWORK else (self.parameter,)
+        names = self.problem.trainable_layers if self.parameter == NETWORK else (self.parameter,)
         of_layers = []
         for name in names:
             sums = chunks.for_second().sum(partial(_three_diagonals, name))
@@ -119,7 +120,7 @@ class Subject:
 
     def frobenius_norms(self) -> tuple[float | None, float | None, float | None]:
         """Those of H, G and C; None where they are not affordable, and for the network."""
-        if self.parameter == NETWORK or self.chunks is not None:
+        if self.parameter == NETWORK or not self.own:
             return None, None, None
         block = self.own[0][0]
         work = frobenius_work(len(block.a), block.inputs, block.units)
@@ -132,18 +133,22 @@ class Subject:
 def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
     """The block called ``parameter`` (hesscli.witnesses.layout) of the engine's problem."""
     problem = engine.problem
-    if not isinstance(engine, ChainRule):
+    if not isinstance(engine, ChainRule) or _is_penalized(problem, parameter):
         H = engine.hessian(parameter)
         G, C = engine.gauss_newton(parameter), engine.curvature(parameter)
-        span = whole_span(H.layout)
-        return Subject(problem, layer, parameter, H, G, C, span, chunks=engine.chunks)
-    names = problem.layer_names if parameter == NETWORK else (parameter,)
+        span, chunks = whole_span(H.layout), getattr(engine, "chunks", None)
+        return Subject(problem, layer, parameter, H, G, C, span, chunks=chunks)
+    names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     own = tuple(_own(engine, name) for name in names)
     if parameter == NETWORK:
         terms = engine.hessian(NETWORK), engine.gauss_newton(NETWORK), engine.curvature(NETWORK)
         span = network_span([hessian for hessian, _, _ in own])
         return Subject(problem, layer, parameter, *terms, span=span, own=own)
     return Subject(problem, layer, parameter, *own[0], span=layer_span(own[0][0]), own=own)
+
+
+def _is_penalized(problem: Problem, parameter: str) -> bool:
+    return any(name in problem.penalties for name in layout_of(problem, parameter).tensors)
 
 
 def _three_diagonals(name: str, part: Problem) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hesscli.nodes import penalty
 from hesscli.nodes.losses import loss_derivatives
 from hesscli.nodes.passes import backward, forward
 from hesscli.problem.graph import Array
@@ -35,13 +36,15 @@ class Descending:
         self._graph = problem.graph
         self._reduction = problem.loss
         self._loss = loss_derivatives(problem.loss)
+        self._penalties = problem.penalties
 
     def descent(
         self, parameters: Array, inputs: Array, targets: Targets, of: int | None = None
     ) -> Descent:
-        """Loss and gradient on the batch ``inputs`` (N, d), ``targets``.
+        """Loss and gradient on the batch ``inputs`` (N, d), ``targets``, penalties included.
 
-        ``of`` is how many examples the loss is the mean or sum of, where these are some of them.
+        ``of`` is how many examples the loss is the mean or sum of, where these are some of them:
+        they have their share of the penalties.
         Numbers beyond the range of the type are left as they come, infinite or NaN.
         """
         graph = self._graph.with_vector(parameters)
@@ -51,9 +54,22 @@ class Descending:
             loss = float(c * self._loss.value(f, targets).sum())
             g = c * self._loss.gradient(f, targets)
             found = backward(graph, records, g[:, None], list(graph.tensors)).tensors
-        zeros = {name: np.zeros_like(tensor) for name, tensor in graph.tensors.items()}
-        gradient = np.concatenate([{**zeros, **found}[name].reshape(-1) for name in zeros])
-        return Descent(loss, gradient, f)
+        share = 1.0 if of is None else len(inputs) / of
+        parts = []
+        for name, theta in graph.tensors.items():
+            g = found[name][0] if name in found else np.zeros_like(theta)
+            if name in self._penalties:
+                g = g + theta.dtype.type(share) * penalty.gradient(theta, self._penalties[name])
+            parts.append(g.reshape(-1))
+        return Descent(loss + share * self.penalty(parameters), np.concatenate(parts), f)
+
+    def penalty(self, parameters: Array) -> float:
+        """Σ l1 |θ| + l2 θ² over the tensors that have a penalty, in double precision."""
+        tensors = self._graph.with_vector(parameters).tensors
+        return math.fsum(
+            float(penalty.each(tensors[name].astype(np.float64), of).sum())
+            for name, of in self._penalties.items()
+        )
 
     def outputs(self, parameters: Array, inputs: Array | StoredInputs) -> Array:
         """The network's outputs f (N, c) for ``inputs`` (N, d), in pieces of bounded memory."""

@@ -151,7 +151,7 @@ class ChainRule:
         if parameter != NETWORK:
             return self._layer_block(parameter, term)
         linearized.reach(layout.tensors)
-        layers = [self._layer_block(name, term) for name in self.problem.layer_names]
+        layers = [self._layer_block(name, term) for name in self.problem.trainable_layers]
         dense = [layer for layer in layers if isinstance(layer, DenseBlock)]
         if len(dense) == len(layers):
             return NetworkBlock(parameter, layout, linearized, term, tuple(dense))

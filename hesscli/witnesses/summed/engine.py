@@ -300,8 +300,8 @@ def require_held(problem: Problem, execution: Execution, why: str) -> None:
     """Raises InputError where the examples are not held at once, which something needs."""
     if execution.workers.count > 1:
         raise InputError(
-            f"--strategy: the examples are shared out among {execution.workers.count} workers, but "
-            f"{why}; use one process"
+            f"the examples are shared out among {execution.workers.count} processes, but {why}; "
+            "start one"
         )
     if execution.chunk is not None:
         raise InputError(

@@ -1,0 +1,87 @@
+"""A command line that runs on every rank of MPI, of which the first one shows what is found."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn, TextIO
+
+from hesscli.cli import interrupt
+from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, show
+from hesscli.system.errors import InputError
+from hesscli.system.threads import share_cores
+from hesscli.workers.launcher import Launched
+from hesscli.workers.ranks import Ended, Ranks
+
+# A fault of the program itself.
+_FAULT = 70
+
+
+def run_together(launched: Launched, command_line: Callable[[Ranks], object]) -> int:
+    """The exit code of what all ranks do, which is the same for all of them."""
+    stderr = sys.stderr
+    if launched.rank > 0:
+        # What is found, and shown on the way, is for the first one to say.
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    told = False
+
+    def note(*_: object) -> None:
+        nonlocal told
+        told = True
+
+    try:
+        # MPI is no Python that an exception could end.
+        with interrupt.heeded_by(note):
+            ranks = Ranks(launched)
+    except InputError as error:
+        # Nobody can be asked who says it.
+        show(str(error))
+        return FAILED_INPUT
+    interrupt.joined()
+    share_cores(ranks.cores)
+    try:
+        if told:
+            raise interrupt.Interrupted
+        code, failure = _ended(lambda: command_line(ranks))
+        if failure is not None and code == interrupt.INTERRUPTED:
+            _interrupt(ranks)
+        code = ranks.end(code, failure, lambda line: _say(line, stderr))
+    except interrupt.Interrupted:
+        _interrupt(ranks)
+    except Ended as ended:
+        code = ended.code
+    ranks.leave()
+    # All of them end with its code.
+    interrupt.interruption_is_said()
+    return code
+
+
+def _ended(run: Callable[[], object]) -> tuple[int, str | None]:
+    """The exit code, and what a failure is told in."""
+    failures: list[str] = []
+
+    def note(line: str, _: int) -> None:
+        failures.append(line)
+
+    try:
+        code = exit_code_of(run, note)
+    except Exception:
+        return _FAULT, traceback.format_exc()
+    return code, failures[0] if failures else None
+
+
+def _say(failure: str, stream: TextIO) -> None:
+    if "\n" in failure:
+        complain(failure, stream)
+    else:
+        show(failure, stream=stream)
+
+
+def _interrupt(ranks: Ranks) -> NoReturn:
+    if not ranks.first:
+        # Where the first rank is interrupted as well, it ends this one.
+        time.sleep(interrupt.OTHERS_SECONDS)
+    ranks.abort(interrupt.INTERRUPTED, "", lambda _: interrupt.say_interrupted())

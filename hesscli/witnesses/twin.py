@@ -1,0 +1,139 @@
+"""Keras's own model, evaluated by Keras: what a Problem made of it must agree with.
+
+The twin is the model's configuration with its dtype replaced, and its weights. Nothing of the
+user's runs but the functions that a live model holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from inspect import isfunction
+from types import ModuleType
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Targets
+from hesscli.system.errors import InputError, reason
+from hesscli.system.quiet import silenced
+from hesscli.system.tensorflow import load_keras, load_tensorflow
+
+Tensor = Any
+# What decides nothing about a model whose weights are given, and could name anything.
+_UNUSED = re.compile(r".*_(initializer|constraint)|build_config|compile_config")
+
+
+class KerasTwin:
+    """A model in the floating-point type ``dtype``, with a loss as Keras describes it.
+
+    ``model`` is the path of a ``.keras`` or HDF5 file, or a live ``keras.Model``. ``loss`` None
+    leaves the loss out. Raises InputError where Keras cannot make the model.
+    """
+
+    def __init__(self, model: Any, dtype: str, loss: Any) -> None:
+        self.tf = load_tensorflow()
+        keras = self._keras = load_keras()
+        try:
+            with silenced(), catch_warnings():
+                # Keras 3 is not quite NumPy 2's where it reads weights.
+                simplefilter("ignore")
+                if isinstance(model, str):
+                    model = keras.models.load_model(model, compile=False, safe_mode=True)
+                self.model = _twin(keras, model, dtype)
+                self._loss = None if loss is None else _loss(keras, loss, dtype)
+        # Whatever Keras raises on what it cannot make.
+        except Exception as error:
+            raise InputError(f"Keras cannot make the model ({reason(error)})") from error
+
+    def outputs(self, inputs: Array) -> Array:
+        """What the model gives for its own inputs (N, …), (N, c)."""
+        return np.asarray(self._called(inputs))
+
+    def loss_and_gradient(
+        self, inputs: Array, targets: Targets, weights: tuple[float, float], as_logits: bool
+    ) -> tuple[float, dict[str, Array]]:
+        """w₁ times the loss plus w₂ times the model's penalties; their gradient by weights' paths.
+
+        ``as_logits`` takes the loss of the outputs as they are, although Keras on TensorFlow takes
+        a softmax off that it knows of.
+        """
+        assert self._loss is not None
+        tf, parameters = self.tf, [w for w in self.model.weights if "float" in str(w.dtype)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([parameter.value for parameter in parameters])
+            f = self._called(inputs)
+            loss = self._loss(targets, tf.identity(f) if as_logits else f)
+            loss = weights[0] * tf.reduce_mean(loss)
+            if weights[1] and self.model.losses:
+                loss = loss + weights[1] * tf.add_n(self.model.losses)
+        found = tape.gradient(
+            loss, [parameter.value for parameter in parameters], unconnected_gradients="zero"
+        )
+        paths = [parameter.path for parameter in parameters]
+        return float(loss), dict(zip(paths, map(np.asarray, found), strict=True))
+
+    def layer_outputs(self, inputs: Array) -> Iterator[tuple[str, Array]]:
+        """(name, value) of each layer in order, those of models within the model included."""
+        yield from self._within(self.model, self.tf.constant(inputs))
+
+    def _within(self, model: Any, x: Tensor) -> Iterator[tuple[str, Array]]:
+        layers = model.layers
+        tensors = {layer.name: (layer.input, layer.output) for layer in layers}
+        with silenced():
+            values = self._keras.Model(model.inputs, list(tensors.values()))(x)
+        for layer, (own, value) in zip(layers, values, strict=True):
+            if hasattr(layer, "layers"):
+                yield from self._within(layer, own)
+            else:
+                yield layer.name, np.asarray(value)
+
+    def _called(self, inputs: Array) -> Tensor:
+        return self.model(self.tf.constant(inputs), training=False)
+
+
+def _loss(keras: ModuleType, serialized: Any, dtype: str) -> Any:
+    if isinstance(serialized, Mapping) and isinstance(serialized["config"], Mapping):
+        serialized = {**serialized, "config": {**serialized["config"], "dtype": dtype}}
+    return keras.losses.get(serialized)
+
+
+def _twin(keras: ModuleType, model: Any, dtype: str) -> Any:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        twin = type(model).from_config(_in_dtype(model.get_config(), dtype))
+        if not twin.built:
+            twin.build(model.input_shape)
+    finally:
+        keras.config.set_dtype_policy(before)
+    twin.set_weights(model.get_weights())
+    # A live model's own functions: its configuration has only their names.
+    for own, other in zip(_flat(model), _flat(twin), strict=True):
+        if isfunction(getattr(own, "activation", None)):
+            other.activation = own.activation
+    return twin
+
+
+def _flat(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _flat(layer)
+        else:
+            yield layer
+
+
+def _in_dtype(serialized: Any, dtype: str) -> Any:
+    """What Keras describes, computing in ``dtype``, without what is not needed of it."""
+    if isinstance(serialized, Mapping):
+        found = {
+            key: _in_dtype(inner, dtype)
+            for key, inner in serialized.items()
+            if not _UNUSED.fullmatch(str(key))
+        }
+        return {**found, "dtype": dtype} if "dtype" in found else found
+    if isinstance(serialized, list | tuple):
+        return type(serialized)(_in_dtype(inner, dtype) for inner in serialized)
+    return serialized

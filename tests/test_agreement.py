@@ -1,0 +1,105 @@
+"""Keras's own model must give what the problem gives: a PASS is about that model or about none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hesscli import InputError, problem_from_keras
+from hesscli.nodes import losses
+from hesscli.problem import keras_layers
+from hesscli.problem.graph import Activation
+from hesscli.problem.network import Loss
+
+keras = pytest.importorskip("keras")
+# Keras 3.15 is not quite NumPy 2's when it saves.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+GENERATOR = np.random.default_rng(4)
+X = GENERATOR.standard_normal((7, 5))
+LABELS = GENERATOR.integers(0, 3, 7)
+
+
+def relu(z: Any) -> Any:
+    """A user's own function, which Keras serializes by its name alone."""
+    return keras.ops.maximum(z, -0.01)
+
+
+def model_of(activation: Any, loss: Any = "sparse_categorical_crossentropy", **last: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            layers.Dense(4, activation="tanh", name="first"),
+            layers.Dense(6, activation=activation, name="second"),
+            layers.Dense(3, activation="softmax", name="last", **last),
+        ]
+    )
+    model.compile(loss=loss)
+    return model
+
+
+def test_a_function_that_is_merely_called_relu_is_refused_by_its_layer() -> None:
+    problem_from_keras(model_of("relu"), X, LABELS)
+    with pytest.raises(InputError, match="layer 'second'") as caught:
+        problem_from_keras(model_of(relu), X, LABELS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_layer_that_is_read_wrongly_is_named(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(keras.layers.ELU(alpha=0.5))
+    problem_from_keras(model, X, LABELS, dtype=dtype)
+    monkeypatch.setattr(keras_layers, "_elu", lambda _: Activation("elu"))
+    with pytest.raises(InputError, match="layer 'second'"):
+        problem_from_keras(model, X, LABELS, dtype=dtype)
+
+
+def test_a_loss_that_is_read_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("tanh", keras.losses.Huber(delta=0.1))
+    problem_from_keras(model, X, LABELS)
+    monkeypatch.setattr(keras_layers, "compiled_loss", lambda _: Loss("huber", delta=0.2))
+    with pytest.raises(InputError, match="the loss is"):
+        problem_from_keras(model, X, LABELS)
+
+
+def test_a_gradient_that_is_not_the_models_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("tanh", "mse")
+    problem_from_keras(model, X, LABELS)
+    right = losses._LOSSES["mean_squared_error"]
+
+    def wrong(loss: Loss) -> losses.LossDerivatives:
+        return replace(right(loss), gradient=lambda f, t: f - t)
+
+    monkeypatch.setattr(losses, "_LOSSES", {"mean_squared_error": wrong})
+    with pytest.raises(InputError, match="gradient in first/kernel"):
+        problem_from_keras(model, X, LABELS)
+
+
+def test_other_activations_and_losses_are_the_users_to_choose() -> None:
+    model = model_of("tanh", kernel_regularizer="l2")
+    for settings in ({"loss.regularization": False}, {"loss.reduction": "sum"}):
+        problem_from_keras(model, X, LABELS, settings=settings)
+    for loss in ("mean_squared_error", "sum", "kl_divergence"):
+        problem_from_keras(model, X, LABELS, loss=loss)
+    problem_from_keras(model, X, LABELS, activation="softplus")
+
+
+def test_several_pieces_of_a_batch_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hesscli.studies.agreement._PIECE_BYTES", 100)
+    for reduction in ("sum", "sum_over_batch_size"):
+        loss = keras.losses.SparseCategoricalCrossentropy(reduction=reduction)
+        problem_from_keras(model_of("relu", loss, kernel_regularizer="l1"), X, LABELS)
+
+
+def test_what_is_saturated_or_at_a_minimum_is_no_other_function() -> None:
+    model = model_of("tanh", "mse")
+    model.set_weights([50 * weight for weight in model.get_weights()])
+    problem_from_keras(model, X, LABELS)
+    own = np.asarray(model(X))
+    for dtype in ("float32", "float64"):
+        problem_from_keras(model, X, own.astype(np.float64), dtype=dtype)
