@@ -40,7 +40,17 @@ def _witness_names(
 
 @click.command(
     cls=Replayable,
-    replayed=("activations", "method", "probes", "block", "layers", "terms", "of", "witnesses"),
+    replayed=(
+        "activations",
+        "method",
+        "probes",
+        "block",
+        "layers",
+        "terms",
+        "of",
+        "witnesses",
+        "probe_seed",
+    ),
     epilog="""
     \b
     Examples:

@@ -14,6 +14,7 @@ from hesscli.report.common import (
     listed,
     preamble,
     rounding_note,
+    seed_note,
     what_happened,
     why_open,
 )
@@ -32,11 +33,11 @@ def comparison_document(result: Comparison) -> Document:
     return Document(
         heading=heading(result.problem, result.environment),
         tables=tuple(
-            _table(result.block, activation, rows)
-            for activation, rows in by_activation(result.results)
+            _table(result, activation, rows) for activation, rows in by_activation(result.results)
         ),
         data={
             **preamble("hesscli/compare/1", result.verdict, result.environment, result.problem),
+            "probe_seed": result.probe_seed,
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
@@ -47,9 +48,9 @@ def comparison_document(result: Comparison) -> Document:
     )
 
 
-def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Table:
+def _table(result: Comparison, activation: str, rows: tuple[ComparedBlock, ...]) -> Table:
     return Table(
-        title=f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {block}",
+        title=f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
         columns=(
             Column("layer", numeric=False),
             Column("by", numeric=False),
@@ -64,6 +65,7 @@ def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Tabl
         notes=(
             _summary(activation, rows),
             *_probed(rows),
+            *seed_note([row.chain_rule_check for row in rows], result.probe_seed),
             *(
                 rounding_note(row.layer, row.chain_rule_check)
                 for row in rows

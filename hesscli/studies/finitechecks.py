@@ -55,7 +55,6 @@ RANDOM_DIRECTIONS = 16
 SLOPES = "slopes"
 # A contradiction is a residual beyond so many error bars: these are no bounds in every last case.
 _CLEAR = 10.0
-_SEED = 0
 
 
 def contradiction(finite: FiniteBlock, rtol: float) -> Check | None:
@@ -133,12 +132,17 @@ def check_finite_entries(
 
 
 def check_finite_products(
-    exact: HessianBlock, finite: FiniteBlock, floor: Array, rtol: float, progress: Progress
+    exact: HessianBlock,
+    finite: FiniteBlock,
+    floor: Array,
+    rtol: float,
+    progress: Progress,
+    seed: int = 0,
 ) -> Check:
-    """H·v in RANDOM_DIRECTIONS normal directions, the same ones each time."""
+    """H·v in RANDOM_DIRECTIONS normal directions."""
     size = exact.shape[0]
     task = f"{exact.parameter} by finite differences"
-    V = np.random.default_rng(_SEED).standard_normal((size, RANDOM_DIRECTIONS))
+    V = np.random.default_rng(seed).standard_normal((size, RANDOM_DIRECTIONS))
     groups = exact.layout.groups_of(0, size)
     progress(task, 0, RANDOM_DIRECTIONS)
     products = exact.matmat(V.astype(exact.dtype))

@@ -155,6 +155,7 @@ class Verification:
     block: str
     method: str
     witnesses: tuple[str, ...]
+    probe_seed: int
     results: tuple[VerifiedBlock, ...]
 
     @property
@@ -204,6 +205,7 @@ def verify(
         options.block,
         options.method,
         chosen,
+        options.seed,
         tuple(rows),
     )
 
@@ -248,7 +250,7 @@ class _Inquiry:
         if pair.verdict is not Verdict.UNDECIDED:
             return pair
         checks = [check for check in (pair.form_check, pair.check) if not check.passed]
-        found = ruling(self.engines, self.subject, of, checks, self.rtol)
+        found = ruling(self.engines, self.subject, of, checks, self.options)
         if isinstance(found, str):
             return replace(pair, unruled=found)
         return replace(pair, ruling=found)
@@ -264,7 +266,9 @@ class _Inquiry:
         form_check = check_finite_form(name, form, finite, self.scale, self._form_floor, self.rtol)
         check = form_check
         if self.options.method != "form":
-            check = self.engines.check_finite(self.subject, exact, self.rtol, self.progress)
+            check = self.engines.check_finite(
+                self.subject, exact, self.rtol, self.options.seed, self.progress
+            )
         return WitnessPair(*names, form_check, check)
 
 

@@ -53,7 +53,7 @@ class CheckOptions:
     """What is compared: how much (one of CHECK_METHODS), how closely, and of which blocks.
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them. ``probes`` is the
-    number of random products for the method ``probes``.
+    number of random products for the method ``probes``, and ``seed`` that of all random vectors.
     """
 
     method: str = "auto"
@@ -61,6 +61,7 @@ class CheckOptions:
     layers: tuple[str, ...] = ()
     block: str = "kernel"
     probes: int = 32
+    seed: int = 0
 
     def rtol_for(self, problem: Problem) -> float:
         return DEFAULT_RTOL[problem.dtype.name] if self.rtol is None else self.rtol
@@ -148,11 +149,13 @@ class Witnesses:
         subject: Subject,
         exact: Callable[[str], HessianBlock],
         rtol: float,
+        seed: int,
         progress: Progress,
     ) -> Check:
         """Finite differences against another witness: every entry, or random directions."""
         small = subject.size <= ENTRIES_LIMIT
-        compare = check_finite_entries if small else check_finite_products
+        random = functools.partial(check_finite_products, seed=seed)
+        compare = check_finite_entries if small else random
         progress = self._naming_the_activation(progress)
 
         def judged(name: str, floor: Array) -> list[Check]:
@@ -206,6 +209,7 @@ class Witnesses:
                 options.rtol_for(self.problem),
                 options.probes,
                 self._naming_the_activation(progress),
+                options.seed,
             )
             for name in subject.parameters
         ]

@@ -83,12 +83,16 @@ class Quadrature:
 
     def rank(self, tolerance: float) -> Measured:
         """How many eigenvalues are beyond ± ``tolerance``."""
+        if self.norm == 0:
+            return Measured(0.0, 0.0)
         shares, low, high = self._below(np.array([-tolerance, tolerance]))
         found = [of[:, 0] + 1 - other[:, 1] for of, other in ((low, high), (high, low))]
         return self._count(shares[:, 0] + 1 - shares[:, 1], *found)
 
     def negative(self, tolerance: float) -> Measured:
         """How many eigenvalues are below −``tolerance``."""
+        if self.norm == 0:
+            return Measured(0.0, 0.0)
         shares, low, high = self._below(np.array([-tolerance]))
         return self._count(shares[:, 0], low[:, 0], high[:, 0])
 
