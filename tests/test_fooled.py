@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
 from mutants import edit
 from networks import make_problem
+from rich.console import Console
 
 from hesscli.nodes import activations
 from hesscli.nodes.activations import Derivatives
@@ -18,6 +20,8 @@ from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.registry import Versions
+from hesscli.report.documents import document_of
+from hesscli.report.tables import print_table
 from hesscli.studies import referee
 from hesscli.studies.comparison import compare
 from hesscli.studies.first_derivatives import verify_first
@@ -116,6 +120,15 @@ def test_gauss_newton_alone_is_not_called_the_hessian_where_that_is_open() -> No
     (row,) = compare([saturated()], CheckOptions()).results
     assert row.gauss_newton_check.verdict is Verdict.UNDECIDED
     assert not row.gauss_newton_alone
+
+
+def test_two_undecided_columns_stay_within_eighty() -> None:
+    document = document_of(compare([saturated()], CheckOptions()))
+    console = Console(width=80, record=True, file=StringIO())
+    print_table(document, console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count(" UNDECIDED") == 2
 
 
 def test_finite_differences_do_not_take_a_plugins_slope_on_trust(plugin: Plugin) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
 
@@ -61,7 +62,7 @@ def _table(result: Comparison, activation: str, rows: tuple[ComparedBlock, ...])
             Column("G alone", numeric=False),
             Column("G + C", numeric=False),
         ),
-        rows=tuple(line for row in rows for line in _lines(row)),
+        rows=tuple(line for row in rows for line in _lines(row, _form_text(rows))),
         notes=(
             _summary(activation, rows),
             *_probed(rows),
@@ -81,10 +82,20 @@ def _probed(rows: tuple[ComparedBlock, ...]) -> list[str]:
     return [f"Compared {compared_text(checks)}."] if checks else []
 
 
-def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _form_text(rows: tuple[ComparedBlock, ...]) -> Callable[[float], str]:
+    """To six digits, or to four where two verdicts that are long stand beside the forms."""
+    open_twice = any(
+        row.gauss_newton_check.verdict is row.verdict is Verdict.UNDECIDED for row in rows
+    )
+    return (lambda value: f"{value:.3e}") if open_twice else brief_form_text
+
+
+def _lines(
+    row: ComparedBlock, text: Callable[[float], str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     share = row.gauss_newton_share
     first, second = (
-        (by, *(brief_form_text(value) for value in astuple(split)))
+        (by, *(text(value) for value in astuple(split)))
         for by, split in (("autodiff", row.autodiff), ("chain rule", row.chain_rule))
     )
     mark = "†" if row.passed and row.chain_rule_check.limited_by_rounding else ""
