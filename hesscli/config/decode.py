@@ -27,7 +27,6 @@ from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     CHECK_METHODS,
     DTYPES,
-    LOSSES,
     MOST_PROBES,
     NORMALIZE,
     REDUCTIONS,
@@ -354,7 +353,7 @@ _model = _record(
 _loss = _record(
     Loss,
     {
-        "name": _choice(LOSSES),
+        "name": lambda value, path: _choice(registry.loss_names())(value, path),
         "reduction": _choice(REDUCTIONS),
         "from_logits": _optional(_boolean),
         "label_smoothing": _share,

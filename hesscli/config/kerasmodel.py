@@ -8,7 +8,7 @@ from dataclasses import replace
 from hesscli.config.schema import Config, LayerConfig, ModelConfig
 from hesscli.problem.keras_layers import KerasNetwork
 from hesscli.problem.keras_model import read_network
-from hesscli.problem.names import LOSSES
+from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
 
 
@@ -42,7 +42,7 @@ def with_keras_layers(config: Config, given: Collection[str], of_loss: Collectio
         if isinstance(network.loss, str):
             raise InputError(
                 f"model.keras: {network.path}: compiled with the loss {network.loss}, which is not "
-                f"supported; choose one with --set loss.name=NAME: {', '.join(LOSSES)}"
+                f"supported; choose one with --set loss.name=NAME: {', '.join(loss_names())}"
             )
         own = {key: getattr(config.loss, key) for key in of_loss}
         config = replace(config, loss=replace(network.loss or config.loss, **own))

@@ -9,7 +9,7 @@ from typing import Literal
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
-from hesscli.problem.registry import lacks_tensorflow
+from hesscli.problem.registry import LOSS, lacks_tensorflow
 from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
@@ -211,9 +211,13 @@ def verify(
 
 
 def _without_tensorflow(problems: Sequence[Problem]) -> list[str]:
-    """The activations that autodiff cannot witness."""
+    """The activations and the loss that autodiff cannot witness."""
     names = {layer.activation.name for problem in problems for layer in problem.layers}
-    return sorted(name for name in names if lacks_tensorflow(name))
+    losses = {problem.loss.name for problem in problems}
+    return sorted(
+        {name for name in names if lacks_tensorflow(name)}
+        | {name for name in losses if lacks_tensorflow(name, LOSS)}
+    )
 
 
 @dataclass(frozen=True)

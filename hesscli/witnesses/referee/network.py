@@ -16,7 +16,6 @@ from mpmath import mp
 from numpy.typing import NDArray
 
 from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, SOFTMAX, Activation, Graph, Node
-from hesscli.problem.names import LOSSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import mpmath_function
 from hesscli.system.errors import InputError
@@ -99,7 +98,8 @@ def require_known(problem: Problem) -> LossFunction:
     loss = loss_function(problem.loss)
     if loss is None:
         raise InputError(
-            f"the referee has no loss {problem.loss.name!r}; it has {', '.join(LOSSES)}"
+            f"loss {problem.loss.name!r} has no mpmath version, which the referee needs; give its "
+            "plugin one under the key mpmath"
         )
     return loss
 
