@@ -23,7 +23,7 @@ from networks import make_problem
 from hesscli.cli.main import main
 from hesscli.nodes.multiplied import Multiplied
 from hesscli.problem import stored
-from hesscli.problem.data import load_dataset, to_inputs
+from hesscli.problem.data import load_dataset
 from hesscli.problem.execution import Execution, chunk_size, example_bytes, execution_of, fits
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
@@ -368,11 +368,6 @@ def test_numbers_of_a_large_file_are_looked_at_when_they_are_read(
     assert "must be finite" in err
 
 
-def test_integers_that_are_no_pixels_are_refused_when_they_are_read() -> None:
-    with pytest.raises(InputError, match=r"is 256; integer pixels must be 0 to 255"):
-        to_inputs(np.array([[3, 256]], dtype=np.int32), "float64")
-
-
 def test_only_what_is_asked_for_is_read() -> None:
     asked: list[Any] = []
 
@@ -506,13 +501,12 @@ def test_an_array_without_labels_says_how_it_gets_some(tmp_path: Path) -> None:
         (30, "false", np.nan, "x_train[30, 2] is nan; every number must be finite"),
         (30, "true", np.nan, "x_train[30, 2] is nan; every number must be finite"),
         (49, "false", 1e300, "in float32"),
-        (49, "false", 256, "x_train[49, 2] is 256; integer pixels must be 0 to 255"),
     ],
 )
 def test_a_wrong_number_is_named_where_it_stands_in_the_file(
     row: int, shuffle: str, wrong: float, said: str, tmp_path: Path
 ) -> None:
-    images = np.ones((50, 12), dtype=np.int16 if wrong == 256 else np.float64)
+    images = np.ones((50, 12), dtype=np.float64)
     images[row, 2] = wrong
     np.savez(tmp_path / "set.npz", x_train=images, y_train=LABELS)
     code, _, err = ended(

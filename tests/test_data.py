@@ -101,7 +101,7 @@ def test_array_layout_on_disk_does_not_show(tmp_path: Path, dtype: str) -> None:
     stored = np.asfortranarray(IMAGES.astype(dtype))
     read = load_dataset(keras_file(tmp_path / "a.npz", x_train=stored), "train")
     assert np.array_equal(read.inputs, IMAGES.reshape(6, 4))
-    assert read.inputs.dtype == (np.float64 if dtype == ">f8" else np.uint8)
+    assert read.inputs.dtype == np.dtype(dtype).newbyteorder("=")
     assert read.inputs.dtype.isnative
 
 
@@ -143,8 +143,6 @@ def claiming(path: Path, shape: tuple[int, ...], content: bytes) -> str:
 BAD_ARRAYS = [
     ({"x_train": np.full((6, 4), np.nan)}, "x_train[0, 0] is nan"),
     ({"x_train": np.array([[0.0, 1.0]] * 5 + [[1.0, -np.inf]])}, "x_train[5, 1] is -inf"),
-    ({"x_train": IMAGES.astype(np.int16) - 7}, "x_train[0, 0, 0] is -7"),
-    ({"x_train": IMAGES.astype(np.int32) + 240}, "x_train[4, 0, 0] is 256"),
     ({"x_train": IMAGES > 3}, "of type bool"),
     ({"x_train": IMAGES.astype(complex)}, "of type complex128"),
     ({"x_train": IMAGES.astype(str)}, "of type <U"),

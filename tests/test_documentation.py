@@ -41,7 +41,7 @@ ROUNDING = re.compile(
     r"-?\b\d(\.\d+)?e-([1-9]\d|0[89])\b|(?<![\d.,])0(?![\d.,])|\d+\.\d [GT]B free"
 )
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`((?:hesscli|make) [^`]+)`")
+INLINE = re.compile(r"`((?:hesscli|make|mpiexec|srun) [^`]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 SLOW_AT_MOST = 12
 # What draws the gallery is run by test_gallery, which looks at the images, wherever it is shown.
@@ -106,7 +106,7 @@ def require_run(found: Iterable[Block], folder: Path) -> None:
                 exec(compile(block.text, block.name, "exec"), {})
         else:
             for step in block.steps:
-                if step.command.startswith("hesscli "):
+                if step.command.startswith(("hesscli ", "mpiexec ")):
                     require_printed(block, step, folder)
 
 
@@ -181,7 +181,9 @@ def test_no_block_is_overlooked() -> None:
 def require_parsed(command: str) -> None:
     """Fails where the command line, the Makefile or the repository has no such command."""
     program, *words = shlex.split(command, comments=True)
-    if program == "hesscli":
+    if program in ("mpiexec", "srun"):
+        require_parsed(command[command.index("hesscli ") :])
+    elif program == "hesscli":
         arguments, _ = arguments_of(command)
         if "--replay" in arguments:
             # A report that the command before wrote; it is read where the option is.

@@ -9,28 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hesscli import InputError, Problem, problem_from_keras, verify
+from hesscli import Problem, problem_from_keras, verify
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.finite.moved import MovedLoss
 from hesscli.witnesses.layout import value_of
 
 FIELD = Path(__file__).parent / "field"
 TRUTH: dict[str, Any] = json.loads((FIELD / "truth.json").read_text(encoding="utf-8"))
-# What is refused, and what the refusal names.
-REFUSED = {
-    "prelu.keras": "PReLU",
-    "batch_normalization.keras": "BatchNormalization",
-    "layer_normalization.keras": "LayerNormalization",
-    "conv.keras": "Conv2D",
-    "conv_pool.keras": "Conv2D",
-    "depthwise_global.keras": "ZeroPadding2D",
-    "residual.keras": "not a chain",
-    "two_branches.keras": "not a chain",
-    "residual_conv.keras": "not a chain",
-    "gated.keras": "not a chain",
-}
 # Keras keeps some constants in float32.
 CLOSE = 1e-7
+# The numbers were found with a tanh that is right to 1e-8 or so. Where terms cancel, what is left
+# of that is more: differences of the loss in long double precision agree with ours to 1e-11.
+CANCELLING = {
+    "layer_normalization.keras": 1e-5,
+    "residual.keras": 1e-6,
+    "residual_conv.keras": 3e-7,
+    "gated.keras": 3e-7,
+}
 
 
 def problem_of(name: str, **settings: Any) -> Problem:
@@ -39,7 +34,7 @@ def problem_of(name: str, **settings: Any) -> Problem:
     return problem_from_keras(FIELD / name, settings={**data, **scale, **settings})
 
 
-@pytest.mark.parametrize("name", sorted(set(TRUTH) - set(REFUSED)))
+@pytest.mark.parametrize("name", sorted(TRUTH))
 def test_forms_and_loss_are_those_of_the_model_as_it_was_compiled(name: str) -> None:
     problem, truth = problem_of(name), TRUTH[name]
     engine = ChainRule(problem)
@@ -47,7 +42,7 @@ def test_forms_and_loss_are_those_of_the_model_as_it_was_compiled(name: str) -> 
         layer = path.split("/")[0]
         kernel = value_of(problem, f"{layer}/kernel")
         form = engine.hessian(f"{layer}/kernel").quadratic_form(kernel)
-        assert form == pytest.approx(expected, rel=CLOSE)
+        assert form == pytest.approx(expected, rel=CANCELLING.get(name, CLOSE))
     penalties = sum(
         float((p.l1 * np.abs(W) + p.l2 * W**2).sum())
         for name, p in problem.penalties.items()
@@ -55,13 +50,6 @@ def test_forms_and_loss_are_those_of_the_model_as_it_was_compiled(name: str) -> 
     )
     of_data = MovedLoss(problem, "network").at_rest
     assert of_data + penalties == pytest.approx(truth["loss"], rel=CLOSE)
-
-
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
-    with pytest.raises(InputError, match=REFUSED[name]) as caught:
-        problem_of(name)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

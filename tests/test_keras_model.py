@@ -178,9 +178,21 @@ def branched() -> Any:
     return keras.Model(inputs, [L.Dense(3, name="a")(inputs), L.Dense(4, name="b")(inputs)])
 
 
-def shared() -> Any:
-    inputs, layer = keras.Input((784,)), L.Dense(784, name="twice")
-    return keras.Model(inputs, layer(layer(inputs)))
+def attending() -> Any:
+    inputs = keras.Input((5, 2))
+    inner = L.MultiHeadAttention(1, 2, name="attention")(inputs, inputs)
+    return keras.Model(inputs, L.Dense(3)(L.Flatten()(inner)))
+
+
+def training() -> Any:
+    inputs = keras.Input((784,))
+    return keras.Model(inputs, L.Dense(3)(L.BatchNormalization(name="norm")(inputs, training=True)))
+
+
+def half_rescaled() -> Any:
+    inputs = keras.Input((784,))
+    rescaled = L.Dense(3)(L.Rescaling(2.0)(inputs))
+    return keras.Model(inputs, L.Add()([rescaled, L.Dense(3)(inputs)]))
 
 
 class Dense(keras.layers.Dense):  # type: ignore[misc,name-defined]
@@ -188,34 +200,27 @@ class Dense(keras.layers.Dense):  # type: ignore[misc,name-defined]
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "convolution": (
-        chain(lambda: L.Conv2D(2, 3, name="conv"), L.Flatten, shape=(28, 28, 1)),
-        r"layer 'conv' is a Conv2D; supported are InputLayer, Flatten, .* Softmax at the end",
-    ),
-    "normalization": (
-        chain(lambda: L.BatchNormalization(name="norm"), lambda: L.Dense(10)),
-        "layer 'norm' is a BatchNormalization; supported are ",
-    ),
     "code": (
         chain(lambda: L.Lambda(lambda x: x, name="code"), lambda: L.Dense(10)),
         "layer 'code' is a Lambda; supported are ",
     ),
     "custom": (chain(lambda: Dense(10, name="mine")), "layer 'mine' is a Dense; supported are "),
-    "two activations": (
-        chain(lambda: L.Dense(10, activation="tanh"), lambda: L.Activation("relu", name="second")),
-        r"layer 'second' is a second activation \(relu\) after tanh; one after each Dense",
+    "recurrent": (
+        chain(lambda: L.SimpleRNN(4, name="recurrent"), lambda: L.Dense(10), shape=(5, 2)),
+        "layer 'recurrent' is a SimpleRNN; supported are ",
     ),
-    "softmax inside": (
-        chain(lambda: L.Dense(10, activation="softmax", name="inner"), lambda: L.Dense(10)),
-        "layer 'inner' is a softmax before layer 'dense.*'; it is supported at the end only",
+    "attention": (
+        attending,
+        "layer 'attention' is a MultiHeadAttention; supported are ",
     ),
     "softmax axis": (
         chain(lambda: L.Dense(10), lambda: L.Softmax(axis=0, name="soft")),
-        "layer 'soft' has axis 0; it must be -1",
+        r"layer 'soft': axis 0; it must be an axis, 1 to 1 or -1 to -1",
     ),
-    "activation first": (
-        chain(lambda: L.Activation("relu", name="first"), lambda: L.Dense(10)),
-        r"layer 'first' is an activation \(relu\) before the first Dense",
+    "training": (training, "layer 'norm' is called with training=True"),
+    "interpolation": (
+        chain(lambda: L.UpSampling2D(interpolation="bilinear", name="up"), shape=(2, 2, 1)),
+        "layer 'up': interpolation 'bilinear' is not supported; supported is nearest",
     ),
     "unknown activation": (
         chain(lambda: L.Dense(10, activation="relu6", name="six")),
@@ -227,23 +232,19 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "rescaling inside": (
         chain(lambda: L.Dense(10), lambda: L.Rescaling(2.0, name="late")),
-        "layer 'late' is a Rescaling after a Dense",
+        "layer 'late' is a Rescaling after other layers; it must come first",
     ),
     "rescaling of each": (
         chain(lambda: L.Rescaling([0.5] * 784, name="each"), lambda: L.Dense(10)),
         "layer 'each' has a scale or offset that is not one finite number",
     ),
-    "no flatten": (
-        chain(lambda: L.Dense(10, name="deep"), shape=(28, 28)),
-        r"layer 'deep' gets inputs of shape \(28, 28\); Flatten them first",
-    ),
     "half precision": (
         chain(lambda: L.Dense(10, dtype="mixed_float16", name="half")),
         "layer 'half' computes in mixed_float16; supported are float32 and float64",
     ),
-    "no dense": (chain(L.Flatten), "no Dense layer in it"),
-    "branches": (branched, "the model is not a chain"),
-    "shared layer": (shared, "the model is not a chain"),
+    "no parameters": (chain(L.Flatten), "no layer with parameters in it"),
+    "two outputs": (branched, "the model has 2 outputs; one is needed"),
+    "raw and rescaled": (half_rescaled, "a layer reads the inputs before a Rescaling"),
 }
 
 
@@ -330,7 +331,8 @@ def test_the_configuration_holds_the_models_layers_and_reads_back(
     assert code == 0
     layer = yaml.safe_load(text)["model"]["layers"][1]
     assert layer.pop("kernel_regularizer")["l2"] == pytest.approx(0.01)
-    assert layer == {"name": "dense_1", "units": 5, "activation": "sin"}
+    own = {"name": "dense_1", "units": 5, "activation": "sin", "use_bias": False}
+    assert layer == own
     file = tmp_path / "back.yaml"
     file.write_text(text, encoding="utf-8")
     assert run(["config", "--config", str(file)], capsys) == (0, text, "")

@@ -17,6 +17,7 @@ import io
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ ELLIPSIS = "…"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARKS = re.compile(r"<!-- test: (.+) -->\n$")
 _PROMPT = "$ "
+_MPIEXEC = "mpiexec "
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,14 @@ def make_folder(folder: Path) -> None:
 
 
 def run(command: str, folder: Path) -> tuple[str, str, int]:
-    """Standard output, standard error and exit code of a ``hesscli`` command, run in ``folder``."""
+    """Standard output, standard error and exit code of a ``hesscli`` command, run in ``folder``.
+
+    Behind ``mpiexec -n N`` it runs in processes of its own.
+    """
     from hesscli.cli.main import main
 
+    if command.startswith(_MPIEXEC):
+        return _run_on_ranks(shlex.split(command), folder)
     arguments, target = arguments_of(command)
     out, err = io.StringIO(), io.StringIO()
     before = Path.cwd()
@@ -126,6 +133,18 @@ def run(command: str, folder: Path) -> tuple[str, str, int]:
         (folder / target).write_text(out.getvalue(), encoding="utf-8")
         return "", err.getvalue(), code
     return out.getvalue(), err.getvalue(), code
+
+
+def _run_on_ranks(words: list[str], folder: Path) -> tuple[str, str, int]:
+    at = words.index("hesscli")
+    launcher = [str(Path(sys.executable).parent / words[0]), *words[1:at]]
+    program = [*launcher, sys.executable, "-m", *words[at:]]
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        program, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.stdout, done.stderr, done.returncode
 
 
 def arguments_of(command: str) -> tuple[list[str], str | None]:

@@ -340,7 +340,14 @@ def _as_file(model: str | os.PathLike[str] | KerasModel) -> Iterator[tuple[str, 
         return
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, f"{model.name}.keras")
-        model.save(path)
+        try:
+            model.save(path)
+        # Whatever Keras raises on what it cannot describe.
+        except Exception as error:
+            raise InputError(
+                f"model: {model.name}: Keras cannot save it ({reason(error)}); use Keras's own "
+                "layers and functions, not functools.partial"
+            ) from error
         yield path, folder + os.sep
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,8 @@ import numpy as np
 from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
-from hesscli.config.schema import Config, DataConfig, ModelConfig
+from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.problem import graph as kinds
 from hesscli.problem.data import (
     Dataset,
     Scale,
@@ -23,10 +25,12 @@ from hesscli.problem.data import (
     to_inputs,
 )
 from hesscli.problem.execution import fits
-from hesscli.problem.graph import Activation, Array, Graph, Layer, chain
-from hesscli.problem.keras_layers import SIGMOID, SOFTMAX, KerasNetwork
+from hesscli.problem.graph import Activation, Array, Graph, Layer, Node, chain
+from hesscli.problem.initializers import Initializer
+from hesscli.problem.keras_layers import SIGMOID, KerasNetwork
 from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
+from hesscli.problem.layers import LINEAR, SOFTMAX
 from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
@@ -50,7 +54,12 @@ _SCALES: Mapping[str, Scale] = MappingProxyType(
 def with_hidden_activation(config: Config, activation: Activation) -> Config:
     """``config`` with the activation of every layer but the last replaced."""
     layers = config.model.layers
-    hidden = tuple(replace(layer, activation=activation) for layer in layers[:-1])
+    plain = all(layer.is_plain for layer in layers)
+    hidden = tuple(
+        # Elsewhere a layer without an activation is meant to have none.
+        replace(layer, activation=activation) if plain or layer.activation != LINEAR else layer
+        for layer in layers[:-1]
+    )
     return replace(config, model=replace(config.model, layers=(*hidden, layers[-1])))
 
 
@@ -80,19 +89,23 @@ def build_problem(
     order = whole[share_of(len(whole), workers)]
     keras = None if config.model.keras is None else network_of(config.model.keras)
     width = int(dataset.inputs.shape[1])
-    if width != config.model.inputs:
+    if width != config.model.width:
+        shape = config.model.input_shape
+        given = config.model.inputs if len(shape) == 1 else list(shape)
         raise InputError(
-            f"model.inputs: {config.model.inputs}; {dataset.name} has examples of "
+            f"model.inputs: {given}; {dataset.name} has examples of "
             f"{width} values, so it must be {width}"
         )
     read = to_inputs if keras is None or dataset.is_batch else keras.network_inputs
     convert = partial(read, dtype=dtype, scale=data.scale)
     memory = _memory(data, workers.here)
     stored = StoredInputs(dataset.inputs, order, convert, width, dtype, memory)
-    widths = (width, *(layer.units for layer in config.model.layers))
+    plan = config.model.plan()
+    widths = (width, *(math.prod(node.shape) for node in plan.nodes if node.tensors))
     held = fits(len(order), widths, dtype.itemsize, memory)
     targets = labels(dataset.targets[places(order)])
-    layers = _layers(config.model, keras, config.seed, dtype)
+    arrays = _arrays(config.model, keras, config.seed, dtype)
+    layers = config.model.layers
     notes: tuple[str, ...] = ()
     ending = _Ending(layers)
     if keras is not None:
@@ -101,16 +114,17 @@ def build_problem(
     last = ending.layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
-    graph = chain(ending.layers, ending.softmax)
+    graph = _graph(config.model, ending, arrays)
     penalties = _penalties(config, graph)
     if not config.loss.regularization:
         notes = (*notes, *_left_out(penalties))
-    fitted = fit_targets(targets, config.loss.name, last.units, dtype, where)
+    fitted = fit_targets(targets, config.loss.name, graph.nodes[-1].shape[-1], dtype, where)
     original = None
     if keras is not None:
         as_given = keras.before_rescaling if dataset.is_batch else keras.model_inputs
         convert = partial(as_given, dtype=dtype, scale=data.scale)
-        original = _original(keras, layers, config.loss, replace(stored, convert=convert), fitted)
+        inputs = replace(stored, convert=convert)
+        original = _original(config, keras, arrays, inputs, fitted)
         if not dataset.is_batch and dataset.inputs.dtype.kind in "iu":
             original = replace(
                 original,
@@ -156,11 +170,7 @@ def _penalties(config: Config, graph: Graph) -> dict[str, Penalty]:
     found |= {
         f"{layer.name}/{role}": penalty
         for layer in model.layers
-        for role, penalty in (
-            ("kernel", layer.kernel_regularizer),
-            ("bias", layer.bias_regularizer),
-        )
-        if penalty is not None
+        for role, penalty in layer.penalties().items()
     }
     return {
         name: penalty
@@ -185,7 +195,8 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     of the problem's dtype.
     """
     drawn = _drawn_parameters(model, seed, problem.dtype)
-    return replace(problem, graph=problem.graph.with_tensors(drawn), seed=seed)
+    tensors = {name: drawn[name] for name in problem.graph.tensors}
+    return replace(problem, graph=problem.graph.with_tensors(tensors), seed=seed)
 
 
 def _memory(data: DataConfig, processes: int) -> int:
@@ -212,24 +223,42 @@ def _with_key(key: str, text: str) -> str:
     return text if text.startswith("data.") else f"{key}: {text}"
 
 
-def _layers(
+def _arrays(
     model: ModelConfig, keras: KerasNetwork | None, seed: int, dtype: np.dtype[np.floating]
-) -> tuple[Layer, ...]:
+) -> dict[str, Array]:
+    """All tensors and statistics by name."""
     if keras is not None:
-        parameters = _keras_parameters(keras, dtype)
-    elif model.weights is None:
-        parameters = _drawn_parameters(model, seed, dtype)
-    else:
-        parameters = _stored_parameters(model, model.weights, dtype)
-    return tuple(
-        Layer(
-            name=layer.name,
-            kernel=parameters[f"{layer.name}/kernel"],
-            bias=parameters.get(f"{layer.name}/bias"),
-            activation=layer.activation,
+        return _keras_parameters(keras, dtype)
+    if model.weights is None:
+        return _drawn_parameters(model, seed, dtype)
+    return _stored_parameters(model, model.weights, dtype)
+
+
+def _graph(model: ModelConfig, ending: _Ending, arrays: Mapping[str, Array]) -> Graph:
+    """The nodes of the layers, and a softmax behind them if there is one."""
+    layers = ending.layers
+    if all(layer.is_plain for layer in layers) and isinstance(model.inputs, int):
+        dense = [
+            Layer(
+                layer.name,
+                arrays[f"{layer.name}/kernel"],
+                arrays.get(f"{layer.name}/bias"),
+                layer.activation,
+            )
+            for layer in layers
+        ]
+        return chain(dense, ending.softmax)
+    graph = replace(model, layers=layers).plan().graph(arrays)
+    last = graph.nodes[-1]
+    if len(last.shape) != 1:
+        raise InputError(
+            f"model.layers: {last.layer} gives values of shape {last.shape} in the end; the loss "
+            "takes vectors, so flatten or pool them"
         )
-        for layer in model.layers
-    )
+    if not ending.softmax:
+        return graph
+    softmax = Node(f"{last.layer}/{kinds.SOFTMAX}", kinds.SOFTMAX, (last.name,), last.shape)
+    return replace(graph, nodes=(*graph.nodes, softmax))
 
 
 def _keras_parameters(keras: KerasNetwork, dtype: np.dtype[np.floating]) -> dict[str, Array]:
@@ -256,13 +285,13 @@ class _Ending:
     ``of_loss`` is what is said about it.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerConfig, ...]
     softmax: bool = False
     folded: str | None = None
     of_loss: str = ""
 
 
-def _ending(layers: tuple[Layer, ...], keras: KerasNetwork, loss: Loss) -> _Ending:
+def _ending(layers: tuple[LayerConfig, ...], keras: KerasNetwork, loss: Loss) -> _Ending:
     """How the network ends, under ``loss``.
 
     A softmax or a sigmoid at the end and the cross-entropy of it are one function of the logits:
@@ -304,20 +333,20 @@ def _is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
 
 
 def _original(
+    config: Config,
     keras: KerasNetwork,
-    layers: tuple[Layer, ...],
-    loss: Loss,
+    arrays: Mapping[str, Array],
     inputs: StoredInputs,
     targets: Targets,
 ) -> Original:
-    """The model as it is: the activations of ``layers`` may be others, which the user chose."""
-    both = zip(layers, keras.layers, strict=True)
+    """The model as it is: the configured activations may be others, which the user chose."""
+    loss, both = config.loss, zip(config.model.layers, keras.layers, strict=True)
     own = tuple(replace(layer, activation=of_keras.activation) for layer, of_keras in both)
     ending = _ending(own, keras, loss)
     of_loss = serialized(loss, from_logits=ending.folded is None)
     return Original(
         path=keras.path,
-        graph=chain(ending.layers, ending.softmax),
+        graph=_graph(config.model, ending, arrays),
         shape=keras.shape,
         inputs=inputs,
         targets=targets,
@@ -351,14 +380,13 @@ def _keras_notes(
 
 
 def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    inputs = model.inputs
-    for layer in model.layers:
-        shapes[f"{layer.name}/kernel"] = (inputs, layer.units)
-        if model.bias:
-            shapes[f"{layer.name}/bias"] = (layer.units,)
-        inputs = layer.units
-    return shapes
+    plan = model.plan()
+    return {**plan.tensors, **plan.constants}
+
+
+# What tensors that are neither kernel nor bias are without an initializer.
+_DEFAULTS = {"gamma": "ones", "beta": "zeros", "alpha": "zeros"}
+_STATISTICS = {"moving_mean": "zeros", "moving_variance": "ones"}
 
 
 def _drawn_parameters(
@@ -368,34 +396,45 @@ def _drawn_parameters(
     # Drawn in float64, then rounded to the dtype.
     needed = 8 * sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
     require_memory(needed, "model.layers: the parameters need", "use fewer units")
-    # One stream of random numbers a tensor: adding a layer leaves the others as they are.
-    streams = np.random.SeedSequence(seed).spawn(2 * len(model.layers))
     parameters: dict[str, Array] = {}
     for index, layer in enumerate(model.layers):
-        path = f"model.layers.{index}"
-        own = layer.initializer
-        kernel = own or model.initializer
-        key = "model.initializer" if own is None else f"{path}.initializer"
-        for offset, (tensor, given, initializer, drawn_by) in enumerate(
-            (
-                ("kernel", layer.kernel, kernel, key),
-                ("bias", layer.bias, model.bias_initializer, "model.bias_initializer"),
-            )
-        ):
-            name = f"{layer.name}/{tensor}"
-            if name not in shapes:
-                continue
+        roles = [name.rpartition("/")[2] for name in shapes if name.startswith(f"{layer.name}/")]
+        # One stream of random numbers a tensor: adding a layer leaves the others as they are.
+        others = [role for role in roles if role not in ("kernel", "bias")]
+        keys: dict[str, tuple[int, ...]] = {"kernel": (2 * index,), "bias": (2 * index + 1,)}
+        keys |= {role: (2 * index, place) for place, role in enumerate(others)}
+        for role in roles:
+            name = f"{layer.name}/{role}"
+            initializer, origin = _initializer_of(model, index, role)
+            given = getattr(layer, role, None) if role in ("kernel", "bias") else None
             with np.errstate(over="ignore"):
                 if given is None:
-                    origin = drawn_by
-                    generator = np.random.default_rng(streams[2 * index + offset])
+                    stream = np.random.SeedSequence(seed, spawn_key=keys[role])
+                    generator = np.random.default_rng(stream)
                     values = initializer.draw(shapes[name], generator).astype(dtype)
                 else:
-                    origin = f"{path}.{tensor}"
+                    origin = f"model.layers.{index}.{role}"
                     values = np.array(given).astype(dtype)
             require_finite(values, f"{origin}: {name} in {dtype}")
             parameters[name] = values
     return parameters
+
+
+def _initializer_of(model: ModelConfig, index: int, role: str) -> tuple[Initializer, str]:
+    """What draws a tensor of a layer, and the key that says so."""
+    layer, path = model.layers[index], f"model.layers.{index}"
+    own = dict(layer.initializers).get(role)
+    if own is not None:
+        return own, f"{path}.{role}_initializer"
+    if role in _STATISTICS:
+        return Initializer(_STATISTICS[role]), path
+    if role.endswith("kernel"):
+        if layer.initializer is not None:
+            return layer.initializer, f"{path}.initializer"
+        return model.initializer, "model.initializer"
+    if role == "bias":
+        return model.bias_initializer, "model.bias_initializer"
+    return Initializer(_DEFAULTS[role]), path
 
 
 def _stored_parameters(

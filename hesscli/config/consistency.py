@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hesscli.config.decode import ConfigKeyError, Path
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.problem.layers import LayerError
 from hesscli.problem.names import CROSSENTROPIES, LOSSES_WITHOUT_TARGETS, SMOOTHED_LOSSES
 from hesscli.problem.network import Loss
 
 
 def require_consistent(config: Config) -> None:
     """Raises ConfigKeyError where parameters or a batch in the configuration do not fit."""
-    inputs = config.model.inputs
+    try:
+        plan = config.model.plan()
+    except LayerError as error:
+        key = () if error.key is None else (error.key,)
+        raise ConfigKeyError(("model", "layers", error.place, *key), str(error)) from None
     for index, layer in enumerate(config.model.layers):
-        _check_layer(layer, inputs, config.model, ("model", "layers", index))
-        inputs = layer.units
+        shapes = plan.shapes_of(layer.name)
+        _check_layer(layer, shapes, config.model, ("model", "layers", index))
     require_own_arguments(config.loss)
-    _check_batch(config.data, config.model.inputs, config.loss.name)
+    _check_batch(config.data, config.model.width, config.loss.name)
 
 
-def _check_layer(layer: LayerConfig, inputs: int, model: ModelConfig, path: Path) -> None:
+def _check_layer(
+    layer: LayerConfig, shapes: Mapping[str, tuple[int, ...]], model: ModelConfig, path: Path
+) -> None:
     if layer.kernel is not None:
-        found, needed = (len(layer.kernel), len(layer.kernel[0])), (inputs, layer.units)
+        found, needed = (len(layer.kernel), len(layer.kernel[0])), shapes["kernel"]
         if found != needed:
             raise ConfigKeyError(
                 (*path, "kernel"), f"of shape {found}; it must be (inputs, units), here {needed}"

@@ -23,6 +23,8 @@ from hesscli.config.schema import (
 from hesscli.problem import data, initializers, registry
 from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
+from hesscli.problem.layers import DENSE, SHARED, LayerType, Made
+from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     CHECK_METHODS,
@@ -312,7 +314,7 @@ def _layers(value: Any, path: Path) -> tuple[LayerConfig, ...]:
     layers: list[LayerConfig] = []
     for index, item in enumerate(value):
         if isinstance(item, Mapping):
-            item = {"name": f"dense{index + 1}", **item}
+            item = {"name": _usual_name(item.get("type", DENSE), index), **item}
         layer = _layer(item, (*path, index))
         if layer.name in (other.name for other in layers):
             raise ConfigKeyError(
@@ -322,26 +324,88 @@ def _layers(value: Any, path: Path) -> tuple[LayerConfig, ...]:
     return tuple(layers)
 
 
+def _usual_name(type_: Any, index: int) -> str:
+    return f"dense{index + 1}" if type_ == DENSE else f"{type_}_{index + 1}"
+
+
+def _layer(value: Any, path: Path) -> LayerConfig:
+    """One layer, by the keys that its type has."""
+    type_ = value.get("type", DENSE) if isinstance(value, Mapping) else DENSE
+    _choice((*TYPES, SHARED))(type_, (*path, "type"))
+    of = TYPES.get(str(type_), _OF_SHARED)
+    own: dict[str, Decoder[Any]] = {"name": layer_name, "type": _text, "inputs": _optional(_names)}
+    if of.roles:
+        own["trainable"] = _boolean
+    if type_ == DENSE:
+        own.update({"units": _integer(1), "kernel": _optional(_matrix), "bias": _optional(_row)})
+    if of.activated:
+        own["activation"] = activation
+    if any(role.endswith("kernel") for role in of.roles):
+        own["initializer"] = _optional(_initializer)
+    initializers = {f"{role}_initializer": role for role in of.roles if "kernel" not in role}
+    regularizers = {f"{role.removesuffix('_kernel')}_regularizer": role for role in of.roles}
+    own.update(dict.fromkeys(initializers, _bias_initializer))
+    own.update(dict.fromkeys(regularizers, _optional(_penalty)))
+    arguments = [key for key in of.arguments if key not in own]
+    own.update(dict.fromkeys(arguments, _argument))
+    if "use_bias" in of.arguments:
+        arguments.remove("use_bias")
+        own["use_bias"] = _optional(_boolean)
+    if of.roles:
+        own["trainable"] = _boolean
+    mapping = _mapping(value, path, list(own))
+    if type_ == DENSE and "units" not in mapping:
+        raise ConfigKeyError((*path, "units"), "missing; it must be given")
+    found = {key: own[key](inner, (*path, key)) for key, inner in mapping.items()}
+
+    def taken(keys: Mapping[str, str]) -> tuple[tuple[str, Any], ...]:
+        """What is given of these keys, by role; None says the same as no key."""
+        each = [(role, found.pop(key, None)) for key, role in keys.items()]
+        return tuple((role, given) for role, given in each if given is not None)
+
+    fields = {role: key for key, role in regularizers.items() if role in ("kernel", "bias")}
+    others = {key: role for key, role in regularizers.items() if role not in fields}
+    return LayerConfig(
+        initializers=taken(initializers),
+        regularizers=taken(others),
+        arguments=taken({key: key for key in arguments}),
+        **found,
+    )
+
+
+_OF_SHARED = LayerType(lambda _of, _shapes: Made(()), SHARED, ("of",))
+
+
+def _names(value: Any, path: Path) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be the names of layers, or input")
+    return tuple(_text(name, (*path, index)) for index, name in enumerate(value))
+
+
+def _argument(value: Any, path: Path) -> Any:
+    """What layertypes.py judges: numbers, text, true and false, and lists of them."""
+    if isinstance(value, list):
+        return tuple(_argument(item, path) for item in value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigKeyError(path, f"{shown(value)}; it must be a number, text or a list")
+
+
+def _inputs(value: Any, path: Path) -> int | tuple[int, ...]:
+    if not isinstance(value, list):
+        return _integer(1)(value, path)
+    if not value:
+        raise ConfigKeyError(path, "[]; it must be a whole number, or a list of them")
+    return tuple(_integer(1)(size, (*path, index)) for index, size in enumerate(value))
+
+
 _penalty = _record(Penalty, {"l1": _not_negative, "l2": _not_negative})
-_layer = _record(
-    LayerConfig,
-    {
-        "name": layer_name,
-        "units": _integer(1),
-        "activation": activation,
-        "kernel": _optional(_matrix),
-        "bias": _optional(_row),
-        "initializer": _optional(_initializer),
-        "kernel_regularizer": _optional(_penalty),
-        "bias_regularizer": _optional(_penalty),
-        "trainable": _boolean,
-    },
-    required=("units",),
-)
 _model = _record(
     ModelConfig,
     {
-        "inputs": _integer(1),
+        "inputs": _inputs,
         "bias": _boolean,
         "initializer": _initializer,
         "bias_initializer": _bias_initializer,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hesscli.config.schema import Config
 from hesscli.problem.data import dataset_files, has_test_split
+from hesscli.problem.keras_model import model_files
 
 
 def files_read(config: Config, *, held_out: bool = False) -> Iterator[tuple[str, str]]:
@@ -18,7 +19,8 @@ def files_read(config: Config, *, held_out: bool = False) -> Iterator[tuple[str,
     if model.weights is not None:
         yield "model.weights", model.weights
     if model.keras is not None:
-        yield "model.keras", model.keras
+        for path in model_files(model.keras):
+            yield "model.keras", path
     if data.inputs is not None:
         return
     files = dataset_files(data.source, data.split)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hesscli.config.schema import Config, LayerConfig, ModelConfig
-from hesscli.problem.keras_layers import KerasNetwork
+from hesscli.problem.graph import INPUT
+from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
 from hesscli.problem.keras_model import read_network
+from hesscli.problem.layers import DENSE
 from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
 
@@ -33,7 +36,7 @@ def with_keras_layers(config: Config, given: Collection[str], of_loss: Collectio
     network = network_of(config.model.keras)
     model = config.model
     if "inputs" not in given:
-        model = replace(model, inputs=network.inputs)
+        model = replace(model, inputs=_inputs(network))
     if "bias" not in given:
         model = replace(model, bias=network.has_bias)
     if "layers" not in given:
@@ -63,7 +66,7 @@ def check_keras_layers(model: ModelConfig) -> None:
         )
     network = network_of(model.keras)
     for key, configured, own in (
-        ("inputs", str(model.inputs), str(network.inputs)),
+        ("inputs", str(model.inputs), str(_inputs(network))),
         ("bias", str(model.bias).lower(), str(network.has_bias).lower()),
         ("layers", _listing(model.layers), _listing(_layers(network))),
     ):
@@ -74,19 +77,45 @@ def check_keras_layers(model: ModelConfig) -> None:
             )
 
 
+def _inputs(network: KerasNetwork) -> int | tuple[int, ...]:
+    shape = network.input_shape
+    return shape[0] if len(shape) == 1 else shape
+
+
 def _layers(network: KerasNetwork) -> tuple[LayerConfig, ...]:
+    before = [INPUT, *(layer.name for layer in network.layers)]
     return tuple(
-        LayerConfig(
-            layer.name,
-            layer.units,
-            layer.activation,
-            kernel_regularizer=layer.penalties.get("kernel"),
-            bias_regularizer=layer.penalties.get("bias"),
-            trainable=layer.trainable,
-        )
-        for layer in network.layers
+        _layer(layer, name, network.has_bias)
+        for layer, name in zip(network.layers, before, strict=False)
     )
 
 
+def _layer(layer: KerasLayer, before: str, has_bias: bool) -> LayerConfig:
+    spec, penalties = layer.spec, dict(layer.penalties)
+    arguments = {key: _plain(value) for key, value in spec.arguments.items()}
+    own = arguments.pop("use_bias", has_bias)
+    return LayerConfig(
+        layer.name,
+        arguments.pop("units", 0),
+        layer.activation,
+        kernel_regularizer=penalties.pop("kernel", None),
+        bias_regularizer=penalties.pop("bias", None),
+        type=spec.type,
+        inputs=None if spec.inputs == (before,) else spec.inputs,
+        use_bias=None if own == has_bias else own,
+        arguments=tuple(arguments.items()),
+        regularizers=tuple(penalties.items()),
+        trainable=layer.trainable or not layer.shapes,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Lists, as Keras has them, as tuples."""
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
 def _listing(layers: Sequence[LayerConfig]) -> str:
-    return ", ".join(f"{layer.name} ({layer.units} units)" for layer in layers)
+    return ", ".join(
+        f"{layer.name} ({f'{layer.units} units' if layer.type == DENSE else layer.type})"
+        for layer in layers
+    )

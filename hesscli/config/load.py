@@ -17,6 +17,8 @@ from hesscli.config.schema import Config, DataConfig, LayerConfig
 from hesscli.problem.data import is_batch_file
 from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
+from hesscli.problem.layers import DENSE
+from hesscli.problem.layertypes import TYPES
 from hesscli.system.errors import InputError, reason, shown
 from hesscli.system.files import opened
 
@@ -206,6 +208,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Activation | Initializer):
         # A name alone stands for {name: …}.
         return {"name": value.name, **dict(value.parameters)} if value.parameters else value.name
+    if isinstance(value, LayerConfig):
+        return _plain_layer(value)
     if is_dataclass(value):
         unused = _unused_keys(value)
         names = [field.name for field in fields(value) if field.name not in unused]
@@ -219,14 +223,31 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
     """Keys that say nothing beside the others."""
     if isinstance(value, DataConfig) and value.inputs is not None:
         return ("source", "split")
-    if isinstance(value, LayerConfig | DataConfig):
-        keys = (
-            *("kernel", "bias", "initializer", "kernel_regularizer", "bias_regularizer"),
-            *("inputs", "targets"),
-        )
-        unset = tuple(key for key in keys if getattr(value, key, None) is None)
-        return (*unset, "trainable") if getattr(value, "trainable", False) else unset
+    if isinstance(value, DataConfig):
+        return tuple(key for key in ("inputs", "targets") if getattr(value, key) is None)
     return ()
+
+
+def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
+    """A layer with the keys that its type has, but for those that say nothing."""
+    found: dict[str, Any] = {"name": layer.name}
+    if layer.type != DENSE:
+        found["type"] = layer.type
+    if layer.inputs is not None:
+        found["inputs"] = list(layer.inputs)
+    if layer.type == DENSE:
+        found["units"] = layer.units
+    if layer.type in TYPES and TYPES[layer.type].activated:
+        found["activation"] = _plain(layer.activation)
+    found.update({key: _plain(inner) for key, inner in layer.arguments})
+    optional = ["use_bias", "kernel", "bias", "initializer"]
+    optional += ["kernel_regularizer", "bias_regularizer"]
+    given = {key: getattr(layer, key) for key in optional}
+    given["trainable"] = None if layer.trainable else False
+    given |= {f"{role}_initializer": of for role, of in layer.initializers}
+    given |= {f"{role.removesuffix('_kernel')}_regularizer": of for role, of in layer.regularizers}
+    found |= {key: _plain(inner) for key, inner in given.items() if inner is not None}
+    return found if layer.trainable else found | {"trainable": False}
 
 
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:

@@ -6,11 +6,14 @@ these words.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from hesscli.problem.graph import Activation
+from hesscli.problem.graph import INPUT, Activation
 from hesscli.problem.initializers import Initializer
+from hesscli.problem.layers import DENSE, LayerSpec, Plan, planned
+from hesscli.problem.layertypes import TYPES
 from hesscli.problem.network import Loss, Penalty
 
 BatchSize = int | Literal["all"]
@@ -19,11 +22,13 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One dense layer; ``activation`` is applied to its output.
+    """One layer; ``activation`` is applied to its output.
 
-    ``kernel``, rows of (inputs, units), and ``bias`` (units,) stand in place of the
-    initializers' values; None draws them. ``initializer`` draws this layer's kernel; None leaves
-    it to the model's.
+    ``kernel``, rows of (inputs, units), and ``bias`` (units,) of a dense layer stand in place of
+    the initializers' values; None draws them. ``initializer`` draws this layer's kernels; None
+    leaves it to the model's. ``type`` and ``arguments`` are Keras's (hesscli.problem.layertypes);
+    ``inputs`` None is the layer before. ``initializers`` and ``regularizers`` are those of other
+    tensors than kernel and bias, by role.
     """
 
     name: Annotated[
@@ -31,7 +36,9 @@ class LayerConfig:
         "letters, digits, _ . and -",
         "what results call the layer; dense1, dense2 … where it is left out",
     ]
-    units: Annotated[int, "a whole number, 1 or more", "the layer's outputs; must be given"]
+    units: Annotated[
+        int, "a whole number, 1 or more", "a dense layer's outputs; must be given there"
+    ] = 0
     activation: Annotated[Activation, "an activation", "applied to the layer's output"] = (
         Activation("linear")
     )
@@ -51,17 +58,71 @@ class LayerConfig:
     trainable: Annotated[
         bool, "true or false", "whether the block `network` has the layer's parameters"
     ] = True
+    type: Annotated[
+        str, "a type of layer", "Keras's class in other letters: dense, conv2d, max_pooling2d …"
+    ] = DENSE
+    inputs: Annotated[
+        tuple[str, ...] | None,
+        "`[name, …]`, or `input`",
+        "the layers that it takes; without it the one before",
+    ] = None
+    use_bias: Annotated[
+        bool | None, "true or false", "whether it has a bias; without it, as the model says"
+    ] = None
+    arguments: Annotated[
+        tuple[tuple[str, Any], ...],
+        "each a key of the layer",
+        "Keras's arguments of the type, such as `filters`, `kernel_size`, `strides`, `padding`",
+    ] = ()
+    initializers: Annotated[
+        tuple[tuple[str, Initializer], ...],
+        "`gamma_initializer: …` and the like",
+        "draw the tensors that are no kernel: `bias`, `gamma`, `beta`, `alpha`",
+    ] = ()
+    regularizers: Annotated[
+        tuple[tuple[str, Penalty], ...],
+        "`gamma_regularizer: …` and the like",
+        "added to the loss for the tensors that are neither kernel nor bias",
+    ] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a dense layer of the one before."""
+        return self.type == DENSE and self.inputs is None
+
+    def spec(self, before: str, bias: bool) -> LayerSpec:
+        """The layer behind ``before``; ``bias`` is whether it has one where it says nothing."""
+        arguments = dict(self.arguments)
+        takes = TYPES[self.type].arguments if self.type in TYPES else ()
+        if "units" in takes:
+            arguments["units"] = self.units
+        if "use_bias" in takes:
+            arguments["use_bias"] = bias if self.use_bias is None else self.use_bias
+        inputs = (before,) if self.inputs is None else self.inputs
+        return LayerSpec(self.name, self.type, inputs, arguments, self.activation)
+
+    def penalties(self) -> dict[str, Penalty]:
+        """Its regularizers by role."""
+        own = {"kernel": self.kernel_regularizer, "bias": self.bias_regularizer}
+        found = {role: penalty for role, penalty in own.items() if penalty is not None}
+        return {**found, **dict(self.regularizers)}
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: ``inputs`` values an example, dense layers, and where the parameters are from.
+    """The network: ``inputs`` values an example, layers, and where the parameters are from.
+
+    ``inputs`` may be a shape, as [28, 28, 1].
 
     ``weights`` is the path of a problem file; None draws them from the initializers. ``keras`` is
     the path of a Keras model, from which inputs, layers and parameters are then taken.
     """
 
-    inputs: Annotated[int, "a whole number, 1 or more", "values of an example"] = 784
+    inputs: Annotated[
+        int | tuple[int, ...],
+        "a whole number, 1 or more, or a shape such as `[28, 28, 1]`",
+        "values of an example",
+    ] = 784
     bias: Annotated[bool, "true or false", "whether the layers have biases"] = True
     initializer: Annotated[Initializer, "an initializer", "draws the kernels"] = Initializer(
         "glorot_uniform"
@@ -83,6 +144,22 @@ class ModelConfig:
         str | None, "the path of a Keras model", "inputs, layers and parameters, all from there"
     ] = None
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.inputs,) if isinstance(self.inputs, int) else self.inputs
+
+    @property
+    def width(self) -> int:
+        """How many numbers an example has."""
+        return math.prod(self.input_shape)
+
+    def plan(self) -> Plan:
+        """The nodes and shapes of all layers; raises LayerError where they do not fit."""
+        names = [INPUT, *(layer.name for layer in self.layers)]
+        both = zip(self.layers, names, strict=False)
+        specs = [layer.spec(before, self.bias) for layer, before in both]
+        return planned(specs, self.input_shape, TYPES)
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -94,7 +171,8 @@ class DataConfig:
 
     source: Annotated[
         str,
-        "embedded, keras, or the path of an `.npz` file or of a folder with IDX or `.npy` files",
+        "embedded, keras, or the path of an `.npz`, `.csv` or `.mat` file or of a folder with IDX, "
+        "`.npy` or `.csv` files",
         "where the examples are from",
     ] = "embedded"
     split: Annotated[str, "train or test", "which half of the source"] = "train"
@@ -108,7 +186,7 @@ class DataConfig:
     scale: Annotated[
         float | str | None,
         "a number above 0, symmetric or normalize",
-        "what the source's numbers are multiplied by; without it integer pixels by 1/255; "
+        "what the source's numbers are multiplied by; without it unsigned bytes by 1/255; "
         "`symmetric` is 2x − 1 of these, `normalize` is `keras.utils.normalize(x, axis=1)`",
     ] = None
     memory: Annotated[

@@ -79,7 +79,7 @@ class Dense(Calculus):
             by_input = into.tensors["kernel"].swapaxes(0, 1)
             by_input += np.swapaxes(moved.transpose(1, 2, 0) @ at.g, 0, 1)
 
-    def second(self, at: DenseAt, S: Array, position: int, *, bent: bool) -> Array:
+    def second(self, at: DenseAt, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
         return np.asarray(at.W @ S @ at.W.T)
 
 

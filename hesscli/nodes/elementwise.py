@@ -76,14 +76,16 @@ class Elementwise(Calculus):
             for low, high in pieces(0, len(below), below[0].nbytes, _BLOCK_BYTES):
                 below[low:high] += at.bent[low:high, None] * Rz[low:high]
 
-    def second(self, at: Sloped, S: Array, position: int, *, bent: bool) -> Array:
+    def second(self, at: Sloped, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
         # diag(σ′) S diag(σ′) + diag(σ″ ⊙ g)
-        S = at.slope[:, :, None] * S * at.slope[:, None, :]
+        n, d = S.shape[:2]
+        slope = at.slope.reshape(n, d)
+        below = slope[:, :, None] * S.reshape(n, d, d) * slope[:, None, :]
         if bent:
             assert at.bent is not None  # ``curved`` came first
-            diagonal = np.arange(S.shape[1])
-            S[:, diagonal, diagonal] += at.bent
-        return S
+            diagonal = np.arange(d)
+            below[:, diagonal, diagonal] += at.bent.reshape(n, d)
+        return below.reshape(S.shape)
 
 
 def by_rows(function: Callable[..., Array], first: Array, *others: Array) -> Array:

@@ -14,8 +14,9 @@ holds no state of an example.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,19 +81,50 @@ class Calculus(ABC):
         """Adds the node's own curvature to what ``pull`` gave: nothing for a linear node."""
         return
 
-    def second(self, at: Any, S: Array, position: int, *, bent: bool) -> Array:
-        """The Hessian at an input out of S (n, *out, *out) at y: Jᵀ S J, and ``bend`` if bent.
+    def second(self, at: Any, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
+        """The Hessian at an input out of S at y: Jᵀ S J, and ``bend`` if bent.
 
-        By two pulls, I = pull(pull(S)ᵀ)ᵀ, and unit directions for ``bend``.
+        S is (n, d, *out), its d rows being the numbers of y; the result is (n, d, *in) likewise.
+        By two pulls, I = pull(pull(S)ᵀ)ᵀ, and unit directions for ``bend``. ``inputs`` is how
+        many the node has.
         """
-        wanted = Wanted(tuple(index == position for index in range(position + 1)))
+        wanted = Wanted(tuple(index == position for index in range(inputs)))
         half = _only(self.pull(at, S, wanted), position)
-        whole = self.pull(at, np.ascontiguousarray(half.swapaxes(1, 2)), wanted)
+        d = math.prod(half.shape[2:])
+        rows = half.reshape(len(half), S.shape[1], d).swapaxes(1, 2)
+        whole = self.pull(
+            at, np.ascontiguousarray(rows).reshape(len(half), d, *S.shape[2:]), wanted
+        )
         if bent:
-            linear = _only(whole, position)
-            units = np.broadcast_to(np.eye(linear.shape[-1], dtype=linear.dtype), linear.shape)
-            self.bend(at, [*[None] * position, units], {}, whole)
+            units = unit_directions(_only(whole, position))
+            Rx = [units if index == position else None for index in range(inputs)]
+            self.bend(at, Rx, {}, whole)
         return _only(whole, position)
+
+    def fan(self, x: Sequence[Array], theta: Tensors) -> int:
+        """How many products or terms a number of y is the sum of."""
+        return 1
+
+    def margins(self, at: Any, x: Sequence[Array]) -> Array | None:
+        """Numbers (m, …) at inputs x (m, *in) that change their sign where F has a kink.
+
+        ``at`` is from where F is looked at, its examples one after the other m / n times.
+        """
+        return None
+
+
+def over(function: Callable[[Array], Array], x: Array) -> Array:
+    """A function of arrays (m, …), each on its own, of x (n, k, …)."""
+    n, k = x.shape[:2]
+    y = function(x.reshape(n * k, *x.shape[2:]))
+    return y.reshape(n, k, *y.shape[1:])
+
+
+def unit_directions(like: Array) -> Array:
+    """The unit directions (n, d, *shape) of a value of d numbers, d = Π shape."""
+    d = math.prod(like.shape[2:])
+    units = np.eye(d, dtype=like.dtype).reshape(d, *like.shape[2:])
+    return np.broadcast_to(units, (len(like), *units.shape))
 
 
 def _only(pulled: Pulled, position: int) -> Array:

@@ -24,7 +24,7 @@ import numpy as np
 
 from hesscli.nodes.calculus import Dispatch, calculus_of
 from hesscli.nodes.losses import HessianProduct, LossDerivatives
-from hesscli.nodes.node import Pulled, Wanted
+from hesscli.nodes.node import Pulled, Wanted, unit_directions
 from hesscli.problem.graph import INPUT, Array, Graph, Node
 from hesscli.problem.network import Targets
 
@@ -325,12 +325,9 @@ class Linearized:
                     continue
                 if len(readers) == 1 and readers[0].name in S:
                     (node,) = readers
-                    S[value] = self._calculus(node).second(
-                        self.at(node.name, chosen),
-                        S[node.name] if len(node.inputs) > 1 else S.pop(node.name),
-                        node.inputs.index(value),
-                        bent=term.bent,
-                    )
+                    above = S[node.name] if len(node.inputs) > 1 else S.pop(node.name)
+                    S[value] = self._second_below(node, value, above, chosen, bent=term.bent)
+                    del above
                     self._check(node, "backward sweep", S[value])
                 else:
                     S[value] = self._second_by_units(chosen, term, value)
@@ -350,21 +347,31 @@ class Linearized:
             elif len(readers) == 1:
                 (node,) = readers
                 *_, (_, above) = self.second(chosen, HESSIAN, node.name)
-                at, position = self.at(node.name, chosen), node.inputs.index(value)
-                linear = self._calculus(node).second(at, above, position, bent=False)
+                linear = self._second_below(node, value, above, chosen, bent=False)
             else:
                 linear = self._second_by_units(chosen, HESSIAN, value, readers)
             O = np.zeros_like(linear)  # noqa: E741  # the letter of the mathematics
-            units = np.broadcast_to(np.eye(O.shape[1], dtype=O.dtype), O.shape)
+            rows = O.reshape(*O.shape[:2], *self.graph.shape_of(value))
+            units = unit_directions(rows)
             for node in dict.fromkeys(readers):
                 Rx = [units if name == value else None for name in node.inputs]
                 into = Pulled(
-                    [np.zeros_like(O) if name == value else None for name in node.inputs], {}
+                    [np.zeros_like(rows) if name == value else None for name in node.inputs], {}
                 )
                 self._calculus(node).bend(self.at(node.name, chosen), Rx, {}, into)
                 for part in into.inputs:
-                    O += 0 if part is None else part  # noqa: E741
+                    rows += 0 if part is None else part
         return linear, O
+
+    def _second_below(
+        self, node: Node, value: str, S: Array, chosen: slice, *, bent: bool
+    ) -> Array:
+        """S (n, d, d) at the only value of that name which the node reads, out of S at its own."""
+        shaped = S.reshape(*S.shape[:2], *node.shape)
+        at, position = self.at(node.name, chosen), node.inputs.index(value)
+        below = self._calculus(node).second(at, shaped, position, len(node.inputs), bent=bent)
+        width = below.shape[1]
+        return below.reshape(len(below), width, width)
 
     def _second_at_output(self, chosen: slice, term: Term) -> Array:
         S = np.asarray(self.scale * self.loss.hessian(self.f[chosen], self.targets[chosen]))
@@ -373,10 +380,11 @@ class Linearized:
     def _second_by_units(
         self, chosen: slice, term: Term, value: str, straight: Collection[Node] = ()
     ) -> Array:
-        examples, (width,) = len(self.targets[chosen]), self.graph.shape_of(value)
-        units = np.broadcast_to(np.eye(width, dtype=self.f.dtype), (examples, width, width))
+        examples, shape = len(self.targets[chosen]), self.graph.shape_of(value)
+        units = unit_directions(np.empty((examples, 1, *shape), dtype=self.f.dtype))
         found, _ = self.product(Moved(values={value: units}), term, (), [value], chosen, straight)
-        return found.values[value]
+        width = units.shape[1]
+        return found.values[value].reshape(examples, width, width)
 
 
 def _directions(node: Node, moved: Moved) -> dict[str, Array]:

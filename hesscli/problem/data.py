@@ -29,7 +29,8 @@ from hesscli.problem.npz import (
 )
 from hesscli.problem.problemfile import is_problem_file, read_batch
 from hesscli.problem.stored import FileRows
-from hesscli.system.errors import InputError, WrongNumberError, reason
+from hesscli.problem.tables import csv_in_folder, read_csv, read_mat
+from hesscli.system.errors import InputError, reason
 from hesscli.system.files import expanded
 from hesscli.system.quiet import silenced
 from hesscli.system.tensorflow import plain_tensorflow
@@ -46,8 +47,8 @@ SPLITS = ("train", "test")
 _EMBEDDED_FILE = Path(__file__).with_name("mnist_5k.npz")
 _WHITE = 255
 _SOURCES = (
-    "data.source takes embedded, keras, a Keras-layout .npz file, a folder with MNIST's IDX or "
-    ".npy files or a problem file"
+    "data.source takes embedded, keras, an .npz, .csv or .mat file, a folder with MNIST's IDX, "
+    ".npy or .csv files, or a problem file"
 )
 _LAYOUTS = (
     "a Keras-layout file holds x_train, y_train, x_test and y_test, a problem file inputs and "
@@ -103,6 +104,11 @@ def load_dataset(source: str, split: str) -> Dataset:
     if is_problem_file(source):
         inputs, targets = read_batch(source)
         return Dataset(inputs, targets, source, is_batch=True)
+    if path.endswith((".csv", ".mat")):
+        if split != "train":
+            raise InputError(f"data.split: {split}: {source} has no splits; use data.split: train")
+        read = read_csv if path.endswith(".csv") else read_mat
+        return _dataset(*read(source), source, source, source)
     if path.endswith(".npy"):
         raise InputError(
             f"{source}: an array of its own has no labels; name its folder, with the images as "
@@ -122,7 +128,9 @@ def dataset_files(source: str, split: str) -> tuple[str, ...]:
         cache = keras_file()
         return (cache,) if os.path.isfile(cache) else ()
     if os.path.isdir(expanded(source)):
-        return npy_files(source, split) or find_idx_files(source, split)
+        table = csv_in_folder(source, split)
+        one = None if table is None else (table,)
+        return npy_files(source, split) or one or find_idx_files(source, split)
     return (source,)
 
 
@@ -139,7 +147,9 @@ def has_test_split(source: str) -> bool:
         return False
     try:
         if os.path.isdir(expanded(source)):
-            return bool(npy_files(source, "test") or find_idx_files(source, "test"))
+            return bool(dataset_files(source, "test"))
+        if expanded(source).endswith((".csv", ".mat")):
+            return False
         return {"x_test", "y_test"} <= set(array_names(source))
     except InputError:
         return False
@@ -183,8 +193,8 @@ def labels(targets: Targets) -> Targets:
 def to_inputs(selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
     """Examples (N, ...) as network inputs (N, d) of the floating-point type ``dtype``.
 
-    All numbers are multiplied by ``scale``; without it integer pixels by 1/255, into [0, 1], and
-    floating-point numbers are taken as they are. ``symmetric`` is 2x − 1 of these, ``normalize``
+    All numbers are multiplied by ``scale``; without it unsigned bytes by 1/255, into [0, 1], and
+    all others are taken as they are. ``symmetric`` is 2x − 1 of these, ``normalize``
     what ``keras.utils.normalize(images, axis=1)`` is. Raises InputError where a number is beyond
     the range of ``dtype``.
     """
@@ -192,13 +202,11 @@ def to_inputs(selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Arra
         plain = to_inputs(selected, dtype)
         return 2 * plain - 1 if scale == SYMMETRIC else _normalized(plain)
     precision = np.dtype(dtype)
-    # A set that is held was looked at when it was read.
-    selected = selected if scale is not None else require_pixels(selected)
     with np.errstate(over="ignore"):
         inputs: Array = selected.reshape(len(selected), -1).astype(precision)
         if scale is not None:
             inputs *= np.array(scale, dtype=precision)
-    if scale is None and selected.dtype.kind in "iu":
+    if scale is None and selected.dtype == np.uint8:
         inputs /= _WHITE
     else:
         require_finite(inputs, "the selected inputs", f"data.source: in {precision} ")
@@ -217,7 +225,7 @@ def _normalized(inputs: Array) -> Array:
 def preparation(dtype: np.dtype[Any], scale: Scale) -> str:
     """How ``to_inputs`` prepares numbers of a type, as in ``uint8 ÷ 255``."""
     if scale is None:
-        how = "÷ 255" if dtype.kind in "iu" else "as they are"
+        how = "÷ 255" if dtype == np.uint8 else "as they are"
     elif scale == 1:
         how = "as they are"
     elif isinstance(scale, str):
@@ -225,11 +233,6 @@ def preparation(dtype: np.dtype[Any], scale: Scale) -> str:
     else:
         how = f"× {scale:g}"
     return f"{dtype.name} {how}"
-
-
-def require_pixels(selected: RawArray) -> RawArray:
-    """The examples themselves; raises WrongNumberError where an integer is no pixel."""
-    return _pixels(selected, "the selected inputs", "data.source: ")
 
 
 def embedded_file() -> str:
@@ -255,9 +258,21 @@ def _load_embedded(split: str) -> Dataset:
 
 
 def _load_npz(path: str, split: str, name: str) -> Dataset:
-    images, labels = f"x_{split}", f"y_{split}"
+    images, labels = _names(path, split)
     arrays = read_rows(path, (images, labels), _LAYOUTS)
     return _dataset(arrays[images], arrays[labels], name, f"{path}: {images}", f"{path}: {labels}")
+
+
+def _names(path: str, split: str) -> tuple[str, str]:
+    """What the arrays of a split are called: Keras's names, or others that are usual."""
+    names = array_names(path)
+    usual = [(f"{x}_{split}", f"{y}_{split}") for x, y in (("x", "y"), ("X", "y"), ("X", "Y"))]
+    usual.append((f"{split}_images", f"{split}_labels"))
+    if split == "train":
+        usual += [("images", "labels"), ("X", "y"), ("x", "y"), ("data", "target")]
+        usual += [("data", "labels"), ("features", "labels"), ("arr_0", "arr_1")]
+    found = [pair for pair in usual if set(pair) <= set(names)]
+    return found[0] if found else usual[0]
 
 
 def npy_files(folder: str, split: str) -> tuple[str, str] | None:
@@ -269,6 +284,9 @@ def npy_files(folder: str, split: str) -> tuple[str, str] | None:
 
 def _load_folder(folder: str, split: str) -> Dataset:
     files = npy_files(folder, split)
+    table = csv_in_folder(folder, split)
+    if files is None and table is not None:
+        return _dataset(*read_csv(table), folder, table, table)
     if files is None:
         return _load_idx(folder, split)
     images, labels = files
@@ -333,19 +351,6 @@ def _dataset(
         )
     if labels.ndim == 1 and labels.dtype.kind not in "iuf":
         raise InputError(f"{labels_at} is of type {labels.dtype}; labels must be numbers")
-    if isinstance(images, np.ndarray):
-        images = _pixels(images, images_at)
     if isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu":
         labels = labels.astype(np.int64)
     return Dataset(images.reshape(len(images), math.prod(images.shape[1:])), labels, name)
-
-
-def _pixels(images: RawArray, where: str, before: str = "") -> RawArray:
-    if images.dtype == np.uint8 or images.dtype.kind == "f":
-        return images
-    outside = np.flatnonzero((images.ravel() < 0) | (images.ravel() > _WHITE))
-    if outside.size:
-        index = np.unravel_index(int(outside[0]), images.shape)
-        wrong = f"is {images[index]}; integer pixels must be 0 to {_WHITE}"
-        raise WrongNumberError(before, where, tuple(map(int, index)), wrong)
-    return images.astype(np.uint8)

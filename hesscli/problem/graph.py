@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,16 @@ Array = NDArray[np.floating]
 
 # The value that the examples themselves are.
 INPUT = "input"
-# The kinds of node that there are.
+# The kinds of node that there are. (A dense node has vectors for inputs.)
 DENSE, ELEMENTWISE, SOFTMAX, ADD = "dense", "elementwise", "softmax", "add"
+SUBTRACT, AVERAGE, MAXIMUM, CONCATENATE = "subtract", "average", "maximum", "concatenate"
+PRODUCT, EINSUM = "product", "einsum_dense"
+CONV, DEPTHWISE_CONV, CONV_TRANSPOSE = "conv", "depthwise_conv", "conv_transpose"
+MAX_POOLING, AVERAGE_POOLING = "max_pooling", "average_pooling"
+GLOBAL_MAX_POOLING, GLOBAL_AVERAGE_POOLING = "global_max_pooling", "global_average_pooling"
+RESHAPE, PERMUTE, ZERO_PADDING, CROPPING = "reshape", "permute", "zero_padding", "cropping"
+UP_SAMPLING, SCALE, NORMALIZATION, PRELU = "up_sampling", "scale", "normalization", "prelu"
+BATCH_NORMALIZATION = "batch_normalization"
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,10 @@ class Node:
     Its value y bears its ``name`` and has the ``shape`` of one example. ``inputs`` are the names
     of the values x, ``tensors`` those of the parameters θ by their role (``kernel``, ``bias``):
     two nodes that name the same tensor share it. ``activation`` is that of an elementwise node.
+
+    ``attributes`` are what else decides F, by Keras's names and with Keras's meaning (``strides``,
+    ``padding``, ``epsilon``); axes are those of one example. ``constants`` are arrays that are
+    no parameters (``moving_mean``). Both are read-only.
     """
 
     name: str
@@ -75,6 +88,13 @@ class Node:
     shape: tuple[int, ...]
     tensors: Mapping[str, str] = field(default_factory=dict)
     activation: Activation | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        views = {role: read_only(array) for role, array in self.constants.items()}
+        object.__setattr__(self, "constants", MappingProxyType(views))
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
 
     @property
     def layer(self) -> str:
@@ -135,6 +155,15 @@ class Graph:
         return layers
 
     @cached_property
+    def constants(self) -> Mapping[str, Array]:
+        """The arrays that are no parameters by name, ``<layer>/<role>``."""
+        return {
+            f"{node.layer}/{role}": array
+            for node in self.nodes
+            for role, array in node.constants.items()
+        }
+
+    @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The dense layers, each with the activation that alone reads it, or linear."""
         found: dict[str, Layer] = {}
@@ -165,6 +194,10 @@ class Graph:
     def shape_of(self, value: str) -> tuple[int, ...]:
         """The shape of a value for one example."""
         return self.input_shape if value == INPUT else self.by_name[value].shape
+
+    def shaped(self, inputs: Array) -> Array:
+        """Examples (N, d), as problems hold them, in the shape that the nodes read."""
+        return inputs.reshape(len(inputs), *self.input_shape)
 
     def downstream(self, values: Collection[str], tensors: Collection[str]) -> tuple[Node, ...]:
         """The nodes whose values depend on some of ``values`` or ``tensors``, in order.

@@ -26,6 +26,7 @@ Pixels = NDArray[np.uint8]
 # The magic number is 0x08 (unsigned bytes) followed by the number of dimensions.
 _UNSIGNED_BYTES = 0x0800
 _PREFIXES = {"train": "train", "test": "t10k"}
+_BELOW = (os.path.join("MNIST", "raw"), "raw")
 # Small enough that a header's promise costs no memory before the bytes are there.
 _CHUNK_BYTES = 2**20
 
@@ -36,6 +37,9 @@ def find_idx_files(folder: str, split: str) -> tuple[str, str]:
     Raises InputError where one of them is missing.
     """
     prefix = _PREFIXES[split]
+    # torchvision's folder.
+    below = [os.path.join(folder, inner) for inner in _BELOW]
+    folder = next((inner for inner in below if os.path.isdir(expanded(inner))), folder)
     return _find(folder, f"{prefix}-images", 3), _find(folder, f"{prefix}-labels", 1)
 
 

@@ -30,7 +30,10 @@ class Initializer:
     parameters: tuple[tuple[str, float], ...] = ()
 
     def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> Draws:
-        """Values of ``shape`` in float64; fan-in is ``shape[0]``, fan-out ``shape[-1]``."""
+        """Values of ``shape`` in float64.
+
+        Fan-in and fan-out are Keras's: the last two axes, times the places of a convolution.
+        """
         family = _FAMILIES[self.name]
         return family.draw(shape, generator, **{**family.defaults, **dict(self.parameters)})
 
@@ -64,11 +67,11 @@ def _truncated_normal(
 
 
 def _fan_in(shape: tuple[int, ...]) -> float:
-    return shape[0]
+    return math.prod(shape[:-1]) if len(shape) > 1 else shape[0]
 
 
 def _fan_average(shape: tuple[int, ...]) -> float:
-    return (shape[0] + shape[-1]) / 2
+    return (_fan_in(shape) + shape[-1] * math.prod(shape[:-2])) / 2
 
 
 def _scaled_normal(
@@ -96,11 +99,11 @@ def _scaled_uniform(
 def _orthogonal(shape: tuple[int, ...], generator: np.random.Generator, *, gain: float) -> Draws:
     # QR of a normal matrix; the signs of R's diagonal make Q uniform (Saxe et al. 2014,
     # arXiv:1312.6120).
-    rows, columns = shape
+    rows, columns = math.prod(shape[:-1]), shape[-1]
     tall = generator.standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(tall)
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
-    return gain * (q.T if rows < columns else q)
+    return gain * (q.T if rows < columns else q).reshape(shape)
 
 
 @dataclass(frozen=True)

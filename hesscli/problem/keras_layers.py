@@ -1,4 +1,4 @@
-"""The description of a Keras 3 model, as ``config.json`` holds it, as a chain of dense layers.
+"""The description of a Keras 3 model, as ``config.json`` holds it, as layers (layers.py).
 
 Nothing that it names is imported, built or called. Keras files a layer's numbers under its class
 and its place among the layers of that class (``layers/dense``, ``layers/dense_1`` …), as
@@ -9,34 +9,45 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from hesscli.problem.data import Scale, require_pixels, to_inputs
-from hesscli.problem.graph import Activation, Array
+from hesscli.problem.data import Scale, to_inputs
+from hesscli.problem.graph import INPUT, Activation, Array
 from hesscli.problem.keras_losses import (
     UnknownLossError,
     compiled_loss,
     is_keras_own,
     serialized_loss,
 )
+from hesscli.problem.layers import (
+    ACTIVATION,
+    FLATTEN,
+    LINEAR,
+    SHARED,
+    SOFTMAX,
+    LayerError,
+    LayerSpec,
+    planned,
+)
+from hesscli.problem.layertypes import BY_KERAS_CLASS, IDLE, TYPES
 from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.npz import RawArray
 from hesscli.system.errors import InputError
 
-SOFTMAX, SIGMOID = "softmax", "sigmoid"
+SIGMOID = "sigmoid"
 
 _SUPPORTED = (
-    "supported are InputLayer, Flatten, Rescaling, Dense, Activation, ReLU, LeakyReLU, ELU, "
-    "Dropout, and a Softmax at the end"
+    f"supported are InputLayer, Rescaling, {', '.join(BY_KERAS_CLASS)}, ReLU, LeakyReLU, ELU, and "
+    f"at inference {', '.join(IDLE)}"
 )
-_LINEAR = Activation("linear")
 # Keras's elementwise functions that are ours by the same name.
 _FUNCTIONS = (
     "linear",
@@ -53,6 +64,10 @@ _FUNCTIONS = (
     "softsign",
     "exponential",
 )
+# As TensorFlow's own functions are called in older files.
+OTHER_NAMES: Mapping[str, str] = MappingProxyType(
+    {"softmax_v2": SOFTMAX, "identity": "linear", "swish": "silu"}
+)
 _DTYPES = ("float32", "float64")
 # Keras's regularizers that have a name, with their defaults.
 _REGULARIZERS = {"l1": {"l1": 0.01}, "l2": {"l2": 0.01}, "l1_l2": {"l1": 0.01, "l2": 0.01}}
@@ -61,35 +76,36 @@ _MODELS = ("Sequential", "Functional")
 
 @dataclass(frozen=True)
 class KerasLayer:
-    """One Dense layer and the activation after it.
+    """One use of a layer, and the activation after it.
 
-    ``keras_name`` is what the model calls it, ``group`` where its numbers are stored;
-    ``penalties`` are its regularizers by role, kernel and bias. ``trainable`` is False of a frozen
-    one.
+    ``keras_name`` is what the model calls it, ``group`` where its numbers are stored; ``shapes``
+    are those of its tensors and statistics by role, in the order that Keras stores them in, none
+    where the layer is used again. ``penalties`` are its regularizers by role. ``trainable`` is
+    False of a frozen one.
     """
 
-    name: str
+    spec: LayerSpec
     keras_name: str
-    inputs: int
-    units: int
-    bias: bool
-    activation: Activation
     group: str
     penalties: Mapping[str, Penalty]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     trainable: bool = True
 
     @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shapes of its tensors by role, in the order that Keras stores them in."""
-        shapes: dict[str, tuple[int, ...]] = {"kernel": (self.inputs, self.units)}
-        return {**shapes, "bias": (self.units,)} if self.bias else shapes
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def activation(self) -> Activation:
+        return self.spec.activation
 
 
 @dataclass(frozen=True)
 class KerasNetwork:
     """The layers of a model, without their numbers.
 
-    ``shape`` is that of one example of its inputs. ``rescaling`` is the (scale, offset) of what
+    ``shape`` is that of one example of its inputs, ``input_shape`` that of what the first layer
+    reads, which is flat where the model flattens it. ``rescaling`` is the (scale, offset) of what
     the model does to its inputs first, None where it does nothing; ``softmax`` says whether a
     softmax at the end was left out of ``layers``. ``loss`` is the one that the model was compiled
     with, None where it was saved without one, or the name of one that has no counterpart here;
@@ -98,6 +114,7 @@ class KerasNetwork:
 
     path: str
     shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
     layers: tuple[KerasLayer, ...]
     rescaling: tuple[float, float] | None
     softmax: bool
@@ -105,18 +122,14 @@ class KerasNetwork:
     serialized_loss: Any
 
     @property
-    def inputs(self) -> int:
-        return self.layers[0].inputs
-
-    @property
     def has_bias(self) -> bool:
         """Whether any layer has one."""
-        return any(layer.bias for layer in self.layers)
+        return any("bias" in layer.shapes for layer in self.layers)
 
     def network_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
-        """Examples (N, ...) as the first Dense layer sees them, (N, d).
+        """Examples (N, ...) as the first layer sees them, (N, d).
 
-        A model with a Rescaling gets integer pixels as they are stored, 0 to 255; one without
+        A model with a Rescaling gets pixels as they are stored, 0 to 255; one without
         gets them scaled into [0, 1]. Floating-point numbers are given to the model as they are. A
         ``scale`` is what the model's own inputs are multiplied by instead.
         """
@@ -129,11 +142,11 @@ class KerasNetwork:
     def model_inputs(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
         """Examples (N, ...) as the model itself takes them, but flat, (N, d)."""
         if self.rescaling is not None and scale is None and selected.dtype.kind in "iu":
-            selected, scale = require_pixels(selected), 1.0
+            scale = 1.0
         return to_inputs(selected, dtype, scale)
 
     def before_rescaling(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
-        """What the model takes, given what its first Dense layer shall see."""
+        """What the model takes, given what its first layer shall see."""
         factor, offset = self.rescaling or (1.0, 0.0)
         return np.asarray((to_inputs(selected, dtype, scale) - offset) / factor, dtype=dtype)
 
@@ -141,60 +154,97 @@ class KerasNetwork:
 def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
     """The layers that a ``config.json`` describes, of the model ``path``.
 
-    Raises InputError for what is no chain of supported layers, and what a document of another
-    form leads to: LookupError, TypeError, ValueError, AttributeError or RecursionError.
+    Raises InputError for a layer that is not supported, and what a document of another form leads
+    to: LookupError, TypeError, ValueError, AttributeError or RecursionError.
     """
     kind, config = document["class_name"], document["config"]
     if kind not in _MODELS or document.get("registered_name") not in (
         None,
         kind,
     ):
-        raise InputError(
-            f"{path}: the model is a {kind}; a Sequential model, or a Functional one that is a "
-            "chain of layers, is needed"
-        )
-    layers = config["layers"]
-    shape = _input_shape(layers, config, document, path)
-    chain = _Chain(path, shape)
-    for layer, group in _flat(kind, layers, path):
-        chain.add(layer, group)
-    if not chain.layers:
-        raise InputError(f"{path}: no Dense layer in it; at least one is needed")
+        raise InputError(f"{path}: the model is a {kind}; a Sequential or Functional one is needed")
+    shape = _input_shape(config["layers"], config, document, path)
+    reader = KerasReader(path, shape)
+    reader.model(kind, config, "", [INPUT])
+    reader.require_one_input()
+    found, input_shape = _without_flatten(_with_activations(reader.found), shape)
+    softmax = bool(found) and found[-1].spec.type == SOFTMAX and _is_last_axis(found[-1].spec)
+    found = found[:-1] if softmax else found
+    try:
+        plan = planned([layer.spec for layer in found], input_shape, TYPES)
+    except LayerError as error:
+        wrong = found[error.place]
+        key = "" if error.key is None else f"{error.key} "
+        raise InputError(f"{path}: layer {wrong.keras_name!r}: {key}{error}") from None
+    if not plan.tensors:
+        raise InputError(f"{path}: no layer with parameters in it; at least one is needed")
     try:
         loss: Loss | str | None = compiled_loss(document)
     except UnknownLossError as error:
         loss = str(error)
-    softmax = chain.softmax is not None
     return KerasNetwork(
         path,
         shape,
-        tuple(chain.layers),
-        chain.rescaling,
+        input_shape,
+        tuple(replace(layer, shapes=plan.shapes_of(layer.name)) for layer in found),
+        reader.rescaling,
         softmax,
         loss,
         serialized_loss(document),
     )
 
 
-def _flat(
-    kind: str, layers: Sequence[Any], path: str, above: str = ""
-) -> Iterator[tuple[Any, str]]:
-    """The layers from the input on, and where Keras stores the numbers of each.
+def _is_last_axis(spec: LayerSpec) -> bool:
+    return spec.arguments.get("axis", -1) in (-1, [-1])
 
-    Those of a model within the model stand in its place.
-    """
-    groups: dict[str, str] = {}
-    counted: dict[str, int] = {}
-    for layer in layers:
-        name = layer["class_name"].lower()
-        count = counted[name] = counted.get(name, -1) + 1
-        groups[layer["config"]["name"]] = f"{above}layers/{name}{f'_{count}' if count else ''}/"
-    for layer in layers if kind == "Sequential" else _in_order(layers, path):
-        group = groups[layer["config"]["name"]]
-        if layer["class_name"] in _MODELS and is_keras_own(layer):
-            yield from _flat(layer["class_name"], layer["config"]["layers"], path, group)
-        else:
-            yield layer, f"{group}vars"
+
+def _with_activations(found: Sequence[KerasLayer]) -> list[KerasLayer]:
+    """Layers with the activation behind them as their own, and without those that do nothing."""
+    readers = Counter(name for layer in found for name in layer.spec.inputs)
+    shared = {layer.spec.arguments.get("of") for layer in found if layer.spec.type == SHARED}
+    kept: dict[str, KerasLayer] = {}
+    renamed: dict[str, str] = {}
+    for layer in found:
+        spec = replace(layer.spec, inputs=tuple(renamed.get(n, n) for n in layer.spec.inputs))
+        if spec.type == ACTIVATION:
+            (name,) = spec.inputs
+            before = kept.get(name)
+            if spec.activation == LINEAR:
+                renamed[spec.name] = name
+                readers[name] += readers[spec.name] - 1
+                continue
+            if (
+                before is not None
+                and before.spec.type != ACTIVATION
+                and before.spec.type in TYPES
+                and TYPES[before.spec.type].activated
+                and before.activation == LINEAR
+                and readers[name] == 1
+                and name not in shared
+            ):
+                own = replace(before.spec, activation=spec.activation)
+                kept[name] = replace(before, spec=own)
+                renamed[spec.name] = name
+                readers[name] = readers[spec.name]
+                continue
+        kept[spec.name] = replace(layer, spec=spec)
+    return list(kept.values())
+
+
+def _without_flatten(
+    found: Sequence[KerasLayer], shape: tuple[int, ...]
+) -> tuple[list[KerasLayer], tuple[int, ...]]:
+    """The layers, and the shape of what they read: flat where all that read it flatten it."""
+    first = [layer.name for layer in found if INPUT in layer.spec.inputs]
+    if not all(layer.spec.type == FLATTEN for layer in found if layer.name in first):
+        return list(found), shape
+
+    def named(layer: KerasLayer) -> KerasLayer:
+        inputs = tuple(INPUT if name in first else name for name in layer.spec.inputs)
+        return replace(layer, spec=replace(layer.spec, inputs=inputs))
+
+    kept = [named(layer) for layer in found if layer.name not in first]
+    return kept, (math.prod(shape),)
 
 
 def _input_shape(
@@ -218,115 +268,200 @@ def _input_shape(
     return shape
 
 
-def _in_order(layers: Sequence[Any], path: str) -> list[Any]:
-    """The layers of a functional model from its input on; raises InputError for a branch."""
-    refused = InputError(
-        f"{path}: the model is not a chain: each layer must take the one before it, and once"
-    )
-    after: dict[str, Any] = {}
-    for layer in layers:
-        sources = list(_sources(layer["inbound_nodes"]))
-        if len(sources) != (0 if layer["class_name"] == "InputLayer" else 1):
-            raise refused
-        for source in sources:
-            if source in after:
-                raise refused
-            after[source] = layer
-    ordered = [layer for layer in layers if layer["class_name"] == "InputLayer"][:1]
-    while ordered and ordered[-1]["config"]["name"] in after:
-        ordered.append(after.pop(ordered[-1]["config"]["name"]))
-    if len(ordered) != len(layers):
-        raise refused
-    return ordered
+def _histories(value: Any) -> Iterator[tuple[str, int, int]]:
+    """(layer, call, output) of all tensors that a description names, as Keras 3 and 2 write them.
 
-
-def _sources(nodes: Any) -> Iterator[str]:
-    """The names of the layers whose outputs a layer takes, once for each time it does."""
-    if isinstance(nodes, Mapping):
-        if nodes.get("class_name") == "__keras_tensor__":
-            yield nodes["config"]["keras_history"][0]
+    (Keras 2 a list of [layer, call, output, …], Keras 3 an object, with such a list in it.)
+    """
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "__keras_tensor__":
+            value = value["config"]["keras_history"]
         else:
-            for inner in nodes.values():
-                yield from _sources(inner)
-    elif isinstance(nodes, list):
-        for inner in nodes:
-            yield from _sources(inner)
+            for inner in value.values():
+                yield from _histories(inner)
+            return
+    if isinstance(value, list | tuple):
+        is_history = len(value) >= 3 and isinstance(value[0], str)
+        if is_history and all(isinstance(n, int) for n in value[1:3]):
+            yield value[0], value[1], value[2]
+            return
+        for inner in value:
+            yield from _histories(inner)
 
 
-class _Chain:
-    """Dense layers as they are gathered, layer by layer of the Keras model."""
+class KerasReader:
+    """Layers as they are gathered, call by call of the Keras model."""
 
     def __init__(self, path: str, shape: tuple[int, ...]) -> None:
         self.path = path
         self.shape = shape
-        self.layers: list[KerasLayer] = []
+        self.found: list[KerasLayer] = []
         self.rescaling: tuple[float, float] | None = None
-        # The label of the layer whose softmax stands at the end, as far as is known.
-        self.softmax: str | None = None
+        # What a layer that is stored as this group is called here.
+        self._names: dict[str, str] = {}
+        # How often what is but the input has been rescaled, and what other layers read of it.
+        self._rescaled: dict[str, int] = {INPUT: 0}
+        self._read: set[int] = set()
 
-    def add(self, layer: Mapping[str, Any], group: str) -> None:
+    def model(self, kind: str, config: Mapping[str, Any], above: str, values: list[str]) -> str:
+        """The value of a model for the values of its inputs; its numbers are stored ``above``."""
+        layers = config["layers"]
+        groups = _groups(layers, above)
+        if kind == "Sequential":
+            self._require_one(values, "inputs")
+            (value,) = values
+            for layer in layers:
+                value = self._call(layer, groups, [value])
+            return value
+        inputs = [name for name, _, _ in _histories(config["input_layers"])]
+        self._require_one(inputs, "inputs")
+        known = {(name, 0): value for name, value in zip(inputs, values, strict=True)}
+        calls = [
+            (layer, (layer["config"]["name"], index), list(_histories(node)), node)
+            for layer in layers
+            for index, node in enumerate(layer["inbound_nodes"])
+        ]
+        counts = Counter(key[0] for _, key, _, _ in calls)
+        while calls:
+            waiting = []
+            for call in calls:
+                layer, key, sources, node = call
+                # Calls by other models are not counted by all versions of Keras.
+                read = [(name, n if counts[name] > 1 else 0) for name, n, _ in sources]
+                if all(source in known for source in read) and read:
+                    self._require_plain(layer, node, sources)
+                    known[key] = self._call(layer, groups, [known[source] for source in read])
+                else:
+                    waiting.append(call)
+            if len(waiting) == len(calls):
+                names = ", ".join(key[0] for _, key, _, _ in calls)
+                raise self._refused(f"no way leads from the input to {names}")
+            calls = waiting
+        outputs = [(name, n) for name, n, _ in _histories(config["output_layers"])]
+        self._require_one(outputs, "outputs")
+        ((name, number),) = outputs
+        return known[name, number if counts[name] > 1 else 0]
+
+    def _require_one(self, of: Sequence[Any], what: str) -> None:
+        if len(of) != 1:
+            raise self._refused(f"the model has {len(of)} {what}; one is needed")
+
+    def _require_plain(
+        self, layer: Mapping[str, Any], node: Any, sources: Sequence[tuple[str, int, int]]
+    ) -> None:
+        """Refuses a call that asks for what is done at training, or for another output."""
+        label = f"layer {layer['config']['name']!r}"
+        if isinstance(node, Mapping) and node.get("kwargs", {}).get("training") is True:
+            raise self._refused(f"{label} is called with training=True; inference is supported")
+        if any(output for _, _, output in sources):
+            raise self._refused(f"{label} reads one of several outputs, which is not supported")
+
+    def _call(self, layer: Mapping[str, Any], groups: Mapping[str, str], inputs: list[str]) -> str:
+        """The value of a layer, or a model within the model, for these inputs."""
         kind, config = layer["class_name"], layer["config"]
-        label = f"layer {config['name']!r}"
-        add = _KINDS.get(kind)
-        if add is None or not is_keras_own(layer):
-            raise self._refused(f"{label} is a {kind}; {_SUPPORTED}")
+        label, group = f"layer {config['name']!r}", groups[config["name"]]
+        own = is_keras_own(layer) and ".ops" not in str(layer.get("module"))
+        if own and kind in _MODELS:
+            return self.model(kind, config, group, inputs)
         policy = _policy(config.get("dtype"))
-        if kind != "InputLayer" and policy not in _DTYPES:
+        if own and kind != "InputLayer" and policy not in _DTYPES:
             raise self._refused(
                 f"{label} computes in {policy}; supported are {' and '.join(_DTYPES)}"
             )
-        add(self, label, config, group)
+        if own and kind in ("InputLayer", *IDLE):
+            return inputs[0]
+        if own and kind == "Rescaling":
+            return self._rescale(label, config, inputs)
+        if kind == "Lambda":
+            raise self._refused(
+                f"{label} is a Lambda, which holds Python code that is never run; write it with "
+                "Keras's own layers"
+            )
+        if not own or kind not in (*BY_KERAS_CLASS, *_ACTIVATIONS):
+            raise self._refused(f"{label} is a {kind}; {_SUPPORTED}")
+        return self._layer(kind, label, config, f"{group}vars", inputs)
 
-    def nothing(self, label: str, config: Mapping[str, Any], group: str) -> None:
-        """An InputLayer, or a Dropout, which does nothing at inference."""
-
-    def flatten(self, label: str, config: Mapping[str, Any], _: str) -> None:
-        if len(self.shape) > 1 and config.get("data_format") == "channels_first":
-            raise self._refused(f"{label} has data_format channels_first; channels_last is needed")
-        self.shape = (math.prod(self.shape),)
-
-    def rescale(self, label: str, config: Mapping[str, Any], _: str) -> None:
-        if self.layers:
-            raise self._refused(f"{label} is a Rescaling after a Dense; it must come before them")
+    def _rescale(self, label: str, config: Mapping[str, Any], inputs: list[str]) -> str:
+        (value,) = inputs
+        if value not in self._rescaled or self._read:
+            raise self._refused(f"{label} is a Rescaling after other layers; it must come first")
         scale, offset = config["scale"], config["offset"]
         if not (_is_number(scale) and _is_number(offset)):
             raise self._refused(f"{label} has a scale or offset that is not one finite number")
         before = self.rescaling or (1.0, 0.0)
         self.rescaling = (before[0] * scale, before[1] * scale + offset)
+        # Nothing here, because inputs are rescaled before; but another value than the input.
+        spec = LayerSpec(self._free(config["name"]), ACTIVATION, (value,))
+        self.found.append(KerasLayer(spec, config["name"], "", {}))
+        self._rescaled[spec.name] = self._rescaled[value] + 1
+        return spec.name
 
-    def dense(self, label: str, config: Mapping[str, Any], group: str) -> None:
-        self._refuse_after_softmax(label)
-        if len(self.shape) != 1:
-            raise self._refused(f"{label} gets inputs of shape {self.shape}; Flatten them first")
-        units = config["units"]
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(f"units {units!r}")
-        name = _free_name(config["name"], [other.name for other in self.layers])
-        bias = bool(config["use_bias"])
-        trainable = config.get("trainable", True) is not False
-        self.layers.append(
-            KerasLayer(
-                name,
-                config["name"],
-                self.shape[0],
-                units,
-                bias,
-                _LINEAR,
-                group,
-                # As in Keras, which regularizes what it trains.
-                self._penalties(label, config) if trainable else {},
-                trainable,
-            )
+    def require_one_input(self) -> None:
+        """Refuses a model of which a layer reads the input before it is rescaled."""
+        if self._read - {max(self._rescaled.values())}:
+            raise self._refused("a layer reads the inputs before a Rescaling that others read")
+
+    def _layer(
+        self, kind: str, label: str, config: Mapping[str, Any], group: str, inputs: list[str]
+    ) -> str:
+        type_ = BY_KERAS_CLASS.get(kind, ACTIVATION)
+        of, arguments = TYPES[type_], {}
+        levels = {self._rescaled[value] for value in inputs if value in self._rescaled}
+        if type_ != FLATTEN:
+            self._read |= levels
+        if config.get("data_format") == "channels_first" and (
+            type_ != FLATTEN or len(self.shape) > 1
+        ):
+            raise self._refused(f"{label} has data_format channels_first; channels_last is needed")
+        activation = LINEAR
+        if kind in _ACTIVATIONS:
+            activation = _ACTIVATIONS[kind](self, label, config)
+        elif of.activated:
+            activation = self._function(label, config.get("activation"))
+        if group in self._names and type_ not in (ACTIVATION, SOFTMAX):
+            type_, arguments = SHARED, {"of": self._names[group]}
+        else:
+            arguments = {key: config[key] for key in of.arguments if key in config}
+        spec = LayerSpec(
+            self._free(config["name"]),
+            type_,
+            tuple(inputs),
+            arguments,
+            LINEAR if activation.name == SOFTMAX or type_ == SHARED else activation,
         )
-        self.shape = (units,)
-        self._activate(label, self._function(label, config.get("activation")))
+        if activation.name == SOFTMAX and type_ == ACTIVATION:
+            spec = replace(spec, type=SOFTMAX)
+        trainable = config.get("trainable", True) is not False
+        penalties = {} if type_ == SHARED else self._penalties(label, config, of.roles)
+        # As in Keras, which regularizes what it trains.
+        penalties = penalties if trainable else {}
+        self._names.setdefault(group, spec.name)
+        found = KerasLayer(spec, config["name"], group, penalties, trainable=trainable)
+        self.found.append(found)
+        if type_ == FLATTEN and levels:
+            self._rescaled[spec.name] = max(levels)
+        if activation.name != SOFTMAX or spec.type == SOFTMAX:
+            return spec.name
+        return self._softmax(config["name"], group, spec.name)
 
-    def _penalties(self, label: str, config: Mapping[str, Any]) -> Mapping[str, Penalty]:
+    def _softmax(self, keras_name: str, group: str, value: str) -> str:
+        name = self._free(f"{keras_name}_softmax")
+        self.found.append(
+            KerasLayer(LayerSpec(name, SOFTMAX, (value,)), keras_name, f"{group}/softmax", {})
+        )
+        return name
+
+    def _free(self, name: str) -> str:
+        return _free_name(name, [layer.name for layer in self.found])
+
+    def _penalties(
+        self, label: str, config: Mapping[str, Any], roles: Sequence[str]
+    ) -> Mapping[str, Penalty]:
         if config.get("activity_regularizer") is not None:
             raise self._refused(f"{label} has an activity_regularizer, which is not supported")
-        found = {role: config.get(f"{role}_regularizer") for role in ("kernel", "bias")}
+        found = {role: config.get(_regularizer_key(config, role)) for role in roles}
         return {
-            role: self._penalty(f"{label}: {role}_regularizer", given)
+            role: self._penalty(f"{label}: {_regularizer_key(config, role)}", given)
             for role, given in found.items()
             if given is not None
         }
@@ -342,34 +477,21 @@ class _Chain:
             or not set(numbers) <= {"l1", "l2"}
             or not all(_is_number(value) for value in numbers.values())
         ):
-            raise self._refused(f"{label} {given!r} is not supported; L1, L2 and L1L2 are")
+            name = given if isinstance(given, str) else given.get("class_name")
+            raise self._refused(f"{label} {name!r} is not supported; L1, L2 and L1L2 are")
         return Penalty(**{key: float(value) for key, value in numbers.items()})
 
-    def activation(self, label: str, config: Mapping[str, Any], _: str) -> None:
-        self._activate(label, self._function(label, config["activation"]))
-
-    def relu(self, label: str, config: Mapping[str, Any], _: str) -> None:
-        self._activate(label, self._relu(label, config))
-
-    def leaky_relu(self, label: str, config: Mapping[str, Any], _: str) -> None:
-        self._activate(label, _leaky_relu(config))
-
-    def elu(self, label: str, config: Mapping[str, Any], _: str) -> None:
-        self._activate(label, _elu(config))
-
-    def softmax_layer(self, label: str, config: Mapping[str, Any], _: str) -> None:
-        self._require_last_axis(label, config)
-        self._activate(label, Activation(SOFTMAX))
-
     def _require_last_axis(self, label: str, config: Mapping[str, Any]) -> None:
-        if config.get("axis", -1) not in (-1, 1, [-1], [1]):
+        if config.get("axis", -1) not in (-1, [-1]):
             raise self._refused(f"{label} has axis {config['axis']}; it must be -1")
 
     def _function(self, label: str, value: Any) -> Activation:
         """The activation that a ``activation=`` argument holds, a name or a serialized object."""
         if value is None:
-            return _LINEAR
+            return LINEAR
         if isinstance(value, Mapping):
+            if "class_name" not in value:
+                raise self._refused(f"{label} has an activation that is a function of Python's own")
             kind, inner = value["class_name"], value.get("config")
             if is_keras_own(value) and kind == "LeakyReLU":
                 return _leaky_relu(inner or {})
@@ -380,15 +502,14 @@ class _Chain:
             if is_keras_own(value) and kind == "Softmax":
                 self._require_last_axis(label, inner or {})
                 return Activation(SOFTMAX)
-            name = inner if isinstance(inner, str) else kind
-            known = is_keras_own(value) and name in (*_FUNCTIONS, SOFTMAX)
+            name, known = inner if isinstance(inner, str) else kind, is_keras_own(value)
         else:
-            name, known = value, value in (*_FUNCTIONS, SOFTMAX)
-        if known:
-            return Activation(name)
+            name, known = value, isinstance(value, str)
+        plain = OTHER_NAMES.get(name, name)
+        if known and plain in (*_FUNCTIONS, SOFTMAX):
+            return Activation(plain)
         raise self._refused(
-            f"{label} has activation {name!r}; supported are {', '.join(_FUNCTIONS)}, and a "
-            "softmax at the end"
+            f"{label} has activation {name!r}; supported are {', '.join(_FUNCTIONS)}, {SOFTMAX}"
         )
 
     def _relu(self, label: str, config: Mapping[str, Any]) -> Activation:
@@ -397,50 +518,46 @@ class _Chain:
         slope = config.get("negative_slope") or 0.0
         return _leaky_relu({"negative_slope": slope}) if slope else Activation("relu")
 
-    def _activate(self, label: str, activation: Activation) -> None:
-        if activation == _LINEAR:
-            return
-        self._refuse_after_softmax(label)
-        if not self.layers:
-            raise self._refused(
-                f"{label} is an activation ({activation}) before the first Dense; it must follow "
-                "a Dense"
-            )
-        last = self.layers[-1]
-        if activation.name == SOFTMAX:
-            self.softmax = label
-        elif last.activation != _LINEAR:
-            raise self._refused(
-                f"{label} is a second activation ({activation}) after {last.activation}; one "
-                "after each Dense is supported"
-            )
-        else:
-            self.layers[-1] = replace(last, activation=activation)
-
-    def _refuse_after_softmax(self, label: str) -> None:
-        if self.softmax is not None:
-            raise self._refused(
-                f"{self.softmax} is a softmax before {label}; it is supported at the end only"
-            )
-
     def _refused(self, text: str) -> InputError:
         return InputError(f"{self.path}: {text}")
 
 
-_KINDS: Mapping[str, Callable[[_Chain, str, Mapping[str, Any], str], None]] = MappingProxyType(
-    {
-        "InputLayer": _Chain.nothing,
-        "Dropout": _Chain.nothing,
-        "Flatten": _Chain.flatten,
-        "Rescaling": _Chain.rescale,
-        "Dense": _Chain.dense,
-        "Activation": _Chain.activation,
-        "ReLU": _Chain.relu,
-        "LeakyReLU": _Chain.leaky_relu,
-        "ELU": _Chain.elu,
-        "Softmax": _Chain.softmax_layer,
-    }
+# Layers that are an activation.
+_ACTIVATIONS: Mapping[str, Callable[[KerasReader, str, Mapping[str, Any]], Activation]] = (
+    MappingProxyType(
+        {
+            "Activation": lambda of, label, config: of._function(label, config["activation"]),
+            "ReLU": lambda of, label, config: of._relu(label, config),
+            "LeakyReLU": lambda _of, _label, config: _leaky_relu(config),
+            "ELU": lambda _of, _label, config: _elu(config),
+        }
+    )
 )
+
+
+def _groups(layers: Sequence[Any], above: str) -> dict[str, str]:
+    """Where Keras stores the numbers of each layer, by its name."""
+    groups: dict[str, str] = {}
+    counted: Counter[str] = Counter()
+    for layer in layers:
+        name = _snake_case(layer["class_name"])
+        count = counted[name]
+        counted[name] += 1
+        groups[layer["config"]["name"]] = f"{above}layers/{name}{f'_{count}' if count else ''}/"
+    return groups
+
+
+def _snake_case(name: str) -> str:
+    """As ``keras.src.utils.naming.to_snake_case``."""
+    parted = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", parted).lower()
+
+
+def _regularizer_key(config: Mapping[str, Any], role: str) -> str:
+    """Keras's argument for the regularizer of a tensor."""
+    if role == "kernel" and "depthwise_regularizer" in config:
+        return "depthwise_regularizer"
+    return f"{role.removesuffix('_kernel')}_regularizer"
 
 
 def _leaky_relu(config: Mapping[str, Any]) -> Activation:

@@ -1,4 +1,4 @@
-"""A trained Keras model as dense layers, read without Keras and without running it.
+"""A trained Keras model as layers, read without Keras and without running it.
 
 A ``.keras`` file is a zip of ``config.json``, which describes the layers (keras_layers.py), and
 ``model.weights.h5``, their numbers. An HDF5 file, by whatever name, has the description in its
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from hesscli.problem.graph import Array
+from hesscli.problem.keras_formats import is_json, require_keras_format, weights_beside
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork, described
 from hesscli.problem.keras_losses import is_keras_own
 from hesscli.problem.npz import (
@@ -48,21 +50,33 @@ def read_network(path: str) -> KerasNetwork:
     Raises InputError where the file is missing or damaged, is no chain of layers, or holds a
     layer that is not supported, which is named.
     """
-    if _is_hdf5(path):
+    require_keras_format(path)
+    if _begins(path, _SIGNATURE):
         return _read_hdf5_network(path)
-    with _opened(path) as archive:
-        document = _read_member(archive, _CONFIG, _MAX_CONFIG_BYTES, path)
+    if is_json(path):
+        where = path
+        with opened(path, _NEEDED) as stream:
+            document = stream.read(_MAX_CONFIG_BYTES)
+    else:
+        where = f"{path}: {_CONFIG}"
+        with _opened(path) as archive:
+            document = _read_member(archive, _CONFIG, _MAX_CONFIG_BYTES, path)
     try:
-        return _described(json.loads(document), path)
+        found = json.loads(document)
+        return _described(_owned(found) if is_json(path) else found, path)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: {_CONFIG} does not describe a model as Keras 3 does ({reason(error)}); "
-            f"{_NEEDED}"
+            f"{where} does not describe a model as Keras 3 does ({reason(error)}); {_NEEDED}"
         ) from error
 
 
+def model_files(path: str) -> tuple[str, ...]:
+    """The files that a model is in: its description, and its numbers where they are elsewhere."""
+    return (path, weights_beside(path)) if is_json(path) else (path,)
+
+
 def read_numbers(network: KerasNetwork) -> dict[str, Array]:
-    """The kernels (inputs, units) and biases (units,) by name (``dense/kernel``), as stored.
+    """The tensors and statistics of all layers by name (``dense/kernel``), as stored.
 
     Raises InputError where they are missing, damaged, of another shape or not finite.
     """
@@ -71,11 +85,14 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
     numbers: dict[str, Array] = {}
     with _weights(network.path) as (source, size, where, keys_of):
         # HDF5 unpacks, and gives what was never written as zeros.
-        declared = sum(_NUMBER_BYTES * (of.inputs + 1) * of.units for of in network.layers)
+        shapes = [shape for of in network.layers for shape in of.shapes.values()]
+        declared = _NUMBER_BYTES * sum(map(math.prod, shapes))
         require_unpackable(declared, size, where)
         try:
             with h5py.File(source, "r") as store:
                 for layer in network.layers:
+                    if not layer.shapes:
+                        continue
                     keys = keys_of(store, layer, where)
                     for (role, shape), key in zip(layer.shapes.items(), keys, strict=True):
                         numbers[f"{layer.name}/{role}"] = _stored(store, key, shape, where)
@@ -88,18 +105,21 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
 @contextmanager
 def _weights(path: str) -> Iterator[tuple[BinaryIO, int, str, _KeysOf]]:
     """The HDF5 file with the numbers, its size, what messages call it, and how keys are found."""
-    if _is_hdf5(path):
-        with opened(path, _NEEDED) as stream:
-            yield stream, os.fstat(stream.fileno()).st_size, path, _keys_by_name
+    beside = weights_beside(path) if is_json(path) else path
+    if _begins(beside, _SIGNATURE):
+        with opened(beside, _NEEDED) as stream:
+            yield stream, os.fstat(stream.fileno()).st_size, beside, _keys_of_hdf5
         return
+    if is_json(path):
+        raise InputError(f"{beside}: no HDF5 file; the weights that belong to {path} are needed")
     with _opened(path) as archive:
         content = _read_member(archive, _WEIGHTS, MAX_ARRAY_BYTES, path)
     yield io.BytesIO(content), len(content), f"{path}: {_WEIGHTS}", _keys_by_group
 
 
-def _is_hdf5(path: str) -> bool:
+def _begins(path: str, signature: bytes) -> bool:
     with opened(path, _NEEDED) as stream:
-        return stream.read(len(_SIGNATURE)) == _SIGNATURE
+        return stream.read(len(signature)) == signature
 
 
 def _read_hdf5_network(path: str) -> KerasNetwork:
@@ -162,6 +182,12 @@ def _owned(serialized: Any) -> Any:
     return found
 
 
+def _keys_of_hdf5(store: Any, layer: KerasLayer, where: str) -> list[str]:
+    """By groups in what ``save_weights`` of Keras 3 writes, by names in all that is older."""
+    by_name = "model_weights" in store or "layers" not in store
+    return (_keys_by_name if by_name else _keys_by_group)(store, layer, where)
+
+
 def _keys_by_name(store: Any, layer: KerasLayer, where: str) -> list[str]:
     """Where an HDF5 model stores a layer's tensors: by names that end in ``dense/kernel``."""
     keys = []
@@ -179,13 +205,14 @@ def _keys_by_name(store: Any, layer: KerasLayer, where: str) -> list[str]:
 def _places(store: Any, where: str) -> dict[str, list[str]]:
     """Where arrays are stored, by the last two parts of their names."""
     found: dict[str, list[str]] = {}
-    top = _followed(store, "model_weights", where)
+    above = "model_weights/" if "model_weights" in store else ""
+    top = _followed(store, "model_weights", where) if above else store
     for layer in top:
         group = _followed(top, layer, where)
         for name in group.attrs.get("weight_names", ()):
             text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
             short = "/".join(text.removesuffix(":0").split("/")[-2:])
-            found.setdefault(short, []).append(f"model_weights/{layer}/{text}")
+            found.setdefault(short, []).append(f"{above}{layer}/{text}")
     return found
 
 

@@ -58,7 +58,11 @@ CONFIGURED = "configured"
 SYMMETRIC, NORMALIZE = "symmetric", "normalize"
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
-BLOCKS = ("kernel", "bias", "layer", "input", "network")
+# Tensors of layers, and what is not one tensor.
+BLOCKS = (
+    *("kernel", "bias", "gamma", "beta", "alpha", "depthwise_kernel", "pointwise_kernel"),
+    *("layer", "input", "network"),
+)
 # Blocks that are no layer's, so that no layer may have their names.
 RESERVED_NAMES = ("input", "network")
 # Beyond, a product more says nothing more, and to list them takes memory.

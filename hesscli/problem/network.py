@@ -180,8 +180,10 @@ class Problem:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Widths from the input to the output, as in 784-30-30-10."""
-        return (math.prod(self.graph.input_shape), *(layer.units for layer in self.layers))
+        """Widths of what has parameters, from the input to the output, as in 784-30-30-10."""
+        graph = self.graph
+        of_nodes = (math.prod(node.shape) for node in graph.nodes if node.tensors)
+        return (math.prod(graph.input_shape), *of_nodes)
 
     def layer_index(self, name: str) -> int:
         """The position of the layer called ``name``; raises KeyError where there is none."""

@@ -1,7 +1,8 @@
 """Problem files: one batch and one network's parameters in an ``.npz`` file.
 
-It holds ``inputs`` (N, d), ``targets`` (N,) or (N, c) and, for each layer in order,
-``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,). A checkpoint of a training is a
+It holds ``inputs`` (N, d), ``targets`` (N,) or (N, c) and, for each layer in order, its tensors:
+of a dense one ``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,). Statistics of a
+normalization, ``<layer>/moving_mean``, stand beside them. A checkpoint of a training is a
 problem file with more arrays, called ``train/…``, that only the training reads. A parameter that
 has a regularizer has ``regularizer:<layer>/<role>`` beside it, its (l1, l2).
 """
@@ -33,6 +34,10 @@ _TRAINING = "train/"
 # Beside a parameter its regularizer, (l1, l2).
 _PENALTY = "regularizer:"
 _OF_A_LAYER = ("train/kernel", "train/bias")
+_ROLES = (
+    *("kernel", "bias", "depthwise_kernel", "pointwise_kernel", "gamma", "beta", "alpha"),
+    *("moving_mean", "moving_variance"),
+)
 _TARGETS = "targets must be (N,) class labels or numbers, or (N, c) numbers"
 
 
@@ -50,14 +55,14 @@ def is_problem_file(path: str) -> bool:
 def read_parameters(path: str) -> dict[str, Array]:
     """The parameters by name (``dense1/kernel``), in file order, in their stored precision.
 
-    Kernels are (inputs, units), biases (units,). Whether the layers fit one another or a model
+    Kernels have two axes or more, biases one. Whether the layers fit one another or a model
     is not looked at. Raises InputError where the file is unreadable, holds no kernel or a
     parameter that is neither kernel nor bias, or where a shape, a type or a number is wrong.
     """
     names = [name for name in array_names(path) if "/" in name and not _is_beside(name)]
     for name in names:
         layer, _, kind = name.rpartition("/")
-        if not layer or kind not in ("kernel", "bias"):
+        if not layer or kind not in _ROLES:
             raise InputError(f"{path}: unknown parameter {name!r}; {_LAYOUT}")
     if not names:
         raise InputError(f"{path}: no parameters in it; {_LAYOUT}")
@@ -136,7 +141,11 @@ def save_problem(
     The arrays of ``training`` are written as ``train/`` and their name. Raises InputError where
     the file cannot be written.
     """
-    arrays: dict[str, RawArray] = {"targets": problem.targets, **problem.graph.tensors}
+    arrays: dict[str, RawArray] = {
+        "targets": problem.targets,
+        **problem.graph.tensors,
+        **problem.graph.constants,
+    }
     arrays.update(
         {f"{_PENALTY}{name}": np.array((of.l1, of.l2)) for name, of in problem.penalties.items()}
     )
@@ -162,13 +171,19 @@ def _check_parameter(parameters: dict[str, Array], name: str, path: str) -> None
     layer, _, kind = name.rpartition("/")
     shape = parameters[name].shape
     if kind == "kernel":
-        if len(shape) != 2 or 0 in shape:
+        if len(shape) < 2 or 0 in shape:
             raise InputError(
                 f"{path}: {name} has shape {shape}; it must be (inputs, units), both at least 1"
             )
-    elif f"{layer}/kernel" not in parameters:
+    elif 0 in shape or not shape:
+        raise InputError(f"{path}: {name} has shape {shape}; every axis must be 1 at least")
+    elif kind != "bias":
+        return
+    elif not {f"{layer}/kernel", f"{layer}/pointwise_kernel"} & set(parameters):
         raise InputError(f"{path}: {name} has no {layer}/kernel beside it; {_LAYOUT}")
-    elif shape != parameters[f"{layer}/kernel"].shape[1:]:
+    elif f"{layer}/kernel" in parameters and parameters[f"{layer}/kernel"].ndim != 2:
+        return
+    elif f"{layer}/kernel" in parameters and shape != parameters[f"{layer}/kernel"].shape[1:]:
         raise InputError(
             f"{path}: {name} has shape {shape} and {layer}/kernel "
             f"{parameters[f'{layer}/kernel'].shape}; they must be (units,) and (inputs, units)"

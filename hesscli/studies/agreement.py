@@ -138,7 +138,7 @@ class _Agreement:
         def keep(_node: Node, _where: str, value: Array) -> None:
             ours.append(value)
 
-        f, _ = forward(part.graph, part.batch, (), check=keep)
+        f, _ = forward(part.graph, part.graph.shaped(part.batch), (), check=keep)
         ours.append(self._shown(f))
         flat = [value.reshape(len(inputs), -1) for value in ours]
         name = "its output"

@@ -28,11 +28,11 @@ def chosen(problem: Problem, block: str, layers: Sequence[str] = ()) -> list[tup
         return [(block, block)]
     meant = layers or problem.trainable_layers or problem.layer_names
     names = [
-        layer.name
-        for layer in problem.layers
-        if layer.name in meant and (block != "bias" or layer.bias is not None)
+        layer
+        for layer, tensors in problem.graph.layer_tensors.items()
+        if layer in meant and (block == "layer" or f"{layer}/{block}" in tensors)
     ]
     if not names:
         whose = f"{', '.join(layers)} has" if layers else "the network has"
-        raise InputError(f"--block bias: {whose} none; choose another block")
+        raise InputError(f"--block {block}: {whose} none; choose another block")
     return [(name, name if block == "layer" else f"{name}/{block}") for name in names]

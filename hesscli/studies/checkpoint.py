@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hesscli.config.schema import TrainConfig
-from hesscli.problem.graph import Array
+from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, SOFTMAX, Array, Graph
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.npz import RawArray
 from hesscli.problem.problemfile import read_parameters, read_training, save_problem
@@ -48,18 +48,26 @@ class Moment:
     history: tuple[Measurement, ...]
 
 
+def _described(graph: Graph) -> Iterator[str]:
+    """Each layer or, where there are others than dense ones, each node."""
+    if not all(node.kind in (DENSE, ELEMENTWISE, SOFTMAX, ADD) for node in graph.nodes):
+        for node in graph.nodes:
+            shapes = [graph.tensors[name].shape for name in node.tensors.values()]
+            attributes = sorted(node.attributes.items())
+            yield f"{node.name}: {node.activation or node.kind} {node.inputs} {shapes} {attributes}"
+        return
+    for layer in graph.layers:
+        bias = "" if layer.bias is None else ", bias"
+        yield f"{layer.name}: {layer.inputs}-{layer.units} {layer.activation}{bias}"
+
+
 def fingerprint(problem: Problem, options: TrainConfig, batch_size: int) -> dict[str, Any]:
     """What decides every number of a training, by the key of the configuration that gives it.
 
     The number of steps is not among it: more of them can be added.
     """
-    layers = [
-        f"{layer.name}: {layer.inputs}-{layer.units} {layer.activation}"
-        f"{'' if layer.bias is None else ', bias'}"
-        for layer in problem.layers
-    ]
     return {
-        "model.layers": "; ".join(layers),
+        "model.layers": "; ".join(_described(problem.graph)),
         "loss": _loss_text(problem),
         "dtype": problem.dtype.name,
         "seed": problem.seed,

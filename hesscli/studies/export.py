@@ -182,8 +182,7 @@ def _layout_data(layout: Layout) -> list[dict[str, Any]]:
     tensors: list[dict[str, Any]] = []
     for segment, low in zip(layout.segments, layout.starts, strict=False):
         for tensor in segment.tensors:
-            shape = [segment.units] if tensor.is_vector else [tensor.rows, segment.units]
-            tensors.append({"tensor": tensor.name, "start": low, "shape": shape})
+            tensors.append({"tensor": tensor.name, "start": low, "shape": list(tensor.shape)})
             low += tensor.rows * segment.units
     return tensors
 

@@ -185,7 +185,7 @@ def verify_first(
 
 
 def _shape(problem: Problem, of: FirstDerivative, subject: Subject) -> tuple[int, ...]:
-    outputs = () if of == "gradient" else (problem.layers[-1].units,)
+    outputs = () if of == "gradient" else (problem.outputs,)
     if subject.block == INPUT:
         return (problem.examples, *outputs, subject.size)
     return (*(problem.examples * c for c in outputs), subject.size)

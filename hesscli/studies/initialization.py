@@ -31,16 +31,12 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.norm_cost import seconds_of
-from hesscli.studies.norms import (
-    frobenius_norms,
-    gauss_newton_share,
-    length,
-    spectral_norm,
-)
+from hesscli.studies.norm_estimates import estimated_note, frobenius_of, spectral_of
+from hesscli.studies.norms import gauss_newton_share, length
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
-from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.layout import layer_of, layout_of
 from hesscli.witnesses.summed.engine import require_held
 from hesscli.workers.share import ALONE, each_by_one, share_of
 
@@ -212,7 +208,14 @@ def initialization(
         rows += _rows(problem, scheme, block, block_names(problem, block), draws)
     first = problems[0]
     return Initialization(
-        environment(first, execution), summary(first, execution), block, tuple(seeds), tuple(rows)
+        environment(first, execution),
+        summary(
+            replace(first, notes=(*first.notes, *estimated_note(first, block_names(first, block)))),
+            execution,
+        ),
+        block,
+        tuple(seeds),
+        tuple(rows),
     )
 
 
@@ -234,12 +237,12 @@ def block_size(engine: ChainRule, name: str) -> BlockSize:
     """
     terms = (engine.hessian, engine.gauss_newton, engine.curvature)
     blocks = [term(name) for term in terms]
-    H, G, C = frobenius_norms(blocks)
+    H, G, C = frobenius_of(blocks)
     gradient = length(ChainFirst(engine).gradient(name))
     if not math.isfinite(gradient):
         raise NumericalError(f"{name}: the gradient leaves the range of {engine.problem.dtype}")
     return BlockSize(
-        spectral=spectral_norm(blocks[0]),
+        spectral=spectral_of(blocks[0]),
         frobenius=H,
         gauss_newton_share=gauss_newton_share(G, C),
         gradient=gradient,
@@ -279,7 +282,9 @@ def _sizes_at(
         sizes = tuple(block_size(engine, name) for name in names)
     except NumericalError:
         return None
-    return sizes, tuple(_deviation(layer.kernel) for layer in drawn.layers)
+    tensors, of_layers = drawn.graph.tensors, drawn.graph.layer_tensors
+    first = [of_layers[layer_of(name)][0] for name in names]
+    return sizes, tuple(_deviation(tensors[tensor]) for tensor in first)
 
 
 def _deviation(kernel: np.ndarray) -> float:
@@ -297,7 +302,7 @@ def _rows(
     held = [draw for draw in draws if draw is not None]
     overflowed = len(draws) - len(held)
     rows: list[InitializedBlock] = []
-    for k, layer in enumerate(problem.layers):
+    for k, name in enumerate(names):
         sizes = [] if overflowed else [sizes[k] for sizes, _ in held]
         shares = [size.gauss_newton_share for size in sizes]
         rows.append(
@@ -305,9 +310,9 @@ def _rows(
                 activation=problem.hidden_activation,
                 scheme=scheme.label,
                 stddev=scheme.stddev,
-                layer=layer.name,
+                layer=layer_of(name),
                 block=block,
-                size=layout_of(problem, names[k]).size,
+                size=layout_of(problem, name).size,
                 overflowed=overflowed,
                 kernel_stddev=spread([] if overflowed else [kernels[k] for _, kernels in held]),
                 spectral=spread([size.spectral for size in sizes]),

@@ -12,6 +12,7 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
+from hesscli.studies.norm_estimates import has_structure, sizes
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
@@ -188,11 +189,15 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
 def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
     """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
     terms = [engine.gauss_newton(layer), engine.curvature(layer)]
-    G, C = frobenius_norms(terms)
-    added = [term.diagonal.sum() for term in terms if isinstance(term, PenalizedBlock)]
-    blocks = [layer_block(term) for term in terms]
-    of_layer = sum(trace(block.a, block.S) for block in blocks) + float(sum(added))
-    return of_layer, gauss_newton_share(G, C)
+    if all(map(has_structure, terms)):
+        G, C = frobenius_norms(terms)
+        added = [term.diagonal.sum() for term in terms if isinstance(term, PenalizedBlock)]
+        blocks = [layer_block(term) for term in terms]
+        of_layer = sum(trace(block.a, block.S) for block in blocks) + float(sum(added))
+        return of_layer, gauss_newton_share(G, C)
+    found = sizes(terms)
+    G, C = (size.frobenius for size in found)
+    return sum(size.trace for size in found), gauss_newton_share(G, C)
 
 
 def _require_finite(measurement: Measurement, problem: Problem) -> None:

@@ -29,6 +29,9 @@ def seconds_of(
     with its two terms. The time for ‖·‖_F is that of a trial times the ratio of their work
     (``frobenius_work``); all else grows as the number of examples. 0 where it is certainly little.
     """
+    engine = ChainRule(problem.part(0, min(1, problem.examples)))
+    if not all(engine.is_dense(name) for name in names):
+        return 0.0
     segments = [layout_of(problem, name).segments[0] for name in names]
     shapes = [(segment.rows, segment.units) for segment in segments]
     examples, few = problem.examples, _TRIAL_EXAMPLES

@@ -49,9 +49,9 @@ def check_probes(
 ) -> tuple[Check, ...]:
     """Compares products of each candidate with the reference's; ``seed`` draws the probes.
 
-    ``floor`` gives the norm of the rounding of a product H v. A check passes when the bound on
-    ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what rounding
-    alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows of every
+    ``floor`` gives the Frobenius norm of the rounding of products H V. A check passes when the
+    bound on ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what
+    rounding alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows of every
     layer, D and H being these rows, all with the floor of the whole. Raises NumericalError where
     a product is not finite.
     """
@@ -93,8 +93,7 @@ def check_probes(
     low_tail, high_tail = _quantiles(probes, len(layers))
 
     def rounding() -> float:
-        floors = [floor(v) for v in vectors]
-        return math.hypot(*floors) * math.sqrt(probes / (len(floors) * low_tail))
+        return floor(np.stack(vectors, axis=1)) * math.sqrt(probes / (len(vectors) * low_tail))
 
     def check(found: float, norm: float, residual: float) -> Check:
         bound = Residual(residual / math.sqrt(low_tail), found)

@@ -105,7 +105,7 @@ def _show(progress: Progress, task: str, done: int, total: int, part: float) -> 
 def _block_spectrum(
     subject: Subject, options: SpectrumOptions, progress: Callable[[float], None]
 ) -> BlockSpectrum:
-    is_exact = options.exact(subject.span.size)
+    is_exact = options.exact(subject.span.size, structured=subject.structured)
     # Lanczos finds all but one at most.
     allowed = subject.span.size if is_exact else subject.span.size - 1
     if options.top > allowed:

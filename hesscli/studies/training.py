@@ -23,6 +23,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.evaluation import batch_loss
 from hesscli.studies.measurement import Measured, Measurement, measure
+from hesscli.studies.norm_estimates import estimated_note
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.descent import Descending
@@ -220,7 +221,16 @@ class _Run:
             final.append(self._evaluation(self.data.held_out_name, self.data.held_out))
         return Training(
             environment=environment(self.problem, self.execution),
-            problem=summary(self.problem, self.execution),
+            problem=summary(
+                replace(
+                    self.problem,
+                    notes=(
+                        *self.problem.notes,
+                        *estimated_note(self.measured, self.problem.layer_names),
+                    ),
+                ),
+                self.execution,
+            ),
             activation=self.problem.hidden_activation,
             options=self.options,
             batch_size=self.batch_size,

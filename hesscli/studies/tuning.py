@@ -183,6 +183,13 @@ def tune(
     a sum over too many pairs of examples.
     """
     require_drawn(model)
+    for layer in model.layers:
+        if layer.is_plain:
+            continue
+        raise InputError(
+            f"--tune: {layer.name} is a layer of type {layer.type}; a chain of dense layers can be "
+            "tuned"
+        )
     if norm == "frobenius":
         require_pairs(problems[0], execution)
     fresh = tuple(seed + len(seeds) for seed in seeds)

@@ -211,8 +211,9 @@ def verify(
 
 
 def _without_tensorflow(problems: Sequence[Problem]) -> list[str]:
-    """The activations and the loss that autodiff cannot witness."""
-    names = {layer.activation.name for problem in problems for layer in problem.layers}
+    """The activations and the losses that autodiff cannot witness."""
+    nodes = [node for problem in problems for node in problem.graph.nodes]
+    names = {node.activation.name for node in nodes if node.activation is not None}
     losses = {problem.loss.name for problem in problems}
     return sorted(
         {name for name in names if lacks_tensorflow(name)}

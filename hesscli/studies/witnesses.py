@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import Array
+from hesscli.problem.graph import DENSE, Array, Graph
 from hesscli.problem.network import Problem
 from hesscli.studies.blocks import chosen
 from hesscli.studies.checks import DEFAULT_RTOL, check_entries
@@ -43,6 +45,9 @@ from hesscli.witnesses.summed.finite import FiniteEngine, finite_of
 # two cores it is half a minute in float64.
 AFFORDABLE_WORK = 5e11
 _WORK_OF_AN_ENTRY = 64
+# Where a block is not that of dense layers each row is a product, by each witness; what the nodes
+# multiply is done several times over, and by autodiff op by op.
+_WORK_OF_A_PRODUCT = 100
 # Passes over chunked examples that a check takes at least: two products; of entries
 # they depend on how many rows are taken at a time.
 _PASSES = {"form": 0, "probes": 2, "entries": 2}
@@ -71,8 +76,26 @@ class CheckOptions:
         if self.method != "auto":
             return self.method
         examples = 1 if subject.block == INPUT else problem.total
-        each = subject.size**2 * (examples + _WORK_OF_AN_ENTRY)
+        each: float = subject.size**2 * (examples + _WORK_OF_AN_ENTRY)
+        if subject.block != INPUT and not _of_dense(problem, subject.parameters[0]):
+            each += subject.size * examples * _WORK_OF_A_PRODUCT * _multiplications(problem.graph)
         return "entries" if len(subject.parameters) * each <= AFFORDABLE_WORK else "probes"
+
+
+def _of_dense(problem: Problem, parameter: str) -> bool:
+    """Whether all that uses a block's tensors are dense nodes."""
+    users = problem.graph.users
+    tensors = layout_of(problem, parameter).tensors
+    return all(node.kind == DENSE for tensor in tensors for node in users[tensor])
+
+
+def _multiplications(graph: Graph) -> float:
+    """What the nodes multiply for one example: each number of a value by all that it is made of."""
+    return math.fsum(
+        prod(node.shape) * graph.tensors[name].size / graph.tensors[name].shape[-1]
+        for node in graph.nodes
+        for name in node.tensors.values()
+    )
 
 
 @dataclass(frozen=True)

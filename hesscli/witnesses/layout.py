@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,16 +26,27 @@ _ENTRY_NAME = re.compile(r"(.+)\[\s*(-?\d{1,18}(?:\s*,\s*-?\d{1,18})*)\s*\]")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a segment: ``rows`` rows of its units; a vector has one."""
+    """A tensor of a segment, whose last axis are its units."""
 
     name: str
-    rows: int
-    is_vector: bool
+    shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows of its units it has; a vector has one."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def is_vector(self) -> bool:
+        return len(self.shape) == 1
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of parameters in rows of ``units``: a kernel, a bias, both, or an example's input."""
+    """A run of parameters in rows of ``units``: a kernel, a bias, both, or an example's input.
+
+    A layer has several where its tensors have not as many units.
+    """
 
     units: int
     tensors: tuple[Tensor, ...]
@@ -78,7 +89,7 @@ class Layout:
         return tuple(tensor.name for segment in self.segments for tensor in segment.tensors)
 
     def split(self, V: Array) -> dict[str, Array]:
-        """The columns of V (P, k) as k directions in each tensor, (k, rows, units) or (k, units).
+        """The columns of V (P, k) as k directions in each tensor, (k, *shape).
 
         In memory all directions of a row are together, (rows, k, units): one matrix product
         takes them at once.
@@ -90,7 +101,7 @@ class Layout:
             row = 0
             for tensor in segment.tensors:
                 part = whole[row : row + tensor.rows].swapaxes(0, 1)
-                parts[tensor.name] = part[:, 0] if tensor.is_vector else part
+                parts[tensor.name] = part.reshape(len(part), *tensor.shape)
                 row += tensor.rows
         return parts
 
@@ -118,12 +129,13 @@ class Layout:
         """The parameter at ``index``, as in ``dense1/kernel[300,4]`` or ``dense1/bias[4]``."""
         for segment, low in zip(self.segments, self.starts, strict=False):
             if index < low + segment.size:
-                row, unit = divmod(index - low, segment.units)
+                inside = index - low
                 for tensor in segment.tensors:
-                    if row < tensor.rows:
-                        place = f"{unit}" if tensor.is_vector else f"{row},{unit}"
-                        return f"{tensor.name}[{place}]"
-                    row -= tensor.rows
+                    size = math.prod(tensor.shape)
+                    if inside < size:
+                        place = np.unravel_index(inside, tensor.shape)
+                        return f"{tensor.name}[{','.join(str(int(i)) for i in place)}]"
+                    inside -= size
         raise IndexError(index)
 
     def index_of(self, name: str) -> int:
@@ -134,14 +146,11 @@ class Layout:
         """
         wanted, place = _parsed(name)
         for segment, low in zip(self.segments, self.starts, strict=False):
-            first = 0
             for tensor in segment.tensors:
                 if tensor.name == wanted:
-                    shape = (segment.units,) if tensor.is_vector else (tensor.rows, segment.units)
-                    _require_inside(name, wanted, place, shape)
-                    row = 0 if tensor.is_vector else place[0]
-                    return low + (first + row) * segment.units + place[-1]
-                first += tensor.rows
+                    _require_inside(name, wanted, place, tensor.shape)
+                    return low + int(np.ravel_multi_index(place, tensor.shape))
+                low += math.prod(tensor.shape)
         raise KeyError(wanted)
 
 
@@ -164,21 +173,20 @@ def layout_of(problem: Problem, parameter: str) -> Layout:
 
 def _layout(problem: Problem, parameter: str) -> Layout:
     if parameter == NETWORK:
-        return Layout(tuple(_layer_segment(problem, name) for name in problem.trainable_layers))
+        of_layers = (
+            _of_tensors(problem, problem.graph.layer_tensors[name])
+            for name in problem.trainable_layers
+        )
+        return Layout(tuple(segment for segments in of_layers for segment in segments))
+    width = (math.prod(problem.graph.input_shape),)
     if parameter == INPUT:
-        names = [f"{INPUT}[{n}]" for n in range(problem.examples)]
-        tensors = tuple(Tensor(name, 1, is_vector=True) for name in names)
-        return Layout((Segment(_input_width(problem), tensors),))
+        tensors = tuple(Tensor(f"{INPUT}[{n}]", width) for n in range(problem.examples))
+        return Layout((Segment(*width, tensors),))
     example = input_example(parameter)
     if example is not None and example < problem.examples:
-        return Layout((Segment(_input_width(problem), (Tensor(parameter, 1, is_vector=True),)),))
-    if parameter in problem.layer_names:
-        return Layout((_layer_segment(problem, parameter),))
-    segment = _layer_segment(problem, layer_of(parameter))
-    for tensor in segment.tensors:
-        if tensor.name == parameter:
-            return Layout((Segment(segment.units, (tensor,)),))
-    raise KeyError(parameter)
+        return Layout((Segment(*width, (Tensor(parameter, width),)),))
+    of_layer = problem.graph.layer_tensors.get(parameter)
+    return Layout(_of_tensors(problem, (parameter,) if of_layer is None else of_layer))
 
 
 def input_example(parameter: str) -> int | None:
@@ -247,18 +255,14 @@ def _require_inside(name: str, tensor: str, place: tuple[int, ...], shape: tuple
         )
 
 
-def _input_width(problem: Problem) -> int:
-    return math.prod(problem.graph.input_shape)
-
-
-def _layer_segment(problem: Problem, name: str) -> Segment:
-    tensors = [
-        (tensor, problem.graph.tensors[tensor]) for tensor in problem.graph.layer_tensors[name]
-    ]
-    return Segment(
-        tensors[0][1].shape[-1],
-        tuple(
-            Tensor(tensor, value.size // value.shape[-1], is_vector=value.ndim == 1)
-            for tensor, value in tensors
-        ),
-    )
+def _of_tensors(problem: Problem, names: Sequence[str]) -> tuple[Segment, ...]:
+    """Segments of tensors that stand one after the other and have as many units."""
+    segments: list[Segment] = []
+    for name in names:
+        tensor = Tensor(name, problem.graph.tensors[name].shape)
+        units = tensor.shape[-1]
+        if segments and segments[-1].units == units:
+            segments[-1] = Segment(units, (*segments[-1].tensors, tensor))
+        else:
+            segments.append(Segment(units, (tensor,)))
+    return tuple(segments)

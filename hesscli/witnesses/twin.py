@@ -16,8 +16,11 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from hesscli.problem.graph import Array
+from hesscli.problem.keras_formats import is_json, weights_beside
+from hesscli.problem.keras_layers import OTHER_NAMES
 from hesscli.problem.network import Targets
 from hesscli.system.errors import InputError, reason
+from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced
 from hesscli.system.tensorflow import load_keras, load_tensorflow
 
@@ -29,7 +32,7 @@ _UNUSED = re.compile(r".*_(initializer|constraint)|build_config|compile_config")
 class KerasTwin:
     """A model in the floating-point type ``dtype``, with a loss as Keras describes it.
 
-    ``model`` is the path of a ``.keras`` or HDF5 file, or a live ``keras.Model``. ``loss`` None
+    ``model`` is the path of a model that Keras saved, or a live ``keras.Model``. ``loss`` None
     leaves the loss out. Raises InputError where Keras cannot make the model.
     """
 
@@ -41,7 +44,10 @@ class KerasTwin:
                 # Keras 3 is not quite NumPy 2's where it reads weights.
                 simplefilter("ignore")
                 if isinstance(model, str):
-                    model = keras.models.load_model(model, compile=False, safe_mode=True)
+                    functions = {
+                        name: getattr(keras.activations, own) for name, own in OTHER_NAMES.items()
+                    }
+                    model = _loaded(keras, model, functions)
                 self.model = _twin(keras, model, dtype)
                 self._loss = None if loss is None else _loss(keras, loss, dtype)
         # Whatever Keras raises on what it cannot make.
@@ -92,6 +98,15 @@ class KerasTwin:
 
     def _called(self, inputs: Array) -> Tensor:
         return self.model(self.tf.constant(inputs), training=False)
+
+
+def _loaded(keras: ModuleType, path: str, functions: Mapping[str, Any]) -> Any:
+    if not is_json(path):
+        return keras.models.load_model(expanded(path), functions, compile=False, safe_mode=True)
+    with opened(path, "a model as JSON is needed") as stream:
+        model = keras.models.model_from_json(stream.read().decode("utf-8"), functions)
+    model.load_weights(expanded(weights_beside(path)))
+    return model
 
 
 def _loss(keras: ModuleType, serialized: Any, dtype: str) -> Any:

@@ -107,7 +107,7 @@ def small_matrix(block: HessianBlock, span: Span, own: Sequence[DenseBlock]) -> 
     """K = Zᵀ H Z of shape (size, size), in double precision, symmetric to the last bit.
 
     ``own`` are the blocks of the layers in it: the block itself, or the network's diagonal; none
-    of a block in chunks or with penalties, whose span is all of the space.
+    of a block in chunks, with penalties or of other layers, whose span is all of the space.
     """
     if not own:
         K = _whole(block, span)

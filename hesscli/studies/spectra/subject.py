@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,9 +63,12 @@ class SpectrumOptions:
         """Whether more than eigenpairs is asked for."""
         return self.top == 0 or self.density
 
-    def exact(self, size: int) -> bool:
-        """Whether a small matrix of ``size`` rows is decomposed."""
-        if size > self.exact_limit:
+    def exact(self, size: int, *, structured: bool = True) -> bool:
+        """Whether a small matrix of ``size`` rows is decomposed.
+
+        That of dense layers comes at once; of others each row is a product.
+        """
+        if size > (self.exact_limit if structured else min(self.exact_limit, _CHEAP_LIMIT)):
             return False
         return self.whole or size <= _CHEAP_LIMIT or self.top > _FEW * size
 
@@ -74,8 +78,9 @@ class Subject:
     """A block to look at: its three operators, and what belongs to all of them.
 
     ``own`` are (H, G, C) of each layer in it: the block itself, or the network's diagonal. There
-    are none where the examples come in ``chunks``, and where a parameter has a penalty: that
-    stands on the whole diagonal, and not in the subspace of the examples.
+    are none where the examples come in ``chunks``, where a layer is not dense, and where a
+    parameter has a penalty: that stands on the whole diagonal, and not in the subspace of the
+    examples.
     """
 
     problem: Problem
@@ -93,8 +98,13 @@ class Subject:
         return int(self.hessian.shape[0])
 
     @property
+    def structured(self) -> bool:
+        """Whether there is more than products to find the small matrix by."""
+        return bool(self.own) or self.chunks is not None
+
+    @property
     def classes(self) -> int:
-        return self.problem.layers[-1].units
+        return self.problem.outputs
 
     def diagonals(self) -> tuple[Diagonal, Diagonal, Diagonal] | None:
         """Those of H, G and C; None where the S_n do not fit into memory."""
@@ -108,9 +118,14 @@ class Subject:
         return H, G, C
 
     def _summed_diagonals(self, chunks: Chunks) -> tuple[Diagonal, Diagonal, Diagonal] | None:
-        if max(self.problem.widths[1:]) > _WIDE or _is_penalized(self.problem, self.parameter):
-            return None
         names = self.problem.trainable_layers if self.parameter == NETWORK else (self.parameter,)
+        first = ChainRule(self.problem.part(0, 1))
+        if (
+            max(self.problem.widths[1:]) > _WIDE
+            or _is_penalized(self.problem, self.parameter)
+            or not all(map(first.is_dense, names))
+        ):
+            return None
         of_layers = []
         for name in names:
             sums = chunks.for_second().sum(partial(_three_diagonals, name))
@@ -139,6 +154,9 @@ def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
         span, chunks = whole_span(H.layout), getattr(engine, "chunks", None)
         return Subject(problem, layer, parameter, H, G, C, span, chunks=chunks)
     names = problem.trainable_layers if parameter == NETWORK else (parameter,)
+    if not all(map(engine.is_dense, names)):
+        H, G, C = (of(parameter) for of in _terms(engine))
+        return Subject(problem, layer, parameter, H, G, C, whole_span(H.layout))
     own = tuple(_own(engine, name) for name in names)
     if parameter == NETWORK:
         terms = engine.hessian(NETWORK), engine.gauss_newton(NETWORK), engine.curvature(NETWORK)
@@ -158,6 +176,9 @@ def _three_diagonals(name: str, part: Problem) -> Array:
 
 def _own(engine: ChainRule, name: str) -> tuple[DenseBlock, DenseBlock, DenseBlock]:
     """H, G and C of a layer's block."""
-    terms = engine.hessian(name), engine.gauss_newton(name), engine.curvature(name)
-    H, G, C = (layer_block(term) for term in terms)
+    H, G, C = (layer_block(of(name)) for of in _terms(engine))
     return H, G, C
+
+
+def _terms(engine: ChainRule) -> tuple[Callable[[str], HessianBlock], ...]:
+    return engine.hessian, engine.gauss_newton, engine.curvature

@@ -33,6 +33,7 @@ class _Block(HessianBlock):
         segments = layout.segments
         # The node by whose pre-activations the block's parameters can be moved.
         self._node = engine.sole_user(segments[0]) if len(segments) == 1 else None
+        self._at_once = engine.rows_at_once(layout)
         # What one vector costs: a copy of the parameters and of each activation.
         values_each = max(self.shape[0], self._x.shape[0] * engine.widest)
         self._bytes_each = values_each * self.dtype.itemsize
@@ -50,7 +51,7 @@ class _Block(HessianBlock):
         return result
 
     def _products(self, directions: Tensors) -> list[Tensor]:
-        """Products with directions (k, rows, units) by tensor, in the same shapes."""
+        """Products with directions (k, *shape) by tensor, in the same shapes."""
         raise NotImplementedError
 
     def _at_pre_activations(self, step: Tensor, added: Tensor, output: Output) -> Tensor:
@@ -92,19 +93,26 @@ class _Block(HessianBlock):
         return np.reshape(by_unit, (self.shape[0], count))
 
     def _by_tensor(self, vectors: Array) -> Tensors:
-        """Vectors (k, P) as a tensor (k, rows, units) for each parameter tensor."""
+        """Vectors (k, P) as a tensor (k, *shape) for each parameter tensor."""
         tensors, low = {}, 0
         for name, value in self._variables.items():
-            rows, units = value.shape
-            part = vectors[:, low : low + rows * units]
-            tensors[name] = self.engine.tf.constant(part.reshape(-1, rows, units))
-            low += rows * units
+            size = value.shape.num_elements()
+            part = vectors[:, low : low + size]
+            tensors[name] = self.engine.tf.constant(part.reshape(-1, *value.shape))
+            low += size
         return tensors
 
     def _copies(self, count: int) -> dict[str, Tensor]:
-        """Every parameter tensor ``count`` times, (count, rows, units)."""
-        tile = self.engine.tf.tile
-        return {name: tile(value[None], [count, 1, 1]) for name, value in self._variables.items()}
+        """Every parameter tensor ``count`` times, (count, *shape)."""
+        return {name: self.engine.copies(value, count) for name, value in self._variables.items()}
+
+    def _moved(self, parameters: Tensors, step: Tensor, directions: Tensors) -> Tensors:
+        """Each copy (k, *shape) of the parameters after its own step (k,) along its direction."""
+        reshape = self.engine.tf.reshape
+        return {
+            name: value + reshape(step, [-1, *[1] * (value.shape.rank - 1)]) * directions[name]
+            for name, value in parameters.items()
+        }
 
 
 class AutodiffHessian(_Block):
@@ -124,12 +132,12 @@ class AutodiffHessian(_Block):
         engine, tf = self.engine, self.engine.tf
         count = next(iter(directions.values())).shape[0]
         parameters = self._copies(count)
-        step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
+        step = tf.zeros(count, dtype=self.dtype.name)
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(parameters)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(step)
-                moved = {name: parameters[name] + step * directions[name] for name in parameters}
+                moved = self._moved(parameters, step, directions)
                 loss = engine.loss(engine.output(self._x, moved), self._targets)
             slopes = inner.gradient(loss, step, unconnected_gradients="zero")
         products: dict[str, Tensor] = outer.gradient(
@@ -139,6 +147,8 @@ class AutodiffHessian(_Block):
 
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
+        if not self._at_once:
+            return super().rows(start, stop)
         if self._node is not None:
             (panel,) = self.panels(start, stop)
             return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
@@ -160,7 +170,7 @@ class AutodiffHessian(_Block):
         return int(max(self.shape[0], derivatives) * self.dtype.itemsize)
 
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
-        if self._node is None:
+        if self._node is None or not self._at_once:
             return super().panels(start, stop)
         (segment,) = self.layout.segments
         flat = self._traced.panel(start, min(stop, self.shape[0]))
@@ -187,11 +197,10 @@ class AutodiffGaussNewton(_Block):
         tf = self.engine.tf
         count = next(iter(directions.values())).shape[0]
         parameters = self._copies(count)
-        step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
+        step = tf.zeros(count, dtype=self.dtype.name)
 
         def output() -> Tensor:
-            moved = {name: parameters[name] + step * directions[name] for name in parameters}
-            return self.engine.output(self._x, moved)
+            return self.engine.output(self._x, self._moved(parameters, step, directions))
 
         products: dict[str, Tensor] = self._there_and_back(parameters, step, output)
         return list(products.values())

@@ -52,8 +52,8 @@ class Autodiff(TensorflowNetwork):
         """
         tf, examples, d = self.tf, stop - start, quantity.width
         targets = tf.constant(self.problem.targets[start:stop])
-        x = tf.constant(self.problem.inputs[start:stop])
         graph = self.problem.graph
+        x = tf.constant(graph.shaped(self.problem.inputs[start:stop]))
         downstream = graph.downstream({quantity.value}, ())
         others = [node for node in graph.nodes if node not in downstream]
         values = {INPUT: x, **dict(self.values({INPUT: x}, others))}
@@ -61,7 +61,7 @@ class Autodiff(TensorflowNetwork):
         S = np.empty((examples, d, d), dtype=self.problem.dtype)
         widest = max((d, *(prod(node.shape) for node in downstream)))
         for low, high in pieces(0, d, examples * widest * self.problem.dtype.itemsize):
-            copies = tf.tile(values[quantity.value][None], [high - low, 1, 1])
+            copies = self.copies(values[quantity.value], high - low)
             with tf.GradientTape(watch_accessed_variables=False) as outer:
                 outer.watch(copies)
                 with tf.GradientTape(watch_accessed_variables=False) as inner:
@@ -70,13 +70,14 @@ class Autodiff(TensorflowNetwork):
                     moved.update(self.values(moved, downstream))
                     loss = self.loss(moved[graph.output], targets)
                 gradients = inner.gradient(loss, copies, unconnected_gradients="zero")
-            chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)[:, None, :]
+            chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)
+            shape = [high - low, 1, *graph.shape_of(quantity.value)]
             rows = outer.gradient(
                 gradients,
                 copies,
-                output_gradients=tf.broadcast_to(chosen, gradients.shape),
+                output_gradients=tf.broadcast_to(tf.reshape(chosen, shape), gradients.shape),
                 unconnected_gradients="zero",
             )
-            g[:] = gradients[0]
-            S[:, low:high] = np.swapaxes(rows, 0, 1)
+            g[:] = np.reshape(gradients[0], (examples, d))
+            S[:, low:high] = np.reshape(np.swapaxes(rows, 0, 1), (examples, high - low, d))
         return g, S

@@ -70,11 +70,10 @@ class _AutodiffJacobian(JacobianBlock):
         engine, tf = self.engine, self.engine.tf
         examples, outputs = self._examples_and_outputs(start, stop)
         copies = {
-            name: tf.tile(value[None], [len(examples), 1, 1])
-            for name, value in self._variables.items()
+            name: engine.copies(value, len(examples)) for name, value in self._variables.items()
         }
-        # (R, 1, d): the example of each row as a batch of one.
-        x = tf.gather(self._x, examples)[:, None, :]
+        # (R, 1, *in): the example of each row as a batch of one.
+        x = tf.gather(self._x, examples)[:, None]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(copies)
             f = engine.output(x, copies)
@@ -83,7 +82,7 @@ class _AutodiffJacobian(JacobianBlock):
 
 
 def _flat(gradients: Mapping[str, Tensor], count: int) -> Array:
-    """Gradients (count, rows, units) or, for one, (rows, units), side by side as (count, P)."""
+    """Gradients (count, *shape) or, for one, (*shape), side by side as (count, P)."""
     return np.concatenate(
         [np.reshape(gradient, (count, -1)) for gradient in gradients.values()], axis=1
     )

@@ -1,14 +1,12 @@
-"""Nodes, activations and losses as TensorFlow functions; no derivative stands here."""
+"""Activations and losses as TensorFlow functions; no derivative stands here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import reduce
 from types import ModuleType
 from typing import Any
 
-from hesscli.problem.graph import ADD, DENSE, SOFTMAX
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.registry import LOSS, lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
@@ -16,20 +14,6 @@ from hesscli.system.errors import InputError
 Tensor = Any
 # Keras's ``keras.config.epsilon()``.
 _EPSILON = 1e-7
-
-
-def node_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
-    """A node's value by its kind, out of its inputs in order and its tensors by role.
-
-    Inputs and tensors may have a leading axis of copies. (The function of an elementwise node is
-    that of its activation.)
-    """
-
-    def dense(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        z = tf.matmul(x, kernel)
-        return z if bias is None else z + bias
-
-    return {DENSE: dense, SOFTMAX: tf.nn.softmax, ADD: lambda *x: reduce(tf.add, x)}
 
 
 def activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:

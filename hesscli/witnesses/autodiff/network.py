@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hesscli.problem.graph import INPUT, Activation, Array, Node
+from hesscli.problem.graph import DENSE, INPUT, Activation, Array, Node
 from hesscli.problem.network import Penalty, Problem
 from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
@@ -18,9 +18,9 @@ from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.autodiff.functions import (
     activation_functions,
     loss_function,
-    node_functions,
     penalty_function,
 )
+from hesscli.witnesses.autodiff.nodes import CONVOLUTIONS, VECTORIZED, node_function
 from hesscli.witnesses.layout import Layout, Segment
 
 Tensor = Any
@@ -37,7 +37,7 @@ class TensorflowNetwork:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         tf = load_tensorflow()
-        functions, of_kinds = activation_functions(tf), node_functions(tf)
+        functions = activation_functions(tf)
 
         def activation(of: Activation) -> Function:
             function = functions.get(of.name) or tensorflow_function(of.name)
@@ -52,7 +52,11 @@ class TensorflowNetwork:
 
         self.tf = tf
         self._functions: dict[str, Callable[..., Tensor]] = {
-            node.name: activation(node.activation) if node.activation else of_kinds[node.kind]
+            node.name: (
+                activation(node.activation)
+                if node.activation
+                else node_function(tf, node, problem.graph)
+            )
             for node in problem.graph.nodes
         }
         # The largest value of the graph, in numbers of one example.
@@ -65,22 +69,41 @@ class TensorflowNetwork:
         }
 
     def batch(self, example: int | None) -> tuple[Tensor, Tensor]:
-        """Inputs (N, d) and targets of the batch, or of one of its examples."""
+        """Inputs (N, *in) and targets of the batch, or of one of its examples."""
         chosen = slice(None) if example is None else slice(example, example + 1)
-        tf = self.tf
-        return tf.constant(self.problem.inputs[chosen]), tf.constant(self.problem.targets[chosen])
+        tf, problem = self.tf, self.problem
+        x = problem.graph.shaped(problem.inputs[chosen])
+        return tf.constant(x), tf.constant(problem.targets[chosen])
 
     def variables(self, layout: Layout, x: Tensor) -> dict[str, Tensor]:
-        """What a block is differentiated by, (rows, units) each: its tensors, or its inputs x."""
+        """What a block is differentiated by: its tensors, or its inputs x."""
         names = [tensor.name for segment in layout.segments for tensor in segment.tensors]
         tensors = {name: self.parameters[name] for name in names if name in self.parameters}
         return tensors or {INPUT: x}
 
+    def copies(self, value: Tensor, count: int) -> Tensor:
+        """A tensor ``count`` times, (count, *shape)."""
+        return self.tf.tile(value[None], [count, *[1] * value.shape.rank])
+
     def sole_user(self, segment: Segment) -> str | None:
-        """The node that alone uses the segment's tensors; None where there are several, or none."""
+        """The dense node that alone uses the segment's tensors; None where it is not so."""
         users = self.problem.graph.users
-        names = {user.name for tensor in segment.tensors for user in users.get(tensor.name, ())}
-        return names.pop() if len(names) == 1 else None
+        nodes = {user for tensor in segment.tensors for user in users.get(tensor.name, ())}
+        if len(nodes) != 1:
+            return None
+        (node,) = nodes
+        return node.name if node.kind == DENSE else None
+
+    def rows_at_once(self, layout: Layout) -> bool:
+        """Whether TensorFlow vectorizes derivatives of all nodes that depend on the block."""
+        graph = self.problem.graph
+        tensors = [name for name in layout.tensors if name in graph.tensors]
+        nodes = graph.downstream(() if tensors else [INPUT], tensors)
+        moving = {node for name in tensors for node in graph.users[name]}
+        return all(
+            node.kind in VECTORIZED and not (node.kind in CONVOLUTIONS and node in moving)
+            for node in nodes
+        )
 
     def values(
         self, given: Tensors, nodes: Sequence[Node], shift: tuple[str, Function] | None = None

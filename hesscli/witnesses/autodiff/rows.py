@@ -187,6 +187,8 @@ def _likeness(problem: Problem) -> Hashable:
             tuple(node.tensors.items()),
             node.activation,
             node.activation and tensorflow_function(node.activation.name),
+            tuple(node.attributes.items()),
+            tuple((role, array.tobytes()) for role, array in node.constants.items()),
         )
         for node in graph.nodes
     )

@@ -49,7 +49,7 @@ class Descending:
         """
         graph = self._graph.with_vector(parameters)
         with np.errstate(over="ignore", invalid="ignore"):
-            f, records = forward(graph, inputs, graph.nodes)
+            f, records = forward(graph, graph.shaped(inputs), graph.nodes)
             c = parameters.dtype.type(self._reduction.scale(len(inputs) if of is None else of))
             loss = float(c * self._loss.value(f, targets).sum())
             g = c * self._loss.gradient(f, targets)
@@ -78,7 +78,7 @@ class Descending:
         widest = max(map(math.prod, shapes)) * parameters.dtype.itemsize
         with np.errstate(over="ignore", invalid="ignore"):
             parts = [
-                forward(graph, inputs[start:stop], ())[0]
+                forward(graph, graph.shaped(inputs[start:stop]), ())[0]
                 for start, stop in pieces(0, len(inputs), widest)
             ]
         return np.concatenate(parts)

@@ -70,7 +70,7 @@ class ChainRule:
         self.problem = problem
         self.linearized = Linearized(
             problem.graph,
-            lambda: problem.batch,
+            lambda: problem.graph.shaped(problem.batch),
             problem.targets,
             loss_derivatives(problem.loss) if loss is None else loss,
             problem.dtype.type(problem.scale),
@@ -156,6 +156,10 @@ class ChainRule:
         if len(dense) == len(layers):
             return NetworkBlock(parameter, layout, linearized, term, tuple(dense))
         return ProductBlock(parameter, layout, linearized, term)
+
+    def is_dense(self, parameter: str) -> bool:
+        """Whether a block is that of one dense layer, with all that its structure gives."""
+        return self._sole_dense_node(layout_of(self.problem, parameter).tensors) is not None
 
     def _layer_block(self, parameter: str, term: Term) -> ProductBlock:
         layout = layout_of(self.problem, parameter)

@@ -6,7 +6,7 @@ block does not move is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from hesscli.nodes.calculus import calculus_of
 from hesscli.nodes.losses import loss_derivatives, loss_pieces
 from hesscli.nodes.node import Calculus
 from hesscli.nodes.passes import backward, forward
-from hesscli.problem.graph import DENSE, INPUT, Array, Node
+from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, SOFTMAX, Array, Node
 from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.finite.stacked import (
@@ -32,6 +32,8 @@ from hesscli.witnesses.rounding.noise import Noise
 
 # Activations with a jump in σ′ or σ″, at z = 0. Nothing smooth can be said across it.
 CORNERED = frozenset({"relu", "leaky_relu", "elu", "selu", "softsign"})
+# Nodes whose numbers are no sums of many terms.
+_UNSUMMED = frozenset({ELEMENTWISE, SOFTMAX, ADD})
 # Losses that subtract numbers as large as the outputs are, as log Σ exp f − f_y.
 _SUBTRACTING = frozenset(
     {"sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"}
@@ -70,7 +72,7 @@ class MovedLoss:
         graph = problem.graph
         tensors = {name: tensor.astype(np.float64) for name, tensor in graph.tensors.items()}
         self._graph = graph = graph.with_tensors(tensors)
-        self._x: Array = problem.batch.astype(np.float64)
+        self._x: Array = graph.shaped(problem.batch.astype(np.float64))
         self._targets: Targets = problem.targets
         if self._targets.dtype.kind == "f":
             self._targets = self._targets.astype(np.float64)
@@ -96,14 +98,10 @@ class MovedLoss:
             for name in names
             if name == graph.output or any(node.kind != DENSE for node in graph.readers[name])
         ]
-        self._cornered = [
-            node.inputs[0]
-            for node in self._moved
-            if node.activation is not None and node.activation.name in CORNERED
-        ]
+        self._records: dict[str, object] = {}
         self._rest = {INPUT: self._x}
         with np.errstate(all="ignore"):
-            f, _ = forward(graph, self._x, (), check=self._keep_rest)
+            f, self._records = forward(graph, self._x, self._moved, check=self._keep_rest)
             self.at_rest = self._c * float(self._loss.value(f, self._targets).sum())
             if self._piece is not None:
                 self._own_piece = self._piece(f, self._targets).reshape(1, -1)
@@ -142,8 +140,8 @@ class MovedLoss:
         calculi = self._calculi(directions, h, noise)
         values, records = self._values(directions, h, calculi)
         crossed = np.zeros(h.size, dtype=bool)
-        for name in self._cornered:
-            crossed |= _any(np.sign(values[name]) != np.sign(self._rest[name]))
+        for rest, moved in self._margins(values):
+            crossed |= _any(np.sign(moved) != np.sign(rest))
         for name in self._read:
             # What is no number is far.
             crossed |= _any(~(np.abs(values[name] - self._rest[name]) <= _FAR))
@@ -193,11 +191,30 @@ class MovedLoss:
         }
         farthest = np.max([move.max(axis=1) for move in moves.values()], axis=0)
         corner = np.full(len(h), np.inf)
-        for name in self._cornered:
-            z = np.abs(self._rest[name]).reshape(-1)
-            steps = np.where(moves[name] > 0, z / moves[name], np.inf)
+        for rest, moved in self._margins(values):
+            move = np.abs(moved - rest).reshape(len(h), -1)
+            steps = np.where(move > 0, np.abs(rest).reshape(-1) / move, np.inf)
             corner = np.minimum(corner, h * steps.min(axis=1))
         return np.where(np.isnan(farthest), np.inf, farthest), corner
+
+    def _margins(self, values: Mapping[str, Array]) -> Iterator[tuple[Array, Array]]:
+        """What changes its sign at a kink, at rest (n, …) and after the steps (k, n, …)."""
+        for node in self._moved:
+            if node.activation is not None:
+                if node.activation.name in CORNERED:
+                    (name,) = node.inputs
+                    yield self._rest[name], values[name]
+                continue
+            calculus, at = calculus_of(node), self._records[node.name]
+            rest = calculus.margins(at, [self._rest[name] for name in node.inputs])
+            if rest is None:
+                continue
+            x = [values.get(name, self._rest[name][None]) for name in node.inputs]
+            count = max(map(len, x))
+            every = [np.broadcast_to(v, (count, *v.shape[1:])) for v in x]
+            moved = calculus.margins(at, [v.reshape(-1, *v.shape[2:]) for v in every])
+            assert moved is not None  # as there
+            yield rest, moved.reshape(count, *rest.shape)
 
     def lengths(self, directions: Directions) -> Array:
         """The largest number of each direction (k,), 1 where all are zero."""
@@ -260,7 +277,7 @@ class MovedLoss:
                 stacked = StackedDense if node.kind == DENSE else Stacked
                 calculus = stacked(calculus, n, k, steps)
             if noise is not None:
-                calculus = Perturbed(calculus, noise, n, sums=bool(node.tensors))
+                calculus = Perturbed(calculus, noise, n, sums=node.kind not in _UNSUMMED)
             calculi[node.name] = Stepped(calculus, steps) if steps else calculus
         return calculi
 

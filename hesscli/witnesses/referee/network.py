@@ -87,7 +87,7 @@ def _activation(activation: Activation) -> ActivationFunction | None:
 def require_known(problem: Problem) -> LossFunction:
     """The loss; raises InputError, by name, for what the referee has no function of."""
     for node in problem.graph.nodes:
-        if node.kind not in _NODES:
+        if node.kind not in _NODES or (node.kind == SOFTMAX and len(node.shape) > 1):
             known = ", ".join(_NODES)
             raise InputError(f"the referee does not know {node.kind} ({node.name}); it has {known}")
         if node.activation is not None and _activation(node.activation) is None:

@@ -183,11 +183,11 @@ class RoundingFloor:
         terms = [HESSIAN, GAUSS_NEWTON] if self._doubt.of_slopes else [HESSIAN]
         return [run.products(parameter, term) @ v for term in terms]
 
-    def product_norm(self, parameter: str, v: Array) -> float:
-        """The norm of what rounding leaves uncertain of H v."""
-        v = v.astype(np.float64).reshape(-1)
-        exact = self.exact.products(parameter, HESSIAN) @ v
-        (error,) = self._deviations((exact,), lambda run: (run.products(parameter, HESSIAN) @ v,))
+    def product_norm(self, parameter: str, V: Array) -> float:
+        """The Frobenius norm of what rounding leaves uncertain of H V, for V (P, k)."""
+        V = V.astype(np.float64)
+        exact = self.exact.products(parameter, HESSIAN) @ V
+        (error,) = self._deviations((exact,), lambda run: (run.products(parameter, HESSIAN) @ V,))
         error += self.problem.examples * self._tiny
         largest = float(self._safe(np.asarray(error.max(initial=0.0)), parameter))
         norm = largest * float(np.linalg.norm(error / largest)) if largest > 0 else 0.0

@@ -22,11 +22,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
 from hesscli.nodes.activations import Derivatives
-from hesscli.nodes.add import Add, AddAt
 from hesscli.nodes.calculus import Dispatch, calculus_of
 from hesscli.nodes.dense import Dense, DenseAt
 from hesscli.nodes.elementwise import Elementwise, ElementwiseAt, Sloped
@@ -44,6 +44,8 @@ AMPLITUDE = 2.0
 # number in between: the derivatives of activations have their extremes nearer to zero.
 _WIDE, _NEAR = 1.0, 2.0
 _POOL = 2**17
+# Roundings of a result, in units of the roundoff.
+_ELEMENTARY = 2.0
 # The grid: numbers of so many binary digits, and no farther apart than two to this; no activation
 # has its turns nearer to each other.
 _GRID_DIGITS, _WIDEST_STEP = 12, -10
@@ -138,8 +140,7 @@ def noisy_calculus(noise: Noise) -> Dispatch:
     @cache
     def dispatch(node: Node) -> Calculus:
         base = calculus_of(node)
-        noisy: Calculus = _NOISY[type(base)](base, node, noise)
-        return noisy
+        return _NOISY.get(type(base), NoisyNode)(base, node, noise)
 
     return dispatch
 
@@ -191,7 +192,7 @@ class NoisyDense(Dense):
             at, Rx, {role: self.noise.operand(part, units) for role, part in V.items()}, into
         )
 
-    def second(self, at: DenseAt, S: Array, position: int, *, bent: bool) -> Array:
+    def second(self, at: DenseAt, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
         # Both products are rounded to the size of their terms. (Noise in W alone would multiply
         # S on both sides, and be nothing if S times the columns of W vanishes.)
         units, W = at.W.shape[1], self.noise.vanishing(at.W)
@@ -245,10 +246,11 @@ class NoisySoftmax(Softmax):
     """p = softmax(x), with the errors of its exponents and of p ⊙ (v − p·v)."""
 
     def __init__(self, _: Calculus, node: Node, noise: Noise) -> None:
+        super().__init__(**node.attributes)
         self.noise = noise
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, SoftmaxAt]:
-        exponents = x[0] - x[0].max(axis=-1, keepdims=True)
+        exponents = x[0] - x[0].max(axis=self.axis, keepdims=True)
         return super().forward([x[0] + self.noise.of_size(1 + np.abs(exponents))], theta)
 
     def push(self, at: SoftmaxAt, Rx: Moves, V: Tensors) -> Array:
@@ -264,37 +266,91 @@ class NoisySoftmax(Softmax):
             return
         super().bend(at, Rx, V, into)
         p, size, g = at.p[:, None], np.abs(moved), np.abs(at.g)[:, None]
-        Rp = p * (size + (p * size).sum(axis=-1, keepdims=True))
-        terms = Rp * (g + (p * g).sum(axis=-1, keepdims=True))
-        terms += p * (Rp * g).sum(axis=-1, keepdims=True)
+        Rp = p * (size + (p * size).sum(axis=self.axis, keepdims=True))
+        terms = Rp * (g + (p * g).sum(axis=self.axis, keepdims=True))
+        terms += p * (Rp * g).sum(axis=self.axis, keepdims=True)
         below += self.noise.of_size(terms)
 
     def _noisy(self, at: SoftmaxAt, product: Array | None, v: Array | None) -> Array:
         assert product is not None and v is not None  # it is all that there is
         p, size = at.p[:, None], np.abs(v)
-        terms = p * (size + (p * size).sum(axis=-1, keepdims=True))
+        terms = p * (size + (p * size).sum(axis=self.axis, keepdims=True))
         return product + self.noise.of_size(terms) + self.noise.underflow()
 
 
-class NoisyAdd(Add):
-    """y = Σ x_i, each sum rounded to the size of its terms."""
+@dataclass(frozen=True)
+class _NoisyAt:
+    """What a node keeps, and of how many terms its sums are: at y, at x and at θ."""
 
-    def __init__(self, _: Calculus, node: Node, noise: Noise) -> None:
+    at: Any
+    fan: int
+    below: int
+    tensors: int
+
+    def part(self, chosen: slice) -> _NoisyAt:
+        return replace(self, at=self.at.part(chosen))
+
+
+class NoisyNode(Calculus):
+    """Any node: operands perturbed as terms of its sums are, results by a few roundings.
+
+    Its constants are perturbed once, like an operand.
+    """
+
+    def __init__(self, base: Calculus, node: Node, noise: Noise) -> None:
         self.noise = noise
+        self.base = base
+        if node.constants:
+            constants = {role: noise.operand(of, 1) for role, of in node.constants.items()}
+            self.base = calculus_of(replace(node, constants=constants))
 
-    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, AddAt]:
-        return super().forward([self.noise.operand(value, 1) for value in x], theta)
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, _NoisyAt]:
+        fan = self.base.fan(x, theta)
+        y, at = self.base.forward(
+            [self.noise.operand(value, fan) for value in x],
+            {role: self.noise.operand(tensor, fan) for role, tensor in theta.items()},
+        )
+        # Each product is a term of one sum at y, of one at x and of one at θ.
+        products = y.size * fan
+        below = products // max(1, min(value.size for value in x))
+        tensors = products // max(1, min((of.size for of in theta.values()), default=products))
+        return self._rounded(y), _NoisyAt(at, fan, max(1, below), max(1, tensors))
 
-    def push(self, at: AddAt, Rx: Moves, V: Tensors) -> Array:
-        moves = [None if moved is None else self.noise.operand(moved, 1) for moved in Rx]
-        return super().push(at, moves, V)
+    def push(self, at: _NoisyAt, Rx: Moves, V: Tensors) -> Array:
+        return self._rounded(self.base.push(at.at, *self._moved(at.fan, Rx, V)))
+
+    def pull(self, at: _NoisyAt, g: Array, wanted: Wanted) -> Pulled:
+        terms = max(at.below, at.tensors) if wanted.tensors else at.below
+        pulled = self.base.pull(at.at, self.noise.operand(g, terms), wanted)
+        return Pulled(
+            [None if part is None else self._rounded(part) for part in pulled.inputs],
+            {role: self._rounded(part) for role, part in pulled.tensors.items()},
+        )
+
+    def curved(self, at: _NoisyAt, g: Array) -> _NoisyAt:
+        return replace(at, at=self.base.curved(at.at, self.noise.operand(g, at.below)))
+
+    def bend(self, at: _NoisyAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
+        terms = max(at.below, at.tensors) if into.tensors else at.below
+        self.base.bend(at.at, *self._moved(terms, Rx, V), into)
+
+    def _moved(self, terms: int, Rx: Moves, V: Tensors) -> tuple[Moves, Tensors]:
+        operand = self.noise.operand
+        return (
+            [None if moved is None else operand(moved, terms) for moved in Rx],
+            {role: operand(part, terms) for role, part in V.items()},
+        )
+
+    def _rounded(self, y: Array) -> Array:
+        rounded = y + self.noise.of_size(_ELEMENTARY * np.abs(y))
+        # What is exactly zero stays at the kink that it may hit.
+        return np.asarray(rounded + self.noise.underflow() * (y != 0))
 
 
-_NOISY: dict[type[Calculus], type] = {
+_NOISY: dict[type[Calculus], Callable[[Calculus, Node, Noise], Calculus]] = {
     Dense: NoisyDense,
     Elementwise: NoisyElementwise,
     Softmax: NoisySoftmax,
-    Add: NoisyAdd,
 }
 
 

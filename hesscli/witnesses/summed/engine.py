@@ -258,9 +258,9 @@ class SummedFloor:
             self._chunks.sum(lambda part: np.asarray(_floor(part).quadratic_form(parameter, v)))
         )
 
-    def product_norm(self, parameter: str, v: Array) -> float:
+    def product_norm(self, parameter: str, V: Array) -> float:
         return float(
-            self._chunks.sum(lambda part: np.asarray(_floor(part).product_norm(parameter, v)))
+            self._chunks.sum(lambda part: np.asarray(_floor(part).product_norm(parameter, V)))
         )
 
     def gradient(self, parameter: str) -> Array:

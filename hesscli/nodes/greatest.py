@@ -1,0 +1,148 @@
+"""The greatest of several numbers. What is not the greatest has no slope; bend is 0.
+
+Of several equal ones TensorFlow takes the first in a window of a max pooling and of two values,
+and the mean of their slopes in ``reduce_max``, which Keras's GlobalMaxPooling is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, over
+from hesscli.nodes.windows import Windows
+from hesscli.problem.graph import Array
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FirstAt:
+    """Which tap of each window is the greatest, (n, *out), and how the windows lie."""
+
+    tap: NDArray[np.intp]
+    windows: Windows
+
+    def part(self, chosen: slice) -> FirstAt:
+        return FirstAt(self.tap[chosen], self.windows)
+
+
+class MaxPooling(Calculus):
+    """The greatest number of each window; outside there are none."""
+
+    def __init__(self, pool_size: Shape, strides: Shape, padding: str) -> None:
+        self.of = pool_size, strides, padding
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, FirstAt]:
+        windows = Windows.over(x[0].shape[1:-1], *self.of)
+        padded = windows.pad(x[0], -np.inf)
+        first, *others = windows.places()
+        y, tap = padded[first].copy(), np.zeros(padded[first].shape, dtype=np.intp)
+        for index, places in enumerate(others, start=1):
+            greater = padded[places] > y
+            tap[greater] = index
+            np.maximum(y, padded[places], out=y)
+        return y, FirstAt(tap, windows)
+
+    def push(self, at: FirstAt, Rx: Moves, V: Tensors) -> Array:
+        (moved,) = Rx
+        assert moved is not None  # nothing else can move
+        padded = over(at.windows.pad, moved).swapaxes(0, 1)
+        y = np.zeros((len(padded), *at.tap.shape), dtype=moved.dtype)
+        for index, places in enumerate(at.windows.places()):
+            np.copyto(y, padded[_of_directions(places)], where=at.tap == index)
+        return np.asarray(y.swapaxes(0, 1))
+
+    def pull(self, at: FirstAt, g: Array, wanted: Wanted) -> Pulled:
+        windows = at.windows
+        n, k = g.shape[:2]
+        padded = np.zeros((n, k, *windows.padded, g.shape[-1]), dtype=g.dtype)
+        for index, places in enumerate(windows.places()):
+            own = padded[_of_directions(places)]
+            own += np.where((at.tap == index)[:, None], g, 0)
+        return Pulled([padded[_of_directions(windows.inside)]], {})
+
+    def margins(self, at: FirstAt, x: Sequence[Array]) -> Array:
+        (value,) = x
+        seen = at.windows.unfold(value, -np.inf)
+        tap = np.concatenate([at.tap] * (len(value) // len(at.tap)))[..., None, :]
+        greatest = np.take_along_axis(seen, tap, axis=-2)
+        others = np.arange(at.windows.taps)[:, None] != tap
+        return np.where(others, greatest - seen, 1.0)
+
+
+def _of_directions(places: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Places in (m, *padded, c) as places in (n, k, *padded, c)."""
+    return slice(None), *places
+
+
+@dataclass(frozen=True)
+class WeightsAt:
+    """What the slope of each number read is: for each value read an array (n, *in)."""
+
+    weights: tuple[Array, ...]
+
+    def part(self, chosen: slice) -> WeightsAt:
+        return WeightsAt(tuple(weight[chosen] for weight in self.weights))
+
+
+class GlobalMaxPooling(Calculus):
+    """The greatest number of each channel."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, WeightsAt]:
+        axes = tuple(range(1, x[0].ndim - 1))
+        y = x[0].max(axis=axes, keepdims=True)
+        equal = (x[0] == y).astype(x[0].dtype)
+        return y.reshape(len(y), *self.shape), WeightsAt((equal / equal.sum(axes, keepdims=True),))
+
+    def push(self, at: WeightsAt, Rx: Moves, V: Tensors) -> Array:
+        (moved,), (weight,) = Rx, at.weights
+        assert moved is not None  # nothing else can move
+        places = tuple(range(2, moved.ndim - 1))
+        y = (weight[:, None] * moved).sum(axis=places)
+        return np.asarray(y.reshape(*moved.shape[:2], *self.shape))
+
+    def pull(self, at: WeightsAt, g: Array, wanted: Wanted) -> Pulled:
+        (weight,) = at.weights
+        each = g.reshape(*g.shape[:2], *[1] * (weight.ndim - 2), g.shape[-1])
+        return Pulled([weight[:, None] * each], {})
+
+    def margins(self, at: WeightsAt, x: Sequence[Array]) -> Array:
+        (value,), (weight,) = x, at.weights
+        is_greatest = np.concatenate([weight] * (len(value) // len(weight))) > 0
+        places = tuple(range(1, value.ndim - 1))
+        lowest = np.where(is_greatest, value, np.inf).min(axis=places, keepdims=True)
+        # Equal ones are apart by 0, but for the one that there is at least.
+        alone = is_greatest.sum(axis=places, keepdims=True) == 1
+        return np.where(is_greatest & alone, 1.0, lowest - np.where(is_greatest, lowest, value))
+
+
+class Maximum(Calculus):
+    """The greater of two values of one shape, number by number."""
+
+    def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, WeightsAt]:
+        first, second = x
+        chosen = first >= second
+        weights = tuple(of.astype(first.dtype) for of in (chosen, ~chosen))
+        return np.maximum(first, second), WeightsAt(weights)
+
+    def push(self, at: WeightsAt, Rx: Moves, V: Tensors) -> Array:
+        parts = [
+            weight[:, None] * moved
+            for weight, moved in zip(at.weights, Rx, strict=True)
+            if moved is not None
+        ]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def pull(self, at: WeightsAt, g: Array, wanted: Wanted) -> Pulled:
+        each = zip(at.weights, wanted.inputs, strict=True)
+        return Pulled([weight[:, None] * g if asked else None for weight, asked in each], {})
+
+    def margins(self, at: WeightsAt, x: Sequence[Array]) -> Array:
+        return np.asarray(x[0] - x[1])

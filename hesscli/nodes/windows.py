@@ -1,0 +1,116 @@
+"""Windows over spatial axes, channels last: which numbers each output of a convolution sees.
+
+An output o along an axis of n numbers sees  o · stride + tap · dilation − before, for its taps.
+``valid`` windows lie inside; there are ⌈n / stride⌉ ``same`` ones, over zeros at both ends, of
+which the smaller half comes first; ``causal`` ones see nothing after themselves.
+
+Source: TensorFlow, "Notes on padding combination operations" (tf.nn).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from hesscli.problem.graph import Array
+from hesscli.problem.shapes import window_count
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of ``size`` taps over ``spatial`` numbers, padded by ``before`` and ``after``."""
+
+    spatial: Shape
+    size: Shape
+    strides: Shape
+    dilation: Shape
+    out: Shape
+    before: Shape
+
+    @classmethod
+    def over(
+        cls, spatial: Shape, size: Shape, strides: Shape, padding: str, dilation: Shape = ()
+    ) -> Windows:
+        dilation = dilation or (1,) * len(size)
+        out, before = [], []
+        for n, k, s, d in zip(spatial, size, strides, dilation, strict=True):
+            reach = (k - 1) * d + 1
+            out.append(window_count(n, k, s, padding, d))
+            if padding == "same":
+                before.append(max((out[-1] - 1) * s + reach - n, 0) // 2)
+            else:
+                before.append(reach - 1 if padding == "causal" else 0)
+        return cls(spatial, size, strides, dilation, tuple(out), tuple(before))
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.size)
+
+    @cached_property
+    def padded(self) -> Shape:
+        """As many numbers along each axis as all windows together need."""
+        reach = [
+            (o - 1) * s + (k - 1) * d + 1
+            for o, s, k, d in zip(self.out, self.strides, self.size, self.dilation, strict=True)
+        ]
+        inside = [n + b for n, b in zip(self.spatial, self.before, strict=True)]
+        return tuple(map(max, reach, inside))
+
+    def pad(self, x: Array, filling: float = 0.0) -> Array:
+        """X (m, *spatial, c) with what lies around it, (m, *padded, c)."""
+        if self.padded == self.spatial:
+            return x
+        padded = np.full((len(x), *self.padded, x.shape[-1]), filling, dtype=x.dtype)
+        padded[self.inside] = x
+        return padded
+
+    def unfold(self, x: Array, filling: float = 0.0) -> Array:
+        """What each window sees of x (m, *spatial, c): (m, *out, taps, c)."""
+        reach = tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation, strict=True))
+        axes = tuple(range(1, 1 + len(self.size)))
+        seen = sliding_window_view(self.pad(x, filling), reach, axes)
+        # (m, places, c, *reach), and of these the windows' places and their taps
+        chosen = (
+            slice(None),
+            *(slice(0, (o - 1) * s + 1, s) for o, s in zip(self.out, self.strides, strict=True)),
+            slice(None),
+            *(slice(None, None, d) for d in self.dilation),
+        )
+        by_tap = np.moveaxis(seen[chosen], len(axes) + 1, -1)
+        return by_tap.reshape(len(x), *self.out, self.taps, x.shape[-1])
+
+    def fold(self, u: Array) -> Array:
+        """The transpose of ``unfold``: (m, *out, taps, c) → (m, *spatial, c)."""
+        padded = np.zeros((len(u), *self.padded, u.shape[-1]), dtype=u.dtype)
+        for tap, places in enumerate(self.places()):
+            padded[places] += u[..., tap, :]
+        return padded if self.padded == self.spatial else padded[self.inside]
+
+    def places(self) -> Iterator[tuple[slice, ...]]:
+        """Where in a padded array each tap of all windows is."""
+        for index in np.ndindex(*self.size):
+            yield (
+                slice(None),
+                *(
+                    slice(i * d, i * d + (o - 1) * s + 1, s)
+                    for i, d, o, s in zip(index, self.dilation, self.out, self.strides, strict=True)
+                ),
+            )
+
+    @cached_property
+    def counts(self) -> Array:
+        """How many taps of each window lie inside, (*out, 1)."""
+        return np.asarray(self.unfold(np.ones((1, *self.spatial, 1))).sum(axis=-2)[0])
+
+    @property
+    def inside(self) -> tuple[slice, ...]:
+        return slice(None), *(
+            slice(b, b + n) for b, n in zip(self.before, self.spatial, strict=True)
+        )
