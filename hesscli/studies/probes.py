@@ -51,9 +51,9 @@ def check_probes(
 
     ``floor`` gives the Frobenius norm of the rounding of products H V. A check passes when the
     bound on ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what
-    rounding alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows of every
-    layer, D and H being these rows, all with the floor of the whole. Raises NumericalError where
-    a product is not finite.
+    rounding alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows
+    of every layer, D and H being these rows, all with the floor of the whole. Raises
+    NumericalError where a product is not finite.
     """
     size, dtype = reference.shape[0], reference.dtype
     with_floor = max(_PROBES_FOR_FLOOR, -(-_NUMBERS_FOR_FLOOR // size))
