@@ -83,7 +83,11 @@ def check_data(check: Check) -> dict[str, Any]:
 
 def methods_text(checks: Sequence[Check]) -> str:
     """How much was compared in all of the checks: ``every entry or 32 probes``."""
-    texts = {"entries": "every entry", "form": "quadratic forms only"}
+    texts = {
+        "entries": "every entry",
+        "products": "products of several vectors",
+        "form": "quadratic forms only",
+    }
     return " or ".join(
         dict.fromkeys(
             _products(check) if check.method == "probes" else texts[check.method]
