@@ -11,10 +11,11 @@ from mutants import DOCUMENT, DTYPES, edit
 from networks import make_problem
 from test_fooled import without_biases
 
-from hesscli.nodes.dense import Dense
+from hesscli.nodes import calculus
+from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.elementwise import Elementwise
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
-from hesscli.problem.graph import Array, Layer, chain
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import verify
@@ -51,6 +52,17 @@ def of_the_last_class(patch: MonkeyPatch) -> None:
     patch.setattr(chainrule, "loss_derivatives", wrong)
 
 
+def of_noise(patch: MonkeyPatch) -> None:
+    def noisy(activation: Activation) -> Derivatives:
+        sigma, step = derivatives(activation), 1e-12
+        return replace(
+            sigma,
+            second=lambda z: ((sigma.first(z + step) - sigma.first(z)) / step).astype(z.dtype),
+        )
+
+    patch.setattr(calculus, "derivatives", noisy)
+
+
 def of_several_vectors(patch: MonkeyPatch) -> None:
     right = DenseBlock._matmat
 
@@ -75,14 +87,7 @@ def _edit(*of: object) -> Callable[[MonkeyPatch], None]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "noise in σ″": Kind(
-        _edit(
-            Elementwise,
-            "curved",
-            "at.sigma.second(z) * g",
-            "((at.sigma.first(z + 1e-12) - at.sigma.first(z)) / 1e-12).astype(z.dtype) * g",
-        )
-    ),
+    "noise in σ″": Kind(of_noise),
     "σ″ at a kink alone": Kind(
         _edit(
             Elementwise,
@@ -96,10 +101,10 @@ KINDS: Mapping[str, Kind] = {
     "g of the last class alone": Kind(of_the_last_class),
     "one layer of the network alone": Kind(
         _edit(
-            Dense,
-            "second",
-            "at.W @ S @ at.W.T",
-            f"at.W @ S @ at.W.T * at.W.dtype.type({WRONG} if len(at.W) == 3 else 1)",
+            NetworkBlock,
+            "_rows_between",
+            "self.layers[layer].rows(start, stop)",
+            f"self.layers[layer].rows(start, stop) * self.dtype.type({WRONG} if layer == 1 else 1)",
         ),
         "network",
     ),
