@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -22,7 +23,6 @@ from hesscli.problem.network import Loss, Problem
 from hesscli.problem.registry import Versions
 from hesscli.report.documents import document_of
 from hesscli.report.tables import print_table
-from hesscli.studies import referee
 from hesscli.studies.comparison import compare
 from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.verdict import Verdict
@@ -109,7 +109,7 @@ def test_witnesses_that_are_far_apart_by_rounding_leave_it_open_to_the_referee()
 
 
 def test_without_the_referee_it_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(referee, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "hesscli.witnesses.referee.engine", None)
     (row,) = judged(saturated(), ("chain_rule", "autodiff")).results
     assert row.verdict is Verdict.UNDECIDED
     assert row.pairs[0].unruled is not None

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,10 +93,10 @@ def referee_of(problem: Problem, execution: Execution) -> Referee:
     Raises InputError where mpmath is missing, where the examples are not held at once, and for
     what the referee has no function of.
     """
-    if find_spec("mpmath") is None:
-        raise InputError(f"mpmath, which the referee needs, is not installed; {INSTALL}")
-    from hesscli.witnesses.referee.engine import Referee
-
+    try:
+        from hesscli.witnesses.referee.engine import Referee
+    except ModuleNotFoundError as error:
+        raise InputError(f"mpmath, which the referee needs, is not installed; {INSTALL}") from error
     require_held(problem, execution, "the referee looks at all of them")
     return Referee(problem)
 
