@@ -142,6 +142,11 @@ def random_graph_problem(seed: int, dtype: type[np.floating] = np.float64) -> Pr
     (outputs,) = drawn.nodes[-1].shape
     examples = int(generator.integers(1, 5))
     loss = Loss(drawn.choice(LOSSES), drawn.choice(("mean", "sum")))
+    if loss.name == "poisson":
+        # It takes no negative outputs.
+        last, softplus = drawn.nodes[-1], Activation("softplus")
+        name = f"{last.layer}/positive"
+        drawn.nodes.append(Node(name, ELEMENTWISE, (last.name,), last.shape, activation=softplus))
     targets = random_targets(loss.name, examples, outputs, generator)
     return Problem(
         Graph(

@@ -228,14 +228,13 @@ class RoundingFloor:
             kept, own = (np.random.default_rng((seed, of)) for of in (0, 1))
             with self._lock:
                 if seed not in self._kept:
-                    run = self._run(seed, kept)
+                    still = seed >= REPLICAS and seed % _STILL == 0 and self._is_small
+                    run = self._run(seed, kept, still=still)
                     if not self._is_small:
                         yield run
                         continue
-                    still = seed >= REPLICAS and seed % _STILL == 0
-                    kept_run = (self.exact if still else run).linearized
-                    kept_run.reach(tuple(self.problem.graph.tensors), [INPUT])
-                    self._kept[seed] = kept_run
+                    run.linearized.reach(tuple(self.problem.graph.tensors), [INPUT])
+                    self._kept[seed] = run.linearized
             run = self._run(seed, own)
             run.linearized = self._kept[seed].again(run.linearized)
             yield run
@@ -247,9 +246,11 @@ class RoundingFloor:
         each = 8 * _DOUBLES * self.problem.examples * sum(map(math.prod, shapes))
         return each * REPLICAS_IN_DOUBT <= _KEPT_BYTES
 
-    def _run(self, seed: int, generator: np.random.Generator) -> ChainRule:
+    def _run(self, seed: int, generator: np.random.Generator, *, still: bool = False) -> ChainRule:
+        """One run; ``still``, with noise of no size."""
         problem = self.exact.problem
-        noise = Noise(generator, self._u, self._tiny, near=seed % 2 == 1)
+        u, tiny = (0.0, 0.0) if still else (self._u, self._tiny)
+        noise = Noise(generator, u, tiny, near=seed % 2 == 1)
         batch = problem.batch
         vanishing = (np.abs(batch) < self._tiny) & (batch != 0)
         if seed % 2 and vanishing.any():
