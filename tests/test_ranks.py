@@ -97,6 +97,7 @@ def test_a_process_that_no_launcher_started_imports_no_mpi() -> None:
 UNITS = ("--set", "model.layers.0.units=6", "--set", "model.layers.1.units=5")
 TINY = ("-a", "tanh", *UNITS)
 BATCH = ("-n", "13", *TINY)
+PROBES = ("--check", "probes", "--probes", "3", "--probe-seed", "0")
 LAYERS = [
     {"type": "conv2d", "filters": 2, "kernel_size": 5, "strides": 3, "activation": "tanh"},
     {"type": "batch_normalization"},
@@ -109,9 +110,9 @@ TRAIN = ("--examples", "29", "--batch-size", "9", "--steps", "7", "--every", "3"
 COMMANDS: Mapping[str, Sequence[str]] = {
     "entries": ("verify", "--check", "entries", "-l", "dense2", "-b", "layer", *BATCH),
     "form": ("verify", "--check", "form", *BATCH),
-    "probes": ("verify", "--check", "probes", "--probes", "3", "-b", "network", *BATCH),
+    "probes": ("verify", *PROBES, "-b", "network", *BATCH),
     "finite": ("verify", "--witnesses", "chain_rule,finite", "-l", "dense3", *BATCH),
-    "chunks": ("verify", "--check", "probes", "-l", "dense1", *BATCH, "--memory", "300kB"),
+    "chunks": ("verify", *PROBES, "-l", "dense1", *BATCH, "--memory", "300kB"),
     "float32": ("verify", "--check", "form", "--dtype", "float32", *BATCH),
     "gradient": ("verify", "--of", "gradient", *BATCH),
     "compare": ("compare", "--check", "form", *BATCH),
@@ -130,7 +131,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
         *BATCH,
     ),
     "train": ("train", *TINY, *TRAIN, "--momentum", "0.9", "--measure-examples", "16"),
-    "conv verify": ("verify", "--check", "probes", "--probes", "3", "-n", "13", *CONVOLUTIONAL),
+    "conv verify": ("verify", *PROBES, "-n", "13", *CONVOLUTIONAL),
     "conv compare": ("compare", "--check", "form", "-n", "13", *CONVOLUTIONAL),
     "conv spectrum": ("spectrum", "--top", "2", "-b", "network", "-n", "13", *CONVOLUTIONAL),
     "conv train": ("train", *CONVOLUTIONAL, *TRAIN, "--measure-examples", "8"),
