@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -15,8 +14,6 @@ from hesscli.system.errors import InputError, reason
 
 _NEEDED = "a file name in a writable folder is needed"
 _CHUNK_BYTES = 2**20
-# Held while a file is written: a thread that ends the process waits for it.
-BEING_WRITTEN = threading.RLock()
 
 
 def expanded(path: str) -> str:
@@ -103,15 +100,14 @@ def replacing_by_name(path: str) -> Iterator[str]:
     # Not tempfile: its files are readable by their owner only, whatever the umask.
     temporary = os.path.join(os.path.dirname(target), f".hesscli-{os.urandom(8).hex()}.tmp")
     temporaries.note(temporary)
-    with BEING_WRITTEN:
-        try:
-            yield temporary
-            _write_through(temporary)
-            os.replace(temporary, target)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
-        finally:
-            temporaries.remove(temporary)
+    try:
+        yield temporary
+        _write_through(temporary)
+        os.replace(temporary, target)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
+    finally:
+        temporaries.remove(temporary)
 
 
 def _write_through(path: str) -> None:

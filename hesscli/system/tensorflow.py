@@ -21,32 +21,21 @@ def plain_tensorflow() -> ModuleType:
 
 
 @cache
-def import_tensorflow() -> ModuleType:
-    """The tensorflow module before its runtime has started: what is configured comes first.
-
-    Raises InputError where it is not installed.
-    """
+def load_tensorflow() -> ModuleType:
+    """The tensorflow module, ready to be used; raises InputError where it is not installed."""
     try:
         tensorflow = plain_tensorflow()
         with silenced():
             _share_cores(tensorflow)
             # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
             tensorflow.get_logger().setLevel("ERROR")
+            # The first operation starts the runtime, which talks as well.
+            tensorflow.constant(0)
     except ImportError as error:
         raise InputError(
             f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); "
             "install it with: pip install tensorflow"
         ) from error
-    return tensorflow
-
-
-@cache
-def load_tensorflow() -> ModuleType:
-    """The tensorflow module, ready to be used; raises InputError where it is not installed."""
-    tensorflow = import_tensorflow()
-    with silenced():
-        # The first operation starts the runtime, which talks as well.
-        tensorflow.constant(0)
     return tensorflow
 
 
