@@ -29,7 +29,6 @@ from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     CHECK_METHODS,
     DTYPES,
-    LOSSES,
     MOST_PROBES,
     NORMALIZE,
     REDUCTIONS,
@@ -334,13 +333,16 @@ def _layer(value: Any, path: Path) -> LayerConfig:
     type_ = value.get("type", DENSE) if isinstance(value, Mapping) else DENSE
     _choice((*TYPES, SHARED))(type_, (*path, "type"))
     of = TYPES.get(str(type_), _OF_SHARED)
-    own: dict[str, Decoder[Any]] = {"name": layer_name, "type": _text, "inputs": _optional(_names)}
-    if of.roles:
-        own["trainable"] = _boolean
+    own: dict[str, Decoder[Any]] = {"name": layer_name}
     if type_ == DENSE:
-        own.update({"units": _integer(1), "kernel": _optional(_matrix), "bias": _optional(_row)})
+        own["units"] = _integer(1)
     if of.activated:
         own["activation"] = activation
+    if type_ == DENSE:
+        own.update({"kernel": _optional(_matrix), "bias": _optional(_row)})
+    own.update({"type": _text, "inputs": _optional(_names)})
+    if of.roles:
+        own["trainable"] = _boolean
     if any(role.endswith("kernel") for role in of.roles):
         own["initializer"] = _optional(_initializer)
     initializers = {f"{role}_initializer": role for role in of.roles if "kernel" not in role}
@@ -418,7 +420,7 @@ _model = _record(
 _loss = _record(
     Loss,
     {
-        "name": _choice(LOSSES),
+        "name": lambda value, path: _choice(registry.loss_names())(value, path),
         "reduction": _choice(REDUCTIONS),
         "from_logits": _optional(_boolean),
         "label_smoothing": _share,
