@@ -227,15 +227,15 @@ def test_a_keras_model_at_hand_has_the_hessian_of_its_own_loss(tmp_path: Path) -
     H = hesscli.ChainRule(problem).hessian(name).to_dense()
     assert np.allclose(H, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
     assert np.abs(expected).max() > 1e-3
-    assert [note for note in problem.notes if "Rescaling" in note]
+    assert problem.prepared == "float64 as they are, then its Rescaling (0.5·x − 1)"
     assert not [note for note in problem.notes if "/" in note.split(":")[0]]
     model.save(tmp_path / "mine.keras")
     stored = hesscli.problem_from_keras(tmp_path / "mine.keras", x, labels)
     assert np.array_equal(stored.inputs, problem.inputs)
     assert np.array_equal(stored.layers[0].kernel, problem.layers[0].kernel)
-    with pytest.raises(hesscli.InputError, match=r"^model\.keras: mine\.keras: layer 'conv"):
+    with pytest.raises(hesscli.InputError, match=r"^model\.keras: mine\.keras: layer 'gru"):
         hesscli.problem_from_keras(
-            keras.Sequential([keras.Input((4, 1)), keras.layers.Conv1D(2, 2)], name="mine")
+            keras.Sequential([keras.Input((4, 1)), keras.layers.GRU(2)], name="mine")
         )
     with pytest.raises(hesscli.InputError, match="model: int; it must be"):
         hesscli.problem_from_keras(3)  # type: ignore[arg-type]

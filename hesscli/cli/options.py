@@ -431,10 +431,11 @@ def witness_options(function: Command) -> Command:
     @click.option(
         "--block",
         "-b",
+        metavar="NAME",
         type=click.Choice(BLOCKS),
         default="kernel",
         help="The Hessian in each kernel (default), each bias, each layer (kernel and bias), each "
-        "example's input, or all parameters at once.",
+        f"example's input, or all parameters at once. One of {', '.join(BLOCKS)}.",
     )
     @click.option(
         "--layer",
