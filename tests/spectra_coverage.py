@@ -43,7 +43,7 @@ class Diagonal(HessianBlock):
 
     def __init__(self, eigenvalues: Array) -> None:
         self.eigenvalues = eigenvalues
-        tensor = Tensor("known", len(eigenvalues), is_vector=False)
+        tensor = Tensor("known", (len(eigenvalues), 1))
         super().__init__("known", Layout((Segment(1, (tensor,)),)), eigenvalues.dtype)
 
     def _matmat(self, V: Array) -> Array:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
+from mutants import edit
 from networks import make_problem
+from rich.console import Console
 
 from hesscli.nodes import activations
 from hesscli.nodes.activations import Derivatives
 from hesscli.nodes.plugins import forget
 from hesscli.problem import registry
+from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.registry import Versions
-from hesscli.studies import referee
+from hesscli.report.documents import document_of
+from hesscli.report.tables import print_table
 from hesscli.studies.comparison import compare
 from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.witnesses.summed.engine import Chunks
 
 Plugin = Callable[[Derivatives, Callable[..., object] | None], None]
 H, SMALL = 1e-8, 1e-12
@@ -102,7 +109,7 @@ def test_witnesses_that_are_far_apart_by_rounding_leave_it_open_to_the_referee()
 
 
 def test_without_the_referee_it_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(referee, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "hesscli.witnesses.referee.engine", None)
     (row,) = judged(saturated(), ("chain_rule", "autodiff")).results
     assert row.verdict is Verdict.UNDECIDED
     assert row.pairs[0].unruled is not None
@@ -113,6 +120,15 @@ def test_gauss_newton_alone_is_not_called_the_hessian_where_that_is_open() -> No
     (row,) = compare([saturated()], CheckOptions()).results
     assert row.gauss_newton_check.verdict is Verdict.UNDECIDED
     assert not row.gauss_newton_alone
+
+
+def test_two_undecided_columns_stay_within_eighty() -> None:
+    document = document_of(compare([saturated()], CheckOptions()))
+    console = Console(width=80, record=True, file=StringIO())
+    print_table(document, console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count(" UNDECIDED") == 2
 
 
 def test_finite_differences_do_not_take_a_plugins_slope_on_trust(plugin: Plugin) -> None:
@@ -139,3 +155,37 @@ def test_a_small_layers_wrong_block_does_not_hide_behind_a_large_one(plugin: Plu
     assert row.verdict is Verdict.FAIL
     assert row.check.worst is not None
     assert all(name.startswith("dense1/") for name in row.check.worst)
+
+
+# Of one chunk there is none that could be left out.
+CHUNK_FAULTS = {
+    "the last one is not cut": (
+        "_cut",
+        "self._boundaries(size)",
+        "(self._boundaries(size)[:-1] or self._boundaries(size))",
+    ),
+    "only the last one counts": ("sum", "total += part", "total = part"),
+    "the last one is not added": (
+        "sum",
+        "self.each(work)",
+        "([*self.each(work)][:-1] or [*self.each(work)])",
+    ),
+}
+
+
+@pytest.mark.parametrize("witness", ["autodiff", "finite"])
+@pytest.mark.parametrize("fault", CHUNK_FAULTS)
+def test_what_goes_wrong_with_the_chunks_of_all_witnesses_is_seen(
+    fault: str, witness: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make_problem((3, 4, 3), "tanh", examples=8)
+    # Autodiff traces its entries for every chunk.
+    method = "form" if witness == "autodiff" else "entries"
+
+    def found() -> Verdict:
+        options, witnesses = CheckOptions(method), ("chain_rule", witness)
+        return verify([problem], options, witnesses=witnesses, execution=Execution(4)).verdict
+
+    assert found() is Verdict.PASS
+    edit(monkeypatch, Chunks, *CHUNK_FAULTS[fault])
+    assert found() is Verdict.FAIL

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layer_networks import CASES, network
 from networks import make_problem, random_targets
 from test_fooled import saturated
 
@@ -68,6 +69,19 @@ def test_forms_of_every_loss_are_those_of_autodiff(loss: str) -> None:
         found = Referee(problem).form(block, v)
         assert found is not None
         assert found.value == pytest.approx(H.quadratic_form(v), rel=1e-11)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_node_is_tensorflows(case: str) -> None:
+    """By a form in all parameters, or in the inputs."""
+    specs, shape = CASES[case]
+    problem = network(specs, shape, examples=1)
+    for block in ("network", "input[0]"):
+        H = Autodiff(problem).hessian(block)
+        v = np.random.default_rng(2).standard_normal(H.shape[0])
+        found = Referee(problem).form(block, v)
+        assert found is not None
+        assert found.value == pytest.approx(H.quadratic_form(v), rel=1e-9)
 
 
 def test_penalties_are_part_of_the_loss() -> None:

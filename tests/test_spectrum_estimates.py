@@ -77,7 +77,7 @@ def test_enough_steps_make_the_quadrature_exact_but_for_the_probes(block: str) -
     # With as many steps as eigenvalues every node is an eigenvalue, and counts are off by what
     # the probes are off only.
     problem = make_problem((6, 4, 3), "tanh", examples=3)
-    for exact, estimated in both(problem, block=block, probes=400, steps=60):
+    for exact, estimated in both(problem, block=block, probes=100, steps=60):
         for name in ("rank", "negative", "effective_rank", "frobenius_norm"):
             right = getattr(exact.hessian, name).value
             assert within(getattr(estimated.hessian, name), right, 1, 1e-9), name
@@ -89,7 +89,7 @@ def test_enough_steps_make_the_quadrature_exact_but_for_the_probes(block: str) -
         assert density.errors is not None
 
 
-@pytest.mark.parametrize("steps", [1, 4, 30])
+@pytest.mark.parametrize("steps", [1, 4, 20])
 @pytest.mark.parametrize("probes", [2, 10])
 @pytest.mark.parametrize("name", ["bulk and outliers", "a pair", "both signs near zero"])
 def test_error_bars_hold_as_often_as_they_promise(name: str, probes: int, steps: int) -> None:
@@ -114,20 +114,19 @@ def test_error_bars_shrink_with_the_root_of_the_number_of_probes() -> None:
     block = Diagonal(SPECTRA["bulk and outliers"])
 
     def bar(probes: int) -> float:
-        error = quadrature(block, block.span, probes, 30, 0, 5.0).frobenius_norm().error
+        error = quadrature(block, block.span, probes, 5, 0, 5.0).frobenius_norm().error
         assert error is not None
         return error
 
-    assert bar(100) / bar(1600) == pytest.approx(4, rel=0.3)
+    assert bar(50) / bar(450) == pytest.approx(3, rel=0.3)
 
 
 def test_the_mean_square_of_products_is_the_frobenius_norm() -> None:
     eigenvalues = SPECTRA["bulk and outliers"]
     block = Diagonal(eigenvalues)
     right = float(np.linalg.norm(eigenvalues))
-    assert all(
-        within(mean_square(block, block.span, 50, seed, 5.0), right, 1) for seed in range(20)
-    )
+    for seed in range(20):
+        assert within(mean_square(block, block.span, 50, seed, 5.0), right, 1)
 
 
 def test_weights_are_a_measure_and_seeds_decide() -> None:

@@ -22,9 +22,10 @@ from hesscli.config.load import load_config as load_file
 from hesscli.config.schema import Config
 from hesscli.problem.data import Dataset
 from hesscli.problem.graph import Activation, Array, Layer, chain
-from hesscli.problem.names import DTYPES, LOSSES, LOSSES_WITHOUT_TARGETS, REDUCTIONS
+from hesscli.problem.names import DTYPES, LOSSES_WITHOUT_TARGETS, REDUCTIONS
 from hesscli.problem.network import Loss, Problem, Targets
 from hesscli.problem.npz import require_finite
+from hesscli.problem.registry import loss_names
 from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.studies.agreement import require_agreement
 from hesscli.system.errors import InputError, reason
@@ -316,7 +317,7 @@ def _decoded(decode: Callable[[Any, Path], T], value: Any, where: str) -> T:
 
 def _loss(value: str | Loss) -> Loss:
     loss = Loss(value) if isinstance(value, str) else value
-    require_one_of("loss", loss.name, LOSSES)
+    require_one_of("loss", loss.name, loss_names())
     require_one_of("loss.reduction", loss.reduction, REDUCTIONS)
     try:
         require_own_arguments(loss)

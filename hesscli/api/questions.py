@@ -46,6 +46,7 @@ from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import InputError
+from hesscli.system.seeds import fresh_seed
 
 # Where results are made, notebooks learn to show them.
 show_in_notebooks()
@@ -62,6 +63,7 @@ def verify(
     check: str = "auto",
     rtol: float | None = None,
     probes: int = 32,
+    probe_seed: int | None = None,
     block: str = "kernel",
     layers: Sequence[str] = (),
     terms: verification.Terms = "hessian",
@@ -72,15 +74,17 @@ def verify(
 
     ``check`` is auto, form, probes or entries; ``block`` kernel, bias, layer, input or network;
     ``terms`` "gauss-newton" holds the Gauss–Newton term alone against the Hessian; ``rtol`` None
-    is 1e-10 in float64 and 1e-5 in float32. ``result.passed`` is the verdict. Raises InputError
-    for an option that is none, NumericalError where a Hessian leaves the range of the dtype.
+    is 1e-10 in float64 and 1e-5 in float32; ``probe_seed`` draws the random vectors, and is itself
+    drawn where it is None (``result.probe_seed``). ``result.passed`` is the verdict. Raises
+    InputError for an option that is none, NumericalError where a Hessian leaves the range of the
+    dtype.
     """
     require_one_of("terms", terms, get_args(verification.Terms))
     for name in witnesses:
         require_one_of("witnesses", name, WITNESSES)
     if len(set(witnesses)) < 2:
         raise InputError(f"witnesses: two or three of {', '.join(WITNESSES)} are needed")
-    options = _check_options(problem, check, rtol, layers, block, probes)
+    options = _check_options(problem, check, rtol, layers, block, probes, probe_seed)
     problems = _problems(problem, activations)
     execution = execution_of(problems[0])
     return verification.verify(problems, options, terms, progress, witnesses, execution=execution)
@@ -114,6 +118,7 @@ def compare(
     check: str = "auto",
     rtol: float | None = None,
     probes: int = 32,
+    probe_seed: int | None = None,
     block: str = "kernel",
     layers: Sequence[str] = (),
     progress: Progress = no_progress,
@@ -122,7 +127,7 @@ def compare(
 
     Options and errors are those of ``verify``; ``result.passed`` is the whole chain rule's.
     """
-    options = _check_options(problem, check, rtol, layers, block, probes)
+    options = _check_options(problem, check, rtol, layers, block, probes, probe_seed)
     problems = _problems(problem, activations)
     return comparison.compare(problems, options, progress, execution=execution_of(problems[0]))
 
@@ -374,13 +379,17 @@ def _check_options(
     layers: Sequence[str],
     block: str,
     probes: int,
+    probe_seed: int | None = None,
 ) -> CheckOptions:
     require_one_of("check", check, CHECK_METHODS)
     require_one_of("block", block, BLOCKS)
     if rtol is not None and not rtol >= 0:
         raise InputError(f"rtol: {rtol:g}; it must be 0 or more, or None")
     _positive("probes", probes)
-    return CheckOptions(check, rtol, _known_layers(problem, layers), block, probes)
+    if probe_seed is not None and probe_seed < 0:
+        raise InputError(f"probe_seed: {probe_seed}; it must be 0 or more, or None")
+    seed = fresh_seed() if probe_seed is None else probe_seed
+    return CheckOptions(check, rtol, _known_layers(problem, layers), block, probes, seed)
 
 
 def _known_layers(problem: Problem, layers: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from hesscli.cli.replay import Replayable, Run
 
 @click.command(
     cls=Replayable,
-    replayed=("activations", "method", "probes", "block", "layers"),
+    replayed=("activations", "method", "probes", "block", "layers", "probe_seed"),
     epilog="""
     \b
     Examples:

@@ -27,6 +27,7 @@ from hesscli.problem.registry import plugin_names
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
+from hesscli.system.seeds import fresh_seed
 from hesscli.workers.share import ALONE, Workers, with_all_examples
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ def _load_plugins(
         context.find_root().call_on_close(functools.partial(forget, names))
     note_plugins(context, paths)
     return paths
+
+
+def _drawn_seed(context: click.Context, _: click.Parameter, given: int | None) -> int | None:
+    if given is not None or context.resilient_parsing:
+        return given
+    seed, ranks = fresh_seed(), context.find_root().obj
+    # All of them take the first one's.
+    return seed if ranks is None else int(ranks.gather(seed)[0])
 
 
 def _use_threads(context: click.Context, _: click.Parameter, count: int | None) -> None:
@@ -379,6 +388,7 @@ class WitnessOptions:
     block: str
     layers: tuple[str, ...]
     save_path: str | None
+    probe_seed: int
 
     def check(self, config: Config) -> CheckOptions:
         """The check that ``config`` and the command line ask for."""
@@ -390,7 +400,9 @@ class WitnessOptions:
                 raise InputError(f"--layer: {name!r} is unknown; choose {', '.join(known)}")
         method = self.method or config.check.method
         probes = self.probes or config.check.probes
-        return CheckOptions(method, config.check.rtol, self.layers, self.block, probes)
+        return CheckOptions(
+            method, config.check.rtol, self.layers, self.block, probes, self.probe_seed
+        )
 
     def save(self, problem: Problem) -> None:
         """Writes the problem where ``--save-problem`` says, if it does."""
@@ -435,6 +447,14 @@ def witness_options(function: Command) -> Command:
         help="Look at this layer only; repeatable.",
     )
     @click.option(
+        "--probe-seed",
+        metavar="N",
+        type=click.IntRange(min=0),
+        callback=_drawn_seed,
+        help="The seed of random products and directions; drawn anew where it is not given, and "
+        "shown.",
+    )
+    @click.option(
         "--save-problem",
         "save_path",
         metavar="FILE",
@@ -448,6 +468,7 @@ def witness_options(function: Command) -> Command:
         block: str,
         layers: tuple[str, ...],
         save_path: str | None,
+        probe_seed: int,
         **others: Any,
     ) -> Any:
         if save_path is not None:
@@ -457,6 +478,8 @@ def witness_options(function: Command) -> Command:
                     f"--save-problem: none of {ranks.count} processes has all examples; start one"
                 )
             check_writable(save_path)
-        return function(witness=WitnessOptions(method, probes, block, layers, save_path), **others)
+        return function(
+            witness=WitnessOptions(method, probes, block, layers, save_path, probe_seed), **others
+        )
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature

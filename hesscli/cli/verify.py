@@ -40,7 +40,17 @@ def _witness_names(
 
 @click.command(
     cls=Replayable,
-    replayed=("activations", "method", "probes", "block", "layers", "terms", "of", "witnesses"),
+    replayed=(
+        "activations",
+        "method",
+        "probes",
+        "block",
+        "layers",
+        "terms",
+        "of",
+        "witnesses",
+        "probe_seed",
+    ),
     epilog="""
     \b
     Examples:
@@ -48,6 +58,7 @@ def _witness_names(
       hesscli verify --activation all --check form
       hesscli verify --activation tanh --terms gauss-newton
       hesscli verify --of jacobian --block layer
+      hesscli verify --plugin mine.py
       hesscli verify --activation tanh --witnesses chain_rule,autodiff,finite
       hesscli verify --config mine.yaml --format junit --output report.xml
       hesscli verify --activation all --check form --plot residuals.png
@@ -96,6 +107,9 @@ def verify(
     First derivatives, with --of gradient or jacobian, are compared in every entry; shown are
     their norms.
 
+    With --plugin and no more, every activation and loss that the plugin defines is tried on its
+    own, and a FAIL names the function that is wrong.
+
     A third witness, finite differences, comes with error bars. Where these leave most of a block
     open, the verdict is UNDECIDED, which is no PASS: it exits with 1 as well.
     """
@@ -110,7 +124,12 @@ def verify(
     from hesscli.report.documents import document_of
 
     with progress_bar() as progress:
-        if of == "hessian":
+        if _is_trial(problem, run):
+            from hesscli.studies.trial import try_plugins
+
+            trial = try_plugins(check.seed, progress)
+            passed, document = trial.passed, document_of(trial)
+        elif of == "hessian":
             from hesscli.studies.verification import verify as verify_hessian
 
             hessian = verify_hessian(
@@ -124,6 +143,14 @@ def verify(
             passed, document = first.passed, document_of(first)
     witness.save(problems[0])
     return record.write(document, passed, output, plot)
+
+
+def _is_trial(problem: ProblemOptions, run: Run) -> bool:
+    """Whether plugins are given and nothing that they could be used in."""
+    if run.report is not None:
+        return str(run.report.data["schema"]).startswith("hesscli/trial/")
+    chosen = (problem.config_path, problem.model_path, problem.activations, problem.assignments)
+    return bool(run.plugins) and not any(chosen)
 
 
 def _require_hessian_options_unused(

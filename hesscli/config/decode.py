@@ -29,7 +29,6 @@ from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     CHECK_METHODS,
     DTYPES,
-    LOSSES,
     MOST_PROBES,
     NORMALIZE,
     REDUCTIONS,
@@ -421,7 +420,7 @@ _model = _record(
 _loss = _record(
     Loss,
     {
-        "name": _choice(LOSSES),
+        "name": lambda value, path: _choice(registry.loss_names())(value, path),
         "reduction": _choice(REDUCTIONS),
         "from_logits": _optional(_boolean),
         "label_smoothing": _share,

@@ -11,7 +11,7 @@ from hesscli.problem.graph import INPUT
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
 from hesscli.problem.keras_model import read_network
 from hesscli.problem.layers import DENSE
-from hesscli.problem.names import LOSSES
+from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
 
 
@@ -45,7 +45,7 @@ def with_keras_layers(config: Config, given: Collection[str], of_loss: Collectio
         if isinstance(network.loss, str):
             raise InputError(
                 f"model.keras: {network.path}: compiled with the loss {network.loss}, which is not "
-                f"supported; choose one with --set loss.name=NAME: {', '.join(LOSSES)}"
+                f"supported; choose one with --set loss.name=NAME: {', '.join(loss_names())}"
             )
         own = {key: getattr(config.loss, key) for key in of_loss}
         config = replace(config, loss=replace(network.loss or config.loss, **own))

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
 from hesscli.problem.graph import Array
-from hesscli.problem.names import LOSSES
 from hesscli.problem.network import Loss, Targets
+from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
 
 # (chosen examples, v (n, k, c)) → ∂²ℓ/∂f² of each example times its k vectors, (n, k, c).
@@ -282,6 +282,40 @@ _LOSSES: Mapping[str, Callable[[Loss], LossDerivatives]] = MappingProxyType(
 )
 
 
+# Losses from plugins.
+_registered: dict[str, LossDerivatives] = {}
+
+
+def register(name: str, loss: LossDerivatives) -> None:
+    """Adds a loss that has no arguments, under a name that is not taken."""
+    _registered[name] = loss
+
+
+def forget(name: str) -> None:
+    """Takes a loss that was registered out again."""
+    _registered.pop(name, None)
+
+
+def of_product(
+    product: Callable[[Array, Targets, Array], Array],
+) -> tuple[Callable[[Array, Targets], Array], Callable[[Array, Targets], HessianProduct]]:
+    """``hessian`` and ``hessian_product`` out of (∂²ℓ/∂f²) v for v like f (N, c)."""
+
+    def hessian_product(f: Array, targets: Targets) -> HessianProduct:
+        def of_some(chosen: slice, v: Array) -> Array:
+            k = v.shape[1]
+            at, t = np.repeat(f[chosen], k, axis=0), np.repeat(targets[chosen], k, axis=0)
+            return product(at, t, np.ascontiguousarray(v).reshape(at.shape)).reshape(v.shape)
+
+        return of_some
+
+    def hessian(f: Array, targets: Targets) -> Array:
+        units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
+        return hessian_product(f, targets)(slice(None), units)
+
+    return hessian, hessian_product
+
+
 def loss_pieces(loss: Loss) -> _OfNumbers | None:
     """On which of its smooth pieces a loss is at each output, as numbers like f; None for one."""
     pieces: Mapping[str, _OfNumbers] = {
@@ -294,7 +328,8 @@ def loss_pieces(loss: Loss) -> _OfNumbers | None:
 
 def loss_derivatives(loss: Loss) -> LossDerivatives:
     """ℓ, ∂ℓ/∂f, ∂²ℓ/∂f² of ``loss``; raises InputError for a name that is not in LOSSES."""
-    try:
-        return _LOSSES[loss.name](loss)
-    except KeyError:
-        raise InputError(f"unknown loss {loss.name!r}; choose {', '.join(LOSSES)}") from None
+    if loss.name in _registered:
+        return _registered[loss.name]
+    if loss.name not in _LOSSES:
+        raise InputError(f"unknown loss {loss.name!r}; choose {', '.join(loss_names())}")
+    return _LOSSES[loss.name](loss)

@@ -1,7 +1,7 @@
-"""Activations from a file of the user's, which is run.
+"""Activations and losses from a file of the user's, which is run.
 
-The file binds ``ACTIVATIONS`` to a mapping from names to σ, σ′, σ″ and, where there is one, a
-TensorFlow function of σ::
+The file binds ``ACTIVATIONS`` to a mapping from names to σ, σ′ and σ″, and ``LOSSES`` to one from
+names to ℓ, its gradient and its Hessian's products, or one of the two::
 
     ACTIVATIONS = {
         "cube": {
@@ -11,8 +11,19 @@ TensorFlow function of σ::
             "tensorflow": lambda z: z**3,
         },
     }
+    LOSSES = {
+        "cubed": {
+            "value": lambda f, t: ((f - t) ** 3).sum(axis=1),
+            "gradient": lambda f, t: 3 * (f - t) ** 2,
+            "hessian_product": lambda f, t, v: 6 * (f - t) * v,
+        },
+    }
 
-The first three take and return NumPy arrays of one shape and type, float32 or float64.
+An activation's functions take and return NumPy arrays of one shape and type, float32 or float64. A
+loss's take the outputs f (N, c), the targets t, (N, c) numbers or with ``"targets": "labels"`` (N,)
+labels, and v (N, c); they give ℓ (N,), ∂ℓ/∂f (N, c) and (∂²ℓ/∂f²) v (N, c). Each may have a version
+for TensorFlow, ``tensorflow``, and one for mpmath, ``mpmath``: of a number z, or of the c outputs
+of one example and its targets.
 """
 
 from __future__ import annotations
@@ -20,19 +31,21 @@ from __future__ import annotations
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from hesscli.nodes import activations
+from hesscli.nodes import activations, losses
 from hesscli.nodes.activations import Derivatives, Elementwise
+from hesscli.nodes.guarded import Guard, what_is, where
+from hesscli.nodes.losses import LossDerivatives, of_product
 from hesscli.problem import registry
 from hesscli.problem.graph import Array
 from hesscli.problem.names import ACTIVATION_ALIASES, DTYPES
-from hesscli.problem.registry import Versions
+from hesscli.problem.registry import ACTIVATION, LABELS, LOSS, NUMBERS, Versions
 from hesscli.system.errors import InputError
 from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced
@@ -42,38 +55,68 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_BYTES = 2**24
 # ``--activation all`` stands for every activation.
 _TAKEN = ("all",)
-_DERIVATIVES = ("value", "first", "second")
-_KEYS = (*_DERIVATIVES, "tensorflow", "mpmath")
-_NEEDED = (
-    'it must bind ACTIVATIONS = {"name": {"value": σ, "first": σ′, "second": σ″, "tensorflow": '
-    "optional}}"
-)
-# Where the functions are tried: of two dimensions, and within the domain of a logarithm.
+_VERSIONS = ("tensorflow", "mpmath")
+# Where activations are tried: of two dimensions, and within the domain of a logarithm; and losses:
+# at outputs that may be probabilities.
 _TRIAL = ((0.25, 0.5, 0.75), (1.0, 1.5, 2.0))
+_TRIAL_OUTPUTS, _TRIAL_TARGETS = ((0.2, 0.3, 0.5), (0.6, 0.3, 0.1)), ((0.0, 1.0, 0.0),) * 2
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a file binds ``mapping`` to: records of functions, some of them needed."""
+
+    kind: str
+    mapping: str
+    needed: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+    @property
+    def form(self) -> str:
+        functions = ", ".join(f'"{key}": …' for key in self.needed)
+        return f'{self.mapping} = {{"name": {{{functions}, "tensorflow": optional}}}}'
+
+
+_ACTIVATIONS = _Kind(ACTIVATION, "ACTIVATIONS", ("value", "first", "second"))
+_LOSSES = _Kind(LOSS, "LOSSES", ("value", "gradient", "hessian_product"), ("targets",))
+_KINDS = (_ACTIVATIONS, _LOSSES)
 
 
 def load_plugin(path: str) -> tuple[str, ...]:
-    """Runs the file ``path`` and registers its activations; returns their names.
+    """Runs the file ``path`` and registers what it defines; returns the names.
 
     Raises InputError, and registers nothing, where the file cannot be read or raises, where a
-    name is taken, or where a function does not return a finite array like its argument.
+    name is taken, or where a function does not return what it should.
     """
     namespace = _run(path)
-    found = namespace.get("ACTIVATIONS")
-    if not isinstance(found, Mapping) or not found:
-        raise InputError(f"{path}: no ACTIVATIONS in it, or none of them; {_NEEDED}")
-    loaded = {name: _record(path, name, record) for name, record in found.items()}
-    for name, (derivatives, versions) in loaded.items():
-        activations.register(name, derivatives)
-        registry.register(name, versions)
-    return tuple(loaded)
+    found = {of: namespace.get(of.mapping) for of in _KINDS}
+    if not any(isinstance(of, Mapping) and of for of in found.values()):
+        raise InputError(
+            f"{path}: no ACTIVATIONS in it and no LOSSES, or none of them; it must bind "
+            f"{' or '.join(kind.form for kind in _KINDS)}"
+        )
+    registering: list[Callable[[], None]] = []
+    names: list[str] = []
+    for of, records in found.items():
+        if records is not None and not isinstance(records, Mapping):
+            raise InputError(f"{path}: {of.mapping} is no mapping; it must be {of.form}")
+        for name, record in (records or {}).items():
+            _check_record(path, of, name, record)
+            make = _activation if of is _ACTIVATIONS else _loss
+            registering.append(make(path, name, record))
+            names.append(name)
+    for register in registering:
+        register()
+    return tuple(names)
 
 
 def forget(names: Iterable[str]) -> None:
-    """Takes activations out again."""
+    """Takes what a plugin defines out again."""
     for name in names:
         activations.forget(name)
-        registry.forget(name)
+        losses.forget(name)
+        for of in _KINDS:
+            registry.forget(name, of.kind)
 
 
 def _run(path: str) -> dict[str, Any]:
@@ -84,7 +127,7 @@ def _run(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; no plugin")
     file = os.path.abspath(expanded(path))
     # What looks up its own module, as a dataclass does, finds it; no import of the user's does.
-    module = ModuleType(f"_hesscli_plugin_{len(registry.plugin_names())}")
+    module = ModuleType(f"_hesscli_plugin_{len(sys.modules)}")
     module.__file__ = file
     sys.modules[module.__name__] = module
     # A file that imports TensorFlow starts its chatter.
@@ -93,135 +136,113 @@ def _run(path: str) -> dict[str, Any]:
         with silenced():
             exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{_where(path, error)}: {_what(error)}") from error
+        raise InputError(f"{where(path, error)}: {what_is(error)}") from error
     return module.__dict__
 
 
-def _record(path: str, name: Any, record: Any) -> tuple[Derivatives, Versions]:
+def _check_record(path: str, of: _Kind, name: Any, record: Any) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
+        article = "an" if of.kind == ACTIVATION else "a"
         raise InputError(
-            f"{path}: {name!r} names an activation; it must be letters, digits and _, not first a "
-            "digit"
+            f"{path}: {name!r} names {article} {of.kind}; it must be letters, digits and _, not "
+            "first a digit"
         )
-    if name in (*registry.activation_names(), *ACTIVATION_ALIASES, *_TAKEN):
+    taken: tuple[str, ...] = registry.loss_names()
+    if of is _ACTIVATIONS:
+        taken = (*registry.activation_names(), *ACTIVATION_ALIASES, *_TAKEN)
+    if name in taken:
         raise InputError(f"{path}: {name!r} exists already; choose another name")
-    where = f"{path}: activation {name!r}"
+    whose = f"{path}: {of.kind} {name!r}"
     if not isinstance(record, Mapping):
-        raise InputError(f"{where} is no mapping; {_NEEDED}")
+        raise InputError(f"{whose} is no mapping; it must be {of.form}")
+    keys = (*of.needed, *_VERSIONS, *of.others)
     for key in record:
-        if key not in _KEYS:
-            raise InputError(f"{where}: {key!r} is unknown; choose {', '.join(_KEYS)}")
-    for key in _DERIVATIVES:
+        if key not in keys:
+            raise InputError(f"{whose}: {key!r} is unknown; choose {', '.join(keys)}")
+    for key in of.needed:
         if not callable(record.get(key)):
-            raise InputError(f"{where}: {key} is not given, or no function; {_NEEDED}")
-    others = {key: record.get(key) for key in ("tensorflow", "mpmath")}
-    for key, other in others.items():
-        if other is not None and not callable(other):
-            raise InputError(f"{where}: {key} is no function; leave it out, or give one")
-    tensorflow, mpmath = others.values()
-    functions = {
-        key: _guarded(record[key], path, f"activation {name!r}, {key}") for key in _DERIVATIVES
-    }
+            raise InputError(f"{whose}: {key} is not given, or no function; it must be {of.form}")
+    for key in _VERSIONS:
+        if record.get(key) is not None and not callable(record[key]):
+            raise InputError(f"{whose}: {key} is no function; leave it out, or give one")
+
+
+def _activation(path: str, name: str, record: Mapping[str, Any]) -> Callable[[], None]:
+    def guard(key: str) -> Guard:
+        return Guard(path, f"activation {name!r}, {key}")
+
+    functions = {key: guard(key).arrays(record[key]) for key in _ACTIVATIONS.needed}
     for key, function in functions.items():
-        _try(function, f"{where}, {key}")
-    return Derivatives(**functions), Versions(
-        tensorflow and _guarded_tensor(tensorflow, path, name),
-        mpmath and _guarded_number(mpmath, path, name),
+        _try(function, f"{path}: activation {name!r}, {key}")
+    tensorflow, mpmath = (record.get(key) for key in _VERSIONS)
+    versions = Versions(
+        tensorflow and guard("tensorflow").tensors(tensorflow, lambda z: z.shape),
+        mpmath and guard("mpmath").numbers(mpmath),
     )
 
+    def register() -> None:
+        activations.register(name, Derivatives(**functions))
+        registry.register(name, versions)
 
-def _try(function: Elementwise, where: str) -> None:
+    return register
+
+
+def _try(function: Elementwise, whose: str) -> None:
     for dtype in DTYPES:
         z: Array = np.array(_TRIAL, dtype=dtype)
         values = function(z)
         if not np.isfinite(values).all():
             at = float(z[~np.isfinite(values)][0])
-            raise InputError(f"{where}: not finite at z = {at:g} in {dtype}")
+            raise InputError(f"{whose}: not finite at z = {at:g} in {dtype}")
         if not np.allclose(function(z[:1, :1]), values[:1, :1], rtol=1e-3):
             raise InputError(
-                f"{where}: its value at one z depends on the others; it must be elementwise"
+                f"{whose}: its value at one z depends on the others; it must be elementwise"
             )
 
 
-def _guarded(function: Callable[[Any], Any], path: str, what: str) -> Elementwise:
-    """``function`` with its mistakes as InputErrors."""
+def _loss(path: str, name: str, record: Mapping[str, Any]) -> Callable[[], None]:
+    def guard(key: str) -> Guard:
+        return Guard(path, f"loss {name!r}, {key}")
 
-    def guarded(z: Array) -> Array:
-        argument = z.view()
-        # A function that works in place would change what the other derivatives are taken at.
-        argument.flags.writeable = False
-        try:
-            with np.errstate(all="ignore"):
-                values = function(argument)
-        except Exception as error:
-            raise InputError(f"{_where(path, error)}: {what}: {_what(error)}") from error
-        if not isinstance(values, np.ndarray):
+    targets = record.get("targets", NUMBERS)
+    if targets not in (LABELS, NUMBERS):
+        raise InputError(
+            f"{path}: loss {name!r}: targets is {targets!r}; it must be {LABELS!r} or {NUMBERS!r}"
+        )
+    value = guard("value").shaped(record["value"], lambda f, *_: f.shape[:1], "f")
+    gradient = guard("gradient").arrays(record["gradient"], "f")
+    product = guard("hessian_product").arrays(record["hessian_product"], "f")
+    derivatives = LossDerivatives(value, gradient, *of_product(product))
+    _try_loss(derivatives, targets == LABELS, f"{path}: loss {name!r}")
+    tensorflow, mpmath = (record.get(key) for key in _VERSIONS)
+    versions = Versions(
+        tensorflow and guard("tensorflow").tensors(tensorflow, lambda f, _: f.shape[:1], "f"),
+        mpmath and guard("mpmath").numbers(mpmath),
+        targets,
+    )
+
+    def register() -> None:
+        losses.register(name, derivatives)
+        registry.register(name, versions, LOSS)
+
+    return register
+
+
+def _try_loss(loss: LossDerivatives, labels: bool, whose: str) -> None:
+    for dtype in DTYPES:
+        f: Array = np.array(_TRIAL_OUTPUTS, dtype=dtype)
+        t = np.array(_TRIAL_TARGETS, dtype=dtype)
+        t = t.argmax(axis=1) if labels else t
+        found = {
+            "value": loss.value(f, t),
+            "gradient": loss.gradient(f, t),
+            "hessian_product": loss.hessian(f, t),
+        }
+        for key, values in found.items():
+            if not np.isfinite(values).all():
+                raise InputError(f"{whose}, {key}: not finite at f = {f.tolist()} in {dtype}")
+        if not np.allclose(loss.value(f[:1], t[:1]), found["value"][:1], rtol=1e-3):
             raise InputError(
-                f"{path}: {what}: returns a {type(values).__name__}; it must return an array like "
-                "z, such as np.full_like(z, 1)"
+                f"{whose}, value: that of one example depends on the others; it must be (N,), one "
+                "number for each example"
             )
-        if values.shape != z.shape or values.dtype != z.dtype:
-            raise InputError(
-                f"{path}: {what}: returns {values.dtype} of shape {values.shape} for z of "
-                f"{z.dtype} and shape {z.shape}; the two must be the same"
-            )
-        return values
-
-    return guarded
-
-
-def _guarded_tensor(function: Callable[[Any], Any], path: str, name: str) -> Callable[[Any], Any]:
-    what = f"activation {name!r}, tensorflow"
-
-    def guarded(z: Any) -> Any:
-        try:
-            values = function(z)
-        except Exception as error:
-            raise InputError(f"{_where(path, error)}: {what}: {_what(error)}") from error
-        if not type(values).__module__.startswith("tensorflow"):
-            raise InputError(
-                f"{path}: {what}: returns a {type(values).__name__}; it must return a tensor, "
-                "made by TensorFlow's functions"
-            )
-        if values.dtype != z.dtype or not values.shape.is_compatible_with(z.shape):
-            raise InputError(
-                f"{path}: {what}: returns {values.dtype.name} of shape {values.shape} for z of "
-                f"{z.dtype.name} and shape {z.shape}; the two must be the same"
-            )
-        return values
-
-    return guarded
-
-
-def _guarded_number(function: Callable[[Any], Any], path: str, name: str) -> Callable[[Any], Any]:
-    what = f"activation {name!r}, mpmath"
-
-    def guarded(z: Any) -> Any:
-        try:
-            value = function(z)
-        except Exception as error:
-            raise InputError(f"{_where(path, error)}: {what}: {_what(error)}") from error
-        if not isinstance(value, type(z)):
-            raise InputError(
-                f"{path}: {what}: returns a {type(value).__name__}; it must return a number of "
-                "mpmath's, made by its functions"
-            )
-        return value
-
-    return guarded
-
-
-def _where(path: str, error: BaseException) -> str:
-    """The file and, where it is known, the line in it that ``error`` was raised from."""
-    file = os.path.abspath(expanded(path))
-    if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
-        return f"{path}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == file]
-    return f"{path}:{lines[-1]}" if lines else path
-
-
-def _what(error: BaseException) -> str:
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    first = text.strip().splitlines()[0] if text.strip() else ""
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -14,14 +14,20 @@ from hesscli.problem.names import ACTIVATION_PARAMETERS, ACTIVATIONS, LOSSES
 
 # The kinds of what a plugin defines.
 ACTIVATION, LOSS = "activation", "loss"
+# What a loss compares the outputs with: (N,) labels, or (N, c) numbers.
+LABELS, NUMBERS = "labels", "numbers"
 
 
 @dataclass(frozen=True)
 class Versions:
-    """A plugin's function for other witnesses; None for what it came without."""
+    """A plugin's function for other witnesses; None for what it came without.
+
+    ``targets`` are those of a loss.
+    """
 
     tensorflow: Callable[..., Any] | None = None
     mpmath: Callable[..., Any] | None = None
+    targets: str = NUMBERS
 
 
 _NONE = Versions()
@@ -56,6 +62,11 @@ def tensorflow_function(name: str, kind: str = ACTIVATION) -> Callable[..., Any]
 def mpmath_function(name: str, kind: str = ACTIVATION) -> Callable[..., Any] | None:
     """The mpmath function of what a plugin defines; None where there is none."""
     return _registered[kind].get(name, _NONE).mpmath
+
+
+def targets_of(loss: str) -> str:
+    """What a plugin's loss compares the outputs with."""
+    return _registered[LOSS][loss].targets
 
 
 def lacks_tensorflow(name: str, kind: str = ACTIVATION) -> bool:

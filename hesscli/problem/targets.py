@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hesscli.problem.network import Loss, Targets
+from hesscli.problem.registry import LABELS, targets_of
 from hesscli.system.errors import InputError
 
 # How far class probabilities may be from summing to one; they are then divided by their sum.
@@ -20,11 +21,15 @@ Fit = Callable[[Targets, int, Dtype, str], Targets]
 def fit_targets(targets: Targets, loss: str, units: int, dtype: Dtype, where: str) -> Targets:
     """``targets``, (N,) labels or (N, c) numbers, as ``loss`` compares them with the outputs.
 
-    Sparse categorical cross-entropy gets (N,) labels, the other losses (N, units) numbers of
-    ``dtype``: labels become one-hot rows there, or one number each where there is one unit.
+    Sparse categorical cross-entropy gets (N,) labels, and so does a plugin's loss of labels; the
+    other losses (N, units) numbers of ``dtype``: labels become one-hot rows there, or one number
+    each where there is one unit.
     ``where`` begins the messages. Raises InputError where they do not fit.
     """
-    return _FITS[loss](targets, units, dtype, where)
+    fit = _FITS.get(loss)
+    if fit is None:
+        fit = _labels if targets_of(loss) == LABELS else _numbers
+    return fit(targets, units, dtype, where)
 
 
 def smoothed(targets: Targets, loss: Loss) -> Targets:

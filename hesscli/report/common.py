@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
@@ -83,7 +83,11 @@ def check_data(check: Check) -> dict[str, Any]:
 
 def methods_text(checks: Sequence[Check]) -> str:
     """How much was compared in all of the checks: ``every entry or 32 probes``."""
-    texts = {"entries": "every entry", "form": "quadratic forms only"}
+    texts = {
+        "entries": "every entry",
+        "products": "products of several vectors",
+        "form": "quadratic forms only",
+    }
     return " or ".join(
         dict.fromkeys(
             _products(check) if check.method == "probes" else texts[check.method]
@@ -121,6 +125,12 @@ def compared_text(checks: Sequence[Check]) -> str:
 
 def _products(check: Check) -> str:
     return f"{check.compared:,} probe{'' if check.compared == 1 else 's'}"
+
+
+def seed_note(checks: Iterable[Check], seed: int) -> Iterator[str]:
+    """Which random vectors were multiplied, where some were."""
+    if any(check.method in ("probes", "products") for check in checks):
+        yield f"Random vectors: --probe-seed {seed}."
 
 
 def what_failed(check: Check) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
 
@@ -14,6 +15,7 @@ from hesscli.report.common import (
     listed,
     preamble,
     rounding_note,
+    seed_note,
     what_happened,
     why_open,
 )
@@ -32,11 +34,11 @@ def comparison_document(result: Comparison) -> Document:
     return Document(
         heading=heading(result.problem, result.environment),
         tables=tuple(
-            _table(result.block, activation, rows)
-            for activation, rows in by_activation(result.results)
+            _table(result, activation, rows) for activation, rows in by_activation(result.results)
         ),
         data={
             **preamble("hesscli/compare/1", result.verdict, result.environment, result.problem),
+            "probe_seed": result.probe_seed,
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
@@ -47,9 +49,9 @@ def comparison_document(result: Comparison) -> Document:
     )
 
 
-def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Table:
+def _table(result: Comparison, activation: str, rows: tuple[ComparedBlock, ...]) -> Table:
     return Table(
-        title=f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {block}",
+        title=f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
         columns=(
             Column("layer", numeric=False),
             Column("by", numeric=False),
@@ -60,10 +62,11 @@ def _table(block: str, activation: str, rows: tuple[ComparedBlock, ...]) -> Tabl
             Column("G alone", numeric=False),
             Column("G + C", numeric=False),
         ),
-        rows=tuple(line for row in rows for line in _lines(row)),
+        rows=tuple(line for row in rows for line in _lines(row, _form_text(rows))),
         notes=(
             _summary(activation, rows),
             *_probed(rows),
+            *seed_note([row.chain_rule_check for row in rows], result.probe_seed),
             *(
                 rounding_note(row.layer, row.chain_rule_check)
                 for row in rows
@@ -79,10 +82,20 @@ def _probed(rows: tuple[ComparedBlock, ...]) -> list[str]:
     return [f"Compared {compared_text(checks)}."] if checks else []
 
 
-def _lines(row: ComparedBlock) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _form_text(rows: tuple[ComparedBlock, ...]) -> Callable[[float], str]:
+    """To six digits, or to four where two verdicts that are long stand beside the forms."""
+    open_twice = any(
+        row.gauss_newton_check.verdict is row.verdict is Verdict.UNDECIDED for row in rows
+    )
+    return (lambda value: f"{value:.3e}") if open_twice else brief_form_text
+
+
+def _lines(
+    row: ComparedBlock, text: Callable[[float], str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     share = row.gauss_newton_share
     first, second = (
-        (by, *(brief_form_text(value) for value in astuple(split)))
+        (by, *(text(value) for value in astuple(split)))
         for by, split in (("autodiff", row.autodiff), ("chain rule", row.chain_rule))
     )
     mark = "†" if row.passed and row.chain_rule_check.limited_by_rounding else ""

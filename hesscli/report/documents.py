@@ -20,6 +20,7 @@ _BUILDERS: Mapping[str, str] = MappingProxyType(
         "hesscli.studies.spectrum:Spectrum": "spectrum:spectrum_document",
         "hesscli.studies.sweep:Sweep": "sweep:sweep_document",
         "hesscli.studies.training:Training": "training:training_document",
+        "hesscli.studies.trial:Trial": "trial:trial_document",
         "hesscli.studies.tuning:Tuning": "tuning:tuning_document",
         "hesscli.studies.verification:Verification": "verification:verification_document",
     }

@@ -216,8 +216,8 @@ def _where_from(result: Spectrum, rows: Sequence[BlockSpectrum]) -> str:
         options = result.options
         sentences.append(
             f"{listed(row.layer for row in others)}: ends by Lanczos, ± the residual; sums by "
-            f"quadrature with {options.probes} probes of {options.steps} steps, ± the standard "
-            "error; numbers without ± are exact."
+            f"quadrature with {options.probes} probes of {options.steps} steps, ± bars that "
+            "hold with 95%; numbers without ± are exact."
         )
     tolerances = [
         residual_text(row.hessian.tolerance / row.hessian.spectral_norm.value)

@@ -48,7 +48,7 @@ def spectrum_drawings(result: Spectrum) -> tuple[Drawing, ...]:
 _CAPTION = (
     "Eigenvalues in each bin of a symmetric-logarithmic axis, of the Hessian and of its "
     "Gauss–Newton term. The bin in the middle holds zero; ticks below are single eigenvalues, "
-    "triangles outliers, and bars the standard errors of estimates."
+    "triangles outliers, and bars hold with 95 %."
 )
 
 

@@ -15,6 +15,7 @@ from hesscli.report.common import (
     preamble,
     relative_text,
     rounding_note,
+    seed_note,
     undecided_notes,
     what_happened,
 )
@@ -62,6 +63,7 @@ def verification_document(result: Verification) -> Document:
             **preamble("hesscli/verify/1", result.verdict, result.environment, result.problem),
             "terms": result.terms,
             "witnesses": list(result.witnesses),
+            "probe_seed": result.probe_seed,
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
@@ -118,6 +120,7 @@ def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...
         notes=(
             *_summary(result, activation, rows),
             *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
+            *seed_note((pair.check for row in rows for pair in row.pairs), result.probe_seed),
         ),
     )
 
@@ -162,6 +165,7 @@ def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlo
             *(() if three else ruling_notes(result, activation, rows)),
             *finite_notes(activation, rows, _CANDIDATES[result.terms]),
             *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
+            *seed_note((pair.check for row in rows for pair in row.pairs), result.probe_seed),
         ),
     )
 

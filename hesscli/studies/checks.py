@@ -21,6 +21,8 @@ from hesscli.witnesses.layout import Layout
 _PIECE_BYTES = 16 * 2**20
 # What fits into a core's second-level cache together with its inputs.
 _CACHED_BYTES = 2**17
+# Products with so many vectors are held against so many rows.
+_OWN_VECTORS, _OWN_ROWS = 3, 64
 Panels = tuple[Array, ...]
 _Pair = tuple[int, int]
 # Relative tolerances, where the configuration gives none.
@@ -114,6 +116,36 @@ def check_entries(
                 tally.add(pair, seen)
         progress(reference.parameter, done, size)
     return tuple(tally.check("entries") for tally in tallies)
+
+
+def check_own_products(block: HessianBlock, floor: Array, rtol: float, seed: int) -> Check:
+    """The block's products with several vectors at once against its first rows, which are known.
+
+    ``floor`` is as in ``check_entries``. A product's scale is Σ_j |H_ij v_j|.
+    """
+    size, layout = block.shape[0], block.layout
+    _, stop = block.row_pieces(_PIECE_BYTES)[0]
+    stop = min(stop, _OWN_ROWS)
+    V = np.random.default_rng(seed).standard_normal((size, _OWN_VECTORS)).astype(block.dtype)
+    # What overflows is refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = block.rows(0, stop).astype(np.float64)
+        residuals = np.abs(rows @ V - block.matmat(V)[:stop])
+        scales = np.abs(rows) @ np.abs(V)
+        floors = product_floors(layout, floor, V)[:stop]
+    require_finite_entries(block, residuals)
+    at = np.unravel_index(int((residuals - rtol * scales - floors).argmax()), residuals.shape)
+    residual, scale, open_to = (float(of[at]) for of in (residuals, scales, floors))
+    return Residual(residual, open_to).judged("products", scale, rtol, residuals.size)
+
+
+def product_floors(layout: Layout, floor: Array, V: Array) -> Array:
+    """Σ_j floor_ij |v_j|, which rounding leaves uncertain of H V, like V (P, k)."""
+    groups = layout.groups_of(0, len(V))
+    weights = np.zeros((layout.groups, V.shape[1]))
+    np.add.at(weights, groups, np.abs(V))
+    with np.errstate(over="ignore"):
+        return np.asarray((floor @ weights)[groups])
 
 
 @dataclass(frozen=True)

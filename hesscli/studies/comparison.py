@@ -84,6 +84,7 @@ class Comparison:
     problem: ProblemSummary
     block: str
     method: str
+    probe_seed: int
     results: tuple[ComparedBlock, ...]
 
     @property
@@ -119,6 +120,7 @@ def compare(
         evaluated(problems, execution),
         options.block,
         options.method,
+        options.seed,
         tuple(rows),
     )
 

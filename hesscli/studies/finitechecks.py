@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.graph import Array
-from hesscli.studies.checks import require_finite_entries
+from hesscli.studies.checks import product_floors, require_finite_entries
 from hesscli.studies.context import Progress
 from hesscli.studies.judge import (
     Check,
@@ -55,7 +55,6 @@ RANDOM_DIRECTIONS = 16
 SLOPES = "slopes"
 # A contradiction is a residual beyond so many error bars: these are no bounds in every last case.
 _CLEAR = 10.0
-_SEED = 0
 
 
 def contradiction(finite: FiniteBlock, rtol: float) -> Check | None:
@@ -133,21 +132,21 @@ def check_finite_entries(
 
 
 def check_finite_products(
-    exact: HessianBlock, finite: FiniteBlock, floor: Array, rtol: float, progress: Progress
+    exact: HessianBlock,
+    finite: FiniteBlock,
+    floor: Array,
+    rtol: float,
+    progress: Progress,
+    seed: int = 0,
 ) -> Check:
-    """H·v in RANDOM_DIRECTIONS normal directions, the same ones each time."""
+    """H·v in RANDOM_DIRECTIONS normal directions."""
     size = exact.shape[0]
     task = f"{exact.parameter} by finite differences"
-    V = np.random.default_rng(_SEED).standard_normal((size, RANDOM_DIRECTIONS))
-    groups = exact.layout.groups_of(0, size)
+    V = np.random.default_rng(seed).standard_normal((size, RANDOM_DIRECTIONS))
     progress(task, 0, RANDOM_DIRECTIONS)
     products = exact.matmat(V.astype(exact.dtype))
     require_finite_entries(exact, products)
-    # A product's floor: Σ_j floor_ij |v_j|
-    weights = np.zeros((exact.layout.groups, RANDOM_DIRECTIONS))
-    np.add.at(weights, groups, np.abs(V))
-    with np.errstate(over="ignore"):
-        floors = (floor @ weights)[groups]
+    floors = product_floors(exact.layout, floor, V)
     values, errors = finite.product_with_error(V)
     tally, numbers = _FiniteTally(rtol), _Numbers(products, values, errors, floors)
     for layer, rows in of_layers(exact.layout, 0, size):

@@ -35,7 +35,7 @@ from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.jacobian import FirstOrderEngine, JacobianBlock
 from hesscli.witnesses.layout import INPUT, Layout, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
-from hesscli.witnesses.summed.engine import Chunks, Floor
+from hesscli.witnesses.summed.engine import Chunks, Floor, OtherChunks
 
 FirstDerivative = Literal["gradient", "jacobian"]
 
@@ -212,10 +212,9 @@ class _Engines:
 
 def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
     problem = witnesses.problem
-    chunks = Chunks(problem, witnesses.execution, witnesses.watch)
     held = None if witnesses.execution.summed else _Engines.of(problem)
     for name in subject.parameters:
-        of_all = held.gradient if held else partial(_summed_gradient, chunks)
+        of_all = held.gradient if held else partial(_summed_gradients, witnesses)
         # What is too large for the type is not finite in it, and refused as that.
         with np.errstate(over="ignore"):
             theirs, ours = of_all(name)[:, None].astype(problem.dtype, copy=False)
@@ -224,8 +223,11 @@ def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]
         yield _Piece(layout, 0, theirs, ours, floor, partial(_gradient_names, layout))
 
 
-def _summed_gradient(chunks: Chunks, name: str) -> Array:
-    return chunks.sum(lambda part: _Engines.of(part).gradient(name))
+def _summed_gradients(witnesses: Witnesses, name: str) -> Array:
+    of = witnesses.problem, witnesses.execution, witnesses.watch
+    autodiff = OtherChunks(*of).sum(lambda part: AutodiffFirst(Autodiff(part)).gradient(name))
+    chain_rule = Chunks(*of).sum(lambda part: ChainFirst(ChainRule(part)).gradient(name))
+    return np.stack([autodiff, chain_rule])
 
 
 def _gradient_floor(floor: Floor, name: str) -> Array:

@@ -34,7 +34,6 @@ from hesscli.system.threads import in_threads
 from hesscli.witnesses.block import HessianBlock
 
 CONFIDENCE = 0.999
-_SEED = 0
 # The floor differs little from one probe to the next; less so where a probe has few numbers.
 _PROBES_FOR_FLOOR, _NUMBERS_FOR_FLOOR = 2, 256
 
@@ -46,8 +45,9 @@ def check_probes(
     rtol: float,
     probes: int,
     progress: Progress,
+    seed: int = 0,
 ) -> tuple[Check, ...]:
-    """Compares products of each candidate with the reference's, the same probes every time.
+    """Compares products of each candidate with the reference's; ``seed`` draws the probes.
 
     ``floor`` gives the Frobenius norm of the rounding of products H V. A check passes when the
     bound on ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what
@@ -63,7 +63,7 @@ def check_probes(
 
     def compared(piece: tuple[int, int]) -> tuple[Array, Array]:
         low, high = piece
-        generator = np.random.default_rng((_SEED, low))
+        generator = np.random.default_rng((seed, low))
         V = generator.standard_normal((high - low, size), dtype=dtype.type).T
         theirs = reference.matmat(V)
         with np.errstate(over="ignore", invalid="ignore"):

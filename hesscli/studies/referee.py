@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,7 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.judge import Check, Names, Residual, excused, of_layers
 from hesscli.studies.verdict import Verdict, joint
-from hesscli.studies.witnesses import Subject, Witnesses
+from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import layout_of
@@ -94,10 +93,10 @@ def referee_of(problem: Problem, execution: Execution) -> Referee:
     Raises InputError where mpmath is missing, where the examples are not held at once, and for
     what the referee has no function of.
     """
-    if find_spec("mpmath") is None:
-        raise InputError(f"mpmath, which the referee needs, is not installed; {INSTALL}")
-    from hesscli.witnesses.referee.engine import Referee
-
+    try:
+        from hesscli.witnesses.referee.engine import Referee
+    except ModuleNotFoundError as error:
+        raise InputError(f"mpmath, which the referee needs, is not installed; {INSTALL}") from error
     require_held(problem, execution, "the referee looks at all of them")
     return Referee(problem)
 
@@ -118,7 +117,7 @@ def ruling(
     subject: Subject,
     of: Mapping[str, Blocks],
     checks: Sequence[Check],
-    rtol: float,
+    options: CheckOptions,
 ) -> Ruling | str:
     """What 50 digits say of the witnesses ``of`` a subject, of which the first is judged.
 
@@ -128,13 +127,13 @@ def ruling(
         referee = referee_of(witnesses.problem, witnesses.execution)
     except InputError as error:
         return str(error)
-    questions = _Questions(witnesses, subject, of, referee, rtol)
+    questions = _Questions(witnesses, subject, of, referee, options.rtol_for(witnesses.problem))
     worst = [check.worst for check in checks if check.worst is not None]
     most = len(subject.parameters) * (1 + _RANDOM_FORMS) + len(worst) * (1 + _BESIDE + len(of))
     if (too_much := affordable(referee, most)) is not None:
         return too_much
     answers = [questions.form(witnesses.direction)]
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(options.seed)
     answers += [questions.form(partial(questions.random, generator)) for _ in range(_RANDOM_FORMS)]
     answers += [answer for names in worst for answer in questions.row(*names)]
     known = tuple(answer for answer in answers if answer is not None)

@@ -9,7 +9,7 @@ from typing import Literal
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
-from hesscli.problem.registry import lacks_tensorflow
+from hesscli.problem.registry import LOSS, lacks_tensorflow
 from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
@@ -155,6 +155,7 @@ class Verification:
     block: str
     method: str
     witnesses: tuple[str, ...]
+    probe_seed: int
     results: tuple[VerifiedBlock, ...]
 
     @property
@@ -204,15 +205,20 @@ def verify(
         options.block,
         options.method,
         chosen,
+        options.seed,
         tuple(rows),
     )
 
 
 def _without_tensorflow(problems: Sequence[Problem]) -> list[str]:
-    """The activations that autodiff cannot witness."""
+    """The activations and the losses that autodiff cannot witness."""
     nodes = [node for problem in problems for node in problem.graph.nodes]
     names = {node.activation.name for node in nodes if node.activation is not None}
-    return sorted(name for name in names if lacks_tensorflow(name))
+    losses = {problem.loss.name for problem in problems}
+    return sorted(
+        {name for name in names if lacks_tensorflow(name)}
+        | {name for name in losses if lacks_tensorflow(name, LOSS)}
+    )
 
 
 @dataclass(frozen=True)
@@ -249,7 +255,7 @@ class _Inquiry:
         if pair.verdict is not Verdict.UNDECIDED:
             return pair
         checks = [check for check in (pair.form_check, pair.check) if not check.passed]
-        found = ruling(self.engines, self.subject, of, checks, self.rtol)
+        found = ruling(self.engines, self.subject, of, checks, self.options)
         if isinstance(found, str):
             return replace(pair, unruled=found)
         return replace(pair, ruling=found)
@@ -265,7 +271,9 @@ class _Inquiry:
         form_check = check_finite_form(name, form, finite, self.scale, self._form_floor, self.rtol)
         check = form_check
         if self.options.method != "form":
-            check = self.engines.check_finite(self.subject, exact, self.rtol, self.progress)
+            check = self.engines.check_finite(
+                self.subject, exact, self.rtol, self.options.seed, self.progress
+            )
         return WitnessPair(*names, form_check, check)
 
 

@@ -15,7 +15,7 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import DENSE, Array, Graph
 from hesscli.problem.network import Problem
 from hesscli.studies.blocks import chosen
-from hesscli.studies.checks import DEFAULT_RTOL, check_entries
+from hesscli.studies.checks import DEFAULT_RTOL, check_entries, check_own_products
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.finitechecks import (
     ENTRIES_LIMIT,
@@ -58,7 +58,7 @@ class CheckOptions:
     """What is compared: how much (one of CHECK_METHODS), how closely, and of which blocks.
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them. ``probes`` is the
-    number of random products for the method ``probes``.
+    number of random products for the method ``probes``, and ``seed`` that of all random vectors.
     """
 
     method: str = "auto"
@@ -66,6 +66,7 @@ class CheckOptions:
     layers: tuple[str, ...] = ()
     block: str = "kernel"
     probes: int = 32
+    seed: int = 0
 
     def rtol_for(self, problem: Problem) -> float:
         return DEFAULT_RTOL[problem.dtype.name] if self.rtol is None else self.rtol
@@ -171,11 +172,13 @@ class Witnesses:
         subject: Subject,
         exact: Callable[[str], HessianBlock],
         rtol: float,
+        seed: int,
         progress: Progress,
     ) -> Check:
         """Finite differences against another witness: every entry, or random directions."""
         small = subject.size <= ENTRIES_LIMIT
-        compare = check_finite_entries if small else check_finite_products
+        random = functools.partial(check_finite_products, seed=seed)
+        compare = check_finite_entries if small else random
         progress = self._naming_the_activation(progress)
 
         def judged(name: str, floor: Array) -> list[Check]:
@@ -229,6 +232,7 @@ class Witnesses:
                 options.rtol_for(self.problem),
                 options.probes,
                 self._naming_the_activation(progress),
+                options.seed,
             )
             for name in subject.parameters
         ]
@@ -250,7 +254,38 @@ class Witnesses:
             return None
         if method == "probes":
             return self.check_probes(subject, candidates, options, progress)
-        return self.check_entries(subject, candidates, options.rtol_for(self.problem), progress)
+        found = self.check_entries(subject, candidates, options.rtol_for(self.problem), progress)
+        return [
+            self._with_products(subject, candidate, check, options)
+            for candidate, check in zip(candidates, found, strict=True)
+        ]
+
+    def _with_products(
+        self,
+        subject: Subject,
+        candidate: Callable[[str], HessianBlock],
+        entries: Check,
+        options: CheckOptions,
+    ) -> Check:
+        """The check of the entries, or that of products of several vectors where these are wrong.
+
+        The entries are those of rows, and the form a product with one vector.
+        """
+        if entries.failed:
+            return entries
+        name = subject.parameters[0]
+        groups = layout_of(self.problem, name).groups
+        none: Array = np.zeros((groups, groups))
+        (own,) = excused(
+            lambda floor: [
+                check_own_products(
+                    candidate(name), floor, options.rtol_for(self.problem), options.seed
+                )
+            ],
+            none,
+            functools.partial(self.floor.entries, name),
+        )
+        return own if own.failed else entries
 
     def _naming_the_activation(self, progress: Progress) -> Progress:
         activation = self.problem.hidden_activation

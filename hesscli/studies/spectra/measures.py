@@ -30,7 +30,7 @@ class Density:
     """How many eigenvalues lie in each of the bins between ``edges`` (B + 1,), ascending.
 
     The bins are equal on a logarithmic scale on either side of zero; the one in the middle holds
-    zero. ``counts`` is (B,) and adds up to P; ``errors`` (B,) are the standard errors of an
+    zero. ``counts`` is (B,) and adds up to P; ``errors`` (B,) are the error bars of an
     estimate, None for counts.
     """
 

@@ -83,12 +83,16 @@ class Quadrature:
 
     def rank(self, tolerance: float) -> Measured:
         """How many eigenvalues are beyond ± ``tolerance``."""
+        if self.norm == 0:
+            return Measured(0.0, 0.0)
         shares, low, high = self._below(np.array([-tolerance, tolerance]))
         found = [of[:, 0] + 1 - other[:, 1] for of, other in ((low, high), (high, low))]
         return self._count(shares[:, 0] + 1 - shares[:, 1], *found)
 
     def negative(self, tolerance: float) -> Measured:
         """How many eigenvalues are below −``tolerance``."""
+        if self.norm == 0:
+            return Measured(0.0, 0.0)
         shares, low, high = self._below(np.array([-tolerance]))
         return self._count(shares[:, 0], low[:, 0], high[:, 0])
 
@@ -113,8 +117,9 @@ class Quadrature:
     def _below(self, places: Doubles) -> tuple[Doubles, Doubles, Doubles]:
         """Each probe's share below each place: estimated, at least, at most; (probes, places)."""
         reach = self.rounding * self.norm
-        found = np.array([[each.below(x, reach) for x in places] for each in self.probes])
-        return found[..., 0], found[..., 1], found[..., 2]
+        found = [[each.below(x, reach) for x in places] for each in self.probes]
+        shares, low, high = np.array(found).reshape(len(found), len(places), 3).transpose(2, 0, 1)
+        return shares, low, high
 
     def _count(self, shares: Doubles, low: Doubles, high: Doubles) -> Measured:
         between = counts_between(

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from hesscli.problem.network import Loss, Penalty
+from hesscli.problem.registry import LOSS, lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
 
 Tensor = Any
@@ -114,7 +115,22 @@ def loss_function(tf: ModuleType, loss: Loss) -> Callable[[Tensor, Tensor], Tens
         "sum_of_squares": lambda f, _: tf.reduce_sum(tf.square(f), axis=-1),
         "sum": lambda f, _: tf.reduce_sum(f, axis=-1),
     }
-    try:
+    if loss.name in losses:
         return losses[loss.name]
-    except KeyError:
-        raise InputError(f"autodiff has no loss {loss.name!r}") from None
+    own = tensorflow_function(loss.name, LOSS)
+    if own is None and lacks_tensorflow(loss.name, LOSS):
+        raise InputError(
+            f"loss {loss.name!r} has no TensorFlow function, so autodiff cannot differentiate it; "
+            "give its plugin one under the key tensorflow"
+        )
+    if own is None:
+        raise InputError(f"autodiff has no loss {loss.name!r}")
+
+    def of_rows(f: Tensor, targets: Tensor) -> Tensor:
+        """A plugin's loss, which knows (N, c) alone, of each copy's examples."""
+        copies, flat = tf.shape(f)[:-1], tf.reshape(f, (-1, f.shape[-1]))
+        times = tf.shape(flat)[0] // tf.shape(targets)[0]
+        repeated = tf.tile(targets, [times] + [1] * (len(targets.shape) - 1))
+        return tf.reshape(own(flat, repeated), copies)
+
+    return of_rows

@@ -27,12 +27,11 @@ from hesscli.problem.network import Problem
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.referee.functions import Number, Pieces, penalty
 from hesscli.witnesses.referee.network import (
-    Numbers,
     multiplications,
-    numbers,
     require_known,
     values_of,
 )
+from hesscli.witnesses.referee.nodes import Numbers, numbers
 
 # (digits of the arithmetic, digits of the step), and the digits in which two steps must agree.
 _ROUNDS = ((175, 25), (650, 100))

@@ -12,6 +12,7 @@ from typing import Any
 from mpmath import mp
 
 from hesscli.problem.network import Loss, Penalty
+from hesscli.problem.registry import LOSS, mpmath_function
 
 # Of type mpmath.mpf, which ships no types.
 Number = Any
@@ -114,6 +115,9 @@ def loss_function(loss: Loss) -> LossFunction | None:
         "sum_of_squares": lambda f, _, __: mp.fsum(each * each for each in f),
         "sum": lambda f, _, __: mp.fsum(f),
     }
+    own = mpmath_function(loss.name, LOSS)
+    if own is not None:
+        return lambda f, t, _: own(f, t)
     return losses.get(loss.name)
 
 

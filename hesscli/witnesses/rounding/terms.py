@@ -194,6 +194,11 @@ _LOSS_TERMS: Mapping[str, LossTerms] = MappingProxyType(
 )
 
 
+# Of a plugin's loss only the result is known: it may be a difference of numbers of size one, as
+# probabilities are.
+_UNKNOWN = LossTerms(lambda f, _: np.ones_like(f), lambda _, v: np.abs(v), _below_largest)
+
+
 def loss_terms(loss: str) -> LossTerms:
     """The terms of the loss called ``loss``."""
-    return _LOSS_TERMS[loss]
+    return _LOSS_TERMS.get(loss, _UNKNOWN)

@@ -66,12 +66,16 @@ class Chunks:
 
     def _cut(self, size: int, spare: int = 0) -> None:
         """Makes parts of ``size`` examples."""
-        self.pieces = list(pieces(0, self.problem.examples, 1, size))
+        self.size = size
+        self.pieces = self._boundaries(size)
         self._kept: dict[tuple[int, int], Problem] = {}
         keepable = len(self.pieces)
         if self.execution.chunk is not None:
-            keepable = spare // kept_bytes(self.problem, self.pieces[0][1])
+            keepable = spare // kept_bytes(self.problem, size)
         self._keepable = frozenset(self.pieces[:keepable])
+
+    def _boundaries(self, size: int) -> list[tuple[int, int]]:
+        return list(pieces(0, self.problem.examples, 1, size))
 
     def parts(self) -> Iterator[tuple[int, Problem]]:
         """(first example, part) of every part: the problem itself where it is held."""
@@ -87,7 +91,9 @@ class Chunks:
         def of_piece(piece: tuple[int, int]) -> T:
             return work(self._part(piece))
 
-        for (_, done), result in zip(self.pieces, in_threads(of_piece, self.pieces), strict=True):
+        done = 0
+        for (low, high), result in zip(self.pieces, in_threads(of_piece, self.pieces), strict=True):
+            done += high - low
             if self.watch is not None:
                 self.watch(done, self.problem.examples)
             yield result
@@ -96,7 +102,7 @@ class Chunks:
         """The same examples in parts of which the S (n, units, units) of a layer stays small."""
         widest = max(self.problem.widths[1:])
         most = max(1, _SECOND_BYTES // (8 * widest * widest))
-        if most >= self.pieces[0][1]:
+        if most >= self.size:
             return self
         other = copy(self)
         other._cut(most)
@@ -110,7 +116,7 @@ class Chunks:
         """
         problem, other = self.problem, copy(self)
         of = problem.widths, problem.dtype.itemsize
-        size = self.pieces[0][1] * example_bytes(*of) // product_bytes(*of)
+        size = self.size * example_bytes(*of) // product_bytes(*of)
         if self.execution.chunk is not None:
             size = max(1, min(size, LARGEST_CHUNK // self._threads))
         other._cut(size, self.execution.spare)
@@ -140,6 +146,19 @@ class Chunks:
                     total += part
         assert total is not None  # a batch has one example at least
         return self.execution.workers.sum(total)
+
+
+class OtherChunks(Chunks):
+    """Chunks of other examples, in another order: smaller ones, from the last example to the first.
+
+    What goes wrong where chunks are cut or added up, as one that is left out, goes wrong with
+    other examples than in Chunks, so that the witness that has these notices it.
+    """
+
+    def _boundaries(self, size: int) -> list[tuple[int, int]]:
+        size = max(1, size * 3 // 4)
+        stops = range(self.problem.examples, 0, -size)
+        return [(max(0, stop - size), stop) for stop in stops]
 
 
 class SummedEngine(Generic[E]):
@@ -269,7 +288,7 @@ def autodiff_of(
     """Autodiff on a problem, in chunks where it is not to be held at once."""
     if not execution.summed:
         return Autodiff(problem)
-    return SummedEngine(Chunks(problem, execution, watch), Autodiff)
+    return SummedEngine(OtherChunks(problem, execution, watch), Autodiff)
 
 
 def floor_of(engine: ChainRuleEngine) -> Floor:

@@ -15,7 +15,7 @@ from hesscli.problem.network import Problem
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.finite.engine import FiniteDifferences, FiniteHessian, Slopes
 from hesscli.witnesses.layout import layout_of
-from hesscli.witnesses.summed.engine import Chunks, Watch
+from hesscli.witnesses.summed.engine import Chunks, OtherChunks, Watch
 
 
 class SummedFinite:
@@ -83,4 +83,4 @@ def finite_of(problem: Problem, execution: Execution, watch: Watch | None = None
     """Finite differences on a problem, in chunks where it is not to be held at once."""
     if not execution.summed:
         return FiniteDifferences(problem)
-    return SummedFinite(Chunks(problem, execution, watch))
+    return SummedFinite(OtherChunks(problem, execution, watch))
