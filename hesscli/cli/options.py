@@ -435,8 +435,8 @@ def witness_options(function: Command) -> Command:
         metavar="[kernel|bias|gamma|...|layer|input|network]",
         default="kernel",
         help="The Hessian in each kernel (default), each tensor of another name (bias, gamma, "
-        "beta, alpha, depthwise_kernel, pointwise_kernel), each layer (all its tensors), each example's "
-        "input, or all parameters at once.",
+        "beta, alpha, depthwise_kernel, pointwise_kernel), each layer (all its tensors), "
+        "each example's input, or all parameters at once.",
     )
     @click.option(
         "--layer",
