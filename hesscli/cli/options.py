@@ -431,11 +431,12 @@ def witness_options(function: Command) -> Command:
     @click.option(
         "--block",
         "-b",
-        metavar="NAME",
         type=click.Choice(BLOCKS),
+        metavar="[kernel|bias|gamma|...|layer|input|network]",
         default="kernel",
-        help="The Hessian in each kernel (default), each bias, each layer (kernel and bias), each "
-        f"example's input, or all parameters at once. One of {', '.join(BLOCKS)}.",
+        help="The Hessian in each kernel (default), each tensor of another name (bias, gamma, "
+        "beta, alpha, depthwise_kernel, pointwise_kernel), each layer (all its tensors), "
+        "each example's input, or all parameters at once.",
     )
     @click.option(
         "--layer",
