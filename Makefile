@@ -26,7 +26,7 @@ OLDEST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,\
 OLDEST_SHORT := $(addprefix tests/test_,$(addsuffix .py,\
 	lower_bounds config problemfile keras_model html plots block reference))
 
-.PHONY: test-oldest soak
+.PHONY: test-oldest soak soak-layers
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
@@ -35,6 +35,7 @@ help:
 	@echo "make fuzz [FUZZ='--seed 1']      give it what is wrong: configurations, files, values"
 	@echo "make test-oldest                run most of them with the oldest versions supported"
 	@echo "make soak [NETWORKS=1000]       compare the witnesses on random networks [SEED=0]"
+	@echo "make soak-layers [NETWORKS=1000] networks of all types of layers [SEED=0]"
 	@echo "make lint                       check style, types and the order of the rooms"
 	@echo "make ci [ACTIVATION=relu]       lint, test, some of it on oldest versions, verify"
 	@echo "make docs                       build the documentation into build/site"
@@ -73,10 +74,13 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS)
 
 # A network is its seed: SEED=S NETWORKS=1 is one of a longer run again. JOBS is processes.
-soak: NETWORKS ?= 1000
-soak: SEED ?= 0
+soak soak-layers: NETWORKS ?= 1000
+soak soak-layers: SEED ?= 0
 soak: $(VENV)/.developing
 	$(BIN)/python tests/soak.py --networks $(NETWORKS) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS))
+
+soak-layers: $(VENV)/.developing
+	$(BIN)/python tests/test_layers.py $(NETWORKS) $(SEED)
 
 lint: $(VENV)/.developing
 	$(BIN)/ruff check .

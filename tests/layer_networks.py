@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hesscli.problem.graph import INPUT, Activation, Array
-from hesscli.problem.layers import LINEAR, LayerSpec, planned
+from hesscli.problem.layers import LINEAR, LayerError, LayerSpec, planned
 from hesscli.problem.layertypes import TYPES
 from hesscli.problem.network import Loss, Problem
 
@@ -66,9 +66,10 @@ def ended(last: str) -> tuple[LayerSpec, ...]:
 
 
 def one(type_: str, *, activation: Activation = LINEAR, **arguments: Any) -> Sequence[LayerSpec]:
-    """The input through tanh, so that it has curvature, then the layer, then logits."""
+    """Parameters and tanh, so that what the layer reads moves and has curvature; then logits."""
     return (
-        layer("first", "activation", activation=TANH),
+        layer("below", "batch_normalization"),
+        layer("first", "activation", "below", activation=TANH),
         layer("layer", type_, "first", activation=activation, **arguments),
         *ended("layer"),
     )
@@ -95,7 +96,7 @@ CASES: Mapping[str, Case] = {
     ),
     "conv2d": (one("conv2d", filters=2, kernel_size=(2, 3), strides=2), IMAGE),
     "conv2d same": (
-        one("conv2d", filters=2, kernel_size=2, strides=(2, 3), padding="same", activation=TANH),
+        one("conv2d", filters=2, kernel_size=2, strides=(1, 2), padding="same", activation=TANH),
         IMAGE,
     ),
     "conv2d dilated": (
@@ -193,3 +194,120 @@ CASES: Mapping[str, Case] = {
         (3, 4, 2),
     ),
 }
+
+# What a random network is made of, with arguments that are drawn.
+_IMAGE_TYPES = (
+    "conv2d",
+    "depthwise_conv2d",
+    "separable_conv2d",
+    "conv2d_transpose",
+    "max_pooling2d",
+    "average_pooling2d",
+    "zero_padding2d",
+    "cropping2d",
+    "up_sampling2d",
+    "batch_normalization",
+    "layer_normalization",
+    "group_normalization",
+    "prelu",
+    "softmax",
+    "dense",
+    "permute",
+)
+_MERGES = ("add", "subtract", "multiply", "average", "maximum", "concatenate")
+_FUNCTIONS = ("tanh", "sigmoid", "softplus", "gelu", "silu", "sin", "relu", "elu")
+# A value beyond this makes the comparison slow.
+_LARGEST = 96
+
+
+class _Drawn:
+    """Layers that are drawn one after the other, and the shapes of their values."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+        draw = self.generator.integers
+        self.input_shape = (int(draw(3, 7)), int(draw(3, 7)), int(draw(1, 3)))
+        self.specs: list[LayerSpec] = []
+        self.shapes: dict[str, tuple[int, ...]] = {INPUT: self.input_shape}
+
+    def whole(self, low: int, high: int) -> int:
+        return int(self.generator.integers(low, high))
+
+    def choice(self, names: Sequence[str]) -> str:
+        return str(self.generator.choice(names))
+
+    def add(self, type_: str, *inputs: str, **arguments: Any) -> bool:
+        """Whether the layer fits; then it is one more."""
+        function = Activation(self.choice(_FUNCTIONS))
+        activated = TYPES[type_].activated if type_ in TYPES else False
+        activation = function if activated and self.generator.random() < 0.7 else LINEAR
+        name = f"{type_}_{len(self.specs)}"
+        spec = LayerSpec(name, type_, inputs, arguments, activation)
+        try:
+            plan = planned([*self.specs, spec], self.input_shape, TYPES)
+        except LayerError:
+            return False
+        shape = plan.nodes[-1].shape
+        if not 0 < np.prod(shape) <= _LARGEST:
+            return False
+        self.specs.append(spec)
+        self.shapes[name] = shape
+        return True
+
+    def one(self) -> bool:
+        """One more layer of any value, if what is drawn fits."""
+        values = list(self.shapes)
+        # Later values more often, so that the network becomes deep.
+        value = values[-1 - min(int(self.generator.exponential(0.7)), len(values) - 1)]
+        kind = self.generator.random()
+        if kind < 0.15 and self.specs:
+            of = self.specs[self.whole(0, len(self.specs))]
+            return of.type != "shared" and self.add("shared", value, of=of.name)
+        if kind < 0.35:
+            others = [name for name, shape in self.shapes.items() if shape == self.shapes[value]]
+            return self.add(self.choice(_MERGES), value, self.choice(others))
+        if kind < 0.45:
+            return self.add("activation", value)
+        type_ = self.choice(_IMAGE_TYPES)
+        return self.add(type_, value, **self.arguments(type_))
+
+    def arguments(self, type_: str) -> dict[str, Any]:
+        size = [self.whole(1, 4), self.whole(1, 4)]
+        stride = self.whole(1, 3)
+        padding = self.choice(("valid", "same"))
+        windows: dict[str, Any] = {"kernel_size": size, "strides": stride, "padding": padding}
+        if stride == 1 and "transpose" not in type_:
+            windows["dilation_rate"] = self.whole(1, 3)
+        pooling = {"pool_size": size, "strides": stride, "padding": padding}
+        margins = [[self.whole(0, 2), self.whole(0, 2)] for _ in range(2)]
+        given: dict[str, dict[str, Any]] = {
+            "conv2d": {**windows, "filters": self.whole(1, 4)},
+            "depthwise_conv2d": {**windows, "depth_multiplier": self.whole(1, 3)},
+            "separable_conv2d": {**windows, "filters": self.whole(1, 3)},
+            "conv2d_transpose": {**windows, "filters": self.whole(1, 3)},
+            "max_pooling2d": pooling,
+            "average_pooling2d": pooling,
+            "zero_padding2d": {"padding": margins},
+            "cropping2d": {"cropping": margins},
+            "up_sampling2d": {"size": [self.whole(1, 3), self.whole(1, 3)]},
+            "batch_normalization": {"axis": self.whole(1, 4), "scale": bool(self.whole(0, 2))},
+            "layer_normalization": {"axis": self.whole(1, 4), "epsilon": 0.1},
+            "group_normalization": {"groups": -1, "epsilon": 0.1},
+            "prelu": {"shared_axes": [1, 2]},
+            "softmax": {"axis": self.whole(1, 4)},
+            "dense": {"units": self.whole(1, 4)},
+            "permute": {"dims": [int(i) for i in 1 + self.generator.permutation(3)]},
+        }
+        return given[type_]
+
+
+def random_network(seed: int, dtype: str = "float64") -> Problem:
+    """A network of 4 to 7 layers of any type, with branches, merges and shared layers."""
+    drawn = _Drawn(seed)
+    drawn.add("conv2d", INPUT, filters=2, kernel_size=2, padding="same")
+    wanted, tries = drawn.whole(4, 8), 0
+    while len(drawn.specs) < wanted and tries < 60:
+        drawn.one()
+        tries += 1
+    specs = [*drawn.specs, *ended(drawn.specs[-1].name)]
+    return network(specs, drawn.input_shape, seed, dtype=dtype)

@@ -202,7 +202,7 @@ class Dense(keras.layers.Dense):  # type: ignore[misc,name-defined]
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "code": (
         chain(lambda: L.Lambda(lambda x: x, name="code"), lambda: L.Dense(10)),
-        "layer 'code' is a Lambda; supported are ",
+        "layer 'code' is a Lambda, which holds Python code",
     ),
     "custom": (chain(lambda: Dense(10, name="mine")), "layer 'mine' is a Dense; supported are "),
     "recurrent": (
@@ -299,7 +299,7 @@ def test_other_files_are_refused_in_one_line(
     for path, message in (
         (str(text), "damaged or not a .keras file"),
         (str(tmp_path / "none.keras"), "cannot be read (No such file or directory)"),
-        (str(tmp_path), "not a regular file"),
+        (str(tmp_path), "a folder"),
     ):
         code, _, err = run(["verify", "--model", path], capsys)
         assert (code, err.count("\n")) == (2, 1)

@@ -122,7 +122,7 @@ BAD_PARAMETERS = [
     ({"first/bias": np.zeros(3)}, "first/bias has shape (3,) and first/kernel (4, 2)"),
     ({"first/bias": np.zeros((1, 2))}, "first/bias has shape (1, 2)"),
     ({"first/bias": np.array([0.0, np.inf])}, "first/bias[1] is inf"),
-    ({"first/gamma": np.zeros(3)}, "unknown parameter 'first/gamma'"),
+    ({"first/scale": np.zeros(3)}, "unknown parameter 'first/scale'"),
     ({"/kernel": np.zeros((2, 2))}, "unknown parameter '/kernel'"),
     ({name: None for name in ARRAYS if "/" in name}, "no parameters in it"),
 ]

@@ -10,7 +10,7 @@ kept in the repository, so that the pages can be read there; a test holds them t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -22,6 +22,8 @@ from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem import initializers, registry
 from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
+from hesscli.problem.layers import SHARED
+from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, INITIALIZERS, LOSSES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -79,7 +81,22 @@ def configuration() -> str:
         if is_dataclass(kind):
             parts += [f"### {field.name}\n", *_rows_of_keys(kind, f"{field.name}."), ""]
     parts += ["### A layer of model.layers\n", *_rows_of_keys(LayerConfig, ""), ""]
+    parts += [
+        "### Types of layers\n",
+        "| type | Keras | keys, Keras's arguments | tensors |",
+        "|---|---|---|---|",
+        *(
+            f"| `{name}` | {of.keras} | {_code(of.arguments)} | {_code(of.roles)} |"
+            for name, of in TYPES.items()
+        ),
+        f"| `{SHARED}` | a layer called again | `of`, a layer before this one | its own |",
+        "",
+    ]
     return "\n".join(parts)
+
+
+def _code(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
 
 
 def names() -> str:

@@ -333,13 +333,16 @@ def _layer(value: Any, path: Path) -> LayerConfig:
     type_ = value.get("type", DENSE) if isinstance(value, Mapping) else DENSE
     _choice((*TYPES, SHARED))(type_, (*path, "type"))
     of = TYPES.get(str(type_), _OF_SHARED)
-    own: dict[str, Decoder[Any]] = {"name": layer_name, "type": _text, "inputs": _optional(_names)}
-    if of.roles:
-        own["trainable"] = _boolean
+    own: dict[str, Decoder[Any]] = {"name": layer_name}
     if type_ == DENSE:
-        own.update({"units": _integer(1), "kernel": _optional(_matrix), "bias": _optional(_row)})
+        own["units"] = _integer(1)
     if of.activated:
         own["activation"] = activation
+    if type_ == DENSE:
+        own.update({"kernel": _optional(_matrix), "bias": _optional(_row)})
+    own.update({"type": _text, "inputs": _optional(_names)})
+    if of.roles:
+        own["trainable"] = _boolean
     if any(role.endswith("kernel") for role in of.roles):
         own["initializer"] = _optional(_initializer)
     initializers = {f"{role}_initializer": role for role in of.roles if "kernel" not in role}

@@ -29,7 +29,7 @@ Shape = tuple[int, ...]
 class BilinearAt:
     """U x (n, …), W as E takes it, shapes for one example, and Dᵀg once it is known."""
 
-    a: Array
+    held: Array | None
     W: Array
     x_shape: Shape
     y_shape: Shape
@@ -37,12 +37,20 @@ class BilinearAt:
     bias: Shape
     g: Array | None = None
 
+    @property
+    def a(self) -> Array:
+        assert self.held is not None  # where parameters move or are asked for it is there
+        return self.held
+
     def part(self, chosen: slice) -> BilinearAt:
-        return replace(self, a=self.a[chosen], g=None if self.g is None else self.g[chosen])
+        held, g = (None if of is None else of[chosen] for of in (self.held, self.g))
+        return replace(self, held=held, g=g)
 
 
 class Bilinear(Calculus):
     """``x``, ``W`` and ``y`` are the letters of E's axes; n and k are examples and directions."""
+
+    linear_in_x = True
 
     def __init__(self, x: str, W: str, y: str) -> None:
         self.x, self.W, self.y = x, W, y
@@ -108,6 +116,9 @@ class Bilinear(Calculus):
 
     def curved(self, at: BilinearAt, g: Array) -> BilinearAt:
         return replace(at, g=self.up(g, at.x_shape))
+
+    def bare(self, at: BilinearAt) -> BilinearAt:
+        return replace(at, held=None, g=None)
 
     def bend(self, at: BilinearAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
         (moved,), (below,) = Rx, into.inputs
@@ -225,6 +236,13 @@ def summed(g: Array, shape: Shape) -> Array:
     return np.asarray(g.sum(axis=(0, *alone)).reshape(g.shape[1], *shape))
 
 
-def einsum(equation: str, *operands: Array) -> Array:
-    """``numpy.einsum`` by matrix products where it can be."""
-    return np.asarray(np.einsum(equation, *operands, optimize=True))
+def einsum(equation: str, a: Array, b: Array) -> Array:
+    """``numpy.einsum`` of two arrays, as one matrix product where all they share is summed over."""
+    operands, y = equation.split("->")
+    A, B = operands.split(",")
+    both = [letter for letter in A if letter in B]
+    if any(letter in y for letter in both):
+        return np.asarray(np.einsum(equation, a, b))
+    axes = [A.index(letter) for letter in both], [B.index(letter) for letter in both]
+    left = [letter for letter in A + B if letter not in both]
+    return np.asarray(np.tensordot(a, b, axes).transpose([left.index(letter) for letter in y]))

@@ -22,16 +22,24 @@ from hesscli.problem.graph import Array
 class DenseAt:
     """The input x (n, inputs), the kernel W (inputs, units), and g (n, units) once it is known."""
 
-    x: Multiplied
+    held: Multiplied | None
     W: Array
     g: Array | None = None
 
+    @property
+    def x(self) -> Multiplied:
+        assert self.held is not None  # where parameters move or are asked for it is there
+        return self.held
+
     def part(self, chosen: slice) -> DenseAt:
-        return replace(self, x=self.x.part(chosen), g=None if self.g is None else self.g[chosen])
+        held = None if self.held is None else self.held.part(chosen)
+        return replace(self, held=held, g=None if self.g is None else self.g[chosen])
 
 
 class Dense(Calculus):
     """z = x W + b for x (n, inputs)."""
+
+    linear_in_x = True
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, DenseAt]:
         W = theta["kernel"]
@@ -67,6 +75,9 @@ class Dense(Calculus):
 
     def curved(self, at: DenseAt, g: Array) -> DenseAt:
         return replace(at, g=g)
+
+    def bare(self, at: DenseAt) -> DenseAt:
+        return replace(at, held=None, g=None)
 
     def bend(self, at: DenseAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
         assert at.g is not None  # ``curved`` came first

@@ -31,6 +31,8 @@ class Shapes:
 class Linear(Calculus):
     """y = A x, for arrays (m, …) each on its own."""
 
+    linear_in_x = True
+
     @abstractmethod
     def map(self, x: Array) -> Array:
         """A x, (m, *in) → (m, *out)."""
@@ -172,6 +174,8 @@ class GlobalAveragePooling(Linear):
 class WeightedSum(Calculus):
     """y = Σ w_i x_i for values of one shape: Add, Subtract and Average."""
 
+    linear_in_x = True
+
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = weights
 
@@ -200,6 +204,8 @@ def _times(weight: float, x: Array) -> Array:
 
 class Concatenate(Calculus):
     """Values one after the other along an axis of one example, counted from 0."""
+
+    linear_in_x = True
 
     def __init__(self, axis: int) -> None:
         self.axis = axis

@@ -24,7 +24,7 @@ import numpy as np
 
 from hesscli.nodes.calculus import Dispatch, calculus_of
 from hesscli.nodes.losses import HessianProduct, LossDerivatives
-from hesscli.nodes.node import Pulled, Wanted, unit_directions
+from hesscli.nodes.node import Calculus, Pulled, Wanted, unit_directions
 from hesscli.problem.graph import INPUT, Array, Graph, Node
 from hesscli.problem.network import Targets
 
@@ -147,8 +147,9 @@ class Linearized:
     """A network at a batch, as far up from its output as was asked for.
 
     Of every node that depends on the values and tensors that were asked for it holds what
-    ``push``, ``pull`` and ``bend`` need; of the others nothing: at large widths that takes more
-    memory than the weights. ``loss`` is that of an example, ``scale`` the factor of the reduction.
+    ``push``, ``pull`` and ``bend`` need (less of a node whose own tensors were not asked for); of
+    the others nothing: at large widths that takes more memory than the weights. ``loss`` is that
+    of an example, ``scale`` the factor of the reduction.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Linearized:
         self._calculus = cache(calculus)
         self._check = check
         self._records: dict[str, object] = {}
+        self._asked: frozenset[str] = frozenset()
         self._f: Array | None = None
 
     def again(self, other: Linearized) -> Linearized:
@@ -193,20 +195,28 @@ class Linearized:
     def reach(self, tensors: Collection[str] = (), values: Collection[str] = ()) -> None:
         """Makes ready for products with directions in these."""
         nodes = self.graph.downstream(values, tensors)
-        if all(node.name in self._records for node in nodes):
+        if self._holds(nodes, tensors):
             return
+        asked = self._asked.union(tensors)
+        depending = {node.name for node in nodes} | self._records.keys()
+        nodes = tuple(node for node in self.graph.nodes if node.name in depending)
         records: dict[str, object] = {}
 
         def curve(node: Node, g: Array) -> None:
             self._check(node, "backward sweep", g)
-            records[node.name] = self._calculus(node).curved(fresh[node.name], g[:, 0])
+            calculus = self._calculus(node)
+            at = calculus.curved(fresh[node.name], g[:, 0])
+            records[node.name] = calculus.bare(at) if _is_straight(node, calculus, asked) else at
 
         with np.errstate(over="ignore", invalid="ignore"):
             self._f, fresh = self.forward(nodes)
             g = {self.graph.output: self.output_gradient()[:, None]}
             _downward(nodes, g, (), (), self._calculus, fresh, curve)
         # A node that the output does not depend on has no part in any product.
-        self._records = {node.name: fresh[node.name] for node in nodes} | records
+        self._records, self._asked = fresh | records, asked
+
+    def _holds(self, nodes: Sequence[Node], tensors: Collection[str]) -> bool:
+        return self._asked.issuperset(tensors) and all(node.name in self._records for node in nodes)
 
     def output_gradient(self) -> Array:
         """∂L/∂f (N, c)."""
@@ -221,7 +231,7 @@ class Linearized:
         nodes, records = self.graph.downstream(values, tensors), self._records
         # What overflows is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
-            if any(node.name not in records for node in nodes):
+            if not self._holds(nodes, tensors):
                 self._f, records = self.forward(nodes)
             g = self.output_gradient()[:, None]
             return backward(self.graph, records, g, tensors, values, self._calculus)
@@ -238,16 +248,26 @@ class Linearized:
         with np.errstate(over="ignore", invalid="ignore"):
             return backward(self.graph, records, units, tensors, values, self._calculus)
 
-    def pushed(self, moved: Moved, chosen: slice = slice(None)) -> dict[str, Array]:
-        """How each value moves along the directions ``moved``, (n, k, *shape)."""
+    def pushed(
+        self, moved: Moved, chosen: slice = slice(None), needed: Collection[str] | None = None
+    ) -> dict[str, Array]:
+        """How each value moves along the directions ``moved``, (n, k, *shape).
+
+        If it is given, those in ``needed`` alone: the others are freed on the way.
+        """
         self.reach(moved.tensors, moved.values)
         R = dict(moved.values)
+        unread = {value: len(readers) for value, readers in self.graph.readers.items()}
         for node in self.graph.downstream(moved.values, moved.tensors):
             Rx = [R.get(value) for value in node.inputs]
             at = self.at(node.name, chosen)
             own = self._calculus(node).push(at, Rx, _directions(node, moved))
             R[node.name] = R[node.name] + own if node.name in R else own
-            del own
+            del own, Rx
+            for value in node.inputs:
+                unread[value] -= 1
+                if needed is not None and not unread[value] and value not in needed:
+                    R.pop(value, None)
         return R
 
     def product(
@@ -258,22 +278,28 @@ class Linearized:
         values: Collection[str] = (),
         chosen: slice = slice(None),
         straight: Collection[Node] = (),
+        shown: Collection[str] = (),
     ) -> tuple[Moved, dict[str, Array]]:
         """∂²L/∂· times the directions ``moved``, at ``tensors`` and ``values``.
 
-        The second is how each value moves, (n, k, *shape). The curvature of the nodes in
-        ``straight`` is left out.
+        The second is how values move, (n, k, *shape), those in ``shown`` among them. The curvature
+        of the nodes in ``straight`` is left out.
         """
         graph, calculus = self.graph, self._calculus
-        self.reach([*moved.tensors, *tensors], [*moved.values, *values])
-        nodes = {
-            node.name: self.at(node.name, chosen)
-            for node in graph.downstream({*moved.values, *values}, {*moved.tensors, *tensors})
+        of_tensors = {*moved.tensors, *tensors}
+        self.reach(of_tensors, [*moved.values, *values])
+        below = graph.downstream({*moved.values, *values}, of_tensors)
+        nodes = {node.name: self.at(node.name, chosen) for node in below}
+        bent = {
+            node
+            for node in below
+            if node not in straight and not _is_straight(node, calculus(node), of_tensors)
         }
-        R = self.pushed(moved, chosen)
+        needed = {value for node in bent for value in node.inputs}
+        R = self.pushed(moved, chosen, {graph.output, *needed, *shown})
 
         def bend(node: Node, at: object, pulled: Pulled) -> None:
-            if node in straight:
+            if node not in bent:
                 return
             Rx = [R.get(value) for value in node.inputs]
             calculus(node).bend(at, Rx, _directions(node, moved), pulled)
@@ -354,6 +380,8 @@ class Linearized:
             rows = O.reshape(*O.shape[:2], *self.graph.shape_of(value))
             units = unit_directions(rows)
             for node in dict.fromkeys(readers):
+                if self._calculus(node).linear_in_x:
+                    continue
                 Rx = [units if name == value else None for name in node.inputs]
                 into = Pulled(
                     [np.zeros_like(rows) if name == value else None for name in node.inputs], {}
@@ -384,7 +412,14 @@ class Linearized:
         units = unit_directions(np.empty((examples, 1, *shape), dtype=self.f.dtype))
         found, _ = self.product(Moved(values={value: units}), term, (), [value], chosen, straight)
         width = units.shape[1]
-        return found.values[value].reshape(examples, width, width)
+        # The output may not depend on it.
+        S = found.values.get(value, np.zeros_like(units))
+        return S.reshape(examples, width, width)
+
+
+def _is_straight(node: Node, calculus: Calculus, asked: Collection[str]) -> bool:
+    """Whether the node bends nothing: none of its tensors moves or is asked for."""
+    return calculus.linear_in_x and not any(name in asked for name in node.tensors.values())
 
 
 def _directions(node: Node, moved: Moved) -> dict[str, Array]:

@@ -204,18 +204,21 @@ def _flatten(_: Arguments, shapes: Shapes) -> Made:
 
 def _reshape(of: Arguments, shapes: Shapes) -> Made:
     given, size = of.given.get("target_shape"), math.prod(shapes[0])
-    target = [given] if isinstance(given, int) else list(given or ())
+    every = list(given) if isinstance(given, list | tuple) else [given]
+    target = [n for n in every if isinstance(n, int)]
+    if len(target) < len(every):
+        raise LayerError("target_shape", f"{given!r}; it must be whole numbers, or -1 for one")
     known = math.prod(n for n in target if n != -1)
     if target.count(-1) == 1 and known > 0:
         target[target.index(-1)] = size // known
-    if not target or not all(isinstance(n, int) for n in target) or math.prod(target) != size:
+    if min(target, default=0) < 1 or math.prod(target) != size:
         raise LayerError("target_shape", f"{given!r}; {shapes[0]} has {size} numbers")
     return Made((Part(kinds.RESHAPE, tuple(target)),))
 
 
 def _permute(of: Arguments, shapes: Shapes) -> Made:
     (shape,) = shapes
-    dims = tuple(of.given.get("dims") or ())
+    dims = of.several("dims", len(shape))
     if sorted(dims) != list(range(1, len(shape) + 1)):
         raise LayerError("dims", f"{list(dims)}; it must be an order of 1 to {len(shape)}")
     return Made((Part(kinds.PERMUTE, tuple(shape[i - 1] for i in dims), {"dims": dims}),))
@@ -407,6 +410,8 @@ def _dot(of: Arguments, shapes: Shapes) -> Made:
     if of.given.get("normalize"):
         raise LayerError("normalize", "not supported; it must be false")
     pair = given if isinstance(given, list | tuple) else [given, given]
+    if len(pair) != 2:
+        raise LayerError("axes", f"{given!r}; it must be one axis, or one of each value")
     axes = [
         Arguments({"axes": axis}).axis("axes", len(shape))
         for axis, shape in zip(pair, shapes, strict=True)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from hesscli.nodes.passes import Linearized, Moved, Term
-from hesscli.problem.graph import INPUT, Array
+from hesscli.problem.graph import CONV, INPUT, Array, Node
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import Layout
@@ -68,8 +68,17 @@ class ProductBlock(HessianBlock):
     def _bytes_of_an_example(self, columns: int) -> int:
         """What the passes' arrays take for one example."""
         nodes = self.linearized.graph.downstream((), self.layout.tensors)
-        numbers = sum(math.prod(node.shape) for node in nodes)
+        numbers = sum(math.prod(node.shape) + self._unfolded(node) for node in nodes)
         return int(columns * numbers * self.dtype.itemsize)
+
+    def _unfolded(self, node: Node) -> int:
+        """What the patches of a convolution are more than what it reads."""
+        if node.kind != CONV:
+            return 0
+        taps, channels = math.prod(node.attributes["kernel_size"]), node.shape[-1]
+        kernel = self.linearized.graph.tensors[node.tensors["kernel"]]
+        of_place = taps * kernel.shape[-2] * node.attributes["groups"]
+        return int(math.prod(node.shape) // channels * of_place)
 
 
 class InputsBlock(HessianBlock):

@@ -123,7 +123,8 @@ class ChainRule:
         """
         chosen = slice(start, stop)
         I, O = self.linearized.split_second(chosen, value)  # noqa: E741
-        return NodeTerms(g=self.gradient_at(value)[chosen], I=I, O=O, S=I + O)
+        g = self.gradient_at(value)[chosen].reshape(len(I), -1)
+        return NodeTerms(g=g, I=I, O=O, S=I + O)
 
     def gradient_at(self, value: str) -> Array:
         """∂L/∂v (N, *shape) at a value of the graph."""

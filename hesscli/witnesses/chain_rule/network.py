@@ -69,7 +69,10 @@ class NetworkBlock(ProductBlock):
             np.eye(lower.units, dtype=self.dtype), (examples, lower.units, lower.units)
         )
         nodes = [self.layers[upper].node for upper in above]
-        found, R = self.linearized.product(Moved(values={lower.node: units}), self.term, (), nodes)
+        below = [value for node in nodes for value in graph.by_name[node].inputs]
+        found, R = self.linearized.product(
+            Moved(values={lower.node: units}), self.term, (), nodes, shown=below
+        )
         for upper, node in zip(above, nodes, strict=True):
             layer = self.layers[upper]
             M = np.zeros((lower.units, examples, layer.inputs), dtype=self.dtype)

@@ -205,6 +205,9 @@ class MovedLoss:
                     (name,) = node.inputs
                     yield self._rest[name], values[name]
                 continue
+            if not any(name in values for name in node.inputs):
+                # Only its parameters move, and kinks are where its inputs are.
+                continue
             calculus, at = calculus_of(node), self._records[node.name]
             rest = calculus.margins(at, [self._rest[name] for name in node.inputs])
             if rest is None:

@@ -112,7 +112,7 @@ class RoundingFloor:
         e_g, e_S = self._deviations(
             exact, lambda run: (run.gradient_at(value)[chosen], _second(run, value, chosen))
         )
-        return self._safe(e_g, value), self._safe(e_S, value)
+        return self._safe(e_g, value).reshape(len(e_g), -1), self._safe(e_S, value)
 
     def entries(self, parameter: str) -> Array:
         """The floor of the block's entries for each pair of groups, (groups, groups).
