@@ -433,9 +433,10 @@ def witness_options(function: Command) -> Command:
         "--block",
         "-b",
         type=click.Choice(BLOCKS),
+        metavar="BLOCK",
         default="kernel",
         help="The Hessian in each kernel (default), each bias, each layer (kernel and bias), each "
-        "example's input, or all parameters at once.",
+        f"example's input, or all parameters at once: one of {', '.join(BLOCKS)}.",
     )
     @click.option(
         "--layer",
