@@ -287,6 +287,13 @@ SAME: list[tuple[str, Callable[[Problem], object]]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command and the function draw the same seed."""
+    for module in ("hesscli.cli.options", "hesscli.api.questions"):
+        monkeypatch.setattr(f"{module}.fresh_seed", lambda: 7)
+
+
 @pytest.mark.parametrize(("line", "ask"), SAME, ids=[line for line, _ in SAME])
 def test_the_api_says_what_the_command_says(
     line: str,

@@ -58,7 +58,6 @@ def _witness_names(
       hesscli verify --activation all --check form
       hesscli verify --activation tanh --terms gauss-newton
       hesscli verify --of jacobian --block layer
-      hesscli verify --plugin mine.py
       hesscli verify --activation tanh --witnesses chain_rule,autodiff,finite
       hesscli verify --config mine.yaml --format junit --output report.xml
       hesscli verify --activation all --check form --plot residuals.png

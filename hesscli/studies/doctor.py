@@ -34,6 +34,8 @@ _NEEDED = {
 _EXTRAS = {
     "matplotlib": "not installed; --plot and the plots of pages need it: "
     "pip install 'hesscli[plot]'",
+    "mpmath": "not installed; what rounding leaves undecided is settled with it: "
+    "pip install 'hesscli[referee]'",
     "mpi4py": "not installed; mpiexec -n N hesscli needs it: pip install 'hesscli[mpi]'",
     "h5py": "not installed; .keras and HDF5 files need it; it comes with TensorFlow",
 }
