@@ -275,6 +275,9 @@ class _Room:
             path = arguments[0]
             if isinstance(path, int):
                 continue
+            if event == "ctypes.dlopen" and arguments[0] is None:
+                # The program itself is asked what its C library has.
+                continue
             if event in _NEVER:
                 yield f"{event} {arguments}"
                 continue

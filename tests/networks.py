@@ -58,6 +58,9 @@ def problems(draw: st.DrawFn, dtype: str = "float64") -> Problem:
     hidden = Activation(draw(st.sampled_from(ACTIVATIONS)))
     output = Activation(draw(st.sampled_from(("linear", *ACTIVATIONS))))
     loss = Loss(draw(st.sampled_from(LOSSES)), draw(st.sampled_from(("mean", "sum"))))
+    if loss.name == "poisson":
+        # It takes no negative outputs.
+        output = Activation("softplus")
     bias = draw(st.booleans())
     examples = draw(st.integers(1, 5))
     layers = tuple(

@@ -61,7 +61,7 @@ def compared(activation: str, layer: str, G: float, C: float) -> ComparedBlock:
 
 
 def comparison(*rows: ComparedBlock) -> Drawing:
-    return comparison_drawing(Comparison(ENVIRONMENT, PROBLEM, "kernel", "form", rows))
+    return comparison_drawing(Comparison(ENVIRONMENT, PROBLEM, "kernel", "form", 0, rows))
 
 
 def test_compare_draws_both_terms_with_their_signs_and_their_sum() -> None:

@@ -29,6 +29,7 @@ from hesscli.problem.data import load_dataset
 from hesscli.problem.graph import Activation
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
 from hesscli.problem.keras_model import read_numbers
+from hesscli.problem.layers import LayerSpec
 from hesscli.problem.npz import read_arrays, require_unpackable
 from hesscli.report.document import Column, Document, Table
 from hesscli.studies import verification
@@ -370,8 +371,10 @@ def keras_file(change: Callable[[Any], None]) -> KerasNetwork:
         change(store)
     with zipfile.ZipFile("m.keras", "w") as stream:
         stream.write("w.h5", "model.weights.h5")
-    layer = KerasLayer("dense", "dense", 4, 3, True, Activation("tanh"), "layers/dense/vars", {})
-    return KerasNetwork("m.keras", (layer,), None, False, None)
+    spec = LayerSpec("dense", "dense", ("input",), {"units": 3}, Activation("tanh"))
+    shapes = {"kernel": (4, 3), "bias": (3,)}
+    layer = KerasLayer(spec, "dense", "layers/dense/vars", {}, shapes)
+    return KerasNetwork("m.keras", (4,), (4,), (layer,), None, False, None, None)
 
 
 def linked_outside(store: Any) -> None:

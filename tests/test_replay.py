@@ -47,6 +47,7 @@ COMMANDS = {
 IN_THE_CONFIGURATION = {
     *("config_path", "model_path", "batch_size", "memory", "seed", "dtype", "assignments"),
     *("learning_rate", "momentum", "examples", "every", "measure_examples", "checkpoint_every"),
+    "without_regularization",
 }
 OF_NO_NUMBER = {
     *("format_name", "path", "plot", "save_path", "vectors_path", "write_path", "checkpoint"),

@@ -84,7 +84,7 @@ def verified(*checks: Check, activation: str = "tanh") -> list[VerifiedBlock]:
 
 def verification(*rows: VerifiedBlock, terms: Terms = "hessian") -> Document:
     return verification_document(
-        Verification(ENVIRONMENT, PROBLEM, terms, "kernel", "entries", DEFAULT_WITNESSES, rows)
+        Verification(ENVIRONMENT, PROBLEM, terms, "kernel", "entries", DEFAULT_WITNESSES, 0, rows)
     )
 
 
@@ -97,7 +97,7 @@ def compared(
 
 
 def comparison(*rows: ComparedBlock) -> Document:
-    return comparison_document(Comparison(ENVIRONMENT, PROBLEM, "kernel", "entries", rows))
+    return comparison_document(Comparison(ENVIRONMENT, PROBLEM, "kernel", "entries", 0, rows))
 
 
 def parsed(document: Document) -> Any:
@@ -125,6 +125,7 @@ def test_verify_follows_the_published_schema() -> None:
         "status": "fail",
         "terms": "hessian",
         "witnesses": ["chain_rule", "autodiff"],
+        "probe_seed": 0,
         "environment": {**versions, "dtype": "float64", "threads": 2, "workers": 1},
         "problem": {
             **size,
@@ -160,6 +161,8 @@ def test_verify_follows_the_published_schema() -> None:
             **judged,
             **rounding,
         },
+        "convicted": None,
+        "referee": None,
         "status": "fail",
     }
     assert (second["layer"], second["status"]) == ("dense2", "pass")
@@ -169,7 +172,8 @@ def test_compare_follows_the_published_schema() -> None:
     document = parsed(comparison(compared(GOOD, BAD)))
     (row,) = document["results"]
     assert (document["schema"], document["status"]) == ("hesscli/compare/1", "pass")
-    assert set(document) == {"schema", "status", "environment", "problem", "results"}
+    keys = {"schema", "status", "environment", "problem", "probe_seed", "results"}
+    assert set(document) == keys
     alone, whole = row.pop("gauss_newton_alone"), row.pop("chain_rule")
     assert row == {
         **ROW,
@@ -235,7 +239,8 @@ def cells(line: str) -> list[str]:
 @pytest.mark.parametrize("document", [TWO, SPLITS], ids=["verify", "compare"])
 def test_markdown_tables_are_rectangles_of_the_tables_cells(document: Document) -> None:
     text = render(document, "markdown")
-    assert text.startswith(f"{document.heading}\n")
+    # Two blanks at its end break a line.
+    assert text.startswith("  \n".join(document.heading.splitlines()) + "\n")
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     for table, (titles, rule, *rows) in zip(document.tables, blocks, strict=True):
         assert f"### {table.title}\n" in text

@@ -45,7 +45,7 @@ def test_a_saturated_network_does_not_fail(activation: str, dtype: str) -> None:
             assert check.passed or check.open_by_rounding
 
 
-def test_where_tensorflow_has_no_digits_left_the_floor_decides() -> None:
+def test_where_tensorflow_has_no_digits_left_the_referee_decides() -> None:
     # tanh(20)² is 1 to the last digit, so autodiff's σ′ and its whole block are zero; the true
     # entry is x² (s σ′² w² (1 − s) + s w σ″), of the order of 1e-17.
     problem = Problem(
@@ -61,8 +61,12 @@ def test_where_tensorflow_has_no_digits_left_the_floor_decides() -> None:
     row = checked(problem).results[0]
     assert row.check.max_abs_entry == 0
     assert 1e-18 < row.check.max_abs_residual <= row.check.floor < 1e-13
-    assert row.verdict is Verdict.UNDECIDED
+    assert row.check.verdict is Verdict.UNDECIDED
     assert row.check.open_by_rounding
+    assert row.verdict is Verdict.PASS
+    ruling = row.pairs[0].ruling
+    assert ruling is not None
+    assert ruling.standing("autodiff") is not Verdict.PASS
 
 
 MUTANTS = {

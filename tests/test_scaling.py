@@ -44,6 +44,11 @@ class Cost:
         self.P = self.m
 
     @property
+    def heading(self) -> int:
+        """The loss and the accuracy of the batch, once a command."""
+        return self.F
+
+    @property
     def product(self) -> int:
         return 2 * self.m + 2 * self.U
 
@@ -115,7 +120,7 @@ def test_operations_of_the_quadratic_forms(
     found: dict[Any, Any], widths: tuple[int, ...], k: int
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "verify --check form"]
-    assert by_numpy(counts) == cost.verify_form
+    assert by_numpy(counts) == cost.heading + cost.verify_form
     # Beside it the softmax's own few.
     assert 0 <= counts["tensorflow"] / EXAMPLES - cost.autodiff(1) <= 2 * widths[-1]
     assert counts["sums"] == [1] * 4
@@ -126,7 +131,7 @@ def test_operations_and_sums_of_probes(
     found: dict[Any, Any], widths: tuple[int, ...], k: int
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "verify --check probes --probes 3"]
-    assert by_numpy(counts) == cost.verify_probes(3)
+    assert by_numpy(counts) == cost.heading + cost.verify_probes(3)
     theirs = cost.autodiff(1) + cost.autodiff(3)
     assert 0 <= counts["tensorflow"] / EXAMPLES - theirs <= 8 * widths[-1]
     assert counts["sums"] == [*[1] * 4, 3 * cost.P, 3 * cost.P]
@@ -138,7 +143,7 @@ def test_operations_and_sums_of_compare(
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "compare --check form"]
     # For tanh the Gauss–Newton term alone is not the Hessian, and the floor is asked.
-    assert by_numpy(counts) == cost.verify_form + cost.floor
+    assert by_numpy(counts) == cost.heading + cost.verify_form + cost.floor
     assert 0 <= counts["tensorflow"] / EXAMPLES - 4 * cost.autodiff(1) <= 8 * widths[-1]
     assert counts["sums"] == [1] * 7
 
@@ -148,7 +153,7 @@ def test_operations_and_sums_of_the_gradient(
     found: dict[Any, Any], widths: tuple[int, ...], k: int
 ) -> None:
     cost, counts = Cost(widths, k), found[widths, "verify --of gradient"]
-    assert by_numpy(counts) == cost.gradient
+    assert by_numpy(counts) == cost.heading + cost.gradient
     assert counts["tensorflow"] / EXAMPLES == cost.F + cost.m + cost.U
     assert counts["sums"] == [2 * cost.P]
 
@@ -158,7 +163,7 @@ def test_operations_of_the_network(found: dict[Any, Any]) -> None:
     m, others = cost.first, cost.F - cost.first
     # H and C, and G, which lacks what the gradients do.
     H, G = 2 * m + 6 * others, 2 * m + 4 * others
-    assert by_numpy(counts) == 3 * (2 * cost.F - m) + 2 * H + G
+    assert by_numpy(counts) == cost.heading + 3 * (2 * cost.F - m) + 2 * H + G
     assert 0 <= counts["tensorflow"] / EXAMPLES - (7 * m + 9 * others) <= 2 * NETWORKS[0][-1]
 
 
@@ -223,14 +228,14 @@ def test_operations_and_sums_of_lanczos_and_of_all_rows(tmp_path: Path) -> None:
     second = 3 * sum(a * b * (a + b) for a, b in pairwise(widths[1:]))
     in_nodes = sum(n for name, n in counts["numpy"].items() if name.startswith("nodes."))
     in_passes = second + (len(products) + 1) * cost.passes
-    assert in_nodes / examples == vectors * cost.product + in_passes
+    assert in_nodes / examples == cost.heading + vectors * cost.product + in_passes
 
     # With --top alone there are only products.
     assert {size % cost.P for size in of_pairs["sums"]} == {0}
     vectors = sum(of_pairs["sums"]) // cost.P
     in_nodes = sum(n for name, n in of_pairs["numpy"].items() if name.startswith("nodes."))
     in_passes = len(of_pairs["sums"]) * cost.passes
-    assert in_nodes / examples == vectors * cost.product + in_passes
+    assert in_nodes / examples == cost.heading + vectors * cost.product + in_passes
 
     small = Cost(SMALL, 1)
     assert of_rows["sums"] == [small.P**2]

@@ -64,7 +64,7 @@ def test_numbers_come_in_the_dtype_of_the_problem(loss: str, dtype: str) -> None
     [
         ("sparse_categorical_crossentropy", np.array([0, 3]), "label 3 at index 1"),
         ("sparse_categorical_crossentropy", np.array([-1, 0]), "label -1 at index 0"),
-        ("sparse_categorical_crossentropy", np.zeros(2), "labels are of type float64"),
+        ("sparse_categorical_crossentropy", np.full(2, 0.5), "labels are of type float64"),
         ("sparse_categorical_crossentropy", SOFT, "not one-hot"),
         ("sparse_categorical_crossentropy", np.zeros((2, 0)), "must be (N, 3)"),
         ("sparse_categorical_crossentropy", np.ones((2, 3)), "not one-hot"),

@@ -29,7 +29,7 @@ Shape = tuple[int, ...]
 class BilinearAt:
     """U x (n, …), W as E takes it, shapes for one example, and Dᵀg once it is known."""
 
-    held: Array | None
+    a: Array
     W: Array
     x_shape: Shape
     y_shape: Shape
@@ -37,14 +37,8 @@ class BilinearAt:
     bias: Shape
     g: Array | None = None
 
-    @property
-    def a(self) -> Array:
-        assert self.held is not None  # where parameters move or are asked for it is there
-        return self.held
-
     def part(self, chosen: slice) -> BilinearAt:
-        held, g = (None if of is None else of[chosen] for of in (self.held, self.g))
-        return replace(self, held=held, g=g)
+        return replace(self, a=self.a[chosen], g=None if self.g is None else self.g[chosen])
 
 
 class Bilinear(Calculus):
@@ -116,9 +110,6 @@ class Bilinear(Calculus):
 
     def curved(self, at: BilinearAt, g: Array) -> BilinearAt:
         return replace(at, g=self.up(g, at.x_shape))
-
-    def bare(self, at: BilinearAt) -> BilinearAt:
-        return replace(at, held=None, g=None)
 
     def bend(self, at: BilinearAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
         (moved,), (below,) = Rx, into.inputs

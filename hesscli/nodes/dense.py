@@ -22,18 +22,12 @@ from hesscli.problem.graph import Array
 class DenseAt:
     """The input x (n, inputs), the kernel W (inputs, units), and g (n, units) once it is known."""
 
-    held: Multiplied | None
+    x: Multiplied
     W: Array
     g: Array | None = None
 
-    @property
-    def x(self) -> Multiplied:
-        assert self.held is not None  # where parameters move or are asked for it is there
-        return self.held
-
     def part(self, chosen: slice) -> DenseAt:
-        held = None if self.held is None else self.held.part(chosen)
-        return replace(self, held=held, g=None if self.g is None else self.g[chosen])
+        return replace(self, x=self.x.part(chosen), g=None if self.g is None else self.g[chosen])
 
 
 class Dense(Calculus):
@@ -75,9 +69,6 @@ class Dense(Calculus):
 
     def curved(self, at: DenseAt, g: Array) -> DenseAt:
         return replace(at, g=g)
-
-    def bare(self, at: DenseAt) -> DenseAt:
-        return replace(at, held=None, g=None)
 
     def bend(self, at: DenseAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
         assert at.g is not None  # ``curved`` came first

@@ -61,7 +61,7 @@ class Calculus(ABC):
     """The calculus of one node. ``curved`` and ``second`` have general definitions.
 
     ``linear_in_x`` says that y is linear in x for fixed θ. Such a node bends nothing if its
-    parameters neither move nor are asked for, and ``bare`` is then all that it needs.
+    parameters neither move nor are asked for.
 
     ``at`` is an ``At`` of the calculus's own; what ``forward`` returns may be given to ``push``
     and ``pull``, and what ``curved`` makes of it to all methods.
@@ -80,10 +80,6 @@ class Calculus(ABC):
 
     def curved(self, at: Any, g: Array) -> Any:
         """``at`` with what ``bend`` needs of the cotangent g (n, *out) of the loss."""
-        return at
-
-    def bare(self, at: Any) -> Any:
-        """``at`` without what only a node needs whose parameters move or are asked for."""
         return at
 
     def bend(self, at: Any, Rx: Moves, V: Tensors, into: Pulled) -> None:

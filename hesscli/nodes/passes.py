@@ -147,9 +147,8 @@ class Linearized:
     """A network at a batch, as far up from its output as was asked for.
 
     Of every node that depends on the values and tensors that were asked for it holds what
-    ``push``, ``pull`` and ``bend`` need (less of a node whose own tensors were not asked for); of
-    the others nothing: at large widths that takes more memory than the weights. ``loss`` is that
-    of an example, ``scale`` the factor of the reduction.
+    ``push``, ``pull`` and ``bend`` need; of the others nothing: at large widths that takes more
+    memory than the weights. ``loss`` is that of an example, ``scale`` the factor of the reduction.
     """
 
     def __init__(
@@ -170,7 +169,6 @@ class Linearized:
         self._calculus = cache(calculus)
         self._check = check
         self._records: dict[str, object] = {}
-        self._asked: frozenset[str] = frozenset()
         self._f: Array | None = None
 
     def again(self, other: Linearized) -> Linearized:
@@ -195,28 +193,20 @@ class Linearized:
     def reach(self, tensors: Collection[str] = (), values: Collection[str] = ()) -> None:
         """Makes ready for products with directions in these."""
         nodes = self.graph.downstream(values, tensors)
-        if self._holds(nodes, tensors):
+        if all(node.name in self._records for node in nodes):
             return
-        asked = self._asked.union(tensors)
-        depending = {node.name for node in nodes} | self._records.keys()
-        nodes = tuple(node for node in self.graph.nodes if node.name in depending)
         records: dict[str, object] = {}
 
         def curve(node: Node, g: Array) -> None:
             self._check(node, "backward sweep", g)
-            calculus = self._calculus(node)
-            at = calculus.curved(fresh[node.name], g[:, 0])
-            records[node.name] = calculus.bare(at) if _is_straight(node, calculus, asked) else at
+            records[node.name] = self._calculus(node).curved(fresh[node.name], g[:, 0])
 
         with np.errstate(over="ignore", invalid="ignore"):
             self._f, fresh = self.forward(nodes)
             g = {self.graph.output: self.output_gradient()[:, None]}
             _downward(nodes, g, (), (), self._calculus, fresh, curve)
         # A node that the output does not depend on has no part in any product.
-        self._records, self._asked = fresh | records, asked
-
-    def _holds(self, nodes: Sequence[Node], tensors: Collection[str]) -> bool:
-        return self._asked.issuperset(tensors) and all(node.name in self._records for node in nodes)
+        self._records = {node.name: fresh[node.name] for node in nodes} | records
 
     def output_gradient(self) -> Array:
         """∂L/∂f (N, c)."""
@@ -231,7 +221,7 @@ class Linearized:
         nodes, records = self.graph.downstream(values, tensors), self._records
         # What overflows is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
-            if not self._holds(nodes, tensors):
+            if any(node.name not in records for node in nodes):
                 self._f, records = self.forward(nodes)
             g = self.output_gradient()[:, None]
             return backward(self.graph, records, g, tensors, values, self._calculus)

@@ -72,7 +72,9 @@ def _labels(targets: Targets, units: int, _: Dtype, where: str) -> Targets:
 
 def _whole(targets: Targets) -> Targets:
     """Labels that are stored as floating-point numbers as integers; others as they are."""
-    whole = targets.dtype.kind == "f" and np.equal(targets, np.round(targets)).all()
+    if targets.dtype.kind != "f" or not (np.abs(targets) < 2**53).all():
+        return targets
+    whole = np.equal(targets, np.round(targets)).all()
     return targets.astype(np.int64) if whole else targets
 
 

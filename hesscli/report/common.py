@@ -43,7 +43,7 @@ def _batch_text(problem: ProblemSummary) -> str:
         parts = [_loss_text(loss, several) for loss in problem.losses]
     largest = problem.largest_input
     reach = f" (up to {largest:.4g})" if largest is not None and largest > 1 else ""
-    return " · ".join((*parts, f"inputs {problem.inputs}{reach}"))
+    return " · ".join((*parts, f"inputs {problem.inputs or 'as given'}{reach}"))
 
 
 def _loss_text(loss: BatchLoss, several: bool) -> str:

@@ -79,12 +79,8 @@ class Ruling:
 
     @property
     def verdict(self) -> Verdict:
-        """Without its digits the candidate fails where the other witness has them."""
-        own = self.standing(self.candidate)
-        others = [self.standing(name) for name in self.witnesses if name != self.candidate]
-        if own is Verdict.UNDECIDED and Verdict.PASS in others:
-            return Verdict.FAIL
-        return own
+        """That on the candidate: without its digits it is not wrong, and no PASS either."""
+        return self.standing(self.candidate)
 
 
 def referee_of(problem: Problem, execution: Execution) -> Referee:

@@ -193,12 +193,15 @@ class NoisyDense(Dense):
         )
 
     def second(self, at: DenseAt, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
-        # Both products are rounded to the size of their terms. (Noise in W alone would multiply
-        # S on both sides, and be nothing if S times the columns of W vanishes.)
-        units, W = at.W.shape[1], self.noise.vanishing(at.W)
-        half = W @ S + self.noise.of_size(np.abs(W) @ np.abs(S), units)
-        whole = self.noise.operand(half, units) @ W.T
-        return np.asarray(whole + self.noise.underflow(units))
+        units = at.W.shape[1]
+        noisy = replace(at, W=self.noise.operand(at.W, units))
+        operand = self.noise.operand(S, units)
+        whole = super().second(noisy, operand, position, inputs, bent=bent)
+        # The sums are rounded to the size of their terms, also if S times the columns of W
+        # vanishes: noise in W, which multiplies S on both sides, would then be nothing.
+        sizes = replace(at, W=np.abs(at.W))
+        terms = super().second(sizes, np.abs(S), position, inputs, bent=bent)
+        return whole + self.noise.of_size(terms, units) + self.noise.underflow(units)
 
 
 class NoisyElementwise(Elementwise):
