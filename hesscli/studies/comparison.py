@@ -18,7 +18,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check
-from hesscli.studies.verdict import Verdict, joint
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.witnesses.block import Engine
 
@@ -36,7 +36,7 @@ class SplitForm:
 
 
 @dataclass(frozen=True)
-class ComparedBlock:
+class ComparedBlock(Judged):
     """One block's split by both witnesses, and the two verdicts.
 
     ``form_checks`` judge the forms of the Hessian, the Gauss–Newton and the curvature term by
@@ -71,13 +71,9 @@ class ComparedBlock:
         """Whether the whole chain rule holds: its Hessian, and each term's form."""
         return joint(check.verdict for check in (self.chain_rule_check, *self.form_checks))
 
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
-
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(JudgedRows):
     """What ``hesscli compare`` found, a row for each activation and block."""
 
     environment: Environment
@@ -86,14 +82,6 @@ class Comparison:
     method: str
     probe_seed: int
     results: tuple[ComparedBlock, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        return joint(row.verdict for row in self.results)
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
 
 def compare(

@@ -30,7 +30,7 @@ from hesscli.studies.referee import (
     judged_exactly,
     referee_of,
 )
-from hesscli.studies.verdict import Verdict, joint
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
 from hesscli.witnesses.layout import (
@@ -86,7 +86,7 @@ class FiniteEntry:
 
 
 @dataclass(frozen=True)
-class EntryOf:
+class EntryOf(Judged):
     """The entry for one activation. ``block`` is the block whose row was computed.
 
     ``finite`` is None for inputs of two different examples, whose derivative is zero by
@@ -117,13 +117,9 @@ class EntryOf:
             return Verdict.FAIL
         return joint(map(self.verdict_of, self.terms))
 
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
-
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(JudgedRows):
     """What ``hesscli entry`` found: ∂²L/∂first ∂second for each activation.
 
     ``first`` and ``second`` are parameters or input values as the layout names them;
@@ -136,14 +132,6 @@ class Entry:
     second: str
     separate_examples: bool
     results: tuple[EntryOf, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        return joint(row.verdict for row in self.results)
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
 
 @dataclass(frozen=True)

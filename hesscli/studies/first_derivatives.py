@@ -24,7 +24,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Seen, Tally, of_layers
-from hesscli.studies.verdict import Verdict, joint
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.pieces import pieces
@@ -41,7 +41,7 @@ FirstDerivative = Literal["gradient", "jacobian"]
 
 
 @dataclass(frozen=True)
-class VerifiedFirst:
+class VerifiedFirst(Judged):
     """The gradient or the Jacobian in one block by both witnesses.
 
     ``shape`` is (P,) or (N·c, P), and (N, d) or (N, c, d) for the inputs. The norms are the
@@ -61,13 +61,9 @@ class VerifiedFirst:
     def verdict(self) -> Verdict:
         return self.check.verdict
 
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
-
 
 @dataclass(frozen=True)
-class FirstVerification:
+class FirstVerification(JudgedRows):
     """What ``hesscli verify --of gradient`` or ``jacobian`` found."""
 
     environment: Environment
@@ -75,14 +71,6 @@ class FirstVerification:
     of: FirstDerivative
     block: str
     results: tuple[VerifiedFirst, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        return joint(row.verdict for row in self.results)
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from hesscli.problem.graph import Array
-from hesscli.studies.verdict import Verdict
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.witnesses.layout import Layout
 
 Names = tuple[str, str] | None
@@ -30,7 +30,7 @@ TRUSTED = 0.1
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Judged):
     """The outcome of one comparison.
 
     ``compared`` numbers were compared. The others are those of the worst of them: where some
@@ -60,10 +60,6 @@ class Check:
     error_bar: float = 0.0
     undecided: int = 0
     confidence: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
     @property
     def failed(self) -> bool:

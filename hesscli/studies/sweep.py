@@ -22,7 +22,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Names, Seen, Tally, worst
-from hesscli.studies.verdict import Verdict, joint
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
@@ -43,7 +43,7 @@ _PIECE_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
-class SweptNode:
+class SweptNode(Judged):
     """One node of the backward sweep, with what arrives at its input ``quantity``.
 
     ``label`` says what the node does, as in ``dense2 tanh``. ``shape`` is the quantity's (N, d).
@@ -67,10 +67,6 @@ class SweptNode:
     @property
     def verdict(self) -> Verdict:
         return joint((self.g_check.verdict, self.S_check.verdict))
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
     @property
     def worst_check(self) -> Check:
@@ -97,7 +93,7 @@ class SweptInput:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(JudgedRows):
     """What ``hesscli sweep`` found, a row for each activation and node, backwards.
 
     ``inputs`` holds the first SHOWN_EXAMPLES examples for each activation where they were asked
@@ -108,14 +104,6 @@ class Sweep:
     problem: ProblemSummary
     results: tuple[SweptNode, ...]
     inputs: tuple[SweptInput, ...] | None
-
-    @property
-    def verdict(self) -> Verdict:
-        return joint(row.verdict for row in self.results)
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
 
 def sweep(

@@ -36,7 +36,7 @@ from hesscli.studies.context import (
 from hesscli.studies.finitechecks import SLOPES
 from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.judge import Check
-from hesscli.studies.verdict import Verdict, joint
+from hesscli.studies.verdict import JudgedRows, Verdict
 from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
@@ -67,20 +67,12 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(JudgedRows):
     """What ``hesscli verify --plugin`` found of what the plugin defines."""
 
     environment: Environment
     problem: ProblemSummary
     results: tuple[Tried, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        return joint(row.verdict for row in self.results)
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
 
 def try_plugins(seed: int, progress: Progress = no_progress) -> Trial:

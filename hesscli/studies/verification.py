@@ -22,7 +22,7 @@ from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.judge import Check, relative
 from hesscli.studies.referee import Ruling, ruling
-from hesscli.studies.verdict import Verdict, joint
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
@@ -95,7 +95,7 @@ class WitnessPair:
 
 
 @dataclass(frozen=True)
-class VerifiedBlock:
+class VerifiedBlock(Judged):
     """One block: its quadratic form by each witness, and what was compared of each pair."""
 
     activation: str
@@ -140,13 +140,9 @@ class VerifiedBlock:
     def verdict(self) -> Verdict:
         return joint(pair.verdict for pair in self.pairs)
 
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
-
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(JudgedRows):
     """What ``hesscli verify`` found, a row for each activation and block."""
 
     environment: Environment
@@ -157,14 +153,6 @@ class Verification:
     witnesses: tuple[str, ...]
     probe_seed: int
     results: tuple[VerifiedBlock, ...]
-
-    @property
-    def verdict(self) -> Verdict:
-        return joint(row.verdict for row in self.results)
-
-    @property
-    def passed(self) -> bool:
-        return self.verdict is Verdict.PASS
 
 
 def verify(
