@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, over
+from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added, over
 from hesscli.nodes.windows import Windows
 from hesscli.problem.graph import Array
 
@@ -90,10 +90,7 @@ class Bilinear(Calculus):
         if "bias" in V:
             b = aligned(V["bias"], at.bias, len(at.y_shape))
             parts.append(np.broadcast_to(b, (len(at.a), b.shape[1], *at.y_shape)))
-        total, *others = parts
-        for part in others:
-            total = total + part
-        return total
+        return added(parts)
 
     def pull(self, at: BilinearAt, g: Array, wanted: Wanted) -> Pulled:
         below, tensors = None, {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, over
+from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added, over
 from hesscli.nodes.windows import Windows
 from hesscli.problem.graph import Array
 
@@ -133,12 +133,8 @@ class Maximum(Calculus):
         return np.maximum(first, second), WeightsAt(weights)
 
     def push(self, at: WeightsAt, Rx: Moves, V: Tensors) -> Array:
-        parts = [
-            weight[:, None] * moved
-            for weight, moved in zip(at.weights, Rx, strict=True)
-            if moved is not None
-        ]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        each = zip(at.weights, Rx, strict=True)
+        return added(weight[:, None] * moved for weight, moved in each if moved is not None)
 
     def pull(self, at: WeightsAt, g: Array, wanted: Wanted) -> Pulled:
         each = zip(at.weights, wanted.inputs, strict=True)

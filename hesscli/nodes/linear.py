@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, over
+from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added, over
 from hesscli.nodes.windows import Windows
 from hesscli.problem.graph import Array
 
@@ -191,11 +191,7 @@ class WeightedSum(Calculus):
 
     def _sum(self, x: Moves) -> Array:
         each = zip(x, self.weights, strict=True)
-        first, *others = [_times(w, part) for part, w in each if part is not None]
-        total = first
-        for part in others:
-            total = total + part
-        return np.asarray(total)
+        return added(_times(w, part) for part, w in each if part is not None)
 
 
 def _times(weight: float, x: Array) -> Array:

@@ -15,9 +15,11 @@ holds no state of an example.
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import numpy as np
@@ -116,6 +118,11 @@ class Calculus(ABC):
         ``at`` is from where F is looked at, its examples one after the other m / n times.
         """
         return None
+
+
+def added(parts: Iterable[Array]) -> Array:
+    """The sum of one array or more; of one, itself."""
+    return reduce(operator.add, parts)
 
 
 def over(function: Callable[[Array], Array], x: Array) -> Array:

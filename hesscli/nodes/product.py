@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hesscli.nodes.bilinear import einsum
-from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
+from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added
 from hesscli.problem.graph import Array
 
 
@@ -43,12 +43,11 @@ class Product(Calculus):
         return einsum(f"n{a},n{b}->n{self.y}", *x), ProductAt((x[0], x[1]))
 
     def push(self, at: ProductAt, Rx: Moves, V: Tensors) -> Array:
-        parts = [
+        return added(
             einsum(f"nk{self.x[i]},n{self.x[1 - i]}->nk{self.y}", moved, at.x[1 - i])
             for i, moved in enumerate(Rx)
             if moved is not None
-        ]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        )
 
     def pull(self, at: ProductAt, g: Array, wanted: Wanted) -> Pulled:
         return Pulled(

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hesscli.nodes.bilinear import summed
-from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
+from hesscli.nodes.bilinear import aligned, summed
+from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added
 from hesscli.problem.graph import Array
 
 Shape = tuple[int, ...]
@@ -88,10 +88,7 @@ class Scaled(Calculus):
         if "beta" in V:
             beta = _directions(V["beta"], at)
             parts.append(np.broadcast_to(beta, (len(at.w), beta.shape[1], *at.w.shape[1:])))
-        total, *others = parts
-        for part in others:
-            total = total + part
-        return total
+        return added(parts)
 
     def pull(self, at: ScaledAt, g: Array, wanted: Wanted) -> Pulled:
         tensors = {}
@@ -115,7 +112,7 @@ class Scaled(Calculus):
 
 
 def _directions(V: Array, at: ScaledAt) -> Array:
-    return V.reshape(1, len(V), *at.wide)
+    return aligned(V, at.wide, len(at.wide))
 
 
 def _summed(g: Array, at: ScaledAt) -> Array:

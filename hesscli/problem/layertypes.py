@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -101,9 +102,8 @@ def _counts(
     )
 
 
-def _depthwise_part(
-    of: Arguments, shape: Shape, roles: Mapping[str, str], suffix: str = ""
-) -> tuple[Part, Shape]:
+def _depthwise_part(of: Arguments, shape: Shape) -> tuple[Part, Shape]:
+    """The part without its tensors, and the shape of its kernel."""
     *spatial, channels = shape
     windows = _windows_of(of, 2)
     if len(set(windows["strides"])) > 1:
@@ -111,13 +111,12 @@ def _depthwise_part(
     multiplier = of.whole("depth_multiplier", 1)
     out = (*_counts(spatial, **windows), channels * multiplier)
     kernel = (*windows["kernel_size"], channels, multiplier)
-    return Part(kinds.DEPTHWISE_CONV, out, windows, roles, suffix=suffix), kernel
+    return Part(kinds.DEPTHWISE_CONV, out, windows), kernel
 
 
 def _depthwise(of: Arguments, shapes: Shapes) -> Made:
-    roles = ("kernel", "bias") if of.flag("use_bias", True) else ("kernel",)
-    part, kernel = _depthwise_part(of, shapes[0], _same(roles))
-    return Made((part,), {"kernel": kernel, **dict.fromkeys(roles[1:], part.shape[-1:])})
+    part, kernel = _depthwise_part(of, shapes[0])
+    return _with_bias(of, kernel, part.shape[-1:], lambda roles: replace(part, tensors=roles))
 
 
 def _conv_transpose(of: Arguments, shapes: Shapes) -> Made:
@@ -224,10 +223,15 @@ def _permute(of: Arguments, shapes: Shapes) -> Made:
     return Made((Part(kinds.PERMUTE, tuple(shape[i - 1] for i in dims), {"dims": dims}),))
 
 
+def _scaling(of: Arguments) -> tuple[str, ...]:
+    """Which of γ and β there are."""
+    flags = {"gamma": of.flag("scale", True), "beta": of.flag("center", True)}
+    return tuple(role for role, has in flags.items() if has)
+
+
 def _normalized(of: Arguments, shape: Shape, axes: Shape, parts: tuple[Part, ...] = ()) -> Made:
     """A normalization, and then γ and β along ``axes``."""
-    flags = {"gamma": of.flag("scale", True), "beta": of.flag("center", True)}
-    roles = tuple(role for role, has in flags.items() if has)
+    roles = _scaling(of)
     own = tuple(shape[axis] for axis in axes)
     scale = Part(kinds.SCALE, shape, {"axes": axes}, _same(roles), sources=(-1,))
     return Made((*parts, scale) if roles else parts, dict.fromkeys(roles, own))
@@ -264,8 +268,7 @@ def _batch_normalization(of: Arguments, shapes: Shapes) -> Made:
     if of.given.get("renorm"):
         raise LayerError("renorm", "not supported; it must be false")
     own = (shape[axis],)
-    flags = {"gamma": of.flag("scale", True), "beta": of.flag("center", True)}
-    roles = tuple(role for role, has in flags.items() if has)
+    roles = _scaling(of)
     statistics = ("moving_mean", "moving_variance")
     attributes = {"axis": axis, "epsilon": of.number("epsilon", 1e-3)}
     part = Part(kinds.BATCH_NORMALIZATION, shape, attributes, _same(roles), statistics)
@@ -274,7 +277,8 @@ def _batch_normalization(of: Arguments, shapes: Shapes) -> Made:
 
 def _separable(of: Arguments, shapes: Shapes) -> Made:
     filters = of.whole("filters")
-    depthwise, kernel = _depthwise_part(of, shapes[0], {"kernel": "depthwise_kernel"}, "depthwise")
+    part, kernel = _depthwise_part(of, shapes[0])
+    depthwise = replace(part, tensors={"kernel": "depthwise_kernel"}, suffix="depthwise")
     channels = depthwise.shape[-1]
     tensors = {"depthwise_kernel": kernel, "pointwise_kernel": (1, 1, channels, filters)}
     if of.flag("use_bias", True):
