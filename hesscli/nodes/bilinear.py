@@ -44,7 +44,7 @@ class BilinearAt:
 class Bilinear(Calculus):
     """``x``, ``W`` and ``y`` are the letters of E's axes; n and k are examples and directions."""
 
-    linear_in_x = True
+    bends_in_x = False
 
     def __init__(self, x: str, W: str, y: str) -> None:
         self.x, self.W, self.y = x, W, y

@@ -33,7 +33,7 @@ class DenseAt:
 class Dense(Calculus):
     """z = x W + b for x (n, inputs)."""
 
-    linear_in_x = True
+    bends_in_x = False
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, DenseAt]:
         W = theta["kernel"]

@@ -33,6 +33,8 @@ class FirstAt:
 class MaxPooling(Calculus):
     """The greatest number of each window; outside there are none."""
 
+    bends_in_x = False
+
     def __init__(self, pool_size: Shape, strides: Shape, padding: str) -> None:
         self.of = pool_size, strides, padding
 
@@ -92,6 +94,8 @@ class WeightsAt:
 class GlobalMaxPooling(Calculus):
     """The greatest number of each channel."""
 
+    bends_in_x = False
+
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
 
@@ -125,6 +129,8 @@ class GlobalMaxPooling(Calculus):
 
 class Maximum(Calculus):
     """The greater of two values of one shape, number by number."""
+
+    bends_in_x = False
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, WeightsAt]:
         first, second = x

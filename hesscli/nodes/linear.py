@@ -31,7 +31,7 @@ class Shapes:
 class Linear(Calculus):
     """y = A x, for arrays (m, …) each on its own."""
 
-    linear_in_x = True
+    bends_in_x = False
 
     @abstractmethod
     def map(self, x: Array) -> Array:
@@ -174,7 +174,7 @@ class GlobalAveragePooling(Linear):
 class WeightedSum(Calculus):
     """y = Σ w_i x_i for values of one shape: Add, Subtract and Average."""
 
-    linear_in_x = True
+    bends_in_x = False
 
     def __init__(self, weights: Sequence[float]) -> None:
         self.weights = weights
@@ -201,7 +201,7 @@ def _times(weight: float, x: Array) -> Array:
 class Concatenate(Calculus):
     """Values one after the other along an axis of one example, counted from 0."""
 
-    linear_in_x = True
+    bends_in_x = False
 
     def __init__(self, axis: int) -> None:
         self.axis = axis

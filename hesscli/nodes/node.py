@@ -62,14 +62,14 @@ class Pulled:
 class Calculus(ABC):
     """The calculus of one node. ``curved`` and ``second`` have general definitions.
 
-    ``linear_in_x`` says that y is linear in x for fixed θ. Such a node bends nothing if its
-    parameters neither move nor are asked for.
+    ``bends_in_x`` is False if y is linear in x for fixed θ, at least piece by piece: ``bend`` adds
+    nothing then, unless the node's own parameters move or are asked for.
 
     ``at`` is an ``At`` of the calculus's own; what ``forward`` returns may be given to ``push``
     and ``pull``, and what ``curved`` makes of it to all methods.
     """
 
-    linear_in_x = False
+    bends_in_x = True
 
     @abstractmethod
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Any]: ...

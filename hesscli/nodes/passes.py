@@ -370,7 +370,7 @@ class Linearized:
             rows = O.reshape(*O.shape[:2], *self.graph.shape_of(value))
             units = unit_directions(rows)
             for node in dict.fromkeys(readers):
-                if self._calculus(node).linear_in_x:
+                if not self._calculus(node).bends_in_x:
                     continue
                 Rx = [units if name == value else None for name in node.inputs]
                 into = Pulled(
@@ -409,7 +409,7 @@ class Linearized:
 
 def _is_straight(node: Node, calculus: Calculus, asked: Collection[str]) -> bool:
     """Whether the node bends nothing: none of its tensors moves or is asked for."""
-    return calculus.linear_in_x and not any(name in asked for name in node.tensors.values())
+    return not calculus.bends_in_x and not any(name in asked for name in node.tensors.values())
 
 
 def _directions(node: Node, moved: Moved) -> dict[str, Array]:

@@ -49,6 +49,7 @@ class ScaledAt:
 class Scaled(Calculus):
     """``axes`` are those of one example that the parameters have; ``role`` is that of γ."""
 
+    bends_in_x = False
     role = "gamma"
 
     def __init__(self, axes: Shape) -> None:
