@@ -22,7 +22,7 @@ from hesscli.report.document import (
     residual_text,
     verdict_text,
 )
-from hesscli.report.referee import DIGITS, ruling_data, ruling_text
+from hesscli.report.referee import DIGITS, ruling_data, ruling_text, standings
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
 from hesscli.studies.finitechecks import SLOPES
 from hesscli.studies.verdict import Verdict
@@ -129,7 +129,7 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
         )
     if row.ruling is not None:
         digits = row.ruling.worst.exact.digits
-        found = ruling_text(row.ruling, _NAMES)
+        found = standings(row.ruling, _NAMES)
         notes.append(f"{verdict_text(row.ruling.verdict)}: {DIGITS} give {digits}: {found}.")
     notes += [
         f"{verdict_text(row.verdict_of(term))}: {_TERMS[term.term]}: {what_happened(term.check)}."

@@ -20,10 +20,11 @@ def ruling_text(ruling: Ruling, names: Mapping[str, str]) -> str:
     said = [f"{names[who]} {short_form_text(value)}" for who, value in worst.by_witness.items()]
     what = "vᵀHv" if worst.names is None else f"∂²L/∂{worst.names[0]} ∂{worst.names[1]}"
     exact = short_form_text(worst.exact.value)
-    return f"{_standings(ruling, names)}; {DIGITS} give {exact} for {what}, {listed(said)}"
+    return f"{standings(ruling, names)}; {DIGITS} give {exact} for {what}, {listed(said)}"
 
 
-def _standings(ruling: Ruling, names: Mapping[str, str]) -> str:
+def standings(ruling: Ruling, names: Mapping[str, str]) -> str:
+    """Who was right, who lost its digits and who is wrong."""
     parts = []
     for verdict in Verdict:
         who = [names[name] for name in ruling.witnesses if ruling.standing(name) is verdict]

@@ -34,6 +34,7 @@ def trial_document(result: Trial) -> Document:
         ),
         data={
             **preamble("hesscli/trial/1", result.verdict, result.environment, result.problem),
+            "probe_seed": result.probe_seed,
             "results": [_row_data(row) for row in result.results],
         },
         cases=tuple(
@@ -64,6 +65,7 @@ def _notes(result: Trial) -> Iterator[str]:
             )
     if result.passed:
         yield "PASS: every function is what the witnesses find."
+    yield f"Random networks: --probe-seed {result.probe_seed}."
 
 
 def _failure(row: Tried) -> str | None:

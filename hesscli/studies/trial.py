@@ -72,6 +72,7 @@ class Trial(JudgedRows):
 
     environment: Environment
     problem: ProblemSummary
+    probe_seed: int
     results: tuple[Tried, ...]
 
 
@@ -86,7 +87,7 @@ def try_plugins(seed: int, progress: Progress = no_progress) -> Trial:
         problems.append(problem)
         rows += found
     first = problems[0]
-    return Trial(environment(first, HELD), summary(first, HELD), tuple(rows))
+    return Trial(environment(first, HELD), summary(first, HELD), seed, tuple(rows))
 
 
 def _tried(kind: str, name: str, seed: int) -> tuple[Problem, list[Tried]]:
