@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from hesscli.report.common import (
-    check_data,
     heading,
     preamble,
     rounding_note,
@@ -19,9 +18,10 @@ from hesscli.report.document import (
     Column,
     Document,
     Table,
-    residual_text,
+    scientific,
     verdict_text,
 )
+from hesscli.report.fields import plain
 from hesscli.report.referee import DIGITS, ruling_data, ruling_text, standings
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
 from hesscli.studies.finitechecks import SLOPES
@@ -93,8 +93,8 @@ def _table(result: Entry, row: EntryOf) -> Table:
                 _TERMS[term.term],
                 _entry_text(term.autodiff),
                 _entry_text(term.chain_rule),
-                residual_text(term.residual),
-                residual_text(term.check.relative_residual),
+                scientific(term.residual),
+                scientific(term.check.relative_residual),
                 verdict_text(row.verdict_of(term)) + ("†" if _limited(row, term) else ""),
             )
             for term in row.terms
@@ -117,7 +117,7 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
     largest = row.terms[0].check.max_abs_entry
     beside = f" at {layer_of(result.second)}" if row.block == NETWORK else ""
     notes = [
-        f"relative: to {residual_text(largest)}, the largest entry in the row of {result.first}"
+        f"relative: to {scientific(largest)}, the largest entry in the row of {result.first}"
         f"{beside}."
     ]
     if row.finite is not None:
@@ -153,8 +153,8 @@ def _finite_note(finite: FiniteEntry) -> str:
             "activation, or too near to one, or loss values do not resolve the gradient."
         )
     return (
-        f"Finite differences: {finite.value:.9e} ± {residual_text(finite.error)}, residual "
-        f"{residual_text(finite.residual)}: {verdict_text(finite.check.verdict)}."
+        f"Finite differences: {finite.value:.9e} ± {scientific(finite.error)}, residual "
+        f"{scientific(finite.residual)}: {verdict_text(finite.check.verdict)}."
     )
 
 
@@ -165,7 +165,7 @@ def _finite_data(finite: FiniteEntry | None) -> dict[str, Any] | None:
         "value": finite.value,
         "error": finite.error,
         "residual": finite.residual,
-        "check": check_data(finite.check),
+        "check": plain(finite.check),
         "status": finite.check.verdict.value,
     }
 
@@ -178,6 +178,6 @@ def _term_data(row: EntryOf, term: EntryTerm) -> dict[str, Any]:
         "autodiff": term.autodiff,
         "chain_rule": term.chain_rule,
         "residual": term.residual,
-        "check": check_data(term.check),
+        "check": plain(term.check),
         "status": row.verdict_of(term).value,
     }

@@ -14,8 +14,7 @@ from hesscli.report.document import (
     Column,
     Document,
     Table,
-    residual_text,
-    short_form_text,
+    scientific,
 )
 from hesscli.report.spectrum_plot import spectrum_drawings
 from hesscli.studies.spectra.measures import BINS_PER_DECADE, OUTLIER_RATIO, Density, Measured
@@ -158,7 +157,7 @@ def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum])
                 for found in pairs
                 for text in (
                     _number_text(float(found.values[index])),
-                    residual_text(float(found.residuals[index])),
+                    scientific(float(found.residuals[index])),
                 )
             ]
             lines.append((row.layer if index == 0 else "", str(index + 1), *cells))
@@ -220,7 +219,7 @@ def _where_from(result: Spectrum, rows: Sequence[BlockSpectrum]) -> str:
             "hold with 95%; numbers without ± are exact."
         )
     tolerances = [
-        residual_text(row.hessian.tolerance / row.hessian.spectral_norm.value)
+        scientific(row.hessian.tolerance / row.hessian.spectral_norm.value)
         for row in rows
         if row.hessian.tolerance is not None and row.hessian.spectral_norm.value > 0
     ]
@@ -258,7 +257,7 @@ def _failure(check: SpectrumCheck | None) -> str | None:
         if check.method == "trace"
         else "an eigenpair of Lanczos does not satisfy H v = λ v"
     )
-    return f"{what}: relative residual {residual_text(check.residual)}, allowed {check.rtol:.0e}"
+    return f"{what}: relative residual {scientific(check.residual)}, allowed {check.rtol:.0e}"
 
 
 def _error_line(
@@ -268,7 +267,7 @@ def _error_line(
     errors = [None if number is None else number.error for number in numbers]
     if all(error is None for error in errors):
         return []
-    texts = ("" if error is None else f"± {residual_text(error)}" for error in errors)
+    texts = ("" if error is None else f"± {scientific(error)}" for error in errors)
     return [("",) * before + tuple(texts) + ("",) * after]
 
 
@@ -285,7 +284,7 @@ def _value_text(number: Measured | None) -> str:
 
 
 def _number_text(value: float) -> str:
-    return UNKNOWN if math.isnan(value) else short_form_text(value)
+    return UNKNOWN if math.isnan(value) else scientific(value, 5)
 
 
 def _row_data(row: BlockSpectrum) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 
 from hesscli.report.common import (
     by_activation,
-    check_data,
     heading,
     listed,
     preamble,
     undecided_notes,
     what_happened,
 )
-from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict_text
+from hesscli.report.document import Case, Column, Document, Table, scientific, verdict_text
+from hesscli.report.fields import plain
 from hesscli.report.sweep_plot import sweep_drawing
 from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
 from hesscli.studies.verdict import Verdict
@@ -69,7 +69,7 @@ def _node_table(result: Sweep, activation: str, rows: tuple[SweptNode, ...]) -> 
                 row.quantity,
                 "×".join(str(size) for size in row.shape),
                 *(_norm_text(norm) for norm in (row.g_norm, row.I_norm, row.O_norm, row.S_norm)),
-                residual_text(row.worst_check.relative_residual),
+                scientific(row.worst_check.relative_residual),
                 verdict_text(row.verdict) + ("†" if _limited(row) else ""),
             )
             for row in rows
@@ -108,7 +108,7 @@ def _summary(activation: str, rows: Sequence[SweptNode]) -> Iterator[str]:
         how_many = f"all {len(rows)}" if len(passed) == len(rows) else f"{len(passed)}"
         yield (
             f"{activation}: PASS at {how_many} nodes: g and S are autodiff's, to "
-            f"{residual_text(largest)} of their largest entry."
+            f"{scientific(largest)} of their largest entry."
         )
     checks = [(row.label, check) for row in rows for check in (row.S_check, row.g_check)]
     yield from undecided_notes(activation, checks)
@@ -125,8 +125,8 @@ def _failure(row: SweptNode) -> str | None:
     if not row.g_check.failed or row.S_check.failed:
         return what_happened(row.worst_check)
     return (
-        f"g: residual {residual_text(row.g_check.max_abs_residual)}, "
-        f"{residual_text(row.g_check.relative_residual)} of the largest entry; allowed is "
+        f"g: residual {scientific(row.g_check.max_abs_residual)}, "
+        f"{scientific(row.g_check.relative_residual)} of the largest entry; allowed is "
         f"{row.g_check.rtol:.0e}"
     )
 
@@ -134,9 +134,9 @@ def _failure(row: SweptNode) -> str | None:
 def _rounding_note(row: SweptNode) -> str:
     check = row.S_check if row.S_check.limited_by_rounding else row.g_check
     return (
-        f"† {row.label}: the residual {residual_text(check.max_abs_residual)} is rounding: what "
-        f"was subtracted on the way leaves {residual_text(check.floor)} uncertain, beside a "
-        f"largest entry of {residual_text(check.max_abs_entry)}."
+        f"† {row.label}: the residual {scientific(check.max_abs_residual)} is rounding: what "
+        f"was subtracted on the way leaves {scientific(check.floor)} uncertain, beside a "
+        f"largest entry of {scientific(check.max_abs_entry)}."
     )
 
 
@@ -193,7 +193,7 @@ def _row_data(row: SweptNode) -> dict[str, Any]:
             "curvature_part": row.O_norm,
             "hessian": row.S_norm,
         },
-        "gradient_check": check_data(row.g_check),
-        "hessian_check": check_data(row.S_check),
+        "gradient_check": plain(row.g_check),
+        "hessian_check": plain(row.S_check),
         "status": row.verdict.value,
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hesscli.report.common import check_data, listed, preamble, relative_text, what_happened
+from hesscli.report.common import listed, preamble, relative_text, what_happened
 from hesscli.report.document import UNKNOWN, Case, Column, Document, Table, verdict_text
+from hesscli.report.fields import plain
 from hesscli.studies.trial import Trial, Tried
 from hesscli.studies.verdict import Verdict
 
@@ -82,6 +83,6 @@ def _row_data(row: Tried) -> dict[str, Any]:
         "method": row.method,
         "widths": list(row.widths),
         "examples": row.examples,
-        "check": None if row.check is None else check_data(row.check),
+        "check": None if row.check is None else plain(row.check),
         "status": row.verdict.value,
     }
