@@ -54,18 +54,6 @@ def _loss_text(loss: BatchLoss, several: bool) -> str:
     return f"loss{of} {loss.total:.4g}{penalty}{right}"
 
 
-def preamble(
-    schema: str, verdict: Verdict, environment: Environment, problem: ProblemSummary
-) -> dict[str, Any]:
-    """The part of a JSON document that every schema begins with."""
-    return {
-        "schema": schema,
-        "status": verdict.value,
-        "environment": plain(environment),
-        "problem": plain(problem),
-    }
-
-
 # What rows of blocks begin with.
 ROW = (Field("activation"), named("layer", "layer"), Field("block"))
 SIZE = Field("size", title="block", text=lambda size: f"{size:,}²")
@@ -115,7 +103,7 @@ def study_document(
             "environment": plain(result.environment),
             "problem": plain(result.problem),
             **plain(before),
-            "results": [data_of(fields, row) for row in rows or result.results],
+            "results": [data_of(fields, row) for row in (result.results if rows is None else rows)],
             **plain(after),
         },
         cases=tuple(cases),

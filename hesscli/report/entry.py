@@ -159,8 +159,8 @@ def _finite_note(finite: FiniteEntry) -> str:
             "activation, or too near to one, or loss values do not resolve the gradient."
         )
     return (
-        f"Finite differences: {scientific(finite.value, 10)} ± {scientific(finite.error)}, residual "
-        f"{scientific(finite.residual)}: {verdict_text(finite.check.verdict)}."
+        f"Finite differences: {scientific(finite.value, 10)} ± {scientific(finite.error)}, "
+        f"residual {scientific(finite.residual)}: {verdict_text(finite.check.verdict)}."
     )
 
 

@@ -41,6 +41,16 @@ def named(key: str | None, title: str, value: Callable[[Any], Any] | None = None
     return Field(key, value, title, numeric=False)
 
 
+def parts(key: str, declared: Sequence[Field]) -> Field:
+    """The values of what stands at the attribute ``key``, which may be None, nested in JSON."""
+
+    def data(row: Any) -> dict[str, Any] | None:
+        inner = attrgetter(key)(row)
+        return None if inner is None else data_of(declared, inner)
+
+    return Field(key, data)
+
+
 def data_of(declared: Iterable[Field], row: Any) -> dict[str, Any]:
     """A row as the JSON schemas hold it."""
     data: dict[str, Any] = {}
