@@ -31,6 +31,7 @@ from hesscli.problem.keras_layers import SIGMOID, KerasNetwork
 from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.layers import LINEAR, SOFTMAX
+from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
@@ -426,6 +427,9 @@ def _initializer_of(model: ModelConfig, index: int, role: str) -> tuple[Initiali
     own = dict(layer.initializers).get(role)
     if own is not None:
         return own, f"{path}.{role}_initializer"
+    usual = TYPES[layer.type].initializers if layer.type in TYPES else {}
+    if role in usual and not (role.endswith("kernel") and layer.initializer is not None):
+        return usual[role], path
     if role in _STATISTICS:
         return Initializer(_STATISTICS[role]), path
     if role.endswith("kernel"):

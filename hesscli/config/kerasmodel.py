@@ -96,7 +96,7 @@ def _layer(layer: KerasLayer, before: str, has_bias: bool) -> LayerConfig:
     own = arguments.pop("use_bias", has_bias)
     return LayerConfig(
         layer.name,
-        arguments.pop("units", 0),
+        arguments.pop("units") if spec.type == DENSE else 0,
         layer.activation,
         kernel_regularizer=penalties.pop("kernel", None),
         bias_regularizer=penalties.pop("bias", None),

@@ -94,7 +94,7 @@ class LayerConfig:
         """The layer behind ``before``; ``bias`` is whether it has one where it says nothing."""
         arguments = dict(self.arguments)
         takes = TYPES[self.type].arguments if self.type in TYPES else ()
-        if "units" in takes:
+        if self.type == DENSE:
             arguments["units"] = self.units
         if "use_bias" in takes:
             arguments["use_bias"] = bias if self.use_bias is None else self.use_bias
