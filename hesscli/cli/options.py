@@ -237,8 +237,8 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         is_eager=True,
         expose_value=False,
         callback=_load_plugins,
-        help="Run this Python file and take the activations and losses that it defines; "
-        "repeatable.",
+        help="Run this Python file and take the activations, losses and layers that it "
+        "defines; repeatable.",
     )
     @click.option(
         "--activation",

@@ -196,7 +196,8 @@ class Problem:
     def hidden_activation(self) -> str:
         """The hidden activation's name; several different ones are joined by commas."""
         every = [node.activation for node in self.graph.nodes if node.activation is not None]
-        return ",".join(dict.fromkeys(map(str, self.graph.hidden.values() or every)))
+        names = dict.fromkeys(map(str, self.graph.hidden.values() or every))
+        return ",".join(names) or "linear"
 
     def with_activation(self, activation: Activation) -> Problem:
         """The same parameters and batch with every hidden activation replaced."""
