@@ -195,7 +195,7 @@ def _filled(
 
 def _argument(of: Arguments, key: str, default: Any) -> Any:
     value = of.given.get(key)
-    value = default if value is None else value
+    value = default if value is None else tuple(value) if isinstance(value, list) else value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default):

@@ -68,6 +68,7 @@ class Original:
     ``layers`` are Keras's names by ours. ``loss`` is as Keras describes
     it, None where Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
     ``prepared_otherwise`` is the problem's batch by what ``data.scale`` would have to be.
+    ``plugins`` are the plugins' names by those that Keras has registered.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Original:
     loss: Any
     folded: str | None
     prepared_otherwise: Mapping[str, StoredInputs]
+    plugins: Mapping[str, str]
 
 
 @dataclass(frozen=True)

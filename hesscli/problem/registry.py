@@ -85,9 +85,24 @@ def layer_types() -> Mapping[str, LayerType]:
     return MappingProxyType(_layer_types)
 
 
+def plugin_for(registered: object, kind: str, names: Mapping[str, str]) -> str | None:
+    """The plugin's name of what Keras calls ``registered``, as in ``package>name``.
+
+    By ``names``, or else the part behind the package; None where no plugin has defined it.
+    """
+    text = str(registered)
+    name = names.get(text, text.rpartition(">")[2])
+    return name if name in _registered[kind] else None
+
+
 def lacks_tensorflow(name: str, kind: str = ACTIVATION) -> bool:
     """Whether ``name`` is a plugin's that came without a TensorFlow function."""
     return name in _registered[kind] and _registered[kind][name].tensorflow is None
+
+
+def is_untold(name: str) -> bool:
+    """Whether autodiff, and Keras, cannot do what a plugin calls so."""
+    return lacks_tensorflow(name) or lacks_tensorflow(name, LAYER)
 
 
 def register(name: str, versions: Versions, kind: str = ACTIVATION) -> None:
