@@ -164,6 +164,7 @@ def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlo
             *(_summary(result, activation, rows) if three else ()),
             *(() if three else ruling_notes(result, activation, rows)),
             *finite_notes(activation, rows, _CANDIDATES[result.terms]),
+            *_convictions(result, activation, [row for row in rows if not row.passed]),
             *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
             *seed_note((pair.check for row in rows for pair in row.pairs), result.probe_seed),
         ),
@@ -208,7 +209,7 @@ def _summary(
         also = f", PASS on {listed(row.layer for row in passed)}" if passed else ""
         yield (
             f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {what} is not "
-            f"autodiff's Hessian{_convictions(result, failed)}. Worst is {_failure(result, worst)}."
+            f"autodiff's Hessian. Worst is {_failure(result, worst)}."
         )
     elif passed:
         yield (
@@ -224,16 +225,20 @@ def _summary(
             yield f"{note} Not settled: {pair.unruled}." if pair.unruled else note
 
 
-def _convictions(result: Verification, rows: Sequence[VerifiedBlock]) -> str:
-    """Which witness the two others convict, and where, as part of a sentence."""
+def _convictions(
+    result: Verification, activation: str, rows: Sequence[VerifiedBlock]
+) -> Iterator[str]:
+    """Which witness the two others convict, and where."""
     names = _names(result)
-    parts = []
     for convicted in names:
         layers = [row.layer for row in rows if row.convicted == convicted]
         if layers:
             others = listed(names[name] for name in names if name != convicted)
-            parts.append(f"; on {listed(layers)} {others} agree, so {names[convicted]} is wrong")
-    return "".join(parts)
+            are = "are" if convicted == "finite" else "is"
+            yield (
+                f"{activation}: on {listed(layers)} {others} agree, so {names[convicted]} "
+                f"{are} wrong."
+            )
 
 
 def ruling_notes(
