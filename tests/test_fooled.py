@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from hidden_faults import without_biases
 from mutants import edit
 from networks import make_problem
 from rich.console import Console
@@ -90,12 +91,6 @@ def test_a_blank_example_at_a_kink_excuses_nothing(plugin: Plugin) -> None:
     for block in ("kernel", "network"):
         assert judged(problem, ("chain_rule", "autodiff"), block).verdict is Verdict.FAIL
     assert verify_first([problem], "gradient", CheckOptions()).verdict is Verdict.FAIL
-
-
-def without_biases(problem: Problem, scale: Array) -> Problem:
-    """Its layers without their biases, on its inputs times ``scale`` (N,)."""
-    layers = [Layer(layer.name, layer.kernel, None, layer.activation) for layer in problem.layers]
-    return Problem(chain(layers), problem.batch * scale[:, None], problem.targets)
 
 
 def saturated() -> Problem:

@@ -131,9 +131,12 @@ def test_noise_in_a_method_is_no_pass(tmp_path: Path) -> None:
     text = RMS.read_text(encoding="utf-8").replace(
         "    return at_x, ", f"    at_x = at_x + ({noise})[:, None]\n    return at_x, "
     )
-    names = load_plugin(plugin(tmp_path, text))
+    names = [*load_plugin(plugin(tmp_path, text)), *load_plugin(str(GLU))]
     try:
-        assert try_plugins(0).verdict is not Verdict.PASS
+        assert {row.name for row in try_plugins(0).results if not row.passed} == {"rms"}
+        # And in a network, where the floor is as noisy.
+        options = CheckOptions(block="network")
+        assert verify([problem_of(tmp_path)], options).verdict is not Verdict.PASS
     finally:
         forget(names)
 

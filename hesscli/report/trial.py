@@ -71,11 +71,6 @@ def _notes(result: Trial) -> Iterator[str]:
 def _failure(row: Tried) -> str | None:
     if row.verdict is Verdict.PASS or row.check is None:
         return None
-    if row.check.limited_by_rounding:
-        return (
-            f"residual {row.check.relative_residual:.1e} of the largest, which rounding would "
-            "explain; numbers as moderate as these leave no function of full digits so few"
-        )
     return what_happened(row.check) or "a third witness disagrees"
 
 

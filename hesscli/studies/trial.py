@@ -40,7 +40,7 @@ from hesscli.studies.finitechecks import SLOPES
 from hesscli.studies.first_derivatives import FirstDerivative, verify_first
 from hesscli.studies.judge import Check
 from hesscli.studies.layer_trial import Judgement, bends, problem_with, push_check, value_check
-from hesscli.studies.verdict import JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
@@ -62,7 +62,7 @@ _FUNCTIONS = {
 
 
 @dataclass(frozen=True)
-class Tried:
+class Tried(Judged):
     """One function of what is defined, and what it is; ``check`` is None where there is nothing
     to compare it with, or where what comes before it is wrong.
     """
@@ -115,7 +115,7 @@ def _rows(kind: str, name: str, problem: Problem, seed: int) -> Iterator[Tried]:
         _FUNCTIONS[kind], _judged(kind, name, problem, seed), strict=False
     ):
         if check is not None and check.limited_by_rounding:
-            verdict = joint((verdict, Verdict.UNDECIDED))
+            check, verdict = check.on_trial(), joint((verdict, Verdict.UNDECIDED))
         yield Tried(kind, name, function, method, problem.widths, problem.examples, check, verdict)
 
 

@@ -237,7 +237,8 @@ class _Inquiry:
         )
         found = self.engines.check(self.subject, [candidate], self.options, self.progress)
         check = form_check if found is None else found[0]
-        pair = WitnessPair("chain_rule", "autodiff", form_check, check)
+        judged = self.engines.judged
+        pair = WitnessPair("chain_rule", "autodiff", judged(form_check), judged(check))
         of = {"chain_rule": candidate, "autodiff": self.engines.autodiff.hessian}
         return self.ruled(pair, of)
 
@@ -265,7 +266,7 @@ class _Inquiry:
             check = self.engines.check_finite(
                 self.subject, exact, self.rtol, self.options.seed, self.progress
             )
-        return WitnessPair(*names, form_check, check)
+        return WitnessPair(*names, self.engines.judged(form_check), self.engines.judged(check))
 
 
 def _verified_block(
