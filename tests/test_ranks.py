@@ -288,11 +288,11 @@ def test_a_report_of_two_ranks_is_replayed_by_two(
 ) -> None:
     path = tmp_path / "report.json"
     path.write_text(json.dumps(by_two["exact"]))
-    code, out, said = ended(mpiexec(on(2, "spectrum", "--replay", str(path)), cwd=tmp_path))
+    code, out, said = ended(mpiexec(on(2, "replay", str(path)), cwd=tmp_path))
     assert (code, said) == (0, [])
     assert "bit for bit" in out
     assert out.count("replayed") == 1
-    code, _, err = run("spectrum", "--replay", str(path))
+    code, _, err = run("replay", str(path))
     assert code == 2
     assert "was made by 2 processes; replay it by as many, with mpiexec -n 2" in err
 

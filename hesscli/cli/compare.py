@@ -14,12 +14,10 @@ from hesscli.cli.options import (
     witness_options,
 )
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "method", "probes", "block", "layers", "probe_seed"),
     epilog="""
     \b
     Examples:
@@ -38,7 +36,6 @@ def compare(
     witness: WitnessOptions,
     plot: str | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """Split the Hessians into Gauss-Newton and curvature term.
 
@@ -50,7 +47,7 @@ def compare(
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import comparison
@@ -60,4 +57,4 @@ def compare(
             problems, check, progress, execution=problem.execution(problems[0])
         )
     witness.save(problems[0])
-    return record.write(document_of(result), result.passed, output, plot)
+    return recorded.write(document_of(result), result.passed, output, plot)

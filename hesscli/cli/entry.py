@@ -6,12 +6,10 @@ import click
 
 from hesscli.cli.options import OutputOptions, ProblemOptions, output_options, problem_options
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("first", "second", "activations", "referee"),
     epilog="""
     \b
     Examples:
@@ -37,7 +35,6 @@ def entry(
     problem: ProblemOptions,
     referee: bool,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """One second-order partial derivative of the loss.
 
@@ -49,7 +46,7 @@ def entry(
     """
     config = problem.config()
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import entry as study
@@ -64,4 +61,4 @@ def entry(
             referee=referee,
             execution=problem.execution(problems[0]),
         )
-    return record.write(document_of(result), result.passed, output)
+    return recorded.write(document_of(result), result.passed, output)

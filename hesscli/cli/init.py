@@ -17,7 +17,7 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable, replacing
@@ -54,8 +54,6 @@ def _deviations(
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "initializers", "stddevs", "seeds", "block", "tune", "target", "norm"),
     epilog="""
     \b
     Examples:
@@ -129,7 +127,6 @@ def init(
     write_path: str | None,
     plot: str | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """How large the Hessian is where training begins.
 
@@ -164,7 +161,7 @@ def init(
 
     require_drawn(config.model)
     problems = problem.with_all_examples().problems(config)
-    record = run.record(config)
+    recorded = record(config)
     execution = problem.execution(problems[0])
     if tune:
         passed, document = _tuned(
@@ -174,7 +171,7 @@ def init(
         schemes = _schemes(config.model, initializers, stddevs)
         passed = True
         document = _measured(problems, execution, config, schemes, norm, block, seeds)
-    return record.write(document, passed, output, plot)
+    return recorded.write(document, passed, output, plot)
 
 
 def _announce(expected: float, problem: Problem) -> None:

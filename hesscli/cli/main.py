@@ -16,6 +16,7 @@ from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, noticing_readers
+from hesscli.cli.replay import diff, replay
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from hesscli.workers.ranks import Ranks
 
 # What several processes do together.
-ON_RANKS = ("verify", "compare", "spectrum", "init", "train")
+ON_RANKS = ("verify", "compare", "spectrum", "init", "train", "replay")
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -101,6 +102,8 @@ for command in (
     init,
     train,
     export,
+    replay,
+    diff,
     config,
     doctor,
 ):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hesscli.cli.replay import note_plugins, replayed_report
+from hesscli.cli.record import note_plugins, replayed_report
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     ACTIVATIONS,
@@ -223,6 +223,27 @@ class ProblemOptions:
             raise InputError(f"{path}: {error}") from error
 
 
+plugin_option = click.option(
+    "--plugin",
+    metavar="FILE",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_plugins,
+    help="Run this Python file and take the activations, losses and layers that it defines; "
+    "repeatable.",
+)
+threads_option = click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    is_eager=True,
+    expose_value=False,
+    callback=_use_threads,
+    help="Cores that both witnesses use; default all.",
+)
+
+
 def problem_options(function: Command, batch_help: str = "Number of examples, or all.") -> Command:
     """Adds the options that choose the problem; the command gets them as ``problem``."""
 
@@ -234,16 +255,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         help="A trained Keras model (.keras): Flatten, Rescaling, Dense, activations, Dropout. "
         "With a Rescaling it gets pixels 0 to 255, otherwise 0 to 1.",
     )
-    @click.option(
-        "--plugin",
-        metavar="FILE",
-        multiple=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_load_plugins,
-        help="Run this Python file and take the activations, losses and layers that it "
-        "defines; repeatable.",
-    )
+    @plugin_option
     @click.option(
         "--registered-name",
         "registered_names",
@@ -271,15 +283,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
     )
     @click.option("--seed", metavar="N", type=int, help="Seed of the parameters and the shuffle.")
     @click.option("--dtype", type=click.Choice(DTYPES), help="Floating-point type of it all.")
-    @click.option(
-        "--threads",
-        metavar="N",
-        type=click.IntRange(min=1),
-        is_eager=True,
-        expose_value=False,
-        callback=_use_threads,
-        help="Cores that both witnesses use; default all.",
-    )
+    @threads_option
     @click.option(
         "--set",
         "assignments",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-from click.core import ParameterSource
 
 from hesscli.cli.options import (
     OutputOptions,
@@ -13,33 +12,19 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record, reports
 from hesscli.problem.names import MOST_PROBES
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 
 
-def _density_for_plots(context: click.Context, parameter: click.Parameter, given: bool) -> bool:
+def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) -> bool:
     """What --plot draws is computed, and recorded as asked for."""
-    # Options that were typed come before those that were not, so that --plot is known by now. A
-    # report that is replayed says itself what was computed.
-    replayed = context.get_parameter_source(parameter.name or "") is ParameterSource.DEFAULT_MAP
-    return given or (context.params.get("plot") is not None and not replayed)
+    # Options that were typed come before those that were not, so that --plot is known by now.
+    return given or context.params.get("plot") is not None
 
 
 @click.command(
-    cls=Replayable,
-    replayed=(
-        "activations",
-        "block",
-        "layers",
-        "top",
-        "which",
-        "density",
-        "probes",
-        "steps",
-        "probe_seed",
-    ),
     epilog="""
     \b
     Examples:
@@ -120,7 +105,6 @@ def spectrum(
     probe_seed: int,
     plot: str | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """Eigenvalues of the Hessian and its Gauss-Newton term.
 
@@ -140,7 +124,7 @@ def spectrum(
         check_writable(vectors_path)
     config = problem.config()
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import spectrum as study
@@ -160,8 +144,8 @@ def spectrum(
         result = study.spectrum(
             problems, options, progress, execution=problem.execution(problems[0])
         )
-    if vectors_path is not None and run.reports:
+    if vectors_path is not None and reports():
         from hesscli.report.eigenvectors import write_eigenvectors
 
         write_eigenvectors(result, vectors_path)
-    return record.write(document_of(result), result.passed, output, plot)
+    return recorded.write(document_of(result), result.passed, output, plot)

@@ -12,12 +12,10 @@ from hesscli.cli.options import (
     problem_options,
 )
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "block"),
     epilog="""
     \b
     Examples:
@@ -38,7 +36,7 @@ from hesscli.cli.replay import Replayable, Run
 @plot_option
 @output_options
 def sweep(
-    problem: ProblemOptions, block: str | None, plot: str | None, output: OutputOptions, run: Run
+    problem: ProblemOptions, block: str | None, plot: str | None, output: OutputOptions
 ) -> int:
     """Follow gradient and Hessian backwards, node by node.
 
@@ -51,7 +49,7 @@ def sweep(
     """
     config = problem.config()
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import sweep as study
@@ -64,4 +62,4 @@ def sweep(
             progress,
             execution=problem.execution(problems[0]),
         )
-    return record.write(document_of(result), result.passed, output, plot)
+    return recorded.write(document_of(result), result.passed, output, plot)

@@ -17,7 +17,7 @@ from hesscli.cli.options import (
     plot_option,
     problem_options,
 )
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record, reports
 from hesscli.cli.training_display import training_display
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "resume"),
     epilog="""
     \b
     Examples:
@@ -69,7 +67,6 @@ def train(
     resume: str | None,
     output: OutputOptions,
     plot: str | None,
-    run: Run,
     **given: float | int | str | None,
 ) -> int:
     """Train by SGD, and measure the curvature on the way.
@@ -105,19 +102,19 @@ def train(
         require_agreement(data.problem)
     more_files = [] if resume is None else [("resume", resume)]
     # Before a checkpoint takes the place of the file that is resumed.
-    record = run.record(config, held_out=True, more_files=more_files)
+    recorded = record(config, held_out=True, more_files=more_files)
     with stop_requested() as stopped, training_display(config.train.steps) as watch:
         result = study.train(
             data,
             config.train,
-            checkpoint=checkpoint if run.reports else None,
+            checkpoint=checkpoint if reports() else None,
             resume=resume,
             watch=watch,
             stopped=stopped,
             execution=problem.execution(data.problem),
         )
-    code = record.write(document_of(result), True, output, plot)
-    if not result.completed and run.reports:
+    code = recorded.write(document_of(result), True, output, plot)
+    if not result.completed and reports():
         say_interrupted(f" after step {result.steps}")
         return INTERRUPTED
     return code

@@ -16,7 +16,7 @@ from hesscli.cli.options import (
     witness_options,
 )
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import plugins, record, replayed_report
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.system.near import nearest
 
@@ -39,18 +39,6 @@ def _witness_names(
 
 
 @click.command(
-    cls=Replayable,
-    replayed=(
-        "activations",
-        "method",
-        "probes",
-        "block",
-        "layers",
-        "terms",
-        "of",
-        "witnesses",
-        "probe_seed",
-    ),
     epilog="""
     \b
     Examples:
@@ -95,7 +83,6 @@ def verify(
     witnesses: tuple[str, ...],
     plot: str | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """Hold the chain rule's derivatives against autodiff's.
 
@@ -118,12 +105,12 @@ def verify(
     check = witness.check(config)
     problems = problem.problems(config)
     execution = problem.execution(problems[0])
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
 
     with progress_bar() as progress:
-        if _is_trial(problem, run):
+        if _is_trial(problem):
             from hesscli.studies.trial import try_plugins
 
             trial = try_plugins(check.seed, progress)
@@ -141,15 +128,16 @@ def verify(
             first = verify_first(problems, of, check, progress, execution=execution)
             passed, document = first.passed, document_of(first)
     witness.save(problems[0])
-    return record.write(document, passed, output, plot)
+    return recorded.write(document, passed, output, plot)
 
 
-def _is_trial(problem: ProblemOptions, run: Run) -> bool:
+def _is_trial(problem: ProblemOptions) -> bool:
     """Whether plugins are given and nothing that they could be used in."""
-    if run.report is not None:
-        return str(run.report.data["schema"]).startswith("hesscli/trial/")
+    report = replayed_report()
+    if report is not None:
+        return str(report.data["schema"]).startswith("hesscli/trial/")
     chosen = (problem.config_path, problem.model_path, problem.activations, problem.assignments)
-    return bool(run.plugins) and not any(chosen)
+    return bool(plugins()) and not any(chosen)
 
 
 def _require_hessian_options_unused(

@@ -44,6 +44,7 @@ from hesscli.studies.initialization import (
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import frobenius_norms, spectral_norm
+from hesscli.studies.verdict import JudgedRows, Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.workers.share import Workers, each_by_one
@@ -89,6 +90,10 @@ class TunedBlock:
     fresh: Spread | None
     passed: bool
 
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.of(self.passed)
+
 
 @dataclass(frozen=True)
 class TunedModel:
@@ -99,7 +104,7 @@ class TunedModel:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Tuning(JudgedRows):
     """What ``hesscli init --tune`` found, a row for each activation and layer.
 
     ``norm`` is ``spectral`` or ``frobenius``; ``seeds`` are those of the search.
@@ -114,10 +119,6 @@ class Tuning:
     fresh_seeds: tuple[int, ...]
     results: tuple[TunedBlock, ...]
     models: tuple[TunedModel, ...]
-
-    @property
-    def passed(self) -> bool:
-        return all(row.passed for row in self.results)
 
 
 Task = TypeVar("Task")
