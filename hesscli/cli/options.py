@@ -129,6 +129,7 @@ class ProblemOptions:
     dtype: str | None
     assignments: tuple[str, ...]
     without_regularization: bool = False
+    registered_names: tuple[str, ...] = ()
     replayed: Report | None = None
     workers: Workers = ALONE
     written: Mapping[str, str] = field(default_factory=dict)
@@ -195,6 +196,9 @@ class ProblemOptions:
 
         if self.model_path is not None:
             yield Override(("model", "keras"), self.model_path, "--model")
+        if self.registered_names:
+            names = list(self.registered_names)
+            yield Override(("model", "registered_names"), names, "--registered-name")
         if self.batch_size is not None:
             size = whole_number(self.batch_size)
             yield Override(("data", "batch_size"), size, "--batch-size")
@@ -226,7 +230,8 @@ plugin_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_load_plugins,
-    help="Run this Python file and take the activations and losses that it defines; repeatable.",
+    help="Run this Python file and take the activations, losses and layers that it defines; "
+    "repeatable.",
 )
 threads_option = click.option(
     "--threads",
@@ -251,6 +256,13 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         "With a Rescaling it gets pixels 0 to 255, otherwise 0 to 1.",
     )
     @plugin_option
+    @click.option(
+        "--registered-name",
+        "registered_names",
+        metavar="KERAS=NAME",
+        multiple=True,
+        help="What the model's package>Name is called in a plugin, where it differs; repeatable.",
+    )
     @click.option(
         "--activation",
         "-a",
@@ -289,6 +301,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         *,
         config_path: str | None,
         model_path: str | None,
+        registered_names: tuple[str, ...],
         activations: tuple[str, ...],
         batch_size: str | None,
         memory: str | None,
@@ -308,6 +321,7 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             dtype,
             assignments,
             without_regularization,
+            registered_names,
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
             written={
