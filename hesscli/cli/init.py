@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hesscli.cli.options import (
-    ALL,
-    OutputOptions,
-    ProblemOptions,
-    output_options,
-    plot_option,
-    problem_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ALL, ProblemOptions, problem_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
 from hesscli.problem.names import CONFIGURED, INITIALIZERS
@@ -54,6 +49,7 @@ def _deviations(
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -71,8 +67,7 @@ def _deviations(
     metavar="NAME",
     multiple=True,
     type=click.Choice((*INITIALIZERS, CONFIGURED, ALL)),
-    help="Look at this initializer of the kernels; repeatable. One of "
-    f"{', '.join(INITIALIZERS)}, {CONFIGURED} (the configuration's own), or all.",
+    help="Initializer, configured or all; repeatable.",
 )
 @click.option(
     "--stddev",
@@ -80,39 +75,31 @@ def _deviations(
     metavar="NUMBERS",
     multiple=True,
     callback=_deviations,
-    help="Look at random_normal with these standard deviations, as in 1e-5,0.01,1; repeatable. "
-    "Without this and --initializer: all initializers and these three.",
+    help="random_normal with these deviations; repeatable.",
 )
 @click.option(
-    "--seeds",
-    metavar="N",
-    type=click.IntRange(1, _LARGEST_COUNT),
-    default=5,
-    help="Draws of each, with the configuration's seed and those after it; default 5.",
+    "--seeds", metavar="N", type=click.IntRange(1, _LARGEST_COUNT), default=5, help="Draws of each."
 )
 @click.option(
     "--block",
     "-b",
     type=click.Choice(("kernel", "bias", "layer")),
     default="kernel",
-    help="The Hessian in each kernel (default), each bias, or each layer (kernel and bias).",
+    help="kernel, bias or layer.",
+    metavar="NAME",
 )
 @click.option("--tune", is_flag=True, help="Find the scale of each layer's initializer.")
 @click.option(
-    "--target", metavar="X", type=float, help="The norm that --tune is to reach; default 1."
+    "--target", metavar="X", type=float, help="The norm that --tune is to reach.", show_default="1"
 )
 @click.option(
     "--norm",
     type=click.Choice(("frobenius", "spectral")),
     default="frobenius",
-    help="The norm that is tuned or drawn: ‖H‖_F (default) or ‖H‖₂.",
+    help="frobenius or spectral.",
+    metavar="NAME",
 )
-@click.option(
-    "--write",
-    "write_path",
-    metavar="FILE",
-    help="Write the configuration with the tuned initializers to a YAML file.",
-)
+@click.option("--write", "write_path", metavar="FILE", help="Write the tuned configuration (YAML).")
 @plot_option
 @output_options
 def init(
@@ -125,7 +112,7 @@ def init(
     target: float | None,
     norm: str,
     write_path: str | None,
-    plot: str | None,
+    plot: PlotOptions | None,
     output: OutputOptions,
 ) -> int:
     """How large the Hessian is where training begins.
