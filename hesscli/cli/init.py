@@ -13,7 +13,7 @@ from hesscli.cli.options import ALL, ProblemOptions, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
-from hesscli.problem.names import CONFIGURED, INITIALIZERS
+from hesscli.problem.names import CONFIGURED, INITIALIZERS, MOST_SEEDS
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable, replacing
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # A deviation that makes the Hessian vanish, the notebooks' usual one, and one that explodes.
 _STDDEVS = (1e-5, 0.01, 1.0)
-_LARGEST_COUNT = 1000
 
 
 def _deviations(
@@ -78,7 +77,7 @@ def _deviations(
     help="random_normal with these deviations; repeatable.",
 )
 @click.option(
-    "--seeds", metavar="N", type=click.IntRange(1, _LARGEST_COUNT), default=5, help="Draws of each."
+    "--seeds", metavar="N", type=click.IntRange(1, MOST_SEEDS), default=5, help="Draws of each."
 )
 @click.option(
     "--block",
@@ -131,8 +130,6 @@ def init(
             "--tune takes the initializers of the configuration; give another with "
             "--set model.initializer=NAME, without --initializer and --stddev"
         )
-    if tune and plot is not None:
-        raise click.UsageError("--tune has no plot; leave one of --tune and --plot out")
     if target is not None and not 0 < target < math.inf:
         raise click.BadParameter(
             f"{target:g}; it must be a number above 0", param_hint="'--target'"

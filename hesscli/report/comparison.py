@@ -93,7 +93,7 @@ class _Line:
         share = self.row.gauss_newton_share
         if self.by != "autodiff":
             return _ALONE[self.row.gauss_newton_check.verdict]
-        return None if share is None else f"{share:>6.1%} {share_bar(share, _SHARE_BAR)}"
+        return None if share is None else f"{share_bar(share, _SHARE_BAR)} {share:.1%}"
 
 
 def _lines(rows: Sequence[ComparedBlock]) -> Iterator[_Line]:

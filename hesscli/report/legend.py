@@ -46,11 +46,12 @@ def legend(checks: Iterable[Check], first: str = "") -> Iterator[str]:
 
 def equal_forms(activation: str, block: str, forms: Sequence[float]) -> Iterator[str]:
     """Why the quadratic forms of all kernels are the same number, if they are."""
-    if activation not in _HOMOGENEOUS or block != "kernel" or len(forms) < 2 or forms[0] == 0:
+    name = activation.partition("(")[0]
+    if name not in _HOMOGENEOUS or block != "kernel" or len(forms) < 2 or forms[0] == 0:
         return
     if all(math.isclose(form, forms[0], rel_tol=_EQUAL_RTOL) for form in forms):
         yield (
-            f"The forms are equal because {activation} without biases is homogeneous: whichever "
+            f"The forms are equal because {name} without biases is homogeneous: whichever "
             "kernel is multiplied by c > 0, the outputs f are, so each form is fᵀ(∂²L/∂f²)f."
         )
 
