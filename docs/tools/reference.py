@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import click
 
+from hesscli.cli.command import examples, paragraphs
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem import initializers, registry
@@ -59,7 +60,7 @@ def filled(page: str) -> str:
 
 
 def commands() -> str:
-    """What ``--help`` prints, of each command."""
+    """What ``--help`` prints, of each command, and what it leaves out for want of room."""
     settings = {**cli.context_settings, "terminal_width": 80}
     parts = []
     with click.Context(cli, info_name="hesscli", **settings) as root:
@@ -67,6 +68,8 @@ def commands() -> str:
             text = command.get_help(click.Context(command, root, info_name=name))
             lines = [line.rstrip() for line in text.splitlines()]
             parts += [f"## {name}\n", "```text", *lines, "```", ""]
+            parts += [f"{_wrapped_options(text)}\n" for text in paragraphs(command)[1:]]
+            parts += ["```text", *examples(command), "```", ""]
     return "\n".join(parts)
 
 

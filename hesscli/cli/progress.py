@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from hesscli.studies.context import Progress
 
@@ -16,7 +18,9 @@ def progress_bar() -> Iterator[Progress]:
     """Yields what a study calls to show its progress; the bar is gone when the block ends."""
     from hesscli.studies.context import no_progress
 
-    if not sys.stderr.isatty():
+    context = click.get_current_context(silent=True)
+    quiet = context is not None and context.params.get("quiet")
+    if quiet or not sys.stderr.isatty():
         yield no_progress
         return
     from rich.console import Console

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -59,6 +60,8 @@ def whole_number(text: str) -> int | str:
 
 def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
     """The configuration in the file ``path`` (None: the defaults) with ``overrides`` applied.
+
+    The path ``-`` is standard input.
 
     Raises InputError, which names file, line and key, the value, and what would be right.
     """
@@ -253,8 +256,11 @@ def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
     if not path:
         raise InputError("--config '': the name of a YAML file is needed")
-    with opened(path, "a YAML file is needed") as stream:
-        content = stream.read(_MAX_BYTES + 1)
+    if path == "-":
+        content = sys.stdin.buffer.read(_MAX_BYTES + 1)
+    else:
+        with opened(path, "a YAML file is needed") as stream:
+            content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; not a configuration")
     try:
