@@ -19,6 +19,8 @@ from hesscli.witnesses.layout import Layout
 
 # Rows are compared in pieces of this size: few enough calls, and memory that is used again.
 _PIECE_BYTES = 16 * 2**20
+# No panel is larger: freed memory is used again below what the C library maps (system.memory).
+_PANEL_BYTES = 24 * 2**20
 # What fits into a core's second-level cache together with its inputs.
 _CACHED_BYTES = 2**17
 # Products with so many vectors are held against so many rows.
@@ -102,7 +104,11 @@ def check_entries(
                 )
         return found
 
-    row_pieces = reference.row_pieces(_PIECE_BYTES, row_bytes)
+    row_pieces = [
+        part
+        for piece in reference.row_pieces(_PIECE_BYTES, row_bytes)
+        for part in pieces(*piece, size * reference.dtype.itemsize, _PANEL_BYTES)
+    ]
     threads = None if reference.in_threads else 1
     progress(reference.parameter, 0, size)
     for (_, done), by_candidate in zip(

@@ -106,21 +106,24 @@ class DenseBlock(ProductBlock):
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
         stop, units = min(stop, self.shape[0]), self.units
         first, last = start // units, -(-stop // units)
-        seen, chosen, product = self._seen_rows(first, last)
-        pairs, _ = self._pairs
+        shown = slice(start - first * units, stop - first * units)
+        pairs, S = self._pairs
+        if last - first == 1 and stop - start < units:
+            # Of a few units of one input no more than their rows of S is multiplied.
+            pairs, S, shown = None, self.S[:, shown].reshape(len(self.S), -1), slice(None)
+        seen, chosen, product = self._seen_rows(first, last, S)
         if pairs is not None:
             product = np.take(product, pairs, axis=2)
         if len(chosen) < last - first or len(seen) < self.inputs:
-            whole = np.zeros((self.inputs, last - first, units * units), dtype=self.dtype)
+            whole = np.zeros((self.inputs, last - first, product.shape[2]), dtype=self.dtype)
             whole[np.ix_(seen, chosen - first)] = product
             product = whole
-        panel = product.reshape(self.inputs, (last - first) * units, units)
-        return (panel[:, start - first * units : stop - first * units],)
+        return (product.reshape(self.inputs, -1, units)[:, shown],)
 
     def _fill(self, dense: Array, piece: tuple[int, int]) -> None:
         units = self.units
-        seen, chosen, product = self._seen_rows(piece[0] // units, piece[1] // units)
-        pairs, _ = self._pairs
+        pairs, S = self._pairs
+        seen, chosen, product = self._seen_rows(piece[0] // units, piece[1] // units, S)
         by_input = dense.reshape(self.inputs, units, self.inputs, units)
         for index, i in enumerate(chosen):
             entries = product[:, index]
@@ -128,16 +131,17 @@ class DenseBlock(ProductBlock):
                 entries = np.take(entries, pairs, axis=1)
             by_input[i][:, seen] = entries.reshape(len(seen), units, units).swapaxes(0, 1)
 
-    def _seen_rows(self, first: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    def _seen_rows(
+        self, first: int, last: int, S: Array
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
         """The rows of inputs ``first`` to ``last`` where a is not 0 in the whole batch.
 
         The inputs j that are not, the inputs i of the rows that are not, and the entries
-        (j, i, m) at the pairs (h,l), or at those of ``_pairs``:  aᵀ · (a[:, i] ⊗ S), as one
-        matrix product, or as one for each i over the examples that i is not 0 in.
+        (j, i, m) at the pairs (h,l) that S (N, m) has:  aᵀ · (a[:, i] ⊗ S), as one matrix
+        product, or as one for each i over the examples that i is not 0 in.
         """
         seen, a = self._seen
         low, high = np.searchsorted(seen, (first, last))
-        _, S = self._pairs
         here = a[:, low:high]
         # Overflow is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
