@@ -62,6 +62,13 @@ def test_every_result_begins_with_it() -> None:
         assert document.data["problem"]["largest_input"] == 1
 
 
+def test_a_deep_network_is_said_in_one_line() -> None:
+    config = Path(__file__).parents[1] / "configs" / "resnet_small.yaml"
+    problem = problem_from_config(config, batch_size=1)
+    heading, *_ = document_of(spectrum(problem, layers=["logits"])).heading.splitlines()
+    assert heading.startswith("784 → 5 conv, 4 batch_normalization, 1 dense → 10 · ")
+
+
 def nearest_mean(scale: Any) -> Problem:
     """A classifier by the nearest mean of each class, of inputs as ``scale`` prepares them."""
     of = {"data.source": "embedded", "data.batch_size": 500}

@@ -138,6 +138,7 @@ def test_verify_follows_the_published_schema() -> None:
             "inputs": "",
             "losses": [],
             "largest_input": None,
+            "kinds": {},
         },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}

@@ -17,22 +17,33 @@ from hesscli.studies.verdict import Verdict
 
 # Losses of more activations are in the JSON only.
 _LOSSES_SHOWN = 2
+# The widths of more layers fill more than a line.
+_WIDTHS_SHOWN = 8
 
 
 def heading(problem: ProblemSummary, environment: Environment) -> str:
     """One line on what was analysed, and one for each of the problem's notes."""
-    widths = "-".join(str(width) for width in problem.widths)
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
     # A trained network's results must not pass for those of the network that the seed draws, and
     # arrays that were given were drawn with no seed.
     origin = "" if problem.seed is None else f" · seed {problem.seed}"
     if problem.weights is not None:
         origin = f" · weights {os.path.basename(problem.weights)}"
-    size = f"{widths} · {problem.parameters:,} parameters · {examples} · {environment.dtype}"
+    network = f"{_network_text(problem)} · {problem.parameters:,} parameters"
+    size = f"{network} · {examples} · {environment.dtype}"
     parts = [] if environment.workers == 1 else [f"{environment.workers} processes"]
     parts += [] if problem.chunk is None else [f"{problem.chunk:,} examples at a time"]
     shared = (" · ".join(parts),) if parts else ()
     return "\n".join((f"{size}{origin}", *shared, _batch_text(problem), *problem.notes))
+
+
+def _network_text(problem: ProblemSummary) -> str:
+    """The widths; of many, the layers by their kind."""
+    widths = problem.widths
+    if len(widths) <= _WIDTHS_SHOWN:
+        return "-".join(map(str, widths))
+    counted = ", ".join(f"{count} {kind}" for kind, count in problem.kinds.items())
+    return f"{widths[0]} → {counted} → {widths[-1]}"
 
 
 def _batch_text(problem: ProblemSummary) -> str:

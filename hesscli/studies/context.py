@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
@@ -66,6 +67,7 @@ class ProblemSummary:
     ``chunk`` is how many examples were looked at at a time; None where all were. ``inputs`` says
     how the inputs were prepared. ``losses`` are those of each activation, where the parameters
     that the study looks at are the problem's own, and ``largest_input`` is the largest |x|.
+    ``kinds`` counts the layers that have parameters.
     """
 
     examples: int
@@ -81,6 +83,7 @@ class ProblemSummary:
     inputs: str = ""
     losses: tuple[BatchLoss, ...] = ()
     largest_input: float | None = None
+    kinds: Mapping[str, int] = field(default_factory=dict)
 
 
 def environment(problem: Problem, execution: Execution) -> Environment:
@@ -117,7 +120,15 @@ def summary(problem: Problem, execution: Execution) -> ProblemSummary:
         weights=problem.weights,
         chunk=execution.chunk,
         inputs=problem.prepared,
+        kinds=_kinds(problem),
     )
+
+
+def _kinds(problem: Problem) -> dict[str, int]:
+    """How many layers with parameters there are of each kind, by the first such node of each."""
+    with_parameters = [node for node in problem.graph.nodes if node.tensors]
+    first = {node.layer: node.kind for node in reversed(with_parameters)}
+    return dict(Counter(reversed(first.values())))
 
 
 def _installed(package: str) -> str | None:
