@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import click
 
+from hesscli.cli.command import examples, paragraphs
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem import initializers, registry
@@ -32,6 +33,8 @@ _LOSSES = {
     "categorical_crossentropy": "−Σ_h y_h log softmax(f)_h, from logits; y has c probabilities",
     "binary_crossentropy": "the mean over outputs of −y log s(f) − (1 − y) log(1 − s(f)), from "
     "logits; s is the sigmoid",
+    "categorical_focal_crossentropy": "−`alpha` Σ_h y_h (1 − p_h)^`gamma` log p_h, from logits; "
+    "p is their softmax, limited to 1e-7 … 1 − 1e-7",
     "mean_squared_error": "the mean over outputs of (f − y)²",
     "mean_absolute_error": "the mean over outputs of |f − y|",
     "huber": "the mean over outputs of e²/2 where |e| ≤ `delta`, else of `delta` |e| − `delta`²/2; "
@@ -59,7 +62,7 @@ def filled(page: str) -> str:
 
 
 def commands() -> str:
-    """What ``--help`` prints, of each command."""
+    """What ``--help`` prints, of each command, and what it leaves out for want of room."""
     settings = {**cli.context_settings, "terminal_width": 80}
     parts = []
     with click.Context(cli, info_name="hesscli", **settings) as root:
@@ -67,7 +70,15 @@ def commands() -> str:
             text = command.get_help(click.Context(command, root, info_name=name))
             lines = [line.rstrip() for line in text.splitlines()]
             parts += [f"## {name}\n", "```text", *lines, "```", ""]
+            parts += [f"{_cell(text)}\n" for text in paragraphs(command)[1:]]
+            parts += ["```text", *examples(command), "```", ""]
     return "\n".join(parts)
+
+
+def _wrapped_options(text: str) -> str:
+    """Options as code, so that two hyphens stay two; words in angle brackets as text."""
+    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
+    return text.replace("<", "\\<")
 
 
 def configuration() -> str:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import click
 
-from hesscli.cli.options import (
-    OutputOptions,
-    ProblemOptions,
-    WitnessOptions,
-    output_options,
-    plot_option,
-    problem_options,
-    witness_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -34,7 +29,7 @@ from hesscli.cli.record import record
 def compare(
     problem: ProblemOptions,
     witness: WitnessOptions,
-    plot: str | None,
+    plot: PlotOptions | None,
     output: OutputOptions,
 ) -> int:
     """Split the Hessians into Gauss-Newton and curvature term.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
-from hesscli.cli.options import OutputOptions, ProblemOptions, output_options, problem_options
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -22,12 +25,7 @@ from hesscli.cli.record import record
 @click.argument("first", metavar="NAME")
 @click.argument("second", metavar="[NAME]", required=False)
 @problem_options
-@click.option(
-    "--referee",
-    is_flag=True,
-    help="Have it computed from values of the loss in arithmetic of 50 digits, as what is "
-    "undecided is anyway; needs mpmath.",
-)
+@click.option("--referee", is_flag=True, help="Compute it in arithmetic of 50 digits as well.")
 @output_options
 def entry(
     first: str,

@@ -67,10 +67,14 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 80,
+        "show_default": True,
+    },
     epilog="""
     Exit codes: 0 all checks pass, 1 a check fails or is undecided, 2 wrong usage, configuration
-    or data, 130 interrupted.
+    or data, 70 an error in hesscli itself, 130 interrupted.
 
     \b
     Examples:
@@ -113,10 +117,16 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the code that the documentation gives."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal or pipe that cannot show a sign gets one of ASCII, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=PLAIN)
+            # A file or pipe is UTF-8 whatever the locale; a terminal that cannot show it gets
+            # ASCII.
+            utf8 = not stream.isatty() or _is_utf8(stream.encoding)
+            stream.reconfigure(encoding="utf-8" if utf8 else "ascii", errors=PLAIN)
     sys.exit(_run(arguments))
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("-", "").replace("_", "") == "utf8"
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -13,7 +13,7 @@ import click
 from hesscli.system.errors import InputError
 
 if TYPE_CHECKING:
-    from hesscli.cli.options import OutputOptions
+    from hesscli.cli.output import OutputOptions, PlotOptions
     from hesscli.config.schema import Config
     from hesscli.report.document import Document
     from hesscli.report.invocation import Invocation
@@ -50,13 +50,14 @@ def replayed_report() -> Report | None:
     return report
 
 
-def plugins() -> tuple[str, ...]:
-    """The plugins of the command line, which are files that it read."""
-    return tuple(_meta().get(_PLUGINS, ()))
+def plugins() -> Mapping[str, tuple[str, ...]]:
+    """The plugins of the command line, which are files that it read, with what they define."""
+    found: Mapping[str, tuple[str, ...]] = _meta().get(_PLUGINS, {})
+    return found
 
 
-def note_plugins(context: click.Context, paths: tuple[str, ...]) -> None:
-    context.meta[_PLUGINS] = paths
+def note_plugins(context: click.Context, loaded: Mapping[str, tuple[str, ...]]) -> None:
+    context.meta[_PLUGINS] = loaded
 
 
 def _meta() -> Mapping[str, Any]:
@@ -115,7 +116,11 @@ class Record:
     ranks: Ranks | None
 
     def write(
-        self, document: Document, passed: bool, output: OutputOptions, plot: str | None = None
+        self,
+        document: Document,
+        passed: bool,
+        output: OutputOptions,
+        plot: PlotOptions | None = None,
     ) -> int:
         """Writes the result where the options say; the exit code.
 
@@ -126,7 +131,6 @@ class Record:
             if not self.ranks.first:
                 return 0
         from hesscli.report.invocation import with_invocation
-        from hesscli.report.output import write_document
 
         document = with_invocation(document, self.invocation)
         report, output = _meta().get(_REPLAYED, (None, output))
@@ -143,8 +147,8 @@ class Record:
         if plot is not None:
             from hesscli.report.plots import write_plot
 
-            write_plot(document, plot)
-        write_document(document, output.format_name, output.path)
+            write_plot(document, plot.path, plot.style, plot.size)
+        output.write(document)
         return 0 if passed else 1
 
 

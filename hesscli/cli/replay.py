@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, cast
 import click
 from click.core import ParameterSource
 
-from hesscli.cli.options import OutputOptions, output_options, plugin_option, threads_option
+from hesscli.cli.command import Command
+from hesscli.cli.options import plugin_option, threads_option
+from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.record import DECIDING, PLUGIN, plugins, run_again
 from hesscli.system.errors import InputError, shown
 
@@ -17,13 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
       hesscli verify --activation tanh --output report.json
       hesscli replay report.json
       hesscli replay report.json --format json --output again.json
-    """
+    """,
 )
 @click.argument("report_path", metavar="REPORT")
 @plugin_option
@@ -97,12 +100,13 @@ def _use_as_many_threads(report: Report) -> None:
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
       hesscli diff before.json after.json
       hesscli diff here.json there.json --rtol 1e-8
-    """
+    """,
 )
 @click.argument("first", metavar="A.json")
 @click.argument("second", metavar="B.json")
@@ -110,8 +114,7 @@ def _use_as_many_threads(report: Report) -> None:
     "--rtol",
     metavar="X",
     type=click.FloatRange(min=0),
-    help="How far numbers may differ if versions, machine or threads do, relative to the largest "
-    "next to them; default 1e-10 in float64, 1e-5 in float32.",
+    help="How far numbers may differ, relatively.",
 )
 @output_options
 def diff(first: str, second: str, rtol: float | None, output: OutputOptions) -> int:
@@ -121,7 +124,6 @@ def diff(first: str, second: str, rtol: float | None, output: OutputOptions) -> 
     with 1 if anything differs.
     """
     from hesscli.report.difference import match_document, matched
-    from hesscli.report.output import write_document
     from hesscli.report.recorded import read_results
     from hesscli.studies.checks import DEFAULT_RTOL
 
@@ -136,5 +138,5 @@ def diff(first: str, second: str, rtol: float | None, output: OutputOptions) -> 
         dtype = environment.get("dtype") if isinstance(environment, dict) else None
         rtol = DEFAULT_RTOL["float32" if dtype == "float32" else "float64"]
     match = matched(then, now, rtol)
-    write_document(match_document(match, first, second), output.format_name, output.path)
+    output.write(match_document(match, first, second))
     return 0 if match.passed else 1

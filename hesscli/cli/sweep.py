@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import click
 
-from hesscli.cli.options import (
-    OutputOptions,
-    ProblemOptions,
-    output_options,
-    plot_option,
-    problem_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -30,13 +27,13 @@ from hesscli.cli.record import record
     "--block",
     "-b",
     type=click.Choice(("input",)),
-    help="Print what the sweep ends in as well: gradient and Hessian of the loss in the input, "
-    "for up to 8 input values and the first 4 examples.",
+    help="input: print gradient and Hessian in the input.",
+    metavar="NAME",
 )
 @plot_option
 @output_options
 def sweep(
-    problem: ProblemOptions, block: str | None, plot: str | None, output: OutputOptions
+    problem: ProblemOptions, block: str | None, plot: PlotOptions | None, output: OutputOptions
 ) -> int:
     """Follow gradient and Hessian backwards, node by node.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -60,6 +61,8 @@ def whole_number(text: str) -> int | str:
 
 def load_config(path: str | None, overrides: Iterable[Override] = ()) -> Config:
     """The configuration in the file ``path`` (None: the defaults) with ``overrides`` applied.
+
+    The path ``-`` is standard input.
 
     Raises InputError, which names file, line and key, the value, and what would be right.
     """
@@ -228,7 +231,8 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
     if isinstance(value, ModelConfig) and not value.registered_names:
         return ("registered_names",)
     if isinstance(value, DataConfig):
-        return tuple(key for key in ("inputs", "targets") if getattr(value, key) is None)
+        unset = ("inputs", "targets", "sample_weight")
+        return tuple(key for key in unset if getattr(value, key) is None)
     return ()
 
 
@@ -257,8 +261,11 @@ def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
     if not path:
         raise InputError("--config '': the name of a YAML file is needed")
-    with opened(path, "a YAML file is needed") as stream:
-        content = stream.read(_MAX_BYTES + 1)
+    if path == "-":
+        content = sys.stdin.buffer.read(_MAX_BYTES + 1)
+    else:
+        with opened(path, "a YAML file is needed") as stream:
+            content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; not a configuration")
     try:

@@ -170,8 +170,17 @@ def methods_text(checks: Sequence[Check]) -> str:
 
 def relative_text(check: Check) -> str:
     """The relative residual, as a bound where it is known with a confidence."""
+    return _bound(check, check.relative_residual)
+
+
+def residual_text(check: Check) -> str:
+    """The residual that the relative one is made of."""
+    return _bound(check, check.max_abs_residual)
+
+
+def _bound(check: Check, residual: float) -> str:
     bound = "" if check.confidence is None or check.max_abs_residual == 0 else "<"
-    return f"{bound}{scientific(check.relative_residual)}"
+    return f"{bound}{scientific(residual)}"
 
 
 def compared_text(checks: Sequence[Check]) -> str:
@@ -179,11 +188,12 @@ def compared_text(checks: Sequence[Check]) -> str:
     exact = [check for check in checks if check.confidence is None]
     parts: list[str] = []
     if exact:
-        unit = "entries" if any(check.method == "entries" for check in exact) else "quadratic forms"
+        entries = any(check.method == "entries" for check in exact)
+        count = sum(check.compared for check in exact)
+        one, many = ("entry", "entries") if entries else ("quadratic form", "quadratic forms")
         largest = max(check.relative_residual for check in exact)
         parts.append(
-            f"in {sum(check.compared for check in exact):,} {unit}, to "
-            f"{scientific(largest)} of the largest"
+            f"in {count:,} {one if count == 1 else many}, to {scientific(largest)} of the largest"
         )
     random = [check for check in checks if check.confidence is not None]
     if random:

@@ -23,15 +23,22 @@ from hesscli.report.common import (
     why_open,
 )
 from hesscli.report.comparison_plot import comparison_drawing
-from hesscli.report.document import Document, to_digits, verdict_text
+from hesscli.report.document import Document, to_digits
 from hesscli.report.fields import Field, named, table
+from hesscli.report.legend import equal_forms, overview, vector_text
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
 
-_SHARE = "G share"
+_SHARE_BAR = 5
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 _NOT_ALONE = {Verdict.FAIL: "misses", Verdict.UNDECIDED: "is undecided on"}
+# Not a verdict on the program: the Hessian has a curvature term or it has none.
+_ALONE = {
+    Verdict.PASS: "G suffices",
+    Verdict.FAIL: "not G alone",
+    Verdict.UNDECIDED: "undecided",
+}
 _FIELDS = (
     *ROW,
     SIZE,
@@ -57,13 +64,16 @@ def comparison_document(result: Comparison) -> Document:
         _FIELDS,
         before={"probe_seed": result.probe_seed},
         tables=(
-            table(
-                f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
-                _columns(rows),
-                _lines(rows),
-                _notes(result, activation, rows),
-            )
-            for activation, rows in by_activation(result.results)
+            *(
+                table(
+                    f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
+                    _columns(rows),
+                    _lines(rows),
+                    _notes(result, activation, rows),
+                )
+                for activation, rows in by_activation(result.results)
+            ),
+            *overview(result.results, lambda row: row.chain_rule_check),
         ),
         cases=block_cases(result.results, _failure),
         drawings=(comparison_drawing(result),),
@@ -82,8 +92,8 @@ class _Line:
     def share(self) -> str | None:
         share = self.row.gauss_newton_share
         if self.by != "autodiff":
-            return share_bar(share, len(_SHARE))
-        return None if share is None else f"{share:.1%}"
+            return _ALONE[self.row.gauss_newton_check.verdict]
+        return None if share is None else f"{share_bar(share, _SHARE_BAR)} {share:.1%}"
 
 
 def _lines(rows: Sequence[ComparedBlock]) -> Iterator[_Line]:
@@ -97,19 +107,13 @@ def _in_the_first(of: Callable[[ComparedBlock], str]) -> Callable[[_Line], str]:
 
 
 def _columns(rows: Sequence[ComparedBlock]) -> tuple[Field, ...]:
-    open_twice = any(
-        row.gauss_newton_check.verdict is row.verdict is Verdict.UNDECIDED for row in rows
-    )
-    # Two verdicts that are long leave less room for the forms.
-    text = to_digits(4 if open_twice else 6)
+    # A long verdict leaves less room for the forms.
+    text = to_digits(4 if any(row.verdict is Verdict.UNDECIDED for row in rows) else 6)
     return (
         named(None, "layer", _in_the_first(lambda row: row.layer)),
         named(None, "by", lambda line: line.by),
         *(Field(None, attrgetter(f"split.{term}"), name, text) for term, name in _TERMS.items()),
-        Field(None, lambda line: line.share, _SHARE),
-        named(
-            None, "G alone", _in_the_first(lambda row: verdict_text(row.gauss_newton_check.verdict))
-        ),
+        named(None, "share of G", lambda line: line.share),
         named(None, "G + C", _in_the_first(lambda row: verdict_cell(row, _limited))),
     )
 
@@ -120,6 +124,11 @@ def _limited(row: ComparedBlock) -> Check | None:
 
 
 def _notes(result: Comparison, activation: str, rows: Sequence[ComparedBlock]) -> Iterator[str]:
+    yield (
+        f"{vector_text(result.block)}; share of G = |vᵀGv| / (|vᵀGv| + |vᵀCv|); G + C: is the "
+        "chain rule autodiff's Hessian?"
+    )
+    yield from equal_forms(activation, result.block, [row.chain_rule.hessian for row in rows])
     yield _summary(activation, rows)
     checks = [row.chain_rule_check for row in rows]
     probed = [check for check in checks if check.method == "probes"]

@@ -20,6 +20,7 @@ from hesscli.report.common import (
 )
 from hesscli.report.document import Document, scientific, to_digits
 from hesscli.report.fields import Field, table
+from hesscli.report.legend import legend, overview
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.first_derivatives import FirstDerivative, FirstVerification, VerifiedFirst
 
@@ -50,13 +51,16 @@ def first_document(result: FirstVerification) -> Document:
         f"verify-{result.of}",
         fields,
         tables=(
-            table(
-                f"{activation}: the {name}, chain rule against autodiff{where}",
-                fields,
-                rows,
-                _notes(name, activation, rows),
-            )
-            for activation, rows in by_activation(result.results)
+            *(
+                table(
+                    f"{activation}: the {name}, chain rule against autodiff{where}",
+                    fields,
+                    rows,
+                    _notes(name, activation, rows),
+                )
+                for activation, rows in by_activation(result.results)
+            ),
+            *overview(result.results, lambda row: row.check),
         ),
         cases=block_cases(result.results, _failure),
         drawings=(
@@ -81,6 +85,7 @@ def _notes(name: str, activation: str, rows: Sequence[VerifiedFirst]) -> Iterato
             "the largest"
         )
 
+    yield from legend(row.check for row in rows)
     yield from outcome(activation, rows, lambda row: row.verdict, wrong, right)
     yield from undecided_notes(activation, [(row.layer, row.check) for row in rows])
     yield from rounding_notes(rows, limited_of)

@@ -11,7 +11,8 @@ from hesscli.report.common import study_document
 from hesscli.report.document import Case, Document, Table
 from hesscli.report.fields import Field, data_of, named, plain, table
 from hesscli.report.training_plot import threshold_formula, training_drawings
-from hesscli.studies.measurement import EIGENVALUE_TOLERANCE, LayerCurvature
+from hesscli.studies.measurement import EIGENVALUE_TOLERANCE
+from hesscli.studies.norm_estimates import PRODUCTS
 from hesscli.studies.training import Training
 
 Moment = TypeVar("Moment")
@@ -27,18 +28,23 @@ def _percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class _Course:
-    """A layer at the end, and at all moments."""
+    """A layer, or the network, at the end and at all moments."""
 
-    last: LayerCurvature
-    moments: Sequence[LayerCurvature]
+    name: str
+    lambda_max: float
+    trace: float
+    gauss_newton_share: float | None
+    gradient_curvature: float | None
+    eigenvalues: Sequence[float]
+    negatives: Sequence[bool]
 
     @property
     def negative(self) -> str:
-        return f"{sum(moment.negative for moment in self.moments)} of {len(self.moments)}"
+        return f"{sum(self.negatives)} of {len(self.negatives)}"
 
     @property
     def bars(self) -> str:
-        return sparkline([moment.lambda_max for moment in thinned(self.moments)], low=0)
+        return sparkline(thinned(self.eigenvalues), low=0)
 
 
 _LAYER = (
@@ -50,12 +56,12 @@ _LAYER = (
     Field("negative_curvature", lambda layer: layer.negative),
 )
 _LAYER_COLUMNS = (
-    named("last.layer", "layer"),
-    Field("last.lambda_max", title="λ_max", text=_four),
+    named("name", "layer"),
+    Field("lambda_max", title="λ_max", text=_four),
     named("bars", "over the steps"),
-    Field("last.trace", title="trace", text=_four),
-    Field("last.gauss_newton_share", title="share of G", text=_percent),
-    Field("last.gradient_curvature", title="gᵀHg/gᵀg", text=_three),
+    Field("trace", title="trace", text=_four),
+    Field("gauss_newton_share", title="share of G", text=_percent),
+    Field("gradient_curvature", title="gᵀHg/gᵀg", text=_three),
     Field("negative", title="negative"),
 )
 _FINAL = (
@@ -93,6 +99,7 @@ def training_document(result: Training) -> Document:
             "eigenvalue_tolerance": EIGENVALUE_TOLERANCE,
             "sharpness_threshold": result.threshold,
             "checkpoint": result.checkpoint,
+            "gauss_newton_share": result.gauss_newton_share,
             "final": result.final,
         },
         drawings=training_drawings(result),
@@ -158,18 +165,38 @@ def _course_notes(result: Training, shown: int) -> Iterator[str]:
 
 
 def _layer_table(result: Training) -> Table:
-    last = result.measurements[-1]
+    measurements = result.measurements
+    last = measurements[-1]
     courses = [
-        _Course(layer, [moment.layers[index] for moment in result.measurements])
+        _Course(
+            layer.layer,
+            layer.lambda_max,
+            layer.trace,
+            layer.gauss_newton_share,
+            layer.gradient_curvature,
+            [moment.layers[index].lambda_max for moment in measurements],
+            [moment.layers[index].negative for moment in measurements],
+        )
         for index, layer in enumerate(last.layers)
     ]
+    network = _Course(
+        "network",
+        last.sharpness,
+        last.trace,
+        result.gauss_newton_share,
+        last.gradient_curvature,
+        [moment.sharpness for moment in measurements],
+        [moment.negative for moment in measurements],
+    )
     return table(
-        f"Each layer's Hessian H = G + C (kernel and bias) after step {last.step:,}",
+        f"The Hessian H = G + C of layers (kernel and bias) and network after step {last.step:,}",
         _LAYER_COLUMNS,
-        courses,
+        (*courses, network),
         (
-            "Share of G: ‖G‖_F / (‖G‖_F + ‖C‖_F). Negative: how many measurements have gᵀHg < 0, "
-            "with the gradient g in the layer's parameters. The bars begin at 0.",
+            "Share of G: ‖G‖_F / (‖G‖_F + ‖C‖_F), of the network estimated from "
+            f"{PRODUCTS} random products: between layers C is not 0 even for relu. Negative: how "
+            "many measurements have gᵀHg < 0, with the gradient g in the row's parameters. The "
+            "bars begin at 0.",
         ),
     )
 

@@ -19,6 +19,7 @@ from hesscli.report.initialization import (
     spread_text,
 )
 from hesscli.report.initialization_plot import NORM_SIGNS
+from hesscli.report.tuning_plot import tuning_drawing
 from hesscli.studies.initialization import Spread
 from hesscli.studies.tuning import SCALES, TUNED_RTOL, TunedBlock, TunedModel, Tuning
 
@@ -41,7 +42,7 @@ _FIELDS = (
     Field("factor", title="factor", text=lambda factor: f"{factor:.4g}"),
     Field("initializer", lambda row: _initializer_text(row.initializer)),
     *_size("before", "before"),
-    *_size("drawn anew", "reached"),
+    *_size("after", "reached"),
     *_size("other seeds", "fresh"),
     STATUS,
     named(None, "verdict", lambda row: verdict_text(row.verdict)),
@@ -75,6 +76,10 @@ def tuning_document(result: Tuning) -> Document:
             for activation, rows in by_activation(result.results)
         ),
         cases=(Case(row.activation, row.layer, _failure(result, row)) for row in result.results),
+        drawings=(
+            tuning_drawing(result, activation, rows)
+            for activation, rows in by_activation(result.results)
+        ),
     )
 
 
@@ -109,8 +114,8 @@ def _notes(result: Tuning, model: TunedModel, rows: Sequence[TunedBlock]) -> Ite
         return
     drawn, other = seeds_text(result.seeds), seeds_text(result.fresh_seeds)
     yield (
-        f"{_what(result, model)}, within {TUNED_RTOL:.0%}. Drawn anew: {drawn}; other seeds: "
-        f"{other}, which the scales were not fitted to. This section can be pasted into a "
+        f"{_what(result, model)}, within {TUNED_RTOL:.0%}. After: {drawn}, drawn again; other "
+        f"seeds: {other}, which the scales were not fitted to. This section can be pasted into a "
         "configuration:"
     )
     # Four spaces make it a block of code in Markdown.

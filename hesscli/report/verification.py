@@ -17,6 +17,7 @@ from hesscli.report.common import (
     methods_text,
     outcome,
     relative_text,
+    residual_text,
     rounding_notes,
     seed_note,
     study_document,
@@ -27,6 +28,7 @@ from hesscli.report.common import (
 from hesscli.report.document import Document, Drawing, scientific, to_digits, verdict_text
 from hesscli.report.fields import Field, plain, table
 from hesscli.report.finite import finite_notes, resolution_of
+from hesscli.report.legend import equal_forms, legend, overview, vector_text
 from hesscli.report.referee import DIGITS, ruling_data, ruling_text
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.judge import Check
@@ -59,8 +61,11 @@ def verification_document(result: Verification) -> Document:
             "probe_seed": result.probe_seed,
         },
         tables=(
-            table(_title(result, activation, rows), fields, rows, _notes(result, activation, rows))
-            for activation, rows in by_activation(result.results)
+            *(
+                table(_title(result, name, rows), fields, rows, _notes(result, name, rows))
+                for name, rows in by_activation(result.results)
+            ),
+            *overview(result.results, lambda row: row.check),
         ),
         cases=block_cases(result.results, partial(_failure, result)),
         drawings=_drawings(result),
@@ -112,10 +117,12 @@ def _fields(result: Verification) -> tuple[Field, ...]:
         Field("quadratic_form.finite_error"),
         Field("quadratic_form.gauss_newton"),
         Field("quadratic_form.curvature"),
-        Field("quadratic_form.residual", title=None if three else "residual", text=scientific),
+        Field("quadratic_form.residual"),
         Field("quadratic_form.relative_residual"),
         Field("form_check"),
-        Field("check", title=None if finite else "relative", text=relative_text),
+        Field("check"),
+        *(() if three else (Field(None, lambda row: row.check, "residual", residual_text),)),
+        *(() if finite else (Field(None, lambda row: row.check, "relative", relative_text),)),
         *(decided if finite else ()),
         Field("finite_check", lambda row: row.finite_pair and _finite_data(row.finite_pair)),
         Field("referee", lambda row: ruling_data(row.pairs[0].ruling, row.pairs[0].unruled)),
@@ -147,6 +154,10 @@ def _title(result: Verification, activation: str, rows: Sequence[VerifiedBlock])
 
 
 def _notes(result: Verification, activation: str, rows: Sequence[VerifiedBlock]) -> Iterator[str]:
+    yield from legend([row.check for row in rows], vector_text(result.block))
+    yield from equal_forms(
+        activation, result.block, [row.quadratic_form.gauss_newton for row in rows]
+    )
     if {"autodiff", "chain_rule"} <= set(result.witnesses):
         yield from _summary(result, activation, rows)
     else:

@@ -103,7 +103,7 @@ def measure(
     """
     engine = ChainRule(problem)
     theta = problem.graph.vector()
-    at = Descending(problem).descent(theta, problem.batch, problem.targets)
+    at = Descending(problem).descent(theta, problem)
     if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
         raise NumericalError(
             f"the loss or its gradient leaves the range of {problem.dtype}; use smaller weights"
@@ -146,6 +146,16 @@ def measure(
     )
     _require_finite(measurement, problem)
     return Measured(measurement, found)
+
+
+def network_share(problem: Problem) -> float | None:
+    """‖G‖_F / (‖G‖_F + ‖C‖_F) of all parameters of ``problem``, from random products.
+
+    Between layers C has the gradient itself, so it is not 0 even if every layer's own is.
+    """
+    engine = ChainRule(problem)
+    G, C = sizes([engine.gauss_newton(NETWORK), engine.curvature(NETWORK)])
+    return gauss_newton_share(G.frobenius, C.frobenius)
 
 
 def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:

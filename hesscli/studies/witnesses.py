@@ -13,6 +13,7 @@ import numpy as np
 
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import DENSE, OWN_LAYER, Array, Graph
+from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import LOSS, plugin_names
 from hesscli.studies.blocks import chosen
@@ -27,6 +28,7 @@ from hesscli.studies.finitechecks import (
 )
 from hesscli.studies.judge import Check, excused, merged
 from hesscli.studies.probes import check_probes
+from hesscli.system.ranges import require_not_negative, require_whole
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import INPUT, layout_of, value_of
 from hesscli.witnesses.summed.engine import (
@@ -60,6 +62,7 @@ class CheckOptions:
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them. ``probes`` is the
     number of random products for the method ``probes``, and ``seed`` that of all random vectors.
+    Raises InputError for a number out of its range.
     """
 
     method: str = "auto"
@@ -68,6 +71,12 @@ class CheckOptions:
     block: str = "kernel"
     probes: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rtol is not None:
+            require_not_negative("rtol", self.rtol)
+        require_whole("probes", self.probes, 1, MOST_PROBES)
+        require_whole("probe_seed", self.seed, 0)
 
     def rtol_for(self, problem: Problem) -> float:
         return DEFAULT_RTOL[problem.dtype.name] if self.rtol is None else self.rtol

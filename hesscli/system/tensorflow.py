@@ -9,6 +9,7 @@ from functools import cache
 from types import ModuleType
 
 from hesscli.system.errors import InputError, reason
+from hesscli.system.memory import out_of_address_space
 from hesscli.system.quiet import silenced
 from hesscli.system.threads import thread_count
 
@@ -34,9 +35,9 @@ def load_tensorflow() -> ModuleType:
             # The first operation starts the runtime, which talks as well.
             tensorflow.constant(0)
     except ImportError as error:
+        remedy = out_of_address_space(error) or "install it with: pip install tensorflow"
         raise InputError(
-            f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); "
-            "install it with: pip install tensorflow"
+            f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); {remedy}"
         ) from error
     return tensorflow
 
