@@ -26,7 +26,7 @@ from test_ranks import SOON, mpiexec, on, processes_in
 COMMANDS = {
     "spectrum": ("spectrum", "-c", "tiny.yaml", "--output", "report.json"),
     "train": (
-        *("train", "-c", "tiny.yaml", "--output", "report.json", "--steps", "400"),
+        *("train", "-c", "tiny.yaml", "--output", "report.json", "--steps", "60"),
         *("--checkpoint", "state.npz", "--checkpoint-every", "20"),
     ),
 }
