@@ -41,7 +41,7 @@ NOTEBOOK = json.loads(
     (Path(__file__).parent / "reference" / "square_net.json").read_text(encoding="utf-8")
 )
 PRINTED = NOTEBOOK["printed_by_the_notebook"]
-PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu")
+PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu", "relu6", "hard_sigmoid")
 # Fixed seeds: a failure can be had again.
 THOROUGH = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)

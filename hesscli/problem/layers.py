@@ -17,6 +17,7 @@ from hesscli.problem.graph import INPUT, Activation, Array, Graph, Node
 Shape = tuple[int, ...]
 LINEAR = Activation("linear")
 DENSE, SHARED, SOFTMAX, ACTIVATION, FLATTEN = "dense", "shared", "softmax", "activation", "flatten"
+LOG_SOFTMAX, NORMALIZATION = "log_softmax", "normalization"
 
 
 class LayerError(ValueError):
