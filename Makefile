@@ -26,12 +26,13 @@ OLDEST_TESTS ?= $(addprefix tests/test_,$(addsuffix .py,\
 OLDEST_SHORT := $(addprefix tests/test_,$(addsuffix .py,\
 	lower_bounds config problemfile keras_model html plots block reference))
 
-.PHONY: test-oldest soak soak-layers
+.PHONY: test-thorough test-oldest soak soak-layers
 
 help:
 	@echo "make verify [ACTIVATION=relu]   hold the chain rule's Hessians against autodiff's"
 	@echo "make compare [ACTIVATION=tanh]  split them into Gauss-Newton and curvature term"
 	@echo "make test                       run the tests"
+	@echo "make test-thorough              run them with five times as many random cases"
 	@echo "make fuzz [FUZZ='--seed 1']      give it what is wrong: configurations, files, values"
 	@echo "make test-oldest                run most of them with the oldest versions supported"
 	@echo "make soak [NETWORKS=1000]       compare the witnesses on random networks [SEED=0]"
@@ -64,6 +65,10 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.developing
 	OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest $(PARALLEL)
+
+# All of the random cases of which make test draws a fifth.
+test-thorough: export HESSCLI_TESTS := thorough
+test-thorough: test
 
 # What went wrong is printed with its seed: make fuzz FUZZ="--kinds yaml --seed 12 --count 1".
 fuzz: $(VENV)/.developing

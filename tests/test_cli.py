@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hesscli.cli.command import SCREEN, examples
 from hesscli.cli.main import _run, cli, main
 from hesscli.config.load import load_config, to_yaml
 from hesscli.config.schema import CheckConfig, Config, DataConfig, LayerConfig, ModelConfig
@@ -85,39 +86,53 @@ def test_compare_exits_with_0_though_the_gauss_newton_term_alone_fails(run: Run)
     assert [row["chain_rule"]["status"] for row in rows] == ["pass", "pass", "pass"]
 
 
-STOPS = [(KeyboardInterrupt, 130, "hesscli: interrupted"), (MemoryError, 2, "hesscli: out of .*")]
+STOPS = [
+    (KeyboardInterrupt, 130, "hesscli: interrupted"),
+    (MemoryError, 2, "hesscli: out of .*"),
+    (
+        ImportError("libtensorflow.so: failed to map segment from shared object"),
+        2,
+        "hesscli: libtensorflow.*; ulimit -v leaves 3.0 GB, which is too little for it; allow more",
+    ),
+    (ImportError("no module"), 2, "hesscli: no module; hesscli doctor tells what is missing"),
+    # A fault of the program: its traceback, and who wants to know of it.
+    (ValueError("x"), 70, r"(?s)Traceback.*\nValueError: x\nhesscli: .* please report it .*"),
+]
 
 
 @pytest.mark.parametrize(("error", "code", "line"), STOPS)
 def test_what_stops_a_study_is_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: type, code: int, line: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Any, code: int, line: str
 ) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(verification, "verify", stop)
+    monkeypatch.setattr("hesscli.system.memory.allowed_memory", lambda: 3 * 10**9)
     stopped, out, err = run(*small("verify", "-o", "out.json"))
     assert (stopped, out, os.listdir()) == (code, "", [])
     # A blank line parts the message from the ^C that a terminal shows.
     assert re.fullmatch(line, err.strip())
 
 
-@pytest.mark.parametrize(
-    "command", [(), ("verify",), ("compare",), ("init",), ("export",), ("config",), ("doctor",)]
-)
-def test_help_fits_the_terminal_and_ends_in_examples_that_parse(
+@pytest.mark.parametrize("command", [(), *((name,) for name in cli.commands)])
+def test_help_fits_a_screen_and_ends_in_examples_that_parse(
     run: Run, command: tuple[str, ...]
 ) -> None:
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")
     assert run(*command, "-h") == (0, out, "")
     assert max(map(len, out.splitlines())) <= 80
-    examples = out.partition("\n  Examples:\n")[2].splitlines()
-    assert examples
-    for example in examples:
+    assert len(out.splitlines()) <= SCREEN
+    shown = [line.strip() for line in out.partition("Examples:\n")[2].splitlines()]
+    of = cli.commands[command[0]] if command else cli
+    assert shown
+    assert shown == examples(of)[: len(shown)]
+    for example in examples(of):
         program, name, *arguments = shlex.split(example.partition(" > ")[0])
         assert program == "hesscli"
-        assert (name,) == command or not command
+        # A report is made before it is replayed.
+        assert (name,) == command or command in ((), ("replay",))
         parent = click.Context(cli, **cli.context_settings)
         cli.commands[name].make_context(name, arguments, parent)
 
@@ -130,6 +145,14 @@ WRONG = [
     ("doctor --no-tensorfow", "did you mean '--no-tensorflow'?"),
     ("compare --formt json", "'--format'"),
     ("verify extra", "unexpected extra argument (extra)"),
+    ("verify tanh", "unexpected extra argument (tanh); did you mean --activation tanh?"),
+    ("verify -a Relu", "'Relu' is unknown; did you mean relu?"),
+    ("verify -a Swsh", "'Swsh' is unknown; did you mean swish?"),
+    ("verify --layers 784", "'784'; write the number of inputs and of each layer's units, as in"),
+    ("verify --layers 784-0", "'784-0'; write the number of inputs"),
+    ("verify --loss mean_squared_eror", "--loss: loss.name: 'mean_squared_eror' is unknown; did"),
+    ("verify --data none.npz", "none.npz: cannot be read"),
+    ("sweep --plot p.png --plot-size 10", "'10'; write width and height in inches"),
     ("verify -a tahn", "'tahn' is unknown; did you mean tanh?"),
     ("verify -a relu -a zzz", "'zzz' is unknown; choose linear, relu,"),
     ("verify --check frm", "'auto', 'form', 'probes', 'entries'"),
@@ -192,7 +215,10 @@ def test_each_activation_has_one_table_in_80_columns(run: Run, command: str) -> 
         rename = ("--set", f"model.layers.0.name={name}")
         code, out, err = run(*small(command, *FORM, *rename, "-a", "relu", "-a", "all"))
         assert (code, titles(out), err) == (0, list(names.ACTIVATIONS), "")
-        assert max(map(len, out.splitlines())) <= 80
+        # In a pipe nothing is broken, so only names as long as the usual ones fit.
+        assert name != "dense1" or max(map(len, out.splitlines())) <= 80
+        assert len(re.findall(rf"^ {name} ", out, re.MULTILINE)) == 16
+        assert re.search(r"^ Total: 16 PASS\.$", out, re.MULTILINE)
 
 
 def test_an_existing_output_is_replaced_whole_or_left_as_it_was(run: Run) -> None:
@@ -204,10 +230,39 @@ def test_an_existing_output_is_replaced_whole_or_left_as_it_was(run: Run) -> Non
         assert run(*small("verify", "-o", "out.json", *wrong))[0] == 2
         assert output.read_text() == "old"
     failing = ("-a", "tanh", "--terms", "gauss-newton", *FORM)
-    assert run(*small("verify", "-o", "out.json", *failing)) == (1, "", "")
+    said = "hesscli verify: FAIL, 1 of 3; written to out.json\n"
+    assert run(*small("verify", "-o", "out.json", *failing)) == (1, "", said)
     assert json.loads(output.read_text())["status"] == "fail"
     assert Path("link").read_text() == "old", "the old file was written into"
     assert sorted(os.listdir()) == ["link", "out.json"]
+
+
+def test_several_outputs_and_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = ("-o", "a.json", "-o", "b.md")
+    code, out, err = run(*small("verify", *FORM, *written))
+    assert (code, out, err) == (0, "", "hesscli verify: PASS, 3 of 3; written to a.json, b.md\n")
+    result = json.loads(Path("a.json").read_text())
+    assert Path("b.md").read_text().count("| PASS |") == len(result["results"]) == 3
+    stdin = io.TextIOWrapper(io.BytesIO(Path("../small.yaml").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert run("verify", "-c", "-", *FORM, "-q", "-o", "c.json") == (0, "", "")
+    again = json.loads(Path("c.json").read_text())
+    assert again["results"] == result["results"]
+    assert again["invocation"]["configuration"] == result["invocation"]["configuration"]
+    assert run("verify", "--layers", "784-4-10", *FORM, "-n", "2", "-a", "tanh", "-q")[0] == 0
+
+
+def test_a_plugin_that_is_used_nowhere_is_refused(run: Run) -> None:
+    Path("p.py").write_text(
+        "ACTIVATIONS = {'cube': {'value': lambda z: z**3, 'first': lambda z: 3 * z**2,"
+        " 'second': lambda z: 6 * z}}"
+    )
+    for command in ("verify", "compare", "train"):
+        code, out, err = run(*small(command, "--plugin", "p.py", "-a", "relu"))
+        assert (code, out) == (2, "")
+        assert "--plugin p.py: nothing that it defines is used (cube)" in err
+    # With nothing to be used in, what it defines is tried by itself.
+    assert run("verify", "--plugin", "p.py", "-q", "--probe-seed", "0") == (0, "", "")
 
 
 def test_the_installed_command_writes_its_result_and_nothing_else(home: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from drawn import drawn
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from networks import make_problem, problems
 
@@ -26,9 +27,6 @@ from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import layout_of, tensor_of
 
 TERMS = ("hessian", "gauss_newton", "curvature")
-THOROUGH = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 
 
 def values(problem: Problem, first: str, second: str) -> dict[str, tuple[float, float]]:
@@ -82,7 +80,7 @@ def test_entries_are_those_of_the_dense_network_block() -> None:
             assert found == pytest.approx((dense[row, column],) * 2, rel=1e-10, abs=1e-15)
 
 
-@settings(THOROUGH, max_examples=60)
+@drawn(60)
 @given(problems(), st.data())
 def test_any_entry_of_a_random_network_passes(problem: Problem, data: st.DataObject) -> None:
     layout = layout_of(problem, "network")
@@ -133,7 +131,7 @@ def test_the_block_of_all_inputs_has_those_of_each_on_its_diagonal(
     assert np.allclose(blocks("input").to_dense(), expected, rtol=1e-13, atol=1e-16)
 
 
-@settings(THOROUGH, max_examples=50)
+@drawn(50)
 @given(problems())
 def test_index_of_is_the_inverse_of_name_of(problem: Problem) -> None:
     for block in ("network", "input", "input[0]", problem.layer_names[0]):

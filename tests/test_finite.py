@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from drawn import drawn
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from networks import make_problem, problems
 
@@ -34,11 +35,6 @@ from hesscli.witnesses.finite import moved
 from hesscli.witnesses.finite.engine import GRADIENT_STEP, FiniteDifferences, FiniteHessian
 from hesscli.witnesses.finite.moved import CORNERED
 from hesscli.witnesses.rounding.floor import RoundingFloor
-
-# Fixed seeds: a failure can be had again.
-THOROUGH = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 
 
 def one_layer(W: Array, b: Array | None, activation: str, x: Array, loss: str) -> Problem:
@@ -100,7 +96,7 @@ def blocks_of(problem: Problem) -> list[str]:
     return [*names, "network"] if problem.parameter_count <= 60 else names
 
 
-@settings(THOROUGH, max_examples=400)
+@drawn(400)
 @given(problems(), st.data())
 def test_every_entry_lies_within_its_error_bar(problem: Problem, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(blocks_of(problem)))
@@ -370,7 +366,7 @@ def test_what_overflows_within_a_step_is_no_number_but_an_infinite_bar() -> None
 # -- verify ------------------------------------------------------------------------------------
 
 
-@settings(THOROUGH, max_examples=100)
+@drawn(100)
 @given(problems(), st.sampled_from(("kernel", "bias", "input")))
 def test_a_right_chain_rule_never_fails(problem: Problem, block: str) -> None:
     assume(block != "bias" or problem.layers[0].bias is not None)

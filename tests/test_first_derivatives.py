@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from drawn import drawn
+from hypothesis import assume, given
 from networks import make_problem, problems
 
 from hesscli.cli.main import main
@@ -35,10 +36,6 @@ from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
-# Fixed seeds: a failure can be had again.
-THOROUGH = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 DOCUMENTATION = Path(__file__).parent.parent / "docs" / "derivatives.md"
 
 
@@ -93,7 +90,7 @@ def assert_first_derivatives_agree(problem: Problem) -> None:
         assert (np.abs(rows - reference) <= allowed).all(), name
 
 
-@settings(THOROUGH, max_examples=100)
+@drawn(100)
 @given(problems("float64"))
 def test_both_witnesses_agree_on_the_blocks_of_random_networks_in_float64(
     problem: Problem,
@@ -101,7 +98,7 @@ def test_both_witnesses_agree_on_the_blocks_of_random_networks_in_float64(
     assert_first_derivatives_agree(problem)
 
 
-@settings(THOROUGH, max_examples=100)
+@drawn(100)
 @given(problems("float32"))
 def test_both_witnesses_agree_on_the_blocks_of_random_networks_in_float32(
     problem: Problem,

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from drawn import cases
 from random_graphs import random_graph_problem
 
 from hesscli.problem.graph import (
@@ -39,9 +40,9 @@ from hesscli.witnesses.finite.engine import FiniteDifferences
 from hesscli.witnesses.layout import NETWORK, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
-GRAPHS = 500
+GRAPHS = cases(500)
 # Finite differences take as long for one graph as the others for five.
-OF_FINITE = 100
+OF_FINITE = cases(100)
 BATCHES = 10
 TERMS = ("hessian", "gauss_newton", "curvature")
 RTOL = 1e-10
@@ -140,7 +141,7 @@ def finite_differences_agree(problem: Problem) -> None:
 
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_three_witnesses_agree_on_random_graphs(batch: int) -> None:
-    """500 graphs take a minute: fan-out, sharing and sums combine in many ways, few at a time."""
+    """Many graphs, since fan-out, sharing and sums combine in many ways, few at a time."""
     for seed in range(batch, GRAPHS, BATCHES):
         problem = random_graph_problem(seed)
         compared(problem)

@@ -303,17 +303,41 @@ def test_a_dagger_marks_what_passes_by_rounding_only() -> None:
         assert "†" not in render(document, "table")
 
 
-@pytest.mark.parametrize("layer", ["dense1", "dense10", "l" * 20])
+NUMBERS = {"-1.25000e-08", "-2.50000e-08", "1.25000e-09", "-3.00000e-08"}
+
+
+@pytest.mark.parametrize("layer", ["dense1", "dense10"])
 def test_a_table_of_long_numbers_fits_80_columns_and_breaks_none(layer: str) -> None:
     document = comparison(compared(ROUNDED, BAD, layer, SplitForm(-2.5e-8, 1.25e-9, -3e-8)))
     text = render(document, "table")
     assert max(map(len, text.splitlines())) <= 80
-    assert {"-1.25000e-08", "-2.50000e-08", "1.25000e-09", "-3.00000e-08"} <= set(text.split())
+    assert set(text.split()) >= NUMBERS
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+@pytest.mark.parametrize("columns", [40, 60, 80, 140, None])
+def test_no_width_breaks_a_number_or_a_name(
+    columns: int | None, no_color: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table too wide is turned on its side; in a pipe (None) it is as wide as it has to be."""
+    name = "l" * 20
+    stream = io.StringIO() if columns is None else Terminal()
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(columns or 40))
+    monkeypatch.setattr(sys, "stdout", stream)
+    document = comparison(compared(ROUNDED, BAD, name, SplitForm(-2.5e-8, 1.25e-9, -3e-8)))
+    write_document(document, "table", None)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+    assert {*NUMBERS, name} <= set(text.split())
+    if columns is not None:
+        assert max(map(len, text.splitlines())) <= columns
 
 
 STREAMS = [(io.StringIO(), "", False), (Terminal(), "", True), (Terminal(), "1", False)]

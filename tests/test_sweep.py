@@ -14,7 +14,8 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from drawn import drawn
+from hypothesis import assume, given
 from networks import make_problem, problems
 
 from hesscli.cli.main import main
@@ -42,10 +43,6 @@ NOTEBOOK = json.loads(
 )
 PRINTED = NOTEBOOK["printed_by_the_notebook"]
 PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu", "relu6", "hard_sigmoid")
-# Fixed seeds: a failure can be had again.
-THOROUGH = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -222,13 +219,13 @@ def assert_no_node_fails(problem: Problem) -> None:
     assert not failed, failed[0]
 
 
-@settings(THOROUGH, max_examples=100)
+@drawn(100)
 @given(problems("float64"))
 def test_no_node_of_random_networks_fails_in_float64(problem: Problem) -> None:
     assert_no_node_fails(problem)
 
 
-@settings(THOROUGH, max_examples=30)
+@drawn(30)
 @given(problems("float32"))
 def test_no_node_of_random_networks_fails_in_float32(problem: Problem) -> None:
     assert_no_node_fails(problem)

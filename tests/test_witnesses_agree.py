@@ -9,7 +9,8 @@ from functools import cache, partial
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from drawn import drawn
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from networks import problems
 
@@ -23,10 +24,6 @@ from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.finite.engine import FiniteDifferences
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
-# Fixed seeds: a failure can be had again.
-THOROUGH = settings(
-    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 TERMS = ("hessian", "gauss_newton", "curvature")
 
 
@@ -90,19 +87,19 @@ def assert_every_entry_agrees(problem: Problem, some_block: int) -> None:
         assert within, name
 
 
-@settings(THOROUGH, max_examples=400)
+@drawn(400)
 @given(problems("float64"), st.integers(0, 20))
 def test_every_entry_of_every_term_agrees_in_float64(problem: Problem, some_block: int) -> None:
     assert_every_entry_agrees(problem, some_block)
 
 
-@settings(THOROUGH, max_examples=200)
+@drawn(200)
 @given(problems("float32"), st.integers(0, 20))
 def test_every_entry_of_every_term_agrees_in_float32(problem: Problem, some_block: int) -> None:
     assert_every_entry_agrees(problem, some_block)
 
 
-@settings(THOROUGH, max_examples=25)
+@drawn(25)
 @given(problems(), st.integers(0, 20))
 def test_rows_are_the_rows_of_the_matrix_whatever_the_pieces(
     problem: Problem, some_block: int
@@ -127,7 +124,7 @@ def test_rows_are_the_rows_of_the_matrix_whatever_the_pieces(
                 assert within or (residual <= np.maximum(allowed(), allowed().T)).all()
 
 
-@settings(THOROUGH, max_examples=100)
+@drawn(100)
 @given(problems(), st.integers(0, 20))
 def test_a_block_is_a_symmetric_scipy_operator(problem: Problem, some_block: int) -> None:
     generator = np.random.default_rng(0)
@@ -146,7 +143,7 @@ def test_a_block_is_a_symmetric_scipy_operator(problem: Problem, some_block: int
             assert abs(block.quadratic_form(v) - v @ matrix @ v) <= allowed * (v @ v)
 
 
-@settings(THOROUGH, max_examples=100)
+@drawn(100)
 @given(problems(), st.integers(0, 2**32 - 1))
 def test_quadratic_forms_agree(problem: Problem, seed: int) -> None:
     chain_rule = ChainRule(problem)

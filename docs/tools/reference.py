@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import click
 
+from hesscli.cli.command import examples, paragraphs
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem import initializers, registry
@@ -27,8 +28,6 @@ from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, INITIALIZERS, LOSSES
 
 DOCS = Path(__file__).parents[2] / "docs"
-# An option of as many commands, the same in each, is shown once for all of them.
-_SHARED_BY = 3
 _LOSSES = {
     "sparse_categorical_crossentropy": "−log softmax(f)[y], from logits; y is a class label",
     "categorical_crossentropy": "−Σ_h y_h log softmax(f)_h, from logits; y has c probabilities",
@@ -63,16 +62,23 @@ def filled(page: str) -> str:
 
 
 def commands() -> str:
-    """Every command with its arguments, options and examples, and the options that they share."""
-    shared = _shared_options()
-    parts = [
-        "## Options that commands share\n",
-        *_rows_of_options(shared.values()),
-        "",
-    ]
-    for name, command in cli.commands.items():
-        parts += _command(name, command, shared)
+    """What ``--help`` prints, of each command, and what it leaves out for want of room."""
+    settings = {**cli.context_settings, "terminal_width": 80}
+    parts = []
+    with click.Context(cli, info_name="hesscli", **settings) as root:
+        for name, command in cli.commands.items():
+            text = command.get_help(click.Context(command, root, info_name=name))
+            lines = [line.rstrip() for line in text.splitlines()]
+            parts += [f"## {name}\n", "```text", *lines, "```", ""]
+            parts += [f"{_cell(text)}\n" for text in paragraphs(command)[1:]]
+            parts += ["```text", *examples(command), "```", ""]
     return "\n".join(parts)
+
+
+def _wrapped_options(text: str) -> str:
+    """Options as code, so that two hyphens stay two; words in angle brackets as text."""
+    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
+    return text.replace("<", "\\<")
 
 
 def configuration() -> str:
@@ -135,77 +141,6 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
 }
 
 
-def _command(name: str, command: click.Command, shared: Mapping[Any, click.Option]) -> list[str]:
-    own = [option for option in _options(command) if _key(option) not in shared]
-    others = [option for option in _options(command) if _key(option) in shared]
-    arguments = [p for p in command.params if isinstance(p, click.Argument)]
-    usage = " ".join(
-        ["hesscli", name, *(p.make_metavar(click.Context(command)) for p in arguments)]
-    )
-    parts = [f"## {name}\n", f"`{usage} [OPTIONS]`\n", _paragraphs(command.help), ""]
-    if own:
-        parts += [*_rows_of_options(own), ""]
-    if others:
-        shown = ", ".join(f"`{max(option.opts, key=len)}`" for option in others)
-        parts += [f"Shared options: {shown}.", ""]
-    examples = _examples(command.epilog)
-    return [*parts, "```text", *examples, "```", ""] if examples else parts
-
-
-def _shared_options() -> dict[Any, click.Option]:
-    found: dict[Any, list[click.Option]] = {}
-    for command in cli.commands.values():
-        for option in _options(command):
-            found.setdefault(_key(option), []).append(option)
-    return {key: same[0] for key, same in found.items() if len(same) >= _SHARED_BY}
-
-
-def _options(command: click.Command) -> list[click.Option]:
-    return [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
-
-
-def _key(option: click.Option) -> tuple[tuple[str, ...], str | None, str]:
-    return tuple(option.opts), option.help, _takes(option)
-
-
-def _takes(option: click.Option) -> str:
-    if option.is_flag:
-        return ""
-    if option.metavar:
-        return option.metavar
-    if isinstance(option.type, click.Choice):
-        return ", ".join(str(choice) for choice in option.type.choices)
-    return option.type.name.upper()
-
-
-def _rows_of_options(options: Any) -> list[str]:
-    return [
-        "| option | takes | |",
-        "|---|---|---|",
-        *(
-            f"| {', '.join(f'`{name}`' for name in sorted(option.opts, key=len, reverse=True))} "
-            f"| {_cell(_takes(option))} | {_cell(option.help or '')} |"
-            for option in options
-        ),
-    ]
-
-
-def _paragraphs(text: str | None) -> str:
-    paragraphs = re.split(r"\n\s*\n", (text or "").replace("\b\n", "").strip())
-    return "\n\n".join(_wrapped_options(" ".join(paragraph.split())) for paragraph in paragraphs)
-
-
-def _wrapped_options(text: str) -> str:
-    """Options as code, so that two hyphens stay two; words in angle brackets as text."""
-    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
-    return text.replace("<", "\\<")
-
-
-def _examples(epilog: str | None) -> list[str]:
-    lines = [line.strip() for line in (epilog or "").splitlines()]
-    return [line for line in lines if line.startswith("hesscli ")]
-
-
 def _rows_of_keys(kind: Any, prefix: str) -> list[str]:
     hints = get_type_hints(kind, include_extras=True)
     rows = ["| key | takes | default | |", "|---|---|---|---|"]
@@ -243,7 +178,8 @@ def _parameters(defaults: Mapping[str, float]) -> str:
 
 
 def _cell(text: str) -> str:
-    return _wrapped_options(text.replace("|", "\\|"))
+    """Options as code, so that two hyphens stay two."""
+    return re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text.replace("|", "\\|"))
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def init(
         problems,
         config.model,
         schemes,
-        initialization.seeds_from(config.seed, _positive("seeds", seeds)),
+        initialization.seeds_from(config.seed, seeds),
         block,
         progress,
         execution=execution_of(problems[0]),
@@ -261,15 +261,13 @@ def tune(
     """The scale of each layer's initializer at which its Hessian has the norm ``target``."""
     require_one_of("norm", norm, ("frobenius", "spectral"))
     require_one_of("block", block, ("kernel", "bias", "layer"))
-    if not target > 0:
-        raise InputError(f"target: {target:g}; it must be above 0")
     config = load_config(source)
     initialization.require_drawn(config.model)
     problems = _problems(problem_from_config(config), activations)
     return tuning.tune(
         problems,
         config.model,
-        initialization.seeds_from(config.seed, _positive("seeds", seeds)),
+        initialization.seeds_from(config.seed, seeds),
         target=target,
         norm=norm,
         block=block,
@@ -382,11 +380,6 @@ def _check_options(
 ) -> CheckOptions:
     require_one_of("check", check, CHECK_METHODS)
     require_one_of("block", block, BLOCKS)
-    if rtol is not None and not rtol >= 0:
-        raise InputError(f"rtol: {rtol:g}; it must be 0 or more, or None")
-    _positive("probes", probes)
-    if probe_seed is not None and probe_seed < 0:
-        raise InputError(f"probe_seed: {probe_seed}; it must be 0 or more, or None")
     seed = fresh_seed() if probe_seed is None else probe_seed
     return CheckOptions(check, rtol, _known_layers(problem, layers), block, probes, seed)
 
@@ -397,9 +390,3 @@ def _known_layers(problem: Problem, layers: Sequence[str]) -> tuple[str, ...]:
     for name in layers:
         require_one_of("layers", name, problem.layer_names)
     return tuple(dict.fromkeys(layers))
-
-
-def _positive(where: str, count: int) -> int:
-    if count < 1:
-        raise InputError(f"{where}: {count}; it must be 1 or more")
-    return count

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import click
 
-from hesscli.cli.options import (
-    OutputOptions,
-    ProblemOptions,
-    WitnessOptions,
-    output_options,
-    plot_option,
-    problem_options,
-    witness_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "method", "probes", "block", "layers", "probe_seed"),
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -36,9 +29,8 @@ from hesscli.cli.replay import Replayable, Run
 def compare(
     problem: ProblemOptions,
     witness: WitnessOptions,
-    plot: str | None,
+    plot: PlotOptions | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """Split the Hessians into Gauss-Newton and curvature term.
 
@@ -50,7 +42,7 @@ def compare(
     config = problem.config()
     check = witness.check(config)
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import comparison
@@ -60,4 +52,4 @@ def compare(
             problems, check, progress, execution=problem.execution(problems[0])
         )
     witness.save(problems[0])
-    return record.write(document_of(result), result.passed, output, plot)
+    return recorded.write(document_of(result), result.passed, output, plot)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import click
 
+from hesscli.cli.command import Command
 from hesscli.cli.options import ProblemOptions, problem_options
 from hesscli.system.errors import InputError
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
       hesscli config > mine.yaml
       hesscli config --config mine.yaml --activation gelu --set data.offset=100
-    """
+    """,
 )
 @problem_options
 def config(problem: ProblemOptions) -> int:

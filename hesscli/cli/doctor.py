@@ -10,25 +10,27 @@ from contextlib import contextmanager
 
 import click
 
-from hesscli.cli.options import OutputOptions, output_options
+from hesscli.cli.command import Command
+from hesscli.cli.output import OutputOptions, output_options
 
 _VARIABLES = ("TERM", "LANG", "LC_ALL", "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING")
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
       hesscli doctor
       hesscli doctor --format json --output doctor.json
       hesscli doctor --no-tensorflow
-    """
+    """,
 )
 @click.option(
     "--no-tensorflow",
     "without_tensorflow",
     is_flag=True,
-    help="Look for TensorFlow, but do not import it; no devices are shown.",
+    help="Look for TensorFlow, but do not import it.",
 )
 @output_options
 def doctor(without_tensorflow: bool, output: OutputOptions) -> int:
@@ -39,12 +41,11 @@ def doctor(without_tensorflow: bool, output: OutputOptions) -> int:
     hesscli needs.
     """
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
     from hesscli.studies.doctor import diagnose
 
     with _waiting():
         result = diagnose(tensorflow=not without_tensorflow, terminal=dict(_terminal()))
-    write_document(document_of(result), output.format_name, output.path)
+    output.write(document_of(result))
     return 0 if result.passed else 1
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from hesscli.cli.options import OutputOptions, ProblemOptions, output_options, problem_options
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("first", "second", "activations", "referee"),
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -24,12 +25,7 @@ from hesscli.cli.replay import Replayable, Run
 @click.argument("first", metavar="NAME")
 @click.argument("second", metavar="[NAME]", required=False)
 @problem_options
-@click.option(
-    "--referee",
-    is_flag=True,
-    help="Have it computed from values of the loss in arithmetic of 50 digits, as what is "
-    "undecided is anyway; needs mpmath.",
-)
+@click.option("--referee", is_flag=True, help="Compute it in arithmetic of 50 digits as well.")
 @output_options
 def entry(
     first: str,
@@ -37,7 +33,6 @@ def entry(
     problem: ProblemOptions,
     referee: bool,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """One second-order partial derivative of the loss.
 
@@ -49,7 +44,7 @@ def entry(
     """
     config = problem.config()
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import entry as study
@@ -64,4 +59,4 @@ def entry(
             referee=referee,
             execution=problem.execution(problems[0]),
         )
-    return record.write(document_of(result), result.passed, output)
+    return recorded.write(document_of(result), result.passed, output)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from hesscli.cli.command import Command
 from hesscli.cli.options import ProblemOptions, problem_options
 from hesscli.cli.progress import progress_bar
 from hesscli.system.errors import InputError
@@ -28,13 +29,14 @@ def _rows(
 
 
 @click.command(
+    cls=Command,
     epilog="""
     \b
     Examples:
       hesscli export dense2/kernel --activation tanh --output H.npy
       hesscli export dense1/kernel --dtype float32 --output H.h5
       hesscli export dense1 --rows 0:1000 --term curvature --output C.npz
-    """
+    """,
 )
 @click.argument("block", metavar="BLOCK")
 @click.option(
@@ -43,16 +45,18 @@ def _rows(
     "path",
     metavar="FILE",
     required=True,
-    help="The file to write; its suffix is the format: .npy, .npz, .h5 or .hdf5.",
+    help="File to write: .npy, .npz, .h5 or .hdf5.",
+    type=click.Path(),
 )
 @click.option(
     "--term",
     type=click.Choice(("hessian", "gauss-newton", "curvature")),
     default="hessian",
-    help="The Hessian (default) or one of its two terms.",
+    help="hessian, gauss-newton or curvature.",
+    metavar="NAME",
 )
 @click.option(
-    "--rows", metavar="START:STOP", callback=_rows, help="Some of the rows; without it, all."
+    "--rows", metavar="START:STOP", callback=_rows, help="Some of the rows.", show_default="all"
 )
 @problem_options
 @click.option(

@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hesscli.cli.options import (
-    ALL,
-    OutputOptions,
-    ProblemOptions,
-    output_options,
-    plot_option,
-    problem_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ALL, ProblemOptions, problem_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
-from hesscli.problem.names import CONFIGURED, INITIALIZERS
+from hesscli.cli.record import record
+from hesscli.problem.names import CONFIGURED, INITIALIZERS, MOST_SEEDS
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable, replacing
 
@@ -31,7 +26,6 @@ if TYPE_CHECKING:
 
 # A deviation that makes the Hessian vanish, the notebooks' usual one, and one that explodes.
 _STDDEVS = (1e-5, 0.01, 1.0)
-_LARGEST_COUNT = 1000
 
 
 def _deviations(
@@ -54,8 +48,7 @@ def _deviations(
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "initializers", "stddevs", "seeds", "block", "tune", "target", "norm"),
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -73,8 +66,7 @@ def _deviations(
     metavar="NAME",
     multiple=True,
     type=click.Choice((*INITIALIZERS, CONFIGURED, ALL)),
-    help="Look at this initializer of the kernels; repeatable. One of "
-    f"{', '.join(INITIALIZERS)}, {CONFIGURED} (the configuration's own), or all.",
+    help="Initializer, configured or all; repeatable.",
 )
 @click.option(
     "--stddev",
@@ -82,39 +74,31 @@ def _deviations(
     metavar="NUMBERS",
     multiple=True,
     callback=_deviations,
-    help="Look at random_normal with these standard deviations, as in 1e-5,0.01,1; repeatable. "
-    "Without this and --initializer: all initializers and these three.",
+    help="random_normal with these deviations; repeatable.",
 )
 @click.option(
-    "--seeds",
-    metavar="N",
-    type=click.IntRange(1, _LARGEST_COUNT),
-    default=5,
-    help="Draws of each, with the configuration's seed and those after it; default 5.",
+    "--seeds", metavar="N", type=click.IntRange(1, MOST_SEEDS), default=5, help="Draws of each."
 )
 @click.option(
     "--block",
     "-b",
     type=click.Choice(("kernel", "bias", "layer")),
     default="kernel",
-    help="The Hessian in each kernel (default), each bias, or each layer (kernel and bias).",
+    help="kernel, bias or layer.",
+    metavar="NAME",
 )
 @click.option("--tune", is_flag=True, help="Find the scale of each layer's initializer.")
 @click.option(
-    "--target", metavar="X", type=float, help="The norm that --tune is to reach; default 1."
+    "--target", metavar="X", type=float, help="The norm that --tune is to reach.", show_default="1"
 )
 @click.option(
     "--norm",
     type=click.Choice(("frobenius", "spectral")),
     default="frobenius",
-    help="The norm that is tuned or drawn: ‖H‖_F (default) or ‖H‖₂.",
+    help="frobenius or spectral.",
+    metavar="NAME",
 )
-@click.option(
-    "--write",
-    "write_path",
-    metavar="FILE",
-    help="Write the configuration with the tuned initializers to a YAML file.",
-)
+@click.option("--write", "write_path", metavar="FILE", help="Write the tuned configuration (YAML).")
 @plot_option
 @output_options
 def init(
@@ -127,9 +111,8 @@ def init(
     target: float | None,
     norm: str,
     write_path: str | None,
-    plot: str | None,
+    plot: PlotOptions | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """How large the Hessian is where training begins.
 
@@ -147,8 +130,6 @@ def init(
             "--tune takes the initializers of the configuration; give another with "
             "--set model.initializer=NAME, without --initializer and --stddev"
         )
-    if tune and plot is not None:
-        raise click.UsageError("--tune has no plot; leave one of --tune and --plot out")
     if target is not None and not 0 < target < math.inf:
         raise click.BadParameter(
             f"{target:g}; it must be a number above 0", param_hint="'--target'"
@@ -164,7 +145,7 @@ def init(
 
     require_drawn(config.model)
     problems = problem.with_all_examples().problems(config)
-    record = run.record(config)
+    recorded = record(config)
     execution = problem.execution(problems[0])
     if tune:
         passed, document = _tuned(
@@ -174,7 +155,7 @@ def init(
         schemes = _schemes(config.model, initializers, stddevs)
         passed = True
         document = _measured(problems, execution, config, schemes, norm, block, seeds)
-    return record.write(document, passed, output, plot)
+    return recorded.write(document, passed, output, plot)
 
 
 def _announce(expected: float, problem: Problem) -> None:

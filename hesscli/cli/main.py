@@ -16,6 +16,7 @@ from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, noticing_readers
+from hesscli.cli.replay import diff, replay
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from hesscli.workers.ranks import Ranks
 
 # What several processes do together.
-ON_RANKS = ("verify", "compare", "spectrum", "init", "train")
+ON_RANKS = ("verify", "compare", "spectrum", "init", "train", "replay")
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -66,10 +67,14 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 80,
+        "show_default": True,
+    },
     epilog="""
     Exit codes: 0 all checks pass, 1 a check fails or is undecided, 2 wrong usage, configuration
-    or data, 130 interrupted.
+    or data, 70 an error in hesscli itself, 130 interrupted.
 
     \b
     Examples:
@@ -101,6 +106,8 @@ for command in (
     init,
     train,
     export,
+    replay,
+    diff,
     config,
     doctor,
 ):
@@ -110,10 +117,16 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the code that the documentation gives."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal or pipe that cannot show a sign gets one of ASCII, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=PLAIN)
+            # A file or pipe is UTF-8 whatever the locale; a terminal that cannot show it gets
+            # ASCII.
+            utf8 = not stream.isatty() or _is_utf8(stream.encoding)
+            stream.reconfigure(encoding="utf-8" if utf8 else "ascii", errors=PLAIN)
     sys.exit(_run(arguments))
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("-", "").replace("_", "") == "utf8"
 
 
 def _run(arguments: Sequence[str] | None) -> int:

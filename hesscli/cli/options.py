@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hesscli.cli.replay import note_plugins, replayed_report
+from hesscli.cli.record import note_plugins, plugins, replayed_report
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
     ACTIVATIONS,
@@ -23,8 +24,8 @@ from hesscli.problem.names import (
     DTYPES,
     MOST_PROBES,
 )
-from hesscli.problem.registry import plugin_names
-from hesscli.system.errors import InputError
+from hesscli.problem.registry import loss_names, plugin_names
+from hesscli.system.errors import HesscliError, InputError
 from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
 from hesscli.system.seeds import fresh_seed
@@ -44,6 +45,7 @@ ALL = "all"
 # The options that name a file which is written, by parameter.
 _WRITTEN = {
     "path": "--output",
+    "paths": "--output",
     "plot": "--plot",
     "save_path": "--save-problem",
     "checkpoint": "--checkpoint",
@@ -65,14 +67,15 @@ def _load_plugins(
     require_room_for_libraries()
     from hesscli.nodes.plugins import forget, load_plugin
 
+    loaded: dict[str, tuple[str, ...]] = {}
     for path in paths:
         try:
-            names = load_plugin(path)
+            loaded[path] = load_plugin(path)
         except InputError as error:
             raise InputError(f"--plugin: {error}") from error
-        # The root is closed even where the rest of the command line is wrong.
-        context.find_root().call_on_close(functools.partial(forget, names))
-    note_plugins(context, paths)
+        # The root is closed even if the rest of the command line is wrong.
+        context.find_root().call_on_close(functools.partial(forget, loaded[path]))
+    note_plugins(context, loaded)
     return paths
 
 
@@ -111,17 +114,43 @@ def _complete_activation(*arguments: Any) -> list[str]:
     return [name for name in _choices() if name.startswith(arguments[-1])]
 
 
+def _complete_loss(*arguments: Any) -> list[str]:
+    return [name for name in loss_names() if name.startswith(arguments[-1])]
+
+
+def complete_layer(context: click.Context, _: click.Parameter, text: str) -> list[str]:
+    """The layers of the configuration, if it can be read, and of Keras's file none."""
+    from hesscli.config.load import load_config, parse_override
+
+    given = context.params
+    if given.get("config_path") == "-" or given.get("model_path"):
+        return []
+    try:
+        overrides = [parse_override(each) for each in given.get("assignments") or ()]
+        config = load_config(given.get("config_path"), overrides)
+    except HesscliError:
+        return []
+    count = len(given.get("layer_sizes") or ()) - 1
+    names = [layer.name for layer in config.model.layers]
+    if count > 0:
+        names = [f"dense{index}" for index in range(1, count + 1)]
+    return [name for name in names if name.startswith(text)]
+
+
 @dataclass(frozen=True)
 class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
     ``activations`` are those asked for, each once; none where the configuration's own stand.
     ``workers`` have a share of the examples each. ``written`` are the files that the command will
-    write, by option.
+    write, each with its option.
     """
 
     config_path: str | None
     model_path: str | None
+    data: str | None
+    loss: str | None
+    layer_sizes: tuple[int, ...]
     activations: tuple[str, ...]
     batch_size: str | None
     memory: str | None
@@ -129,9 +158,10 @@ class ProblemOptions:
     dtype: str | None
     assignments: tuple[str, ...]
     without_regularization: bool = False
+    registered_names: tuple[str, ...] = ()
     replayed: Report | None = None
     workers: Workers = ALONE
-    written: Mapping[str, str] = field(default_factory=dict)
+    written: tuple[tuple[str, str], ...] = ()
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
@@ -148,7 +178,7 @@ class ProblemOptions:
         return config
 
     def _require_unwritten(self, key: str, path: str) -> None:
-        for option, other in self.written.items():
+        for option, other in self.written:
             if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
                 raise InputError(
                     f"{key}: {path} is read, and {option} {other} would write over it; name "
@@ -174,11 +204,24 @@ class ProblemOptions:
         from hesscli.problem.graph import Activation
         from hesscli.studies.agreement import require_agreement
 
+        self.require_plugins_used(config)
         with self.naming_the_file():
             problem = build_problem(config, workers=self.workers)
             require_agreement(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
+
+    def require_plugins_used(self, config: Config) -> None:
+        """Raises InputError for a plugin of which nothing is part of the problem."""
+        used = {layer.activation.name for layer in config.model.layers}
+        used |= {config.loss.name, *self.activations}
+        for path, names in plugins().items():
+            if not used.intersection(names):
+                raise InputError(
+                    f"--plugin {path}: nothing that it defines is used ({', '.join(names)}); name "
+                    "it with --activation or --loss, or try the plugin alone with hesscli verify "
+                    f"--plugin {path}"
+                )
 
     def execution(self, problem: Problem) -> Execution:
         """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
@@ -195,6 +238,18 @@ class ProblemOptions:
 
         if self.model_path is not None:
             yield Override(("model", "keras"), self.model_path, "--model")
+        if self.registered_names:
+            names = list(self.registered_names)
+            yield Override(("model", "registered_names"), names, "--registered-name")
+        if self.data is not None:
+            yield Override(("data", "source"), self.data, "--data")
+        if self.loss is not None:
+            yield Override(("loss", "name"), self.loss, "--loss")
+        if self.layer_sizes:
+            inputs, *units = self.layer_sizes
+            layers = [{"units": count} for count in units]
+            yield Override(("model", "inputs"), inputs, "--layers")
+            yield Override(("model", "layers"), layers, "--layers")
         if self.batch_size is not None:
             size = whole_number(self.batch_size)
             yield Override(("data", "batch_size"), size, "--batch-size")
@@ -219,26 +274,99 @@ class ProblemOptions:
             raise InputError(f"{path}: {error}") from error
 
 
-def problem_options(function: Command, batch_help: str = "Number of examples, or all.") -> Command:
+plugin_option = click.option(
+    "--plugin",
+    metavar="FILE",
+    type=click.Path(),
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_load_plugins,
+    help="Python file of activations, losses, layers; repeatable.",
+)
+threads_option = click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(min=1),
+    is_eager=True,
+    expose_value=False,
+    callback=_use_threads,
+    help="Cores to use.",
+    show_default="all",
+)
+
+
+def _layer_sizes(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    sizes = text.split("-")
+    # Longer numbers are no sizes, and Python takes long to read them.
+    if len(sizes) < 2 or not all(re.fullmatch("[1-9][0-9]{0,8}", size) for size in sizes):
+        raise click.BadParameter(
+            f"{text!r}; write the number of inputs and of each layer's units, as in 784-30-10",
+            context,
+            parameter,
+        )
+    return tuple(map(int, sizes))
+
+
+def _written(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The files that a command will write, each with its option."""
+    for name, option in _WRITTEN.items():
+        given = values.get(name)
+        for path in given if isinstance(given, tuple) else (given,):
+            if path is not None:
+                yield option, path
+
+
+def problem_options(
+    function: Command, batch_help: str = "Number of examples, or all.", batch_default: str = "32"
+) -> Command:
     """Adds the options that choose the problem; the command gets them as ``problem``."""
 
-    @click.option("--config", "-c", "config_path", metavar="FILE", help="A YAML configuration.")
+    @click.option(
+        "--config",
+        "-c",
+        "config_path",
+        metavar="FILE",
+        type=click.Path(allow_dash=True),
+        help="YAML configuration; - is standard input.",
+    )
     @click.option(
         "--model",
         "model_path",
         metavar="FILE",
-        help="A trained Keras model (.keras): Flatten, Rescaling, Dense, activations, Dropout. "
-        "With a Rescaling it gets pixels 0 to 255, otherwise 0 to 1.",
+        type=click.Path(),
+        help="Trained Keras model (.keras or .h5).",
     )
     @click.option(
-        "--plugin",
-        metavar="FILE",
+        "--data",
+        metavar="SOURCE",
+        type=click.Path(),
+        show_default="embedded",
+        help="Name, file or folder.",
+    )
+    @click.option(
+        "--loss",
+        metavar="NAME",
+        shell_complete=_complete_loss,
+        help="Loss, as in mean_squared_error.",
+    )
+    @click.option(
+        "--layers",
+        "layer_sizes",
+        metavar="SIZES",
+        callback=_layer_sizes,
+        help="Inputs and units of each layer: 784-30-10.",
+    )
+    @click.option(
+        "--registered-name",
+        "registered_names",
+        metavar="KERAS=NAME",
         multiple=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_load_plugins,
-        help="Run this Python file and take the activations and losses that it defines; "
-        "repeatable.",
+        help="What the model's package>Name is called in a plugin, where it differs; repeatable.",
     )
     @click.option(
         "--activation",
@@ -248,44 +376,43 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         multiple=True,
         callback=_activation_names,
         shell_complete=_complete_activation,
-        help="Replace every hidden activation; repeatable. One of "
-        f"{', '.join(ACTIVATIONS)}, or all.",
+        help="Hidden activation, or all; repeatable.",
     )
-    @click.option("--batch-size", "-n", metavar="N", help=batch_help, default=None)
+    @plugin_option
     @click.option(
-        "--memory",
-        metavar="SIZE",
-        help="What the examples may take at a time, such as 500MB or 2GB; default a quarter of "
-        "what is free. Beyond it they are looked at in chunks.",
+        "--batch-size", "-n", metavar="N", help=batch_help, default=None, show_default=batch_default
     )
-    @click.option("--seed", metavar="N", type=int, help="Seed of the parameters and the shuffle.")
-    @click.option("--dtype", type=click.Choice(DTYPES), help="Floating-point type of it all.")
+    @click.option("--seed", metavar="N", type=int, help="Seed of parameters and shuffle.")
     @click.option(
-        "--threads",
-        metavar="N",
-        type=click.IntRange(min=1),
-        is_eager=True,
-        expose_value=False,
-        callback=_use_threads,
-        help="Cores that both witnesses use; default all.",
+        "--dtype",
+        metavar="NAME",
+        type=click.Choice(DTYPES),
+        help="float32 or float64.",
+        show_default="float64",
     )
+    @click.option(
+        "--memory", metavar="SIZE", show_default="a quarter", help="For the examples, as in 2GB."
+    )
+    @threads_option
     @click.option(
         "--set",
         "assignments",
         metavar="KEY=VALUE",
         multiple=True,
-        help="Any key of the configuration, as in data.offset=10; repeatable.",
+        help="Any key of the configuration; repeatable.",
     )
     @click.option(
-        "--without-regularization",
-        is_flag=True,
-        help="Leave the layers' regularizers out of the loss.",
+        "--without-regularization", is_flag=True, help="Leave the regularizers out of the loss."
     )
     @functools.wraps(function)
     def wrapper(
         *,
         config_path: str | None,
         model_path: str | None,
+        registered_names: tuple[str, ...],
+        data: str | None,
+        loss: str | None,
+        layer_sizes: tuple[int, ...],
         activations: tuple[str, ...],
         batch_size: str | None,
         memory: str | None,
@@ -298,6 +425,9 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
         problem = ProblemOptions(
             config_path,
             model_path,
+            data,
+            loss,
+            layer_sizes,
             activations,
             batch_size,
             memory,
@@ -305,77 +435,12 @@ def problem_options(function: Command, batch_help: str = "Number of examples, or
             dtype,
             assignments,
             without_regularization,
+            registered_names,
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
-            written={
-                option: path
-                for name, option in _WRITTEN.items()
-                if (path := others.get(name)) is not None
-            },
+            written=tuple(_written(others)),
         )
         return function(problem=problem, **others)
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """Where the result goes, and in which format."""
-
-    format_name: str
-    path: str | None
-
-
-def output_options(function: Command) -> Command:
-    """Adds ``--format`` and ``--output``; the command gets them as ``output``."""
-
-    @click.option(
-        "--format",
-        "-f",
-        "format_name",
-        type=click.Choice(("table", "json", "csv", "markdown", "junit", "html")),
-        help="Format of the result; table unless --output says otherwise.",
-    )
-    @click.option(
-        "--output",
-        "-o",
-        "path",
-        metavar="FILE",
-        help="Write the result to a file; its suffix (.json .csv .md .xml .txt .html) is the "
-        "format.",
-    )
-    @functools.wraps(function)
-    def wrapper(*, format_name: str | None, path: str | None, **others: Any) -> Any:
-        if format_name is None and path is not None:
-            from hesscli.report.formats import format_of
-
-            format_name = format_of(path)
-        if path is not None:
-            # Before anything is computed that could not be written.
-            check_writable(path)
-        return function(output=OutputOptions(format_name or "table", path), **others)
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
-
-
-def plot_option(function: Command) -> Command:
-    """Adds ``--plot``; the command gets the path of a file that can be drawn, or None, as ``plot``.
-
-    What would keep it from being drawn is found before anything is computed.
-    """
-
-    @click.option(
-        "--plot",
-        metavar="FILE",
-        help="Draw the result into a file (.png .svg .pdf); needs matplotlib.",
-    )
-    @functools.wraps(function)
-    def wrapper(*, plot: str | None, **others: Any) -> Any:
-        if plot is not None:
-            from hesscli.report.plots import check_plot
-
-            check_plot(plot)
-        return function(plot=plot, **others)
 
     return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
 
@@ -419,25 +484,25 @@ def witness_options(function: Command) -> Command:
     @click.option(
         "--check",
         "method",
+        metavar="NAME",
         type=click.Choice(CHECK_METHODS),
-        help="What is compared: the quadratic form, random products, or every entry; auto "
-        "(default) is every entry while that is affordable, and probes beyond.",
+        help="auto, form, probes or entries.",
+        show_default="auto",
     )
     @click.option(
         "--probes",
         metavar="N",
         type=click.IntRange(1, MOST_PROBES),
-        help="Random products for the check probes; default 32.",
+        show_default="32",
+        help="Random products of probes.",
     )
     @click.option(
         "--block",
         "-b",
         type=click.Choice(BLOCKS),
-        metavar="[kernel|bias|gamma|...|layer|input|network]",
+        metavar="NAME",
         default="kernel",
-        help="The Hessian in each kernel (default), each tensor of another name (bias, gamma, "
-        "beta, alpha, depthwise_kernel, pointwise_kernel), each layer (all its tensors), "
-        "each example's input, or all parameters at once.",
+        help="kernel, input, network, …",
     )
     @click.option(
         "--layer",
@@ -445,6 +510,7 @@ def witness_options(function: Command) -> Command:
         "layers",
         metavar="NAME",
         multiple=True,
+        shell_complete=complete_layer,
         help="Look at this layer only; repeatable.",
     )
     @click.option(
@@ -452,14 +518,15 @@ def witness_options(function: Command) -> Command:
         metavar="N",
         type=click.IntRange(min=0),
         callback=_drawn_seed,
-        help="The seed of random products and directions; drawn anew where it is not given, and "
-        "shown.",
+        show_default="drawn",
+        help="Seed of the random vectors.",
     )
     @click.option(
         "--save-problem",
         "save_path",
         metavar="FILE",
-        help="Write parameters and batch as a problem file (.npz).",
+        type=click.Path(),
+        help="Write parameters and batch as a file (.npz).",
     )
     @functools.wraps(function)
     def wrapper(

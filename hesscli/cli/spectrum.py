@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import click
-from click.core import ParameterSource
 
-from hesscli.cli.options import (
-    OutputOptions,
-    ProblemOptions,
-    output_options,
-    plot_option,
-    problem_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, complete_layer, problem_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record, reports
 from hesscli.problem.names import MOST_PROBES
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 
 
-def _density_for_plots(context: click.Context, parameter: click.Parameter, given: bool) -> bool:
+def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) -> bool:
     """What --plot draws is computed, and recorded as asked for."""
-    # Options that were typed come before those that were not, so that --plot is known by now. A
-    # report that is replayed says itself what was computed.
-    replayed = context.get_parameter_source(parameter.name or "") is ParameterSource.DEFAULT_MAP
-    return given or (context.params.get("plot") is not None and not replayed)
+    # Options that were typed come before those that were not, so that --plot is known by now.
+    return given or context.params.get("plot") is not None
 
 
 @click.command(
-    cls=Replayable,
-    replayed=(
-        "activations",
-        "block",
-        "layers",
-        "top",
-        "which",
-        "density",
-        "probes",
-        "steps",
-        "probe_seed",
-    ),
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -56,54 +38,57 @@ def _density_for_plots(context: click.Context, parameter: click.Parameter, given
     "-b",
     type=click.Choice(("kernel", "bias", "layer", "network")),
     default="kernel",
-    help="The Hessian in each kernel (default), each bias, each layer (kernel and bias), or all "
-    "parameters at once.",
+    help="kernel, bias, layer or network.",
+    metavar="NAME",
 )
 @click.option(
-    "--layer", "-l", "layers", metavar="NAME", multiple=True, help="This layer only; repeatable."
+    "--layer",
+    "-l",
+    "layers",
+    metavar="NAME",
+    multiple=True,
+    help="Look at this layer only; repeatable.",
+    shell_complete=complete_layer,
 )
 @click.option(
-    "--top",
-    metavar="K",
-    type=click.IntRange(min=1),
-    help="Show K eigenvalues of H and of G, with residuals |Hv - λv|; of a large block these "
-    "alone, unless --density is given.",
+    "--top", metavar="K", type=click.IntRange(min=1), help="Show K eigenvalues of H and of G."
 )
 @click.option(
     "--which",
     type=click.Choice(("magnitude", "ends")),
     default="magnitude",
-    help="Which ones --top shows: those of largest magnitude (default), or half from either end.",
+    help="magnitude or ends.",
+    metavar="NAME",
 )
 @click.option(
     "--density",
     is_flag=True,
     callback=_density_for_plots,
-    help="With --top, also all that takes the whole spectrum: rank, negative count, effective "
-    "rank, trace, norms and density, which --plot draws.",
+    help="With --top: rank, trace, norms, density as well.",
 )
 @click.option(
-    "--eigenvectors",
-    "vectors_path",
-    metavar="FILE",
-    help="Write the eigenvectors of --top to a file (.npz).",
+    "--eigenvectors", "vectors_path", metavar="FILE", help="Write the eigenvectors of --top (.npz)."
 )
 @click.option(
     "--probes",
     metavar="N",
     type=click.IntRange(2, MOST_PROBES),
     default=10,
-    help="Random vectors of the quadrature, where the spectrum is too large to be exact; 10.",
+    help="Random vectors, if it is estimated.",
 )
 @click.option(
     "--steps",
     metavar="N",
     type=click.IntRange(min=1),
     default=80,
-    help="Lanczos steps from each of them; 80.",
+    help="Lanczos steps from each of them.",
 )
 @click.option(
-    "--probe-seed", metavar="N", type=click.IntRange(min=0), default=0, help="Their seed; 0."
+    "--probe-seed",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Seed of the random vectors.",
 )
 @plot_option
 @output_options
@@ -118,9 +103,8 @@ def spectrum(
     probes: int,
     steps: int,
     probe_seed: int,
-    plot: str | None,
+    plot: PlotOptions | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
     """Eigenvalues of the Hessian and its Gauss-Newton term.
 
@@ -140,7 +124,7 @@ def spectrum(
         check_writable(vectors_path)
     config = problem.config()
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import spectrum as study
@@ -160,8 +144,8 @@ def spectrum(
         result = study.spectrum(
             problems, options, progress, execution=problem.execution(problems[0])
         )
-    if vectors_path is not None and run.reports:
+    if vectors_path is not None and reports():
         from hesscli.report.eigenvectors import write_eigenvectors
 
         write_eigenvectors(result, vectors_path)
-    return record.write(document_of(result), result.passed, output, plot)
+    return recorded.write(document_of(result), result.passed, output, plot)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import click
 
-from hesscli.cli.options import (
-    OutputOptions,
-    ProblemOptions,
-    output_options,
-    plot_option,
-    problem_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import record
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "block"),
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -32,13 +27,13 @@ from hesscli.cli.replay import Replayable, Run
     "--block",
     "-b",
     type=click.Choice(("input",)),
-    help="Print what the sweep ends in as well: gradient and Hessian of the loss in the input, "
-    "for up to 8 input values and the first 4 examples.",
+    help="input: print gradient and Hessian in the input.",
+    metavar="NAME",
 )
 @plot_option
 @output_options
 def sweep(
-    problem: ProblemOptions, block: str | None, plot: str | None, output: OutputOptions, run: Run
+    problem: ProblemOptions, block: str | None, plot: PlotOptions | None, output: OutputOptions
 ) -> int:
     """Follow gradient and Hessian backwards, node by node.
 
@@ -51,7 +46,7 @@ def sweep(
     """
     config = problem.config()
     problems = problem.problems(config)
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
     from hesscli.studies import sweep as study
@@ -64,4 +59,4 @@ def sweep(
             progress,
             execution=problem.execution(problems[0]),
         )
-    return record.write(document_of(result), result.passed, output, plot)
+    return recorded.write(document_of(result), result.passed, output, plot)

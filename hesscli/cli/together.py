@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
 from hesscli.cli import interrupt
-from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, show
+from hesscli.cli.outcome import FAILED_INPUT, FAULT, exit_code_of, show
 from hesscli.system.errors import InputError
 from hesscli.system.threads import share_cores
 from hesscli.workers.launcher import Launched
 from hesscli.workers.ranks import Ended, Ranks
-
-# A fault of the program itself.
-_FAULT = 70
 
 
 def run_together(launched: Launched, command_line: Callable[[Ranks], object]) -> int:
@@ -66,18 +62,12 @@ def _ended(run: Callable[[], object]) -> tuple[int, str | None]:
     def note(line: str, _: int) -> None:
         failures.append(line)
 
-    try:
-        code = exit_code_of(run, note)
-    except Exception:
-        return _FAULT, traceback.format_exc()
+    code = exit_code_of(run, note)
     return code, failures[0] if failures else None
 
 
 def _say(failure: str, stream: TextIO) -> None:
-    if "\n" in failure:
-        complain(failure, stream)
-    else:
-        show(failure, stream=stream)
+    show(failure, FAULT if "\n" in failure else FAILED_INPUT, stream)
 
 
 def _interrupt(ranks: Ranks) -> NoReturn:

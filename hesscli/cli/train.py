@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hesscli.cli.command import Command
 from hesscli.cli.interrupt import INTERRUPTED, say_interrupted, stop_requested
-from hesscli.cli.options import (
-    OutputOptions,
-    ProblemOptions,
-    output_options,
-    plot_option,
-    problem_options,
-)
-from hesscli.cli.replay import Replayable, Run
-from hesscli.cli.training_display import training_display
+from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
+from hesscli.cli.progress import training_display
+from hesscli.cli.record import record, reports
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 
@@ -27,8 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Replayable,
-    replayed=("activations", "resume"),
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -39,28 +34,26 @@ if TYPE_CHECKING:
       hesscli verify --check form --set model.weights=trained.npz
     """,
 )
-@functools.partial(problem_options, batch_help="Examples in a mini-batch, or all.")
-@click.option("--learning-rate", metavar="X", type=float, help="Learning rate of SGD.")
-@click.option("--momentum", metavar="X", type=float, help="Momentum, 0 or more and below 1.")
-@click.option("--steps", metavar="N", type=int, help="Number of steps in all.")
-@click.option("--examples", metavar="N", help="Train on the first N examples of the data, or all.")
-@click.option("--every", metavar="K", type=int, help="Measure the curvature every K steps.")
-@click.option(
-    "--measure-examples",
-    metavar="N",
-    help="Measure it on the first N of the training examples, or all.",
+@functools.partial(
+    problem_options, batch_help="Examples in a mini-batch, or all.", batch_default="64"
 )
 @click.option(
-    "--checkpoint",
-    metavar="FILE",
-    help="Write the state as a problem file (.npz), now and then and at the end.",
+    "--learning-rate", metavar="X", type=float, help="Learning rate of SGD.", show_default="0.1"
 )
 @click.option(
-    "--checkpoint-every", metavar="K", type=int, help="Write the checkpoint every K steps."
+    "--momentum", metavar="X", type=float, help="0 or more and below 1.", show_default="0"
 )
+@click.option("--steps", metavar="N", type=int, help="Steps in all.", show_default="2000")
+@click.option("--examples", metavar="N", help="Train on the first N examples.", show_default="all")
 @click.option(
-    "--resume", metavar="FILE", help="Go on from a checkpoint, bit for bit, to --steps in all."
+    "--every", metavar="K", type=int, help="Measure the curvature every K steps.", show_default="20"
 )
+@click.option("--measure-examples", metavar="N", help="Measure on the first N.", show_default="256")
+@click.option("--checkpoint", metavar="FILE", help="Write the state (.npz), at the end as well.")
+@click.option(
+    "--checkpoint-every", metavar="K", type=int, help="Write it every K steps.", show_default="200"
+)
+@click.option("--resume", metavar="FILE", help="Go on from a checkpoint, to --steps in all.")
 @output_options
 @plot_option
 def train(
@@ -68,8 +61,7 @@ def train(
     checkpoint: str | None,
     resume: str | None,
     output: OutputOptions,
-    plot: str | None,
-    run: Run,
+    plot: PlotOptions | None,
     **given: float | int | str | None,
 ) -> int:
     """Train by SGD, and measure the curvature on the way.
@@ -100,24 +92,25 @@ def train(
 
     if names:
         config = with_hidden_activation(config, Activation(names[0]))
+    problem.require_plugins_used(config)
     with problem.naming_the_file():
         data = build_training_data(config, problem.workers)
         require_agreement(data.problem)
     more_files = [] if resume is None else [("resume", resume)]
     # Before a checkpoint takes the place of the file that is resumed.
-    record = run.record(config, held_out=True, more_files=more_files)
+    recorded = record(config, held_out=True, more_files=more_files)
     with stop_requested() as stopped, training_display(config.train.steps) as watch:
         result = study.train(
             data,
             config.train,
-            checkpoint=checkpoint if run.reports else None,
+            checkpoint=checkpoint if reports() else None,
             resume=resume,
             watch=watch,
             stopped=stopped,
             execution=problem.execution(data.problem),
         )
-    code = record.write(document_of(result), True, output, plot)
-    if not result.completed and run.reports:
+    code = recorded.write(document_of(result), True, output, plot)
+    if not result.completed and reports():
         say_interrupted(f" after step {result.steps}")
         return INTERRUPTED
     return code

@@ -6,17 +6,11 @@ from typing import Literal
 
 import click
 
-from hesscli.cli.options import (
-    OutputOptions,
-    ProblemOptions,
-    WitnessOptions,
-    output_options,
-    plot_option,
-    problem_options,
-    witness_options,
-)
+from hesscli.cli.command import Command
+from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.replay import Replayable, Run
+from hesscli.cli.record import plugins, record, replayed_report
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.system.near import nearest
 
@@ -27,7 +21,7 @@ def _witness_names(
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in WITNESSES:
-            hint = nearest(name.lower().replace("-", "_"), WITNESSES, str, "choose from")
+            hint = nearest(name, WITNESSES, str, "choose from")
             raise click.BadParameter(f"{name!r} is unknown{hint}", context, parameter)
     if len(set(names)) != len(names) or len(names) < 2:
         raise click.BadParameter(
@@ -39,18 +33,7 @@ def _witness_names(
 
 
 @click.command(
-    cls=Replayable,
-    replayed=(
-        "activations",
-        "method",
-        "probes",
-        "block",
-        "layers",
-        "terms",
-        "of",
-        "witnesses",
-        "probe_seed",
-    ),
+    cls=Command,
     epilog="""
     \b
     Examples:
@@ -69,21 +52,23 @@ def _witness_names(
     "--terms",
     type=click.Choice(("hessian", "gauss-newton")),
     default="hessian",
-    help="Hold the whole chain rule (default) or its Gauss-Newton term alone against autodiff.",
+    help="hessian or gauss-newton.",
+    metavar="NAME",
 )
 @click.option(
     "--of",
     type=click.Choice(("gradient", "jacobian", "hessian")),
     default="hessian",
-    help="The derivative: the loss's gradient, the Jacobian of the network's outputs, or the "
-    "loss's Hessian (default).",
+    help="gradient, jacobian or hessian.",
+    metavar="NAME",
 )
 @click.option(
     "--witnesses",
-    metavar="NAME,NAME",
     default=",".join(DEFAULT_WITNESSES),
     callback=_witness_names,
-    help=f"Two or three of {', '.join(WITNESSES)}; default {','.join(DEFAULT_WITNESSES)}.",
+    help="Two or three of chain_rule, autodiff, finite.",
+    metavar="NAMES",
+    show_default=False,
 )
 @plot_option
 @output_options
@@ -93,11 +78,10 @@ def verify(
     terms: Literal["hessian", "gauss-newton"],
     of: Literal["gradient", "jacobian", "hessian"],
     witnesses: tuple[str, ...],
-    plot: str | None,
+    plot: PlotOptions | None,
     output: OutputOptions,
-    run: Run,
 ) -> int:
-    """Hold the chain rule's derivatives against autodiff's.
+    """Compare the chain rule's second derivatives with autodiff's.
 
     For each activation and layer: the quadratic form of the kernel's Hessian at the kernel
     itself by each witness, their residual, the largest residual of what was compared relative
@@ -106,8 +90,8 @@ def verify(
     First derivatives, with --of gradient or jacobian, are compared in every entry; shown are
     their norms.
 
-    With --plugin and no more, every activation and loss that the plugin defines is tried on its
-    own, and a FAIL names the function that is wrong.
+    With --plugin and no more, everything that the plugin defines is tried on its own, and a FAIL
+    names the function that is wrong.
 
     A third witness, finite differences, comes with error bars. Where these leave most of a block
     open, the verdict is UNDECIDED, which is no PASS: it exits with 1 as well.
@@ -116,19 +100,20 @@ def verify(
         _require_hessian_options_unused(of, witness, terms, witnesses)
     config = problem.config()
     check = witness.check(config)
-    problems = problem.problems(config)
-    execution = problem.execution(problems[0])
-    record = run.record(config)
+    recorded = record(config)
 
     from hesscli.report.documents import document_of
 
-    with progress_bar() as progress:
-        if _is_trial(problem, run):
-            from hesscli.studies.trial import try_plugins
+    if _is_trial(problem):
+        from hesscli.studies.trial import try_plugins
 
+        with progress_bar() as progress:
             trial = try_plugins(check.seed, progress)
-            passed, document = trial.passed, document_of(trial)
-        elif of == "hessian":
+        return recorded.write(document_of(trial), trial.passed, output, plot)
+    problems = problem.problems(config)
+    execution = problem.execution(problems[0])
+    with progress_bar() as progress:
+        if of == "hessian":
             from hesscli.studies.verification import verify as verify_hessian
 
             hessian = verify_hessian(
@@ -141,15 +126,19 @@ def verify(
             first = verify_first(problems, of, check, progress, execution=execution)
             passed, document = first.passed, document_of(first)
     witness.save(problems[0])
-    return record.write(document, passed, output, plot)
+    return recorded.write(document, passed, output, plot)
 
 
-def _is_trial(problem: ProblemOptions, run: Run) -> bool:
+def _is_trial(problem: ProblemOptions) -> bool:
     """Whether plugins are given and nothing that they could be used in."""
-    if run.report is not None:
-        return str(run.report.data["schema"]).startswith("hesscli/trial/")
-    chosen = (problem.config_path, problem.model_path, problem.activations, problem.assignments)
-    return bool(run.plugins) and not any(chosen)
+    report = replayed_report()
+    if report is not None:
+        return str(report.data["schema"]).startswith("hesscli/trial/")
+    chosen = (
+        *(problem.config_path, problem.model_path, problem.data, problem.loss),
+        *(problem.layer_sizes, problem.activations, problem.assignments),
+    )
+    return bool(plugins()) and not any(chosen)
 
 
 def _require_hessian_options_unused(

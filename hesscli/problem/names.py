@@ -78,6 +78,8 @@ BLOCKS = (
 RESERVED_NAMES = ("input", "network")
 # Beyond, a product more says nothing more, and to list them takes memory.
 MOST_PROBES = 10**6
+# Draws of one initializer: more change no digit that is shown.
+MOST_SEEDS = 1000
 # auto: entries while that is affordable, probes beyond.
 CHECK_METHODS = ("auto", "form", "probes", "entries")
 WITNESSES = ("chain_rule", "autodiff", "finite")

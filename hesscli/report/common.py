@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from hesscli.report.document import residual_text
+from hesscli.report.document import Case, Document, Drawing, Table, scientific, verdict_text
+from hesscli.report.fields import Field, data_of, named, plain
 from hesscli.studies.context import BatchLoss, Environment, ProblemSummary
 from hesscli.studies.finitechecks import DECISIVE, SLOPES
 from hesscli.studies.judge import Check
@@ -53,32 +54,103 @@ def _loss_text(loss: BatchLoss, several: bool) -> str:
     return f"loss{of} {loss.total:.4g}{penalty}{right}"
 
 
-def preamble(
-    schema: str, verdict: Verdict, environment: Environment, problem: ProblemSummary
-) -> dict[str, Any]:
-    """The part of a JSON document that every schema begins with."""
-    return {
-        "schema": schema,
-        "status": verdict.value,
-        "environment": asdict(environment),
-        "problem": asdict(problem),
-    }
+# What rows of blocks begin with.
+ROW = (Field("activation"), named("layer", "layer"), Field("block"))
+SIZE = Field("size", title="block", text=lambda size: f"{size:,}²")
+STATUS = Field("status", lambda row: row.verdict)
+_CHECK = (
+    Field("method"),
+    Field("compared"),
+    Field("confidence"),
+    Field("max_abs_residual"),
+    Field("max_abs_entry"),
+    Field("relative_residual"),
+    Field("rtol"),
+    Field("rounding_floor", lambda check: check.floor),
+    Field("limited_by_rounding"),
+    Field("worst_entry", lambda check: check.worst),
+)
 
 
-def check_data(check: Check) -> dict[str, Any]:
-    """A check as the JSON schemas hold it."""
-    return {
-        "method": check.method,
-        "compared": check.compared,
-        "confidence": check.confidence,
-        "max_abs_residual": check.max_abs_residual,
-        "max_abs_entry": check.max_abs_entry,
-        "relative_residual": check.relative_residual,
-        "rtol": check.rtol,
-        "rounding_floor": check.floor,
-        "limited_by_rounding": check.limited_by_rounding,
-        "worst_entry": None if check.worst is None else list(check.worst),
-    }
+@plain.register
+def _(check: Check) -> dict[str, Any]:
+    return data_of(_CHECK, check)
+
+
+def study_document(
+    result: Any,
+    schema: str,
+    fields: Sequence[Field],
+    *,
+    tables: Iterable[Table],
+    cases: Iterable[Case],
+    rows: Iterable[Any] | None = None,
+    before: Mapping[str, Any] = MappingProxyType({}),
+    after: Mapping[str, Any] = MappingProxyType({}),
+    drawings: Iterable[Drawing] = (),
+    how: str = "",
+) -> Document:
+    """The document of a study's ``result``, whose ``rows`` are its results unless given.
+
+    ``before`` and ``after`` stand around the rows in JSON; ``how`` ends the heading.
+    """
+    return Document(
+        heading=heading(result.problem, result.environment) + how,
+        tables=tuple(tables),
+        data={
+            "schema": f"hesscli/{schema}/1",
+            "status": plain(getattr(result, "verdict", Verdict.PASS)),
+            "environment": plain(result.environment),
+            "problem": plain(result.problem),
+            **plain(before),
+            "results": [data_of(fields, row) for row in (result.results if rows is None else rows)],
+            **plain(after),
+        },
+        cases=tuple(cases),
+        drawings=tuple(drawings),
+    )
+
+
+def block_cases(rows: Iterable[Any], failure: Callable[[Any], str | None]) -> Iterator[Case]:
+    """A test case for each activation and block."""
+    for row in rows:
+        yield Case(row.activation, f"{row.layer}/{row.block}", failure(row))
+
+
+def verdict_cell(row: Any, limited: Callable[[Any], Check | None]) -> str:
+    """The verdict; a dagger marks one that passed only by the rounding floor of a check."""
+    return verdict_text(row.verdict) + ("" if limited(row) is None else "†")
+
+
+def verdict_column(limited: Callable[[Any], Check | None]) -> Field:
+    return named(None, "verdict", lambda row: verdict_cell(row, limited))
+
+
+def limited_of(row: Any) -> Check | None:
+    """The row's check where it passed only by its rounding floor."""
+    return row.check if row.check.limited_by_rounding else None
+
+
+def outcome(
+    activation: str,
+    rows: Sequence[Any],
+    verdict_of: Callable[[Any], Verdict],
+    wrong: Callable[[Sequence[Any]], str],
+    right: Callable[[Sequence[Any]], str],
+) -> Iterator[str]:
+    """What is wrong with the rows that fail, or else what is right with those that pass."""
+    failed, passed = (
+        [row for row in rows if verdict_of(row) is verdict]
+        for verdict in (Verdict.FAIL, Verdict.PASS)
+    )
+    held = listed(row.layer for row in passed) if passed else ""
+    if failed:
+        also = f", PASS on {held}" if passed else ""
+        yield (
+            f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {wrong(failed)}."
+        )
+    elif passed:
+        yield f"{activation}: PASS on {held}: {right(passed)}."
 
 
 def methods_text(checks: Sequence[Check]) -> str:
@@ -98,8 +170,17 @@ def methods_text(checks: Sequence[Check]) -> str:
 
 def relative_text(check: Check) -> str:
     """The relative residual, as a bound where it is known with a confidence."""
+    return _bound(check, check.relative_residual)
+
+
+def residual_text(check: Check) -> str:
+    """The residual that the relative one is made of."""
+    return _bound(check, check.max_abs_residual)
+
+
+def _bound(check: Check, residual: float) -> str:
     bound = "" if check.confidence is None or check.max_abs_residual == 0 else "<"
-    return f"{bound}{residual_text(check.relative_residual)}"
+    return f"{bound}{scientific(residual)}"
 
 
 def compared_text(checks: Sequence[Check]) -> str:
@@ -107,18 +188,19 @@ def compared_text(checks: Sequence[Check]) -> str:
     exact = [check for check in checks if check.confidence is None]
     parts: list[str] = []
     if exact:
-        unit = "entries" if any(check.method == "entries" for check in exact) else "quadratic forms"
+        entries = any(check.method == "entries" for check in exact)
+        count = sum(check.compared for check in exact)
+        one, many = ("entry", "entries") if entries else ("quadratic form", "quadratic forms")
         largest = max(check.relative_residual for check in exact)
         parts.append(
-            f"in {sum(check.compared for check in exact):,} {unit}, to "
-            f"{residual_text(largest)} of the largest"
+            f"in {count:,} {one if count == 1 else many}, to {scientific(largest)} of the largest"
         )
     random = [check for check in checks if check.confidence is not None]
     if random:
         worst = max(random, key=lambda check: check.relative_residual)
         parts.append(
             f"in {_products(worst)}: relative difference below "
-            f"{residual_text(worst.relative_residual)} with {worst.confidence:.1%}"
+            f"{scientific(worst.relative_residual)} with {worst.confidence:.1%}"
         )
     return " and ".join(parts)
 
@@ -149,10 +231,15 @@ def what_failed(check: Check) -> str:
         of_what = "slope"
     else:
         where, of_what = "the quadratic form", "form"
-    bar = f" beyond the error bar of {residual_text(check.error_bar)}" if check.error_bar else ""
+    return beyond(check, where, of_what)
+
+
+def beyond(check: Check, where: str, of_what: str = "largest entry") -> str:
+    """By how much a check fails at ``where``."""
+    bar = f" beyond the error bar of {scientific(check.error_bar)}" if check.error_bar else ""
     return (
-        f"{where}: residual {residual_text(check.max_abs_residual)}, "
-        f"{residual_text(check.relative_residual)} of the {of_what}; "
+        f"{where}: residual {scientific(check.max_abs_residual)}, "
+        f"{scientific(check.relative_residual)} of the {of_what}; "
         f"allowed is {check.rtol:.0e}{bar}"
     )
 
@@ -178,8 +265,8 @@ def why_open(check: Check) -> str:
     """What keeps a check from being decided: rounding, or error bars."""
     if check.open_by_rounding:
         return (
-            f"the residual {residual_text(check.max_abs_residual)} may be rounding, which leaves "
-            f"{residual_text(check.floor)} uncertain beside {_scale_text(check)}"
+            f"the residual {scientific(check.max_abs_residual)} may be rounding, which leaves "
+            f"{scientific(check.floor)} uncertain beside {_scale_text(check)}"
         )
     looked_at = check.undecided + check.compared
     how_many = (
@@ -189,22 +276,30 @@ def why_open(check: Check) -> str:
     )
     return (
         f"the error bars {how_many} exceed {DECISIVE:.0%} of the scale "
-        f"{residual_text(check.max_abs_entry)}, by rounding or at a corner"
+        f"{scientific(check.max_abs_entry)}, by rounding or at a corner"
     )
 
 
 def _scale_text(check: Check) -> str:
     scale = {"entries": "a largest entry", "entry": "a largest entry", "probes": "a Frobenius norm"}
-    return f"{scale.get(check.method, '|G| + |C|')} of {residual_text(check.max_abs_entry)}"
+    return f"{scale.get(check.method, '|G| + |C|')} of {scientific(check.max_abs_entry)}"
 
 
-def rounding_note(name: str, check: Check) -> str:
+def rounding_note(name: str, check: Check, where: str = "in this layer") -> str:
     """Why a residual beyond the relative tolerance passes."""
     return (
-        f"† {name}: the residual {residual_text(check.max_abs_residual)} is rounding: "
-        f"what was subtracted in this layer leaves {residual_text(check.floor)} uncertain, "
+        f"† {name}: the residual {scientific(check.max_abs_residual)} is rounding: "
+        f"what was subtracted {where} leaves {scientific(check.floor)} uncertain, "
         f"beside {_scale_text(check)}."
     )
+
+
+def rounding_notes(rows: Iterable[Any], limited: Callable[[Any], Check | None]) -> Iterator[str]:
+    """A note for each row with a dagger."""
+    for row in rows:
+        check = limited(row)
+        if check is not None:
+            yield rounding_note(row.layer, check)
 
 
 class _Row(Protocol):

@@ -2,112 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import astuple
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 
 from hesscli.report.bars import share_bar
 from hesscli.report.common import (
+    ROW,
+    SIZE,
+    STATUS,
+    block_cases,
     by_activation,
-    check_data,
     compared_text,
-    heading,
     listed,
-    preamble,
-    rounding_note,
+    rounding_notes,
     seed_note,
+    study_document,
+    verdict_cell,
     what_happened,
     why_open,
 )
 from hesscli.report.comparison_plot import comparison_drawing
-from hesscli.report.document import Case, Column, Document, Table, brief_form_text, verdict_text
-from hesscli.studies.comparison import ComparedBlock, Comparison
+from hesscli.report.document import Document, to_digits
+from hesscli.report.fields import Field, named, table
+from hesscli.report.legend import equal_forms, overview, vector_text
+from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
 
-_SHARE = "G share"
+_SHARE_BAR = 5
+_TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 _NOT_ALONE = {Verdict.FAIL: "misses", Verdict.UNDECIDED: "is undecided on"}
+# Not a verdict on the program: the Hessian has a curvature term or it has none.
+_ALONE = {
+    Verdict.PASS: "G suffices",
+    Verdict.FAIL: "not G alone",
+    Verdict.UNDECIDED: "undecided",
+}
+_FIELDS = (
+    *ROW,
+    SIZE,
+    *(
+        Field(f"quadratic_form.{term}.{witness}", attrgetter(f"{witness}.{term}"))
+        for term in _TERMS
+        for witness in ("autodiff", "chain_rule")
+    ),
+    Field("gauss_newton_share"),
+    Field("gauss_newton_alone.status", lambda row: row.gauss_newton_check.verdict),
+    Field("gauss_newton_alone.check", lambda row: row.gauss_newton_check),
+    Field("chain_rule.status", lambda row: row.verdict),
+    Field("chain_rule.check", lambda row: row.chain_rule_check),
+    STATUS,
+)
 
 
 def comparison_document(result: Comparison) -> Document:
     """Tables, data, test cases and plot of a comparison."""
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(
-            _table(result, activation, rows) for activation, rows in by_activation(result.results)
+    return study_document(
+        result,
+        "compare",
+        _FIELDS,
+        before={"probe_seed": result.probe_seed},
+        tables=(
+            *(
+                table(
+                    f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
+                    _columns(rows),
+                    _lines(rows),
+                    _notes(result, activation, rows),
+                )
+                for activation, rows in by_activation(result.results)
+            ),
+            *overview(result.results, lambda row: row.chain_rule_check),
         ),
-        data={
-            **preamble("hesscli/compare/1", result.verdict, result.environment, result.problem),
-            "probe_seed": result.probe_seed,
-            "results": [_row_data(row) for row in result.results],
-        },
-        cases=tuple(
-            Case(row.activation, f"{row.layer}/{row.block}", _failure(row))
-            for row in result.results
-        ),
+        cases=block_cases(result.results, _failure),
         drawings=(comparison_drawing(result),),
     )
 
 
-def _table(result: Comparison, activation: str, rows: tuple[ComparedBlock, ...]) -> Table:
-    return Table(
-        title=f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
-        columns=(
-            Column("layer", numeric=False),
-            Column("by", numeric=False),
-            Column("Hessian"),
-            Column("Gauss–Newton"),
-            Column("curvature"),
-            Column(_SHARE),
-            Column("G alone", numeric=False),
-            Column("G + C", numeric=False),
-        ),
-        rows=tuple(line for row in rows for line in _lines(row, _form_text(rows))),
-        notes=(
-            _summary(activation, rows),
-            *_probed(rows),
-            *seed_note([row.chain_rule_check for row in rows], result.probe_seed),
-            *(
-                rounding_note(row.layer, row.chain_rule_check)
-                for row in rows
-                if row.passed and row.chain_rule_check.limited_by_rounding
-            ),
-        ),
+@dataclass(frozen=True)
+class _Line:
+    """A row by one of its witnesses; what both have in common stands in the first line."""
+
+    row: ComparedBlock
+    by: str
+    split: SplitForm
+
+    @property
+    def share(self) -> str | None:
+        share = self.row.gauss_newton_share
+        if self.by != "autodiff":
+            return _ALONE[self.row.gauss_newton_check.verdict]
+        return None if share is None else f"{share_bar(share, _SHARE_BAR)} {share:.1%}"
+
+
+def _lines(rows: Sequence[ComparedBlock]) -> Iterator[_Line]:
+    for row in rows:
+        yield _Line(row, "autodiff", row.autodiff)
+        yield _Line(row, "chain rule", row.chain_rule)
+
+
+def _in_the_first(of: Callable[[ComparedBlock], str]) -> Callable[[_Line], str]:
+    return lambda line: of(line.row) if line.by == "autodiff" else ""
+
+
+def _columns(rows: Sequence[ComparedBlock]) -> tuple[Field, ...]:
+    # A long verdict leaves less room for the forms.
+    text = to_digits(4 if any(row.verdict is Verdict.UNDECIDED for row in rows) else 6)
+    return (
+        named(None, "layer", _in_the_first(lambda row: row.layer)),
+        named(None, "by", lambda line: line.by),
+        *(Field(None, attrgetter(f"split.{term}"), name, text) for term, name in _TERMS.items()),
+        named(None, "share of G", lambda line: line.share),
+        named(None, "G + C", _in_the_first(lambda row: verdict_cell(row, _limited))),
     )
 
 
-def _probed(rows: tuple[ComparedBlock, ...]) -> list[str]:
-    """How far the chain rule held where not every entry was compared."""
-    checks = [row.chain_rule_check for row in rows if row.chain_rule_check.method == "probes"]
-    return [f"Compared {compared_text(checks)}."] if checks else []
+def _limited(row: ComparedBlock) -> Check | None:
+    check = row.chain_rule_check
+    return check if row.passed and check.limited_by_rounding else None
 
 
-def _form_text(rows: tuple[ComparedBlock, ...]) -> Callable[[float], str]:
-    """To six digits, or to four where two verdicts that are long stand beside the forms."""
-    open_twice = any(
-        row.gauss_newton_check.verdict is row.verdict is Verdict.UNDECIDED for row in rows
+def _notes(result: Comparison, activation: str, rows: Sequence[ComparedBlock]) -> Iterator[str]:
+    yield (
+        f"{vector_text(result.block)}; share of G = |vᵀGv| / (|vᵀGv| + |vᵀCv|); G + C: is the "
+        "chain rule autodiff's Hessian?"
     )
-    return (lambda value: f"{value:.3e}") if open_twice else brief_form_text
+    yield from equal_forms(activation, result.block, [row.chain_rule.hessian for row in rows])
+    yield _summary(activation, rows)
+    checks = [row.chain_rule_check for row in rows]
+    probed = [check for check in checks if check.method == "probes"]
+    if probed:
+        yield f"Compared {compared_text(probed)}."
+    yield from seed_note(checks, result.probe_seed)
+    yield from rounding_notes(rows, _limited)
 
 
-def _lines(
-    row: ComparedBlock, text: Callable[[float], str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    share = row.gauss_newton_share
-    first, second = (
-        (by, *(text(value) for value in astuple(split)))
-        for by, split in (("autodiff", row.autodiff), ("chain rule", row.chain_rule))
-    )
-    mark = "†" if row.passed and row.chain_rule_check.limited_by_rounding else ""
-    verdicts = (
-        "–" if share is None else f"{share:.1%}",
-        verdict_text(row.gauss_newton_check.verdict),
-        verdict_text(row.verdict) + mark,
-    )
-    return (row.layer, *first, *verdicts), ("", *second, share_bar(share, len(_SHARE)), "", "")
-
-
-def _summary(activation: str, rows: tuple[ComparedBlock, ...]) -> str:
+def _summary(activation: str, rows: Sequence[ComparedBlock]) -> str:
     outcomes = [
         f"{what} {listed(layers)}"
         for verdict, what in _NOT_ALONE.items()
@@ -140,30 +171,3 @@ def _failure(row: ComparedBlock) -> str | None:
 
 def _checks(row: ComparedBlock) -> tuple[Check, ...]:
     return row.chain_rule_check, *row.form_checks
-
-
-def _row_data(row: ComparedBlock) -> dict[str, Any]:
-    return {
-        "activation": row.activation,
-        "layer": row.layer,
-        "block": row.block,
-        "size": row.size,
-        "quadratic_form": {
-            term: {"autodiff": autodiff, "chain_rule": chain_rule}
-            for term, autodiff, chain_rule in (
-                ("hessian", row.autodiff.hessian, row.chain_rule.hessian),
-                ("gauss_newton", row.autodiff.gauss_newton, row.chain_rule.gauss_newton),
-                ("curvature", row.autodiff.curvature, row.chain_rule.curvature),
-            )
-        },
-        "gauss_newton_share": row.gauss_newton_share,
-        "gauss_newton_alone": {
-            "status": row.gauss_newton_check.verdict.value,
-            "check": check_data(row.gauss_newton_check),
-        },
-        "chain_rule": {
-            "status": row.verdict.value,
-            "check": check_data(row.chain_rule_check),
-        },
-        "status": row.verdict.value,
-    }

@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hesscli.report.document import Case, Column, Document, Table
-from hesscli.studies.doctor import Diagnosis, Fact, troubles
+from hesscli.report.document import Case, Document, Table
+from hesscli.report.fields import Field, data_of, named, table
+from hesscli.studies.doctor import Diagnosis, troubles
+
+_FIELDS = (
+    Field("section"),
+    named("name", "name"),
+    named("found", "found", lambda fact: fact.value),
+    Field("needed"),
+    Field("trouble"),
+)
 
 
 def diagnosis_document(result: Diagnosis) -> Document:
@@ -20,7 +29,7 @@ def diagnosis_document(result: Diagnosis) -> Document:
             "schema": "hesscli/doctor/1",
             "status": "pass" if result.passed else "fail",
             "environment": {"hesscli": result.hesscli},
-            "results": [_row_data(fact) for fact in result.facts],
+            "results": [data_of(_FIELDS, fact) for fact in result.facts],
         },
         cases=tuple(
             Case(fact.section, fact.name, fact.trouble) for fact in result.facts if fact.needed
@@ -37,19 +46,5 @@ def _tables(result: Diagnosis) -> Iterator[Table]:
         else ("PASS: everything that is needed is here.",)
     )
     for section in sections:
-        yield Table(
-            title=section,
-            columns=(Column("name", numeric=False), Column("found", numeric=False)),
-            rows=tuple((fact.name, fact.value) for fact in result.facts if fact.section == section),
-            notes=summary if section == sections[-1] else (),
-        )
-
-
-def _row_data(fact: Fact) -> dict[str, str | bool | None]:
-    return {
-        "section": fact.section,
-        "name": fact.name,
-        "found": fact.value,
-        "needed": fact.needed,
-        "trouble": fact.trouble,
-    }
+        facts = [fact for fact in result.facts if fact.section == section]
+        yield table(section, _FIELDS, facts, summary if section == sections[-1] else ())

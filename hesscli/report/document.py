@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hesscli.studies.verdict import Verdict
@@ -91,21 +92,11 @@ def verdict_text(verdict: Verdict) -> str:
     return verdict.value.upper()
 
 
-def form_text(value: float) -> str:
-    """A quadratic form, to seven digits."""
-    return f"{value:.6e}"
+def scientific(value: float, digits: int = 2) -> str:
+    """A number to so many digits: two for a small difference."""
+    return "0" if value == 0 else f"{value:.{digits - 1}e}"
 
 
-def brief_form_text(value: float) -> str:
-    """A quadratic form where several must stand beside each other, to six digits."""
-    return "0" if value == 0 else f"{value:.5e}"
-
-
-def short_form_text(value: float) -> str:
-    """A quadratic form where three witnesses' must stand beside each other, to five digits."""
-    return "0" if value == 0 else f"{value:.4e}"
-
-
-def residual_text(value: float) -> str:
-    """A small difference, to two digits."""
-    return "0" if value == 0 else f"{value:.1e}"
+def to_digits(digits: int) -> Callable[[float], str]:
+    """``scientific`` with so many digits, for a column."""
+    return partial(scientific, digits=digits)

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from hesscli.report.common import (
-    check_data,
-    heading,
-    preamble,
+    STATUS,
     rounding_note,
+    study_document,
+    verdict_column,
     what_failed,
     what_happened,
 )
-from hesscli.report.document import (
-    Case,
-    Column,
-    Document,
-    Table,
-    residual_text,
-    verdict_text,
-)
+from hesscli.report.document import Case, Document, scientific, to_digits, verdict_text
+from hesscli.report.fields import Field, table
 from hesscli.report.referee import DIGITS, ruling_data, ruling_text, standings
 from hesscli.studies.entry import Entry, EntryOf, EntryTerm, FiniteEntry
 from hesscli.studies.finitechecks import SLOPES
+from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
 from hesscli.witnesses.layout import NETWORK, layer_of
 
@@ -32,13 +28,51 @@ _NAMES = {"chain_rule": "the chain rule", "autodiff": "autodiff"}
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 
 
+@dataclass(frozen=True)
+class _Line:
+    """One term of an activation's entry."""
+
+    row: EntryOf
+    term: EntryTerm
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.row.verdict_of(self.term)
+
+    @property
+    def limited(self) -> Check | None:
+        """The term's check where only the rounding floor let it pass."""
+        check = self.term.check
+        return check if check.limited_by_rounding and self.verdict is check.verdict else None
+
+
+def _lines(row: EntryOf) -> list[_Line]:
+    return [_Line(row, term) for term in row.terms]
+
+
+# One entry alone has room for the digits that float64 is good for.
+_FIELDS = (
+    Field("activation", lambda line: line.row.activation),
+    Field("block", lambda line: line.row.block),
+    Field("term", lambda line: line.term.term, "term", _TERMS.__getitem__, numeric=False),
+    Field("autodiff", lambda line: line.term.autodiff, "autodiff", to_digits(13)),
+    Field("chain_rule", lambda line: line.term.chain_rule, "chain rule", to_digits(13)),
+    Field("residual", lambda line: line.term.residual, "residual", scientific),
+    Field(None, lambda line: line.term.check.relative_residual, "relative", scientific),
+    Field("check", lambda line: line.term.check),
+    STATUS,
+    verdict_column(lambda line: line.limited),
+)
+
+
 def entry_document(result: Entry) -> Document:
     """Tables, data and test cases of an entry; the CSV form has a row for each term."""
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(_table(result, row) for row in result.results),
-        data={
-            **preamble("hesscli/entry/1", result.verdict, result.environment, result.problem),
+    return study_document(
+        result,
+        "entry",
+        _FIELDS,
+        rows=[line for row in result.results for line in _lines(row)],
+        before={
             "first": result.first,
             "second": result.second,
             "zero_by_structure": result.separate_examples,
@@ -50,9 +84,17 @@ def entry_document(result: Entry) -> Document:
                 {"activation": row.activation, "hessian": _finite_data(row.finite)}
                 for row in result.results
             ],
-            "results": [_term_data(row, term) for row in result.results for term in row.terms],
         },
-        cases=tuple(case for row in result.results for case in _cases(result, row)),
+        tables=(
+            table(
+                f"{row.activation}: {_derivative(result)}",
+                _FIELDS,
+                _lines(row),
+                _notes(result, row),
+            )
+            for row in result.results
+        ),
+        cases=(case for row in result.results for case in _cases(result, row)),
     )
 
 
@@ -77,47 +119,11 @@ def _derivative(result: Entry) -> str:
     return f"∂²L/∂{result.first} ∂{result.second}"
 
 
-def _table(result: Entry, row: EntryOf) -> Table:
-    return Table(
-        title=f"{row.activation}: {_derivative(result)}",
-        columns=(
-            Column("term", numeric=False),
-            Column("autodiff"),
-            Column("chain rule"),
-            Column("residual"),
-            Column("relative"),
-            Column("verdict", numeric=False),
-        ),
-        rows=tuple(
-            (
-                _TERMS[term.term],
-                _entry_text(term.autodiff),
-                _entry_text(term.chain_rule),
-                residual_text(term.residual),
-                residual_text(term.check.relative_residual),
-                verdict_text(row.verdict_of(term)) + ("†" if _limited(row, term) else ""),
-            )
-            for term in row.terms
-        ),
-        notes=tuple(_notes(result, row)),
-    )
-
-
-def _limited(row: EntryOf, term: EntryTerm) -> bool:
-    """Whether only the rounding floor let the term pass."""
-    return term.check.limited_by_rounding and row.verdict_of(term) is term.check.verdict
-
-
-def _entry_text(value: float) -> str:
-    """One entry alone has room for the digits that float64 is good for."""
-    return "0" if value == 0 else f"{value:.12e}"
-
-
 def _notes(result: Entry, row: EntryOf) -> list[str]:
     largest = row.terms[0].check.max_abs_entry
     beside = f" at {layer_of(result.second)}" if row.block == NETWORK else ""
     notes = [
-        f"relative: to {residual_text(largest)}, the largest entry in the row of {result.first}"
+        f"relative: to {scientific(largest)}, the largest entry in the row of {result.first}"
         f"{beside}."
     ]
     if row.finite is not None:
@@ -138,9 +144,9 @@ def _notes(result: Entry, row: EntryOf) -> list[str]:
     ]
     if row.unruled is not None:
         notes.append(f"Not settled: {row.unruled}.")
-    limited = next((term for term in row.terms if _limited(row, term)), None)
+    limited = next((line for line in _lines(row) if line.limited is not None), None)
     if limited is not None:
-        notes.append(rounding_note(_TERMS[limited.term], limited.check))
+        notes.append(rounding_note(_TERMS[limited.term.term], limited.term.check))
     return notes
 
 
@@ -153,8 +159,8 @@ def _finite_note(finite: FiniteEntry) -> str:
             "activation, or too near to one, or loss values do not resolve the gradient."
         )
     return (
-        f"Finite differences: {finite.value:.9e} ± {residual_text(finite.error)}, residual "
-        f"{residual_text(finite.residual)}: {verdict_text(finite.check.verdict)}."
+        f"Finite differences: {scientific(finite.value, 10)} ± {scientific(finite.error)}, "
+        f"residual {scientific(finite.residual)}: {verdict_text(finite.check.verdict)}."
     )
 
 
@@ -165,19 +171,6 @@ def _finite_data(finite: FiniteEntry | None) -> dict[str, Any] | None:
         "value": finite.value,
         "error": finite.error,
         "residual": finite.residual,
-        "check": check_data(finite.check),
-        "status": finite.check.verdict.value,
-    }
-
-
-def _term_data(row: EntryOf, term: EntryTerm) -> dict[str, Any]:
-    return {
-        "activation": row.activation,
-        "block": row.block,
-        "term": term.term,
-        "autodiff": term.autodiff,
-        "chain_rule": term.chain_rule,
-        "residual": term.residual,
-        "check": check_data(term.check),
-        "status": row.verdict_of(term).value,
+        "check": finite.check,
+        "status": finite.check.verdict,
     }

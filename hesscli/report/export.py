@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hesscli.report.common import heading, preamble
-from hesscli.report.document import Case, Column, Document, Table
-from hesscli.studies.export import SCHEMA, Export
-from hesscli.studies.verdict import Verdict
+from hesscli.report.common import study_document
+from hesscli.report.document import Case, Document
+from hesscli.report.fields import Field, named, table
+from hesscli.studies.export import Export
 from hesscli.system.memory import readable_size
 
 _TERMS = {
@@ -15,44 +15,37 @@ _TERMS = {
 }
 
 
+_FIELDS = (
+    Field("activation"),
+    Field("block", lambda result: result.parameter),
+    Field("term"),
+    Field(
+        "rows",
+        lambda result: (result.start, result.stop),
+        "rows",
+        lambda rows: "{}:{}".format(*rows),
+    ),
+    Field(
+        "shape",
+        lambda result: (result.stop - result.start, result.size),
+        "shape",
+        lambda shape: "{:,} × {:,}".format(*shape),
+    ),
+    Field("bytes", lambda result: result.data_bytes, "size", readable_size),
+    Field("files"),
+    named(None, "file", lambda result: result.files[0]),
+)
+
+
 def export_document(result: Export) -> Document:
     """Table, data and test case of an export."""
-    row = {
-        "activation": result.activation,
-        "block": result.parameter,
-        "term": result.term,
-        "rows": [result.start, result.stop],
-        "shape": [result.stop - result.start, result.size],
-        "bytes": result.data_bytes,
-        "files": list(result.files),
-    }
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=(
-            Table(
-                title=f"{result.activation}: {_TERMS[result.term]} of {result.parameter}, by the "
-                "chain rule",
-                columns=(
-                    Column("rows"),
-                    Column("shape"),
-                    Column("size"),
-                    Column("file", numeric=False),
-                ),
-                rows=(
-                    (
-                        f"{result.start}:{result.stop}",
-                        f"{result.stop - result.start:,} × {result.size:,}",
-                        readable_size(result.data_bytes),
-                        result.files[0],
-                    ),
-                ),
-                notes=_notes(result),
-            ),
-        ),
-        data={
-            **preamble(SCHEMA, Verdict.PASS, result.environment, result.problem),
-            "results": [row],
-        },
+    title = f"{result.activation}: {_TERMS[result.term]} of {result.parameter}, by the chain rule"
+    return study_document(
+        result,
+        "export",
+        _FIELDS,
+        rows=(result,),
+        tables=(table(title, _FIELDS, (result,), _notes(result)),),
         cases=(Case(result.activation, f"{result.parameter} {result.term}", None),),
     )
 

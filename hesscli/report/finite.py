@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hesscli.report.common import listed, what_failed, why_open
-from hesscli.report.document import UNKNOWN, residual_text
+from hesscli.report.document import scientific
 from hesscli.studies.finitechecks import ENTRIES_LIMIT, RANDOM_DIRECTIONS, SLOPES
 from hesscli.studies.judge import Check, relative
 from hesscli.studies.verdict import Verdict
@@ -18,10 +18,10 @@ _SCOPES = {
 }
 
 
-def error_bar_text(row: VerifiedBlock) -> str:
-    """The largest error bar of what finite differences compared, relative to the largest."""
+def resolution_of(row: VerifiedBlock) -> float | None:
+    """The largest error bar of what finite differences decided, relative to the largest."""
     check = _pair(row).check
-    return UNKNOWN if check.verdict is Verdict.UNDECIDED else residual_text(_resolution(check))
+    return None if check.verdict is Verdict.UNDECIDED else _resolution(check)
 
 
 def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str) -> list[str]:
@@ -54,7 +54,7 @@ def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str
         notes.append(
             f"{activation}: PASS on {_layers(passed)}: finite differences agree with {witness} in "
             f"{compared:,} number{'' if compared == 1 else 's'}, where they decide to "
-            f"{residual_text(resolution)} of the largest{left}."
+            f"{scientific(resolution)} of the largest{left}."
         )
         notes.append(f"Finite differences saw {_scopes(passed)}.")
     for row in rows:

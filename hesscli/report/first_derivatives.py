@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from hesscli.report.common import (
+    ROW,
+    STATUS,
+    beyond,
+    block_cases,
     by_activation,
-    check_data,
-    heading,
-    listed,
-    preamble,
-    rounding_note,
+    limited_of,
+    outcome,
+    rounding_notes,
+    study_document,
     undecided_notes,
+    verdict_column,
     what_happened,
 )
-from hesscli.report.document import (
-    Case,
-    Column,
-    Document,
-    Table,
-    form_text,
-    residual_text,
-    verdict_text,
-)
+from hesscli.report.document import Document, scientific, to_digits
+from hesscli.report.fields import Field, table
+from hesscli.report.legend import legend, overview
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.first_derivatives import FirstDerivative, FirstVerification, VerifiedFirst
-from hesscli.studies.verdict import Verdict
 
 _NAMES: dict[FirstDerivative, tuple[str, str]] = {
     "gradient": ("gradient of the loss", "‖∂L‖"),
@@ -36,102 +32,67 @@ _NAMES: dict[FirstDerivative, tuple[str, str]] = {
 
 def first_document(result: FirstVerification) -> Document:
     """Tables, data, test cases and plot of verified first derivatives."""
-    schema = f"hesscli/verify-{result.of}/1"
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(
-            _table(result, activation, rows) for activation, rows in by_activation(result.results)
+    name, norm = _NAMES[result.of]
+    where = "" if result.block == "kernel" else f", block {result.block}"
+    fields = (
+        *ROW,
+        Field("size"),
+        Field("shape", title="shape", text=lambda shape: "×".join(f"{size:,}" for size in shape)),
+        Field("norm.autodiff", lambda row: row.autodiff_norm, f"autodiff {norm}", to_digits(7)),
+        Field("norm.chain_rule", lambda row: row.chain_rule_norm, "chain rule", to_digits(7)),
+        Field(None, lambda row: row.check.max_abs_residual, "residual", scientific),
+        Field(None, lambda row: row.check.relative_residual, "relative", scientific),
+        Field("check"),
+        STATUS,
+        verdict_column(limited_of),
+    )
+    return study_document(
+        result,
+        f"verify-{result.of}",
+        fields,
+        tables=(
+            *(
+                table(
+                    f"{activation}: the {name}, chain rule against autodiff{where}",
+                    fields,
+                    rows,
+                    _notes(name, activation, rows),
+                )
+                for activation, rows in by_activation(result.results)
+            ),
+            *overview(result.results, lambda row: row.check),
         ),
-        data={
-            **preamble(schema, result.verdict, result.environment, result.problem),
-            "results": [_row_data(row) for row in result.results],
-        },
-        cases=tuple(
-            Case(row.activation, f"{row.layer}/{row.block}", _failure(row))
-            for row in result.results
-        ),
+        cases=block_cases(result.results, _failure),
         drawings=(
             residual_drawing(
                 [Residuals(row.activation, row.layer, row.check) for row in result.results],
-                f"{_NAMES[result.of][0]}, chain rule against autodiff, at the {result.block}",
+                f"{name}, chain rule against autodiff, at the {result.block}",
             ),
         ),
     )
 
 
-def _table(result: FirstVerification, activation: str, rows: tuple[VerifiedFirst, ...]) -> Table:
-    name, norm = _NAMES[result.of]
-    where = "" if result.block == "kernel" else f", block {result.block}"
-    return Table(
-        title=f"{activation}: the {name}, chain rule against autodiff{where}",
-        columns=(
-            Column("layer", numeric=False),
-            Column("shape"),
-            Column(f"autodiff {norm}"),
-            Column("chain rule"),
-            Column("residual"),
-            Column("relative"),
-            Column("verdict", numeric=False),
-        ),
-        rows=tuple(
-            (
-                row.layer,
-                "×".join(f"{size:,}" for size in row.shape),
-                form_text(row.autodiff_norm),
-                form_text(row.chain_rule_norm),
-                residual_text(row.check.max_abs_residual),
-                residual_text(row.check.relative_residual),
-                verdict_text(row.verdict) + ("†" if row.check.limited_by_rounding else ""),
-            )
-            for row in rows
-        ),
-        notes=(
-            *_summary(name, activation, rows),
-            *(rounding_note(r.layer, r.check) for r in rows if r.check.limited_by_rounding),
-        ),
-    )
-
-
-def _summary(name: str, activation: str, rows: tuple[VerifiedFirst, ...]) -> Iterator[str]:
-    failed, passed = (
-        [row for row in rows if row.verdict is verdict] for verdict in (Verdict.FAIL, Verdict.PASS)
-    )
-    if failed:
+def _notes(name: str, activation: str, rows: Sequence[VerifiedFirst]) -> Iterator[str]:
+    def wrong(failed: Sequence[VerifiedFirst]) -> str:
         worst = max(failed, key=lambda row: row.check.relative_residual)
-        also = f", PASS on {listed(row.layer for row in passed)}" if passed else ""
-        yield (
-            f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: the chain rule's "
-            f"{name} is not autodiff's. Worst is {_failure(worst)}."
-        )
-    elif passed:
-        compared = sum(row.check.compared for row in passed)
+        return f"the chain rule's {name} is not autodiff's. Worst is {_failure(worst)}"
+
+    def right(passed: Sequence[VerifiedFirst]) -> str:
         largest = max(row.check.relative_residual for row in passed)
-        yield (
-            f"{activation}: PASS on {listed(row.layer for row in passed)}: the chain rule's {name} "
-            f"is autodiff's in {compared:,} entries, to {residual_text(largest)} of the largest."
+        return (
+            f"the chain rule's {name} is autodiff's in "
+            f"{sum(row.check.compared for row in passed):,} entries, to {scientific(largest)} of "
+            "the largest"
         )
+
+    yield from legend(row.check for row in rows)
+    yield from outcome(activation, rows, lambda row: row.verdict, wrong, right)
     yield from undecided_notes(activation, [(row.layer, row.check) for row in rows])
+    yield from rounding_notes(rows, limited_of)
 
 
 def _failure(row: VerifiedFirst) -> str | None:
     if not row.check.failed or row.check.worst is None:
         return what_happened(row.check)
     output, parameter = row.check.worst
-    return (
-        f"∂{output}/∂{parameter}: residual {residual_text(row.check.max_abs_residual)}, "
-        f"{residual_text(row.check.relative_residual)} of the largest entry; allowed is "
-        f"{row.check.rtol:.0e}"
-    )
-
-
-def _row_data(row: VerifiedFirst) -> dict[str, Any]:
-    return {
-        "activation": row.activation,
-        "layer": row.layer,
-        "block": row.block,
-        "size": row.size,
-        "shape": list(row.shape),
-        "norm": {"autodiff": row.autodiff_norm, "chain_rule": row.chain_rule_norm},
-        "check": check_data(row.check),
-        "status": row.verdict.value,
-    }
+    return beyond(row.check, f"∂{output}/∂{parameter}")

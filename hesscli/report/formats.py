@@ -69,9 +69,12 @@ def _finite(value: Any) -> Any:
 
 def _csv(document: Document) -> str:
     rows = [dict(_flat(row)) for row in document.data["results"]]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    # Of what only some rows have, those without it hold null in place of its parts.
+    header = [key for key in keys if not any(other.startswith(f"{key}.") for other in keys)]
     stream = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    if header:
+        writer = csv.DictWriter(stream, header, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return stream.getvalue()

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from hesscli.report.common import by_activation, heading, preamble
-from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
+from hesscli.report.common import by_activation, study_document
+from hesscli.report.document import Case, Document, scientific
+from hesscli.report.fields import Field, named, table
 from hesscli.report.initialization_plot import initialization_drawing
 from hesscli.studies.initialization import Initialization, InitializedBlock, Spread
-from hesscli.studies.verdict import Verdict
 
 OVERFLOW = "overflow"
-
-
-def initialization_document(result: Initialization, norm: str = "frobenius") -> Document:
-    """Tables, data and drawings; ``norm`` (spectral or frobenius) is the one that is drawn."""
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(
-            _table(result, activation, rows) for activation, rows in by_activation(result.results)
-        ),
-        data={
-            **preamble("hesscli/init/1", Verdict.PASS, result.environment, result.problem),
-            "block": result.block,
-            "seeds": list(result.seeds),
-            "results": [_row_data(row) for row in result.results],
-        },
-        cases=tuple(
-            Case(row.activation, f"{row.scheme} {row.layer}", None) for row in result.results
-        ),
-        drawings=tuple(
-            initialization_drawing(result, activation, rows, norm)
-            for activation, rows in by_activation(result.results)
-        ),
-    )
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
@@ -44,63 +20,84 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 def spread_text(spread: Spread) -> str:
     """A size and its deviation over the seeds as a share of it, as in ``2.32e+00 ±20%``."""
-    if spread.mean == 0:
-        return "0"
-    if spread.stddev is None:
-        return f"{spread.mean:.2e}"
-    return f"{spread.mean:.2e} ±{spread.stddev / spread.mean:.0%}"
+    mean = scientific(spread.mean, 3)
+    if spread.mean == 0 or spread.stddev is None:
+        return mean
+    return f"{mean} ±{spread.stddev / spread.mean:.0%}"
 
 
-def spread_data(spread: Spread | None) -> dict[str, float | None]:
+def spread_data(spread: Spread | None) -> Spread | Mapping[str, None]:
     """A size as the JSON schemas hold it; null where it overflowed or there is none."""
-    if spread is None:
-        return {"mean": None, "stddev": None}
-    return {"mean": spread.mean, "stddev": spread.stddev}
+    return spread or {"mean": None, "stddev": None}
 
 
-def _table(result: Initialization, activation: str, rows: tuple[InitializedBlock, ...]) -> Table:
-    return Table(
-        title=f"{activation}: size of the Hessian of each {result.block} at initialization, "
-        f"{seeds_text(result.seeds)}",
-        columns=(
-            Column("scheme", numeric=False),
-            Column("layer", numeric=False),
-            Column("‖H‖₂"),
-            Column("‖H‖_F"),
-            Column("G share"),
-            Column("gradient"),
+def _spread(key: str, attribute: str) -> Field:
+    return Field(key, lambda row: spread_data(getattr(row, attribute)))
+
+
+def _size(title: str, attribute: str) -> Field:
+    def text(row: InitializedBlock) -> str:
+        size: Spread | None = getattr(row, attribute)
+        return OVERFLOW if row.overflowed or size is None else spread_text(size)
+
+    return Field(None, text, title)
+
+
+def _share_text(spread: Spread) -> str:
+    deviation = "" if spread.stddev is None else f" ±{spread.stddev:.1%}"
+    return f"{spread.mean:.1%}{deviation}"
+
+
+_FIELDS = (
+    Field("activation"),
+    Field("scheme"),
+    Field("stddev"),
+    named("layer", "layer"),
+    Field("block"),
+    Field("size"),
+    Field("range", lambda row: OVERFLOW if row.overflowed or row.frobenius is None else "finite"),
+    Field("overflowed_seeds", lambda row: row.overflowed),
+    _spread("kernel_stddev", "kernel_stddev"),
+    _spread("spectral_norm", "spectral"),
+    _spread("frobenius_norm", "frobenius"),
+    _spread("gauss_newton_share", "gauss_newton_share"),
+    _spread("gradient_norm", "gradient"),
+    _size("‖H‖₂", "spectral"),
+    _size("‖H‖_F", "frobenius"),
+    Field(None, lambda row: row.gauss_newton_share, "G share", _share_text),
+    _size("gradient", "gradient"),
+)
+
+
+def initialization_document(result: Initialization, norm: str = "frobenius") -> Document:
+    """Tables, data and drawings; ``norm`` (spectral or frobenius) is the one that is drawn."""
+    groups = by_activation(result.results)
+    return study_document(
+        result,
+        "init",
+        _FIELDS,
+        before={"block": result.block, "seeds": result.seeds},
+        tables=(
+            table(
+                f"{activation}: size of the Hessian of each {result.block} at initialization, "
+                f"{seeds_text(result.seeds)}",
+                # A scheme is named once, above its layers.
+                (named(None, "scheme", _scheme_above(rows)), *_FIELDS),
+                rows,
+                _notes(result, activation, rows),
+            )
+            for activation, rows in groups
         ),
-        rows=tuple(_lines(rows)),
-        notes=tuple(_notes(result, activation, rows)),
+        cases=(Case(row.activation, f"{row.scheme} {row.layer}", None) for row in result.results),
+        drawings=(
+            initialization_drawing(result, activation, rows, norm) for activation, rows in groups
+        ),
     )
 
 
-def _lines(rows: Sequence[InitializedBlock]) -> Iterator[tuple[str, ...]]:
-    above = None
-    for row in rows:
-        # A scheme is named once, above its layers.
-        scheme = "" if row.scheme == above else row.scheme
-        above = row.scheme
-        sizes = (
-            _size_text(row, row.spectral),
-            _size_text(row, row.frobenius),
-            _share_text(row.gauss_newton_share),
-            _size_text(row, row.gradient),
-        )
-        yield (scheme, row.layer, *sizes)
-
-
-def _size_text(row: InitializedBlock, spread: Spread | None) -> str:
-    if row.overflowed or spread is None:
-        return OVERFLOW
-    return spread_text(spread)
-
-
-def _share_text(spread: Spread | None) -> str:
-    if spread is None:
-        return UNKNOWN
-    deviation = "" if spread.stddev is None else f" ±{spread.stddev:.1%}"
-    return f"{spread.mean:.1%}{deviation}"
+def _scheme_above(rows: Sequence[InitializedBlock]) -> Callable[[InitializedBlock], str]:
+    first = {row.scheme: row for row in reversed(rows)}
+    return lambda row: row.scheme if first[row.scheme] is row else ""
 
 
 def _notes(
@@ -110,8 +107,8 @@ def _notes(
     if held:
         low, high = (pick(held, key=lambda pair: pair[0]) for pick in (min, max))
         yield (
-            f"{activation}: ‖H‖_F from {_mean_text(low[0])} ({low[1].scheme}, {low[1].layer}) to "
-            f"{_mean_text(high[0])} ({high[1].scheme}, {high[1].layer})."
+            f"{activation}: ‖H‖_F from {scientific(low[0])} ({low[1].scheme}, {low[1].layer}) to "
+            f"{scientific(high[0])} ({high[1].scheme}, {high[1].layer})."
         )
     yield (
         "G share is ‖G‖_F / (‖G‖_F + ‖C‖_F); ± is the standard deviation over seeds, of sizes in "
@@ -123,25 +120,3 @@ def _notes(
     if lost:
         each = ", ".join(f"{count} of {len(result.seeds)} ({name})" for name, count in lost.items())
         yield f"{OVERFLOW}: draws that leave the range of {result.environment.dtype}: {each}."
-
-
-def _mean_text(mean: float) -> str:
-    return "0" if mean == 0 else f"{mean:.1e}"
-
-
-def _row_data(row: InitializedBlock) -> dict[str, Any]:
-    return {
-        "activation": row.activation,
-        "scheme": row.scheme,
-        "stddev": row.stddev,
-        "layer": row.layer,
-        "block": row.block,
-        "size": row.size,
-        "range": OVERFLOW if row.overflowed or row.frobenius is None else "finite",
-        "overflowed_seeds": row.overflowed,
-        "kernel_stddev": spread_data(row.kernel_stddev),
-        "spectral_norm": spread_data(row.spectral),
-        "frobenius_norm": spread_data(row.frobenius),
-        "gauss_newton_share": spread_data(row.gauss_newton_share),
-        "gradient_norm": spread_data(row.gradient),
-    }

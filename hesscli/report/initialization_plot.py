@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NORM_SIGNS = {"spectral": "‖H‖₂", "frobenius": "‖H‖_F"}
 # The same for matplotlib, whose text has no general subscripts.
-_LABELS = {"spectral": r"$\Vert H\Vert_2$", "frobenius": r"$\Vert H\Vert_F$"}
+NORM_LABELS = {"spectral": r"$\Vert H\Vert_2$", "frobenius": r"$\Vert H\Vert_F$"}
 # An error bar never reaches zero, which has no place on a logarithmic axis.
 _LONGEST_BAR = 0.9
 
@@ -30,7 +30,7 @@ def initialization_drawing(
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlabel("standard deviation of the kernel")
-        ax.set_ylabel(f"{_LABELS[norm]}, {result.block}")
+        ax.set_ylabel(f"{NORM_LABELS[norm]}, {result.block}")
         for index, layer in enumerate(result.problem.layers):
             _draw_layer(ax, [row for row in rows if row.layer == layer], index, norm)
         _mark_overflow(ax, rows)
@@ -62,6 +62,16 @@ def _draw_layer(ax: Axes, rows: Sequence[InitializedBlock], index: int, norm: st
         # Zero has no place on logarithmic axes.
         if size.mean > 0 and at > 0:
             points.append((row, at, size))
+            if row.stddev is None and index == 0:
+                # Of all layers the name stands once, at the first one's mark.
+                ax.annotate(
+                    row.scheme,
+                    (at, size.mean),
+                    xytext=(4, 3),
+                    textcoords="offset points",
+                    fontsize="x-small",
+                    color=GREY,
+                )
     lines = sorted(
         ((at, size) for row, at, size in points if row.stddev is not None),
         key=lambda point: point[0],

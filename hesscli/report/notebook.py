@@ -1,18 +1,21 @@
-"""Results as Jupyter shows them: tables and plots where the cell ends.
+"""Results as Python and Jupyter show them.
 
-Studies know no report, so their results get ``_repr_mimebundle_``, the method that IPython and
-its kin ask for, from here. The page's style sheet stays out: a notebook has its own, and GitHub
-removes them, so what must be set is set on the elements.
+Studies know no report, so their results get from here ``__str__``, which is the table,
+``__repr__``, which is one line, and ``_repr_mimebundle_``, which IPython and its kin ask for. The
+page's style sheet stays out: a notebook has its own, and GitHub removes them, so what must be set
+is set on the elements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
+from typing import Any
 
 from hesscli.report.document import FAIL, PASS, UNDECIDED, Column, Document, Table
 from hesscli.report.documents import document_of, result_types
 from hesscli.report.formats import render
+from hesscli.report.output import verdict_line
 from hesscli.report.page import image_address
 from hesscli.report.plots import INSTALL, matplotlib_is_missing
 
@@ -23,14 +26,26 @@ _LARGEST_SVG = 2**16
 
 
 def show_in_notebooks() -> None:
-    """Gives every kind of result, and Documents, their rich representation."""
+    """Gives every kind of result, and Documents, their representations."""
     for kind in (Document, *result_types()):
-        kind._repr_mimebundle_ = _mimebundle  # type: ignore[attr-defined]
+        of: Any = kind
+        of.__str__, of.__repr__, of._repr_mimebundle_ = _table_text, _line, _mimebundle
+
+
+def _document(result: object) -> Document:
+    return result if isinstance(result, Document) else document_of(result)
+
+
+def _table_text(result: object) -> str:
+    return render(_document(result), "table").rstrip("\n")
+
+
+def _line(result: object) -> str:
+    return f"<hesscli {verdict_line(_document(result))}>"
 
 
 def _mimebundle(result: object, **_: object) -> dict[str, str]:
-    document = result if isinstance(result, Document) else document_of(result)
-    return {"text/plain": render(document, "table"), "text/html": notebook_html(document)}
+    return {"text/plain": _table_text(result), "text/html": notebook_html(_document(result))}
 
 
 def notebook_html(document: Document) -> str:
@@ -38,14 +53,14 @@ def notebook_html(document: Document) -> str:
     lines = [
         "<div>",
         *(f"<p>{escape(text)}</p>" for text in document.heading.splitlines()),
-        *(line for table in document.tables for line in _table(table)),
+        *(line for table in document.tables for line in _html_table(table)),
         *_plots(document),
         "</div>",
     ]
     return "\n".join(lines)
 
 
-def _table(table: Table) -> Iterator[str]:
+def _html_table(table: Table) -> Iterator[str]:
     yield "<table>"
     yield f'<caption style="text-align: left"><b>{escape(table.title)}</b></caption>'
     titles = [column.title for column in table.columns]

@@ -27,10 +27,22 @@ def write_document(document: Document, format_name: str, path: str | None) -> No
             stream.write(render(document, format_name).encode("utf-8"))
         return
     console = Console(file=sys.stdout, force_jupyter=False)
-    if format_name == "table" and console.is_terminal and not console.no_color:
+    if format_name == "table" and console.is_terminal:
+        if console.no_color:
+            # Rich would still write in bold.
+            console = Console(file=sys.stdout, force_jupyter=False, color_system=None)
         print_table(document, console)
     else:
         write_text(render(document, format_name))
+
+
+def verdict_line(document: Document) -> str:
+    """The command, its verdict, and how many of its cases pass, as in ``verify: PASS, 3 of 3``."""
+    command = str(document.data["schema"]).split("/")[1]
+    cases = document.cases
+    passed = sum(case.failure is None for case in cases)
+    how_many = f", {passed} of {len(cases)}" if cases else ""
+    return f"{command}: {str(document.data['status']).upper()}{how_many}"
 
 
 def write_text(text: str) -> None:

@@ -130,7 +130,7 @@ def _table(table: Table) -> Iterator[str]:
         color_system="truecolor",
         no_color=False,
     )
-    console.print(rich_table(table, WIDTH))
+    console.print(rich_table(table), crop=False)
     code = console.export_html(theme=_THEME, code_format="{code}", inline_styles=True)
     text = "\n".join(line.rstrip() for line in code.splitlines())
     yield f"<h2>{escape(table.title)}</h2>"

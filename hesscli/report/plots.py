@@ -16,11 +16,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hesscli.report.document import Document, Drawing
-from hesscli.report.plotstyle import COLOURS, GREY, LINE_STYLES, MARKERS, SETTINGS
+from hesscli.report.plotstyle import COLOURS, GREY, LINE_STYLES, MARKERS, PAPER, STYLES
 from hesscli.system.errors import InputError, reason
 from hesscli.system.files import check_writable, replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Inches; drawings have heights of their own.
@@ -42,18 +43,65 @@ def check_plot(path: str) -> None:
     _require_matplotlib(f"--plot {path}")
 
 
-def write_plot(document: Document, path: str) -> None:
+def write_plot(
+    document: Document, path: str, style: str = PAPER, size: tuple[float, float] | None = None
+) -> None:
     """Draws all of the document's drawings into ``path``, below each other; by its suffix.
 
-    Raises InputError where there is nothing to draw or the file cannot be written.
+    ``style`` is one of STYLES; ``size`` is width and height in inches. Raises InputError if there
+    is nothing to draw or the file cannot be written.
     """
     check_plot(path)
-    if not document.drawings:
-        raise InputError(f"--plot {path}: this result has no plot; leave --plot out")
+    _require_drawings(document, f"--plot {path}")
+    heading = document.heading.splitlines()[0]
     # Drawn before the file is opened: an error of a drawing is none of the file's.
-    image = drawn(document.drawings, _format_of(path), document.heading.splitlines()[0])
+    image = drawn(document.drawings, _format_of(path), heading, style, size)
     with replacing(path) as stream:
         stream.write(image)
+
+
+def figure_of(
+    document: Document, style: str = PAPER, size: tuple[float, float] | None = None
+) -> Figure:
+    """All of the document's drawings on a figure of their own, below each other.
+
+    Raises InputError if there is nothing to draw, or no matplotlib.
+    """
+    _require_matplotlib("plot")
+    _require_drawings(document, "plot")
+    with _house_style(style):
+        return _figure(document.drawings, document.heading.splitlines()[0], size)
+
+
+def draw_in(document: Document, axes: Axes, style: str = PAPER) -> Figure:
+    """The document's only drawing in the place of ``axes`` in their figure, which is returned.
+
+    Raises InputError if there are several drawings or none, or if the axes have no place in a
+    grid, as those of ``plt.subplots`` have.
+    """
+    _require_matplotlib("plot")
+    _require_drawings(document, "plot")
+    place = axes.get_subplotspec()
+    if len(document.drawings) > 1 or place is None:
+        wrong = f"{len(document.drawings)} plots" if place else "axes that stand in no grid"
+        raise InputError(
+            f"plot: axes: {wrong}; a result with one plot, of one activation, can be drawn in "
+            "axes of plt.subplots"
+        )
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    axes.remove()
+    (drawing,) = document.drawings
+    with _house_style(style):
+        part = figure.add_subfigure(place)
+        part.suptitle(textwrap.fill(drawing.title, _TITLE_LENGTH))
+        drawing.draw(part)
+    return figure
+
+
+def _require_drawings(document: Document, asked_by: str) -> None:
+    if not document.drawings:
+        raise InputError(f"{asked_by}: this result has no plot")
 
 
 def matplotlib_is_missing() -> str | None:
@@ -68,11 +116,17 @@ def matplotlib_is_missing() -> str | None:
     return None
 
 
-def drawn(drawings: Sequence[Drawing], format_name: str, heading: str | None = None) -> bytes:
+def drawn(
+    drawings: Sequence[Drawing],
+    format_name: str,
+    heading: str | None = None,
+    style: str = PAPER,
+    size: tuple[float, float] | None = None,
+) -> bytes:
     """An image of one figure, in the format png, svg or pdf, with ``heading`` above."""
     stream = io.BytesIO()
-    with _house_style():
-        figure = _figure(drawings, heading)
+    with _house_style(style):
+        figure = _figure(drawings, heading, size)
         figure.savefig(stream, format=format_name, metadata=_UNDATED[format_name])
     return _with_palette(stream) if format_name == "png" else stream.getvalue()
 
@@ -97,12 +151,14 @@ def _with_palette(png: io.BytesIO) -> bytes:
     return stream.getvalue()
 
 
-def _figure(drawings: Sequence[Drawing], heading: str | None) -> Figure:
+def _figure(
+    drawings: Sequence[Drawing], heading: str | None, size: tuple[float, float] | None = None
+) -> Figure:
     from matplotlib.figure import Figure
 
     heights = [drawing.height for drawing in drawings]
     above = 0.0 if heading is None else _HEADING_HEIGHT
-    figure = Figure(figsize=(WIDTH, sum(heights) + above), layout="constrained")
+    figure = Figure(figsize=size or (WIDTH, sum(heights) + above), layout="constrained")
     if heading is not None:
         figure.suptitle(heading, fontsize="small", fontweight="normal", color=GREY)
     parts = figure.subfigures(len(drawings), 1, squeeze=False, height_ratios=heights)
@@ -113,14 +169,14 @@ def _figure(drawings: Sequence[Drawing], heading: str | None) -> Figure:
 
 
 @contextmanager
-def _house_style() -> Iterator[None]:
+def _house_style(style: str) -> Iterator[None]:
     import matplotlib as mpl
     from cycler import cycler
 
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(MARKERS))]
     # Any: the type of a setting's key differs between versions of matplotlib.
     settings: Any = {
-        **SETTINGS,
+        **STYLES[style],
         "axes.prop_cycle": cycler(color=colours, linestyle=LINE_STYLES, marker=MARKERS),
     }
     with mpl.rc_context(), warnings.catch_warnings():

@@ -52,8 +52,8 @@ def series(index: int) -> dict[str, Any]:
     }
 
 
-# matplotlib's settings, on top of its own defaults whatever the user's matplotlibrc says.
-SETTINGS: Mapping[str, Any] = MappingProxyType(
+# matplotlib's settings for paper, on top of its own defaults whatever the user's matplotlibrc says.
+_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
         "font.size": 9,
         "axes.titlesize": 9,
@@ -79,5 +79,18 @@ SETTINGS: Mapping[str, Any] = MappingProxyType(
         # Text in a PDF stays text, and ids in an SVG are the same each time.
         "pdf.fonttype": 42,
         "svg.hashsalt": "hesscli",
+    }
+)
+
+# How much larger letters and lines are on slides.
+_LARGER = 1.5
+PAPER = "paper"
+STYLES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        PAPER: _SETTINGS,
+        "slides": {
+            key: value * _LARGER if key.endswith(("size", "linewidth")) else value
+            for key, value in _SETTINGS.items()
+        },
     }
 )

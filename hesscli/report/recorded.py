@@ -31,6 +31,7 @@ class Report:
     """
 
     path: str
+    command: str
     data: Mapping[str, Any]
     options: Mapping[str, Any]
     configuration: Any
@@ -39,18 +40,12 @@ class Report:
     workers: int = 1
 
 
-def read_report(path: str, command: str) -> Report:
-    """The report in the file ``path``, which ``command`` wrote.
+def read_report(path: str) -> Report:
+    """The report in the file ``path``.
 
-    Raises InputError where it cannot be read, is no report, or one of another command or version.
+    Raises InputError if it cannot be read, is not a report, or not one that says how it was made.
     """
-    data = _parsed(path)
-    schema = data.get("schema")
-    match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
-    if match is None:
-        raise InputError(f"{path}: schema: {shown(schema)}; {_NEEDED}")
-    if match[2] != _VERSION:
-        raise InputError(f"{path}: schema: {schema}; this hesscli reads version {_VERSION}")
+    data = read_results(path)
     invocation = data.get("invocation")
     if invocation is None:
         raise InputError(
@@ -58,18 +53,11 @@ def read_report(path: str, command: str) -> Report:
             "--format json writes it"
         )
     invocation = _mapping(path, "invocation", invocation)
-    made_by = invocation.get("command")
-    if made_by != command:
-        raise InputError(
-            f"{path}: invocation.command: {shown(made_by)}; hesscli {command} replays its own "
-            "reports only"
-        )
     if data.get("status") == "interrupted":
         raise InputError(f"{path}: status: interrupted; only what was completed can be replayed")
-    if not isinstance(data.get("results"), list):
-        raise InputError(f"{path}: results: {shown(data.get('results'))}; it must be a list")
     return Report(
         path=path,
+        command=str(invocation.get("command")),
         data=data,
         options=_mapping(path, "invocation.options", invocation.get("options")),
         configuration=invocation.get("configuration"),
@@ -79,39 +67,39 @@ def read_report(path: str, command: str) -> Report:
     )
 
 
-def require_unchanged(report: Report, keys_given_anew: tuple[str, ...] = ()) -> None:
-    """Raises InputError where a file that the report was made from is not what it was.
+def read_results(path: str) -> Mapping[str, Any]:
+    """The JSON document of a result in the file ``path``; raises InputError if it is not one."""
+    data = _parsed(path)
+    schema = data.get("schema")
+    match = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
+    if match is None:
+        raise InputError(f"{path}: schema: {shown(schema)}; {_NEEDED}")
+    if match[2] != _VERSION:
+        raise InputError(f"{path}: schema: {schema}; this hesscli reads version {_VERSION}")
+    if not isinstance(data.get("results"), list):
+        raise InputError(f"{path}: results: {shown(data.get('results'))}; it must be a list")
+    return data
 
-    Those of ``keys_given_anew`` are not looked at.
-    """
+
+def require_unchanged(report: Report, but: str) -> None:
+    """Raises InputError if a file that the report was made from, ``but`` one key's, has changed."""
     for file in report.files:
-        if file.key in keys_given_anew:
+        if file.key == but:
             continue
         try:
             found = sha256_of(file.path)
         except InputError as error:
             raise InputError(f"{report.path}: {file.key}: {error}") from error
         if found != file.sha256:
-            _refuse_changed(report, file)
-
-
-def require_same_files(report: Report, files: tuple[InputFile, ...]) -> None:
-    """Raises InputError where ``files``, those that are read now, are others than the report's."""
-    recorded = [(file.key, file.sha256) for file in report.files]
-    for file in files:
-        if (file.key, file.sha256) in recorded:
-            continue
-        if file.key not in (key for key, _ in recorded):
             raise InputError(
-                f"{report.path}: invocation.files: no {file.key} among them, though {file.path} "
-                "is read; a whole report is needed"
+                f"{report.path}: {file.key}: {file.path} is not the file that the report was made "
+                "from (its SHA-256 is another); bring that one back"
             )
-        _refuse_changed(report, file)
 
 
 def _parsed(path: str) -> Mapping[str, Any]:
     if not path:
-        raise InputError("--replay '': the name of a JSON report is needed")
+        raise InputError("'': the name of a JSON report is needed")
     with opened(path, _NEEDED) as stream:
         content = stream.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
@@ -148,13 +136,6 @@ def _files(path: str, value: Any) -> Iterator[InputFile]:
         ):
             raise InputError(f"{path}: {key}: it must hold key, path and sha256, all text")
         yield InputFile(**fields)
-
-
-def _refuse_changed(report: Report, file: InputFile) -> NoReturn:
-    raise InputError(
-        f"{report.path}: {file.key}: {file.path} is not the file that the report was made from "
-        "(its SHA-256 is another); bring that one back"
-    )
 
 
 def _count(data: Mapping[str, Any], key: str) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hesscli.report.common import listed
-from hesscli.report.document import short_form_text
+from hesscli.report.document import scientific
 from hesscli.studies.referee import Ruling
 from hesscli.studies.verdict import Verdict
 
@@ -17,9 +17,9 @@ _WORDS = {Verdict.PASS: "right", Verdict.UNDECIDED: "lost", Verdict.FAIL: "wrong
 def ruling_text(ruling: Ruling, names: Mapping[str, str]) -> str:
     """Who was right and who was not, and the number where they are farthest apart."""
     worst = ruling.worst
-    said = [f"{names[who]} {short_form_text(value)}" for who, value in worst.by_witness.items()]
+    said = [f"{names[who]} {scientific(value, 5)}" for who, value in worst.by_witness.items()]
     what = "vᵀHv" if worst.names is None else f"∂²L/∂{worst.names[0]} ∂{worst.names[1]}"
-    exact = short_form_text(worst.exact.value)
+    exact = scientific(worst.exact.value, 5)
     return f"{standings(ruling, names)}; {DIGITS} give {exact} for {what}, {listed(said)}"
 
 

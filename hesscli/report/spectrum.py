@@ -3,53 +3,161 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from hesscli.report.bars import sparkline
-from hesscli.report.common import by_activation, heading, listed, preamble
-from hesscli.report.document import (
-    UNKNOWN,
-    Case,
-    Column,
-    Document,
-    Table,
-    residual_text,
-    short_form_text,
+from hesscli.report.common import (
+    ROW,
+    STATUS,
+    block_cases,
+    by_activation,
+    listed,
+    study_document,
 )
+from hesscli.report.document import Document, Table, scientific, to_digits
+from hesscli.report.fields import Field, data_of, named, parts, table
 from hesscli.report.spectrum_plot import spectrum_drawings
 from hesscli.studies.spectra.measures import BINS_PER_DECADE, OUTLIER_RATIO, Density, Measured
-from hesscli.studies.spectra.terms import SpectrumCheck, TermSpectrum
+from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
-from hesscli.studies.verdict import Verdict
 
 _TERMS = ("hessian", "gauss_newton")
 # Powers of ten on either side of zero that the bars beside the numbers show.
 _BARS = 6
-_LETTERS = {"hessian": "H", "gauss_newton": "G"}
+_LETTERS = {"hessian": "H", "gauss_newton": "G", "curvature": "C"}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One term of a block; a block is named in its first line."""
+
+    row: BlockSpectrum
+    term: str
+
+    @property
+    def found(self) -> TermSpectrum | CurvatureNorms:
+        found: TermSpectrum | CurvatureNorms = getattr(self.row, self.term)
+        return found
+
+    @property
+    def name(self) -> str:
+        return self.row.layer if self.term == _TERMS[0] else ""
+
+    @property
+    def size(self) -> str:
+        return f"{self.row.size:,}" if self.term == _TERMS[0] else ""
+
+    @property
+    def letter(self) -> str:
+        return _LETTERS[self.term]
+
+
+def _column(title: str, name: str, text: Callable[[float], str]) -> Field:
+    """A number of a line's term; the curvature term has norms only."""
+    return Field(
+        None,
+        lambda line: getattr(line.found, name, _NO_NUMBER),
+        title,
+        lambda number: "" if number is _NO_NUMBER else text(number.value),
+    )
+
+
+def _diagonal(title: str, place: int) -> Field:
+    def text(line: _Line) -> str | None:
+        if isinstance(line.found, CurvatureNorms):
+            return ""
+        return None if line.found.diagonal is None else scientific(line.found.diagonal[place], 5)
+
+    return Field(None, text, title)
+
+
+_NO_NUMBER = Measured(math.nan)
+_EIGENVALUES = (
+    named("name", "layer"),
+    named("letter", ""),
+    _column("rank", "rank", "{:,.0f}".format),
+    _column("largest", "largest", to_digits(5)),
+    _column("smallest", "smallest", to_digits(5)),
+    _column("negative", "negative", "{:,.0f}".format),
+    _column("eff. rank", "effective_rank", "{:,.2f}".format),
+    Field("found.density", None, "− spectrum +", lambda density: density_bars(density), False),
+)
+_NORMS = (
+    named("name", "layer"),
+    Field("size", title="size"),
+    named("letter", ""),
+    _column("trace", "trace", to_digits(5)),
+    _diagonal("diagonal from", 0),
+    _diagonal("to", 1),
+    _column("‖·‖_F", "frobenius_norm", to_digits(5)),
+    _column("‖·‖₂", "spectral_norm", to_digits(5)),
+)
+
+
+_NUMBERS = (
+    *("rank", "effective_rank", "largest", "smallest", "negative"),
+    *("trace", "frobenius_norm", "spectral_norm"),
+)
+
+
+def _measured(name: str) -> Field:
+    return Field(name, lambda found: attrgetter(name)(found) or {"value": None, "error": None})
+
+
+_TERM = (
+    *(_measured(name) for name in _NUMBERS),
+    Field("diagonal.smallest", lambda found: found.diagonal and found.diagonal[0]),
+    Field("diagonal.largest", lambda found: found.diagonal and found.diagonal[1]),
+    Field("tolerance"),
+    Field("outliers"),
+    Field("top.eigenvalues", lambda found: () if found.top is None else found.top.values),
+    Field("top.residuals", lambda found: () if found.top is None else found.top.residuals),
+)
+_CHECK = (
+    Field("method"),
+    Field("relative_residual", lambda check: check.residual),
+    Field("rtol"),
+)
+_FIELDS = (
+    *ROW,
+    Field("size"),
+    Field("span"),
+    Field("exact"),
+    *(parts(term, _TERM) for term in _TERMS),
+    _measured("curvature.frobenius_norm"),
+    _measured("curvature.spectral_norm"),
+    parts("check", _CHECK),
+    STATUS,
+)
+_SPECTRUM = (
+    Field("activation", lambda line: line.row.activation),
+    Field("layer", lambda line: line.row.layer),
+    Field("block", lambda line: line.row.block),
+    Field("term"),
+    Field("eigenvalues", lambda line: line.found.eigenvalues),
+    Field("density", lambda line: line.found.density),
+)
+
+
+def _lines(rows: Iterable[BlockSpectrum], terms: Iterable[str] = _TERMS) -> list[_Line]:
+    return [_Line(row, term) for row in rows for term in terms]
 
 
 def spectrum_document(result: Spectrum) -> Document:
     """Tables, data, test cases and drawings of a spectrum."""
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(_tables(result)),
-        data={
-            **preamble(
-                "hesscli/spectrum/1", Verdict.of(result.passed), result.environment, result.problem
-            ),
-            "quadrature": {
-                "probes": result.options.probes,
-                "steps": result.options.steps,
-                "seed": result.options.seed,
-            },
-            "results": [_row_data(row) for row in result.results],
-            "spectra": [_spectrum_data(row, term) for row in result.results for term in _TERMS],
+    options = result.options
+    return study_document(
+        result,
+        "spectrum",
+        _FIELDS,
+        tables=_tables(result),
+        before={
+            "quadrature": {"probes": options.probes, "steps": options.steps, "seed": options.seed}
         },
-        cases=tuple(
-            Case(row.activation, f"{row.layer}/{row.block}", _failure(row.check))
-            for row in result.results
-        ),
+        after={"spectra": [data_of(_SPECTRUM, line) for line in _lines(result.results)]},
+        cases=block_cases(result.results, lambda row: _failure(row.check)),
         drawings=spectrum_drawings(result),
     )
 
@@ -58,46 +166,33 @@ def _tables(result: Spectrum) -> Iterator[Table]:
     for activation, rows in by_activation(result.results):
         # Of blocks with nothing but eigenpairs the table of these is all there is to say.
         if any(row.hessian.density is not None for row in rows):
-            yield _eigenvalue_table(result, activation, rows)
-            yield _norm_table(activation, rows)
+            yield _with_errors(
+                f"{activation}: eigenvalues of the Hessian H and its Gauss–Newton term G "
+                f"({result.options.block})",
+                _EIGENVALUES,
+                _lines(rows),
+                (_where_from(result, rows), *_outlier_notes(rows), *_failures(rows), _LEGEND),
+            )
+            yield _with_errors(
+                f"{activation}: their size, and that of the curvature term C = H − G",
+                _NORMS,
+                _lines(rows, _LETTERS),
+            )
         if result.options.top > 0:
             yield _top_table(result, activation, rows)
 
 
-def _eigenvalue_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum]) -> Table:
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        for term in _TERMS:
-            found: TermSpectrum = getattr(row, term)
-            numbers = (found.rank, found.largest, found.smallest, found.negative)
-            texts = (_count_text, _value_text, _value_text, _count_text)
-            name = row.layer if term == _TERMS[0] else ""
-            lines.append(
-                (
-                    name,
-                    _LETTERS[term],
-                    *(text(number) for text, number in zip(texts, numbers, strict=True)),
-                    _text(found.effective_rank, ",.2f"),
-                    UNKNOWN if found.density is None else density_bars(found.density),
-                )
-            )
-            lines += _error_line((*numbers, found.effective_rank), before=2, after=1)
-    return Table(
-        title=f"{activation}: eigenvalues of the Hessian H and its Gauss–Newton term G "
-        f"({result.options.block})",
-        columns=(
-            Column("layer", numeric=False),
-            Column("", numeric=False),
-            Column("rank"),
-            Column("largest"),
-            Column("smallest"),
-            Column("negative"),
-            Column("eff. rank"),
-            Column("− spectrum +", numeric=False),
-        ),
-        rows=tuple(lines),
-        notes=(_where_from(result, rows), *_outlier_notes(rows), *_failures(rows), _LEGEND),
-    )
+def _with_errors(
+    title: str, fields: Sequence[Field], lines: Sequence[_Line], notes: Sequence[str] = ()
+) -> Table:
+    """A table with a line of error bars below numbers of which one at least is an estimate."""
+    rows: list[tuple[str, ...]] = []
+    for line, row in zip(lines, (whole := table(title, fields, lines, notes)).rows, strict=True):
+        errors = [getattr(field.of(line), "error", None) for field in fields]
+        rows.append(row)
+        if any(error is not None for error in errors):
+            rows.append(tuple("" if bar is None else f"± {scientific(bar)}" for bar in errors))
+    return replace(whole, rows=tuple(rows))
 
 
 _LEGEND = (
@@ -107,61 +202,7 @@ _LEGEND = (
 )
 
 
-def _norm_table(activation: str, rows: Sequence[BlockSpectrum]) -> Table:
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        for term in _TERMS:
-            found: TermSpectrum = getattr(row, term)
-            low, high = found.diagonal or (math.nan, math.nan)
-            name, size = (row.layer, f"{row.size:,}") if term == _TERMS[0] else ("", "")
-            lines.append(
-                (
-                    name,
-                    size,
-                    _LETTERS[term],
-                    _value_text(found.trace),
-                    _number_text(low),
-                    _number_text(high),
-                    _value_text(found.frobenius_norm),
-                    _value_text(found.spectral_norm),
-                )
-            )
-            norms = (found.frobenius_norm, found.spectral_norm)
-            lines += _error_line((found.trace, None, None, *norms), before=3)
-        C = row.curvature
-        of_C = (C.frobenius_norm, C.spectral_norm)
-        lines.append(("", "", "C", "", "", "", *(_value_text(norm) for norm in of_C)))
-        lines += _error_line(of_C, before=6)
-    return Table(
-        title=f"{activation}: their size, and that of the curvature term C = H − G",
-        columns=(
-            Column("layer", numeric=False),
-            Column("size"),
-            Column("", numeric=False),
-            Column("trace"),
-            Column("diagonal from"),
-            Column("to"),
-            Column("‖·‖_F"),
-            Column("‖·‖₂"),
-        ),
-        rows=tuple(lines),
-    )
-
-
 def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum]) -> Table:
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        pairs = [getattr(row, term).top for term in _TERMS]
-        for index in range(result.options.top):
-            cells = [
-                text
-                for found in pairs
-                for text in (
-                    _number_text(float(found.values[index])),
-                    residual_text(float(found.residuals[index])),
-                )
-            ]
-            lines.append((row.layer if index == 0 else "", str(index + 1), *cells))
     which = "at both ends" if result.options.ends else "of largest magnitude"
     # Where there is no other table, this one tells what failed.
     alone = [row for row in rows if row.hessian.density is None]
@@ -171,19 +212,27 @@ def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum])
             f"{listed(row.layer for row in alone)}: eigenvalues by Lanczos, within the residual; "
             "--density adds rank, trace, norms and the density of the spectrum.",
         )
-    return Table(
-        title=f"{activation}: eigenvalues {which}, with residuals ‖Hv − λv‖",
-        columns=(
-            Column("layer", numeric=False),
-            Column(""),
-            Column("λ of H"),
-            Column("residual"),
-            Column("λ of G"),
-            Column("residual"),
+    fields = (
+        named(None, "layer", lambda place: place[0].layer if place[1] == 0 else ""),
+        Field(None, lambda place: place[1] + 1, ""),
+        *(
+            column
+            for term in _TERMS
+            for column in (
+                _of_pair(f"{term}.top.values", f"λ of {_LETTERS[term]}", 5),
+                _of_pair(f"{term}.top.residuals", "residual", 2),
+            )
         ),
-        rows=tuple(lines),
-        notes=notes,
     )
+    places = [(row, index) for row in rows for index in range(result.options.top)]
+    return table(
+        f"{activation}: eigenvalues {which}, with residuals ‖Hv − λv‖", fields, places, notes
+    )
+
+
+def _of_pair(numbers: str, title: str, digits: int) -> Field:
+    find = attrgetter(numbers)
+    return Field(None, lambda place: float(find(place[0])[place[1]]), title, to_digits(digits))
 
 
 def density_bars(density: Density) -> str:
@@ -220,7 +269,7 @@ def _where_from(result: Spectrum, rows: Sequence[BlockSpectrum]) -> str:
             "hold with 95%; numbers without ± are exact."
         )
     tolerances = [
-        residual_text(row.hessian.tolerance / row.hessian.spectral_norm.value)
+        scientific(row.hessian.tolerance / row.hessian.spectral_norm.value)
         for row in rows
         if row.hessian.tolerance is not None and row.hessian.spectral_norm.value > 0
     ]
@@ -258,106 +307,4 @@ def _failure(check: SpectrumCheck | None) -> str | None:
         if check.method == "trace"
         else "an eigenpair of Lanczos does not satisfy H v = λ v"
     )
-    return f"{what}: relative residual {residual_text(check.residual)}, allowed {check.rtol:.0e}"
-
-
-def _error_line(
-    numbers: Sequence[Measured | None], before: int, after: int = 0
-) -> list[tuple[str, ...]]:
-    """A line of error bars below numbers of which one at least is an estimate."""
-    errors = [None if number is None else number.error for number in numbers]
-    if all(error is None for error in errors):
-        return []
-    texts = ("" if error is None else f"± {residual_text(error)}" for error in errors)
-    return [("",) * before + tuple(texts) + ("",) * after]
-
-
-def _count_text(number: Measured | None) -> str:
-    return _text(number, ",.0f")
-
-
-def _text(number: Measured | None, form: str) -> str:
-    return UNKNOWN if number is None else f"{number.value:{form}}"
-
-
-def _value_text(number: Measured | None) -> str:
-    return UNKNOWN if number is None else _number_text(number.value)
-
-
-def _number_text(value: float) -> str:
-    return UNKNOWN if math.isnan(value) else short_form_text(value)
-
-
-def _row_data(row: BlockSpectrum) -> dict[str, Any]:
-    return {
-        "activation": row.activation,
-        "layer": row.layer,
-        "block": row.block,
-        "size": row.size,
-        "span": row.span,
-        "exact": row.exact,
-        **{term: _term_data(getattr(row, term)) for term in _TERMS},
-        "curvature": {
-            "frobenius_norm": _measured_data(row.curvature.frobenius_norm),
-            "spectral_norm": _measured_data(row.curvature.spectral_norm),
-        },
-        "check": None
-        if row.check is None
-        else {
-            "method": row.check.method,
-            "relative_residual": row.check.residual,
-            "rtol": row.check.rtol,
-        },
-        "status": Verdict.of(row.passed).value,
-    }
-
-
-def _term_data(found: TermSpectrum) -> dict[str, Any]:
-    smallest, largest = found.diagonal or (None, None)
-    return {
-        **{
-            name: _measured_data(getattr(found, name))
-            for name in (
-                "rank",
-                "effective_rank",
-                "largest",
-                "smallest",
-                "negative",
-                "trace",
-                "frobenius_norm",
-                "spectral_norm",
-            )
-        },
-        "diagonal": {"smallest": smallest, "largest": largest},
-        "tolerance": found.tolerance,
-        "outliers": None if found.outliers is None else found.outliers.tolist(),
-        "top": {
-            "eigenvalues": [] if found.top is None else found.top.values.tolist(),
-            "residuals": [] if found.top is None else found.top.residuals.tolist(),
-        },
-    }
-
-
-def _measured_data(number: Measured | None) -> dict[str, float | None]:
-    if number is None:
-        return {"value": None, "error": None}
-    return {"value": number.value, "error": number.error}
-
-
-def _spectrum_data(row: BlockSpectrum, term: str) -> dict[str, Any]:
-    found: TermSpectrum = getattr(row, term)
-    density = found.density
-    return {
-        "activation": row.activation,
-        "layer": row.layer,
-        "block": row.block,
-        "term": term,
-        "eigenvalues": None if found.eigenvalues is None else found.eigenvalues.tolist(),
-        "density": None
-        if density is None
-        else {
-            "edges": density.edges.tolist(),
-            "counts": density.counts.tolist(),
-            "errors": None if density.errors is None else density.errors.tolist(),
-        },
-    }
+    return f"{what}: relative residual {scientific(check.residual)}, allowed {check.rtol:.0e}"

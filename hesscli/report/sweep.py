@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from operator import attrgetter
 
 from hesscli.report.common import (
+    STATUS,
+    beyond,
     by_activation,
-    check_data,
-    heading,
     listed,
-    preamble,
+    rounding_note,
+    study_document,
     undecided_notes,
+    verdict_column,
     what_happened,
 )
-from hesscli.report.document import Case, Column, Document, Table, residual_text, verdict_text
+from hesscli.report.document import Case, Column, Document, Table, scientific, to_digits
+from hesscli.report.fields import Field, named, table
 from hesscli.report.sweep_plot import sweep_drawing
+from hesscli.studies.judge import Check
 from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
 from hesscli.studies.verdict import Verdict
 
@@ -26,71 +29,69 @@ _COLUMNS = 4
 _DECIMAL_SIZES = (1.0, 1e6)
 
 
+_FIELDS = (
+    Field("activation"),
+    named("node", "node", lambda row: row.label),
+    Field("kind"),
+    named("quantity", "at"),
+    Field("shape", title="shape", text=lambda shape: "×".join(map(str, shape))),
+    *(
+        Field(f"norms.{key}", attrgetter(f"{letter}_norm"), f"‖{letter}‖", to_digits(3))
+        for letter, key in (
+            ("g", "gradient"),
+            ("I", "linear_part"),
+            ("O", "curvature_part"),
+            ("S", "hessian"),
+        )
+    ),
+    Field(None, lambda row: row.worst_check.relative_residual, "residual", scientific),
+    Field("gradient_check", lambda row: row.g_check),
+    Field("hessian_check", lambda row: row.S_check),
+    STATUS,
+    verdict_column(lambda row: _limited(row)),
+)
+
+
 def sweep_document(result: Sweep) -> Document:
     """Tables, data, test cases and plot of a sweep."""
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(_tables(result)),
-        data={
-            **preamble("hesscli/sweep/1", result.verdict, result.environment, result.problem),
-            "results": [_row_data(row) for row in result.results],
-            "inputs": None if result.inputs is None else [asdict(row) for row in result.inputs],
-        },
-        cases=tuple(Case(row.activation, row.label, _failure(row)) for row in result.results),
+    return study_document(
+        result,
+        "sweep",
+        _FIELDS,
+        after={"inputs": result.inputs},
+        tables=_tables(result),
+        cases=(Case(row.activation, row.label, _failure(row)) for row in result.results),
         drawings=(sweep_drawing(result),),
     )
 
 
 def _tables(result: Sweep) -> Iterator[Table]:
     for activation, rows in by_activation(result.results):
-        yield _node_table(result, activation, rows)
+        yield table(
+            f"{activation}: gradient g and Hessian S = I + O, from the loss back to the input",
+            _FIELDS,
+            rows,
+            _notes(result, activation, rows),
+        )
         for row in result.inputs or ():
             if row.activation == activation:
                 yield from _input_tables(row)
 
 
-def _node_table(result: Sweep, activation: str, rows: tuple[SweptNode, ...]) -> Table:
-    return Table(
-        title=f"{activation}: gradient g and Hessian S = I + O, from the loss back to the input",
-        columns=(
-            Column("node", numeric=False),
-            Column("at", numeric=False),
-            Column("shape"),
-            Column("‖g‖"),
-            Column("‖I‖"),
-            Column("‖O‖"),
-            Column("‖S‖"),
-            Column("residual"),
-            Column("verdict", numeric=False),
-        ),
-        rows=tuple(
-            (
-                row.label,
-                row.quantity,
-                "×".join(str(size) for size in row.shape),
-                *(_norm_text(norm) for norm in (row.g_norm, row.I_norm, row.O_norm, row.S_norm)),
-                residual_text(row.worst_check.relative_residual),
-                verdict_text(row.verdict) + ("†" if _limited(row) else ""),
-            )
-            for row in rows
-        ),
-        notes=(
-            *_summary(activation, rows),
-            _where_curvature_enters(activation, rows),
-            *(_rounding_note(row) for row in rows if _limited(row)),
-            *_what_is_not_shown(result),
-        ),
-    )
-
-
-def _norm_text(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2e}"
-
-
-def _limited(row: SweptNode) -> bool:
+def _limited(row: SweptNode) -> Check | None:
     if row.verdict is not Verdict.PASS:
-        return False
-    return row.S_check.limited_by_rounding or row.g_check.limited_by_rounding
+        return None
+    return next((check for check in (row.S_check, row.g_check) if check.limited_by_rounding), None)
+
+
+def _notes(result: Sweep, activation: str, rows: Sequence[SweptNode]) -> Iterator[str]:
+    yield from _summary(activation, rows)
+    yield _where_curvature_enters(activation, rows)
+    for row in rows:
+        check = _limited(row)
+        if check is not None:
+            yield rounding_note(row.label, check, "on the way")
+    yield from _what_is_not_shown(result)
 
 
 def _summary(activation: str, rows: Sequence[SweptNode]) -> Iterator[str]:
@@ -108,7 +109,7 @@ def _summary(activation: str, rows: Sequence[SweptNode]) -> Iterator[str]:
         how_many = f"all {len(rows)}" if len(passed) == len(rows) else f"{len(passed)}"
         yield (
             f"{activation}: PASS at {how_many} nodes: g and S are autodiff's, to "
-            f"{residual_text(largest)} of their largest entry."
+            f"{scientific(largest)} of their largest entry."
         )
     checks = [(row.label, check) for row in rows for check in (row.S_check, row.g_check)]
     yield from undecided_notes(activation, checks)
@@ -124,20 +125,7 @@ def _where_curvature_enters(activation: str, rows: Sequence[SweptNode]) -> str:
 def _failure(row: SweptNode) -> str | None:
     if not row.g_check.failed or row.S_check.failed:
         return what_happened(row.worst_check)
-    return (
-        f"g: residual {residual_text(row.g_check.max_abs_residual)}, "
-        f"{residual_text(row.g_check.relative_residual)} of the largest entry; allowed is "
-        f"{row.g_check.rtol:.0e}"
-    )
-
-
-def _rounding_note(row: SweptNode) -> str:
-    check = row.S_check if row.S_check.limited_by_rounding else row.g_check
-    return (
-        f"† {row.label}: the residual {residual_text(check.max_abs_residual)} is rounding: what "
-        f"was subtracted on the way leaves {residual_text(check.floor)} uncertain, beside a "
-        f"largest entry of {residual_text(check.max_abs_entry)}."
-    )
+    return beyond(row.g_check, "g")
 
 
 def _what_is_not_shown(result: Sweep) -> Iterator[str]:
@@ -178,22 +166,3 @@ def _style(values: Sequence[float]) -> str:
     low, high = _DECIMAL_SIZES
     largest = max(abs(value) for value in values)
     return ".8f" if largest == 0 or low <= largest < high else ".8e"
-
-
-def _row_data(row: SweptNode) -> dict[str, Any]:
-    return {
-        "activation": row.activation,
-        "node": row.label,
-        "kind": row.kind,
-        "quantity": row.quantity,
-        "shape": list(row.shape),
-        "norms": {
-            "gradient": row.g_norm,
-            "linear_part": row.I_norm,
-            "curvature_part": row.O_norm,
-            "hessian": row.S_norm,
-        },
-        "gradient_check": check_data(row.g_check),
-        "hessian_check": check_data(row.S_check),
-        "status": row.verdict.value,
-    }

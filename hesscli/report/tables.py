@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hesscli.report.document import FAIL, PASS, UNDECIDED, Document, Table
+from hesscli.report.document import FAIL, PASS, UNDECIDED, Column, Document, Table
 
 _STYLES = {PASS: "bold green", FAIL: "bold red", UNDECIDED: "bold yellow"}
 
-# What a table must fit into where there is no terminal to ask.
+# The lines of a file or a pipe, but for tables that need more: these are not broken.
 WIDTH = 80
 
 
 def print_table(document: Document, console: Console) -> None:
-    """The tables as people read them, on ``console``."""
-    console.print(_renderable(document, console.width))
+    """The tables as people read them, on ``console``: within its width if it is a terminal."""
+    width = console.width if console.is_terminal else None
+    # Rich would cut off what is wider than the console.
+    console.print(_renderable(document, width), crop=False)
 
 
-def _renderable(document: Document, width: int) -> RenderableType:
+def _renderable(document: Document, width: int | None) -> RenderableType:
     parts: list[RenderableType] = [Text(document.heading)]
     for table in document.tables:
         parts.append(Text())
@@ -31,19 +36,27 @@ def _renderable(document: Document, width: int) -> RenderableType:
     return Group(*parts)
 
 
-def rich_table(table: Table, width: int) -> RichTable:
-    """One table without its title and notes, in at most ``width`` columns where it can be."""
+def rich_table(table: Table, width: int | None = None) -> RichTable:
+    """One table without its title and notes, in at most ``width`` columns if any are given.
+
+    Text is broken between words if it has to be, and numbers never: a table that is still too wide
+    is turned on its side.
+    """
+    if width is not None and _width(table, _longest_word) > width:
+        return _on_its_side(table)
+    natural = _width(table, cell_len)
     rich = RichTable(
         box=box.SIMPLE_HEAD,
-        padding=(0, 1 if _natural_width(table) <= width else 0),
+        padding=(0, 1 if natural + len(table.columns) <= (width or WIDTH) else 0),
         collapse_padding=True,
         pad_edge=False,
+        width=natural if width is None and natural > WIDTH else None,
     )
-    for column in table.columns:
+    for column, cells in _columns(table):
         rich.add_column(
             column.title,
             justify="right" if column.numeric else "left",
-            overflow="fold",
+            min_width=max(map(_longest_word, cells)),
             # A number that is broken is another number.
             no_wrap=column.numeric,
         )
@@ -52,10 +65,37 @@ def rich_table(table: Table, width: int) -> RichTable:
     return rich
 
 
-def _natural_width(table: Table) -> int:
-    """The width with two spaces around every column, as the wider padding sets it."""
-    lines = (tuple(column.title for column in table.columns), *table.rows)
-    return sum(max(len(cell) for cell in cells) + 2 for cells in zip(*lines, strict=True))
+def _on_its_side(table: Table) -> RichTable:
+    """A line for each cell that is not empty, after its title, and a gap between rows."""
+    rich = RichTable.grid(padding=(0, 2, 0, 0))
+    rich.add_column(no_wrap=True)
+    rich.add_column(overflow="fold")
+    for row in table.rows:
+        rich.add_row()
+        for column, cell in zip(table.columns, row, strict=True):
+            if cell:
+                rich.add_row(Text(f" {column.title}"), styled(cell))
+    return rich
+
+
+def _columns(table: Table) -> Iterator[tuple[Column, tuple[str, ...]]]:
+    """Each column with all that stands in it, its title first."""
+    for index, column in enumerate(table.columns):
+        yield column, (column.title, *(row[index] for row in table.rows))
+
+
+def _width(table: Table, width_of: Callable[[str], int]) -> int:
+    """The columns of a table whose numbers are whole and whose text is as wide as ``width_of``."""
+    widths = (
+        max(map(cell_len if column.numeric else width_of, cells))
+        for column, cells in _columns(table)
+    )
+    # A space before each column, and one at the end.
+    return sum(widths) + len(table.columns) + 1
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
 
 
 def styled(text: str) -> Text:

@@ -2,51 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from hesscli.report.bars import sparkline
-from hesscli.report.common import heading, preamble
-from hesscli.report.document import UNKNOWN, Case, Column, Document, Table
+from hesscli.report.common import study_document
+from hesscli.report.document import Case, Document, Table
+from hesscli.report.fields import Field, data_of, named, plain, table
 from hesscli.report.training_plot import threshold_formula, training_drawings
-from hesscli.studies.measurement import (
-    EIGENVALUE_TOLERANCE,
-    LayerCurvature,
-    Measurement,
-)
+from hesscli.studies.measurement import EIGENVALUE_TOLERANCE
+from hesscli.studies.norm_estimates import PRODUCTS
 from hesscli.studies.training import Training
-from hesscli.studies.verdict import Verdict
 
 Moment = TypeVar("Moment")
 
 # So many rows, with what stands around them, fit a screen.
 SHOWN_MEASUREMENTS = 20
+_count, _three, _four = "{:,}".format, "{:.3g}".format, "{:.4g}".format
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A layer, or the network, at the end and at all moments."""
+
+    name: str
+    lambda_max: float
+    trace: float
+    gauss_newton_share: float | None
+    gradient_curvature: float | None
+    eigenvalues: Sequence[float]
+    negatives: Sequence[bool]
+
+    @property
+    def negative(self) -> str:
+        return f"{sum(self.negatives)} of {len(self.negatives)}"
+
+    @property
+    def bars(self) -> str:
+        return sparkline(thinned(self.eigenvalues), low=0)
+
+
+_LAYER = (
+    Field("lambda_max"),
+    Field("trace"),
+    Field("gauss_newton_share"),
+    Field("gradient_norm"),
+    Field("gradient_curvature"),
+    Field("negative_curvature", lambda layer: layer.negative),
+)
+_LAYER_COLUMNS = (
+    named("name", "layer"),
+    Field("lambda_max", title="λ_max", text=_four),
+    named("bars", "over the steps"),
+    Field("trace", title="trace", text=_four),
+    Field("gauss_newton_share", title="share of G", text=_percent),
+    Field("gradient_curvature", title="gᵀHg/gᵀg", text=_three),
+    Field("negative", title="negative"),
+)
+_FINAL = (
+    named("name", "set"),
+    Field("examples", title="examples", text=_count),
+    Field("loss", title="loss", text=_four),
+    Field("accuracy", title="accuracy", text=_percent),
+)
 
 
 def training_document(result: Training) -> Document:
     """Tables, data, test case and drawings of a training."""
-    return Document(
-        heading=f"{heading(result.problem, result.environment)}\n{_how(result)}",
-        tables=(_course_table(result), _layer_table(result), _final_table(result)),
-        data={
-            **preamble(
-                "hesscli/train/1", Verdict.of(result.completed), result.environment, result.problem
-            ),
+    fields = _course_fields(result)
+    shown = thinned(result.measurements)
+    course = table(
+        "Loss and curvature of the whole network",
+        fields,
+        shown,
+        _course_notes(result, len(shown)),
+    )
+    return study_document(
+        result,
+        "train",
+        fields,
+        how=f"\n{_how(result)}",
+        rows=result.measurements,
+        tables=(course, _layer_table(result), _final_table(result)),
+        before={
             "status": "pass" if result.completed else "interrupted",
             "activation": result.activation,
-            "train": {**asdict(result.options), "batch_size": result.batch_size},
+            "train": {**plain(result.options), "batch_size": result.batch_size},
             "steps": result.steps,
             "resumed_at": result.resumed_at,
             "measured_examples": result.measured_examples,
             "eigenvalue_tolerance": EIGENVALUE_TOLERANCE,
             "sharpness_threshold": result.threshold,
             "checkpoint": result.checkpoint,
-            "final": [asdict(evaluation) for evaluation in result.final],
-            "results": [_row_data(result, measurement) for measurement in result.measurements],
+            "gauss_newton_share": result.gauss_newton_share,
+            "final": result.final,
         },
         drawings=training_drawings(result),
         cases=(Case(result.activation, f"{result.options.steps} steps", _failure(result)),),
+    )
+
+
+def _course_fields(result: Training) -> tuple[Field, ...]:
+    return (
+        Field("step", title="step", text=_count),
+        Field("epoch", title="epoch", text="{:.2f}".format),
+        Field("loss", title="loss", text=_four),
+        Field("accuracy", title="accuracy", text=_percent),
+        Field("sharpness", title="λ_max", text=_four),
+        Field(
+            "stability_ratio",
+            result.stability_ratio,
+            f"of {threshold_formula(result)}",
+            "{:.2f}".format,
+        ),
+        Field("trace", title="trace", text=_four),
+        Field("gradient_norm"),
+        Field("gradient_curvature", title="gᵀHg/gᵀg", text=_three),
+        Field("negative_curvature", lambda row: row.negative),
+        Field("layers", lambda row: {each.layer: data_of(_LAYER, each) for each in row.layers}),
     )
 
 
@@ -61,40 +139,6 @@ def _how(result: Training) -> str:
 
 def _failure(result: Training) -> str | None:
     return None if result.completed else f"interrupted after step {result.steps}"
-
-
-def _course_table(result: Training) -> Table:
-    measurements = thinned(result.measurements)
-    return Table(
-        title="Loss and curvature of the whole network",
-        columns=tuple(
-            Column(title)
-            for title in (
-                "step",
-                "epoch",
-                "loss",
-                "accuracy",
-                "λ_max",
-                f"of {threshold_formula(result)}",
-                "trace",
-                "gᵀHg/gᵀg",
-            )
-        ),
-        rows=tuple(
-            (
-                f"{row.step:,}",
-                f"{row.epoch:.2f}",
-                f"{row.loss:.4g}",
-                _percent(row.accuracy),
-                f"{row.sharpness:.4g}",
-                f"{result.stability_ratio(row):.2f}",
-                f"{row.trace:.4g}",
-                _number(row.gradient_curvature),
-            )
-            for row in measurements
-        ),
-        notes=tuple(_course_notes(result, len(measurements))),
-    )
 
 
 def _course_notes(result: Training, shown: int) -> Iterator[str]:
@@ -121,38 +165,39 @@ def _course_notes(result: Training, shown: int) -> Iterator[str]:
 
 
 def _layer_table(result: Training) -> Table:
-    last = result.measurements[-1]
-    return Table(
-        title=f"Each layer's Hessian H = G + C (kernel and bias) after step {last.step:,}",
-        columns=(
-            Column("layer", numeric=False),
-            Column("λ_max"),
-            Column("over the steps", numeric=False),
-            Column("trace"),
-            Column("share of G"),
-            Column("gᵀHg/gᵀg"),
-            Column("negative"),
-        ),
-        rows=tuple(
-            _layer_row(row, [measurement.layers[index] for measurement in result.measurements])
-            for index, row in enumerate(last.layers)
-        ),
-        notes=(
-            "Share of G: ‖G‖_F / (‖G‖_F + ‖C‖_F). Negative: how many measurements have gᵀHg < 0, "
-            "with the gradient g in the layer's parameters. The bars begin at 0.",
-        ),
+    measurements = result.measurements
+    last = measurements[-1]
+    courses = [
+        _Course(
+            layer.layer,
+            layer.lambda_max,
+            layer.trace,
+            layer.gauss_newton_share,
+            layer.gradient_curvature,
+            [moment.layers[index].lambda_max for moment in measurements],
+            [moment.layers[index].negative for moment in measurements],
+        )
+        for index, layer in enumerate(last.layers)
+    ]
+    network = _Course(
+        "network",
+        last.sharpness,
+        last.trace,
+        result.gauss_newton_share,
+        last.gradient_curvature,
+        [moment.sharpness for moment in measurements],
+        [moment.negative for moment in measurements],
     )
-
-
-def _layer_row(row: LayerCurvature, course: Sequence[LayerCurvature]) -> tuple[str, ...]:
-    return (
-        row.layer,
-        f"{row.lambda_max:.4g}",
-        sparkline([moment.lambda_max for moment in thinned(course)], low=0),
-        f"{row.trace:.4g}",
-        _percent(row.gauss_newton_share),
-        _number(row.gradient_curvature),
-        f"{sum(moment.negative for moment in course)} of {len(course)}",
+    return table(
+        f"The Hessian H = G + C of layers (kernel and bias) and network after step {last.step:,}",
+        _LAYER_COLUMNS,
+        (*courses, network),
+        (
+            "Share of G: ‖G‖_F / (‖G‖_F + ‖C‖_F), of the network estimated from "
+            f"{PRODUCTS} random products: between layers C is not 0 even for relu. Negative: how "
+            "many measurements have gᵀHg < 0, with the gradient g in the row's parameters. The "
+            "bars begin at 0.",
+        ),
     )
 
 
@@ -166,20 +211,7 @@ def _final_table(result: Training) -> Table:
         notes.append(
             f"{result.checkpoint} holds the weights: --set model.weights={result.checkpoint}"
         )
-    return Table(
-        title=f"After step {result.steps:,}, on all examples",
-        columns=(
-            Column("set", numeric=False),
-            Column("examples"),
-            Column("loss"),
-            Column("accuracy"),
-        ),
-        rows=tuple(
-            (row.name, f"{row.examples:,}", f"{row.loss:.4g}", _percent(row.accuracy))
-            for row in result.final
-        ),
-        notes=tuple(notes),
-    )
+    return table(f"After step {result.steps:,}, on all examples", _FINAL, result.final, notes)
 
 
 def thinned(measurements: Sequence[Moment]) -> tuple[Moment, ...]:
@@ -189,38 +221,3 @@ def thinned(measurements: Sequence[Moment]) -> tuple[Moment, ...]:
         return tuple(measurements)
     places = (round(k * last / (SHOWN_MEASUREMENTS - 1)) for k in range(SHOWN_MEASUREMENTS))
     return tuple(measurements[place] for place in places)
-
-
-def _percent(share: float | None) -> str:
-    return UNKNOWN if share is None else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3g}"
-
-
-def _row_data(result: Training, row: Measurement) -> dict[str, Any]:
-    return {
-        "step": row.step,
-        "epoch": row.epoch,
-        "loss": row.loss,
-        "accuracy": row.accuracy,
-        "sharpness": row.sharpness,
-        "stability_ratio": result.stability_ratio(row),
-        "trace": row.trace,
-        "gradient_norm": row.gradient_norm,
-        "gradient_curvature": row.gradient_curvature,
-        "negative_curvature": row.negative,
-        "layers": {layer.layer: _layer_data(layer) for layer in row.layers},
-    }
-
-
-def _layer_data(layer: LayerCurvature) -> Mapping[str, Any]:
-    return {
-        "lambda_max": layer.lambda_max,
-        "trace": layer.trace,
-        "gauss_newton_share": layer.gauss_newton_share,
-        "gradient_norm": layer.gradient_norm,
-        "gradient_curvature": layer.gradient_curvature,
-        "negative_curvature": layer.negative,
-    }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from operator import attrgetter
 
 from hesscli.config.load import layers_to_yaml, to_yaml
 from hesscli.config.schema import Config
 from hesscli.problem.initializers import Initializer
-from hesscli.report.common import by_activation, heading, listed, preamble
-from hesscli.report.document import Case, Column, Document, Table, verdict_text
+from hesscli.report.common import ROW, STATUS, by_activation, listed, study_document
+from hesscli.report.document import Case, Document, scientific, verdict_text
+from hesscli.report.fields import Field, named, table
 from hesscli.report.initialization import (
     OVERFLOW,
     seeds_text,
@@ -18,35 +19,66 @@ from hesscli.report.initialization import (
     spread_text,
 )
 from hesscli.report.initialization_plot import NORM_SIGNS
+from hesscli.report.tuning_plot import tuning_drawing
 from hesscli.studies.initialization import Spread
 from hesscli.studies.tuning import SCALES, TUNED_RTOL, TunedBlock, TunedModel, Tuning
-from hesscli.studies.verdict import Verdict
+
+
+def _initializer_text(initializer: Initializer) -> str:
+    values = ", ".join(f"{key}={value:g}" for key, value in initializer.parameters)
+    return f"{initializer.name}({values})"
+
+
+def _size(title: str, attribute: str) -> tuple[Field, Field]:
+    find: Callable[[TunedBlock], Spread | None] = attrgetter(attribute)
+    return (
+        Field(attribute, lambda row: spread_data(find(row))),
+        Field(None, lambda row: spread_text(size) if (size := find(row)) else OVERFLOW, title),
+    )
+
+
+_FIELDS = (
+    *ROW,
+    Field("factor", title="factor", text=lambda factor: f"{factor:.4g}"),
+    Field("initializer", lambda row: _initializer_text(row.initializer)),
+    *_size("before", "before"),
+    *_size("after", "reached"),
+    *_size("other seeds", "fresh"),
+    STATUS,
+    named(None, "verdict", lambda row: verdict_text(row.verdict)),
+)
 
 
 def tuning_document(result: Tuning) -> Document:
     """Tables with the section below, data and test cases of a tuning."""
     models = {model.activation: model for model in result.models}
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(
-            _table(result, models[activation], rows)
-            for activation, rows in by_activation(result.results)
-        ),
-        data={
-            **preamble(
-                "hesscli/init-tune/1", Verdict.of(result.passed), result.environment, result.problem
-            ),
+    return study_document(
+        result,
+        "init-tune",
+        _FIELDS,
+        before={
             "block": result.block,
             "norm": result.norm,
             "target": result.target,
             "rtol": TUNED_RTOL,
-            "seeds": list(result.seeds),
-            "fresh_seeds": list(result.fresh_seeds),
-            "results": [_row_data(row) for row in result.results],
-            "sections": {model.activation: _section(model) for model in result.models},
+            "seeds": result.seeds,
+            "fresh_seeds": result.fresh_seeds,
         },
-        cases=tuple(
-            Case(row.activation, row.layer, _failure(result, row)) for row in result.results
+        after={"sections": {model.activation: _section(model) for model in result.models}},
+        tables=(
+            table(
+                f"{activation}: scales at which the mean {NORM_SIGNS[result.norm]} of every "
+                f"{result.block} is {result.target:g}",
+                _FIELDS,
+                rows,
+                _notes(result, models[activation], rows),
+            )
+            for activation, rows in by_activation(result.results)
+        ),
+        cases=(Case(row.activation, row.layer, _failure(result, row)) for row in result.results),
+        drawings=(
+            tuning_drawing(result, activation, rows)
+            for activation, rows in by_activation(result.results)
         ),
     )
 
@@ -69,39 +101,7 @@ def _section(model: TunedModel) -> str:
     return layers_to_yaml(model.layers)
 
 
-def _table(result: Tuning, model: TunedModel, rows: tuple[TunedBlock, ...]) -> Table:
-    sign = NORM_SIGNS[result.norm]
-    return Table(
-        title=f"{model.activation}: scales at which the mean {sign} of every {result.block} is "
-        f"{result.target:g}",
-        columns=(
-            Column("layer", numeric=False),
-            Column("factor"),
-            Column("before"),
-            Column("drawn anew"),
-            Column("other seeds"),
-            Column("verdict", numeric=False),
-        ),
-        rows=tuple(
-            (
-                row.layer,
-                f"{row.factor:.4g}",
-                _spread_text(row.before),
-                _spread_text(row.reached),
-                _spread_text(row.fresh),
-                verdict_text(Verdict.of(row.passed)),
-            )
-            for row in rows
-        ),
-        notes=tuple(_notes(result, model, rows)),
-    )
-
-
-def _spread_text(spread: Spread | None) -> str:
-    return OVERFLOW if spread is None else spread_text(spread)
-
-
-def _notes(result: Tuning, model: TunedModel, rows: tuple[TunedBlock, ...]) -> Iterator[str]:
+def _notes(result: Tuning, model: TunedModel, rows: Sequence[TunedBlock]) -> Iterator[str]:
     failed = [row.layer for row in rows if not row.passed]
     if failed:
         low, high = SCALES
@@ -114,8 +114,8 @@ def _notes(result: Tuning, model: TunedModel, rows: tuple[TunedBlock, ...]) -> I
         return
     drawn, other = seeds_text(result.seeds), seeds_text(result.fresh_seeds)
     yield (
-        f"{_what(result, model)}, within {TUNED_RTOL:.0%}. Drawn anew: {drawn}; other seeds: "
-        f"{other}, which the scales were not fitted to. This section can be pasted into a "
+        f"{_what(result, model)}, within {TUNED_RTOL:.0%}. After: {drawn}, drawn again; other "
+        f"seeds: {other}, which the scales were not fitted to. This section can be pasted into a "
         "configuration:"
     )
     # Four spaces make it a block of code in Markdown.
@@ -125,24 +125,5 @@ def _notes(result: Tuning, model: TunedModel, rows: tuple[TunedBlock, ...]) -> I
 def _failure(result: Tuning, row: TunedBlock) -> str | None:
     if row.passed:
         return None
-    reached = OVERFLOW if row.reached is None else f"{row.reached.mean:.3e}"
+    reached = OVERFLOW if row.reached is None else scientific(row.reached.mean, 4)
     return f"mean {NORM_SIGNS[result.norm]} {reached}; the target is {result.target:g}"
-
-
-def _row_data(row: TunedBlock) -> dict[str, Any]:
-    return {
-        "activation": row.activation,
-        "layer": row.layer,
-        "block": row.block,
-        "factor": row.factor,
-        "initializer": _initializer_text(row.initializer),
-        "before": spread_data(row.before),
-        "reached": spread_data(row.reached),
-        "fresh": spread_data(row.fresh),
-        "status": Verdict.of(row.passed).value,
-    }
-
-
-def _initializer_text(initializer: Initializer) -> str:
-    values = ", ".join(f"{key}={value:g}" for key, value in initializer.parameters)
-    return f"{initializer.name}({values})"

@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from hesscli.report.common import (
+    ROW,
+    SIZE,
+    STATUS,
+    block_cases,
     by_activation,
-    check_data,
     compared_text,
-    heading,
     listed,
     methods_text,
-    preamble,
+    outcome,
     relative_text,
-    rounding_note,
+    residual_text,
+    rounding_notes,
     seed_note,
+    study_document,
     undecided_notes,
+    verdict_column,
     what_happened,
 )
-from hesscli.report.document import (
-    UNKNOWN,
-    Case,
-    Column,
-    Document,
-    Drawing,
-    Table,
-    brief_form_text,
-    form_text,
-    residual_text,
-    short_form_text,
-    verdict_text,
-)
-from hesscli.report.finite import error_bar_text, finite_notes
+from hesscli.report.document import Document, Drawing, scientific, to_digits, verdict_text
+from hesscli.report.fields import Field, plain, table
+from hesscli.report.finite import finite_notes, resolution_of
+from hesscli.report.legend import equal_forms, legend, overview, vector_text
 from hesscli.report.referee import DIGITS, ruling_data, ruling_text
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
-from hesscli.studies.verification import Terms, Verification, VerifiedBlock
+from hesscli.studies.verification import Terms, Verification, VerifiedBlock, WitnessPair
 
 _CANDIDATES: dict[Terms, str] = {
     "hessian": "the chain rule",
     "gauss-newton": "the Gauss–Newton term alone",
 }
+_SHORT: dict[Terms, str] = {"hessian": "chain rule", "gauss-newton": "Gauss–Newton"}
 _WITNESSES = {"autodiff": "autodiff", "finite": "finite differences"}
 
 
@@ -53,24 +50,25 @@ def _names(result: Verification) -> dict[str, str]:
 
 def verification_document(result: Verification) -> Document:
     """Tables, data, test cases and plot of a verification."""
-    table = _finite_table if "finite" in result.witnesses else _table
-    return Document(
-        heading=heading(result.problem, result.environment),
-        tables=tuple(
-            table(result, activation, rows) for activation, rows in by_activation(result.results)
-        ),
-        data={
-            **preamble("hesscli/verify/1", result.verdict, result.environment, result.problem),
+    fields = _fields(result)
+    return study_document(
+        result,
+        "verify",
+        fields,
+        before={
             "terms": result.terms,
-            "witnesses": list(result.witnesses),
+            "witnesses": result.witnesses,
             "probe_seed": result.probe_seed,
-            "results": [_row_data(row) for row in result.results],
         },
-        cases=tuple(
-            Case(row.activation, f"{row.layer}/{row.block}", _failure(result, row))
-            for row in result.results
+        tables=(
+            *(
+                table(_title(result, name, rows), fields, rows, _notes(result, name, rows))
+                for name, rows in by_activation(result.results)
+            ),
+            *overview(result.results, lambda row: row.check),
         ),
-        drawings=tuple(_drawings(result)),
+        cases=block_cases(result.results, partial(_failure, result)),
+        drawings=_drawings(result),
     )
 
 
@@ -91,98 +89,93 @@ def _drawings(result: Verification) -> Iterator[Drawing]:
         yield residual_drawing(rows, f"{against}{method}, block {result.block}")
 
 
-def _table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> Table:
-    candidate = "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule"
-    method = methods_text([row.check for row in rows])
-    where = "" if result.block == "kernel" else f", block {result.block}"
-    return Table(
-        title=f"{activation}: {_CANDIDATES[result.terms]} against autodiff, {method}{where}",
-        columns=(
-            Column("layer", numeric=False),
-            Column("block"),
-            Column("autodiff vᵀHv"),
-            Column(candidate),
-            Column("residual"),
-            Column("relative"),
-            Column("verdict", numeric=False),
-        ),
-        rows=tuple(
-            (
-                row.layer,
-                f"{row.size:,}²",
-                *(form_text(value) for value in _forms(row)),
-                residual_text(row.quadratic_form.residual),
-                relative_text(row.check),
-                verdict_text(row.verdict) + ("†" if _limited(row) else ""),
-            )
-            for row in rows
-        ),
-        notes=(
-            *_summary(result, activation, rows),
-            *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
-            *seed_note((pair.check for row in rows for pair in row.pairs), result.probe_seed),
-        ),
-    )
-
-
-def _finite_table(result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]) -> Table:
-    """The table with a third witness: a column each, and what it can decide."""
-    names = {
-        "autodiff": "autodiff",
-        "chain_rule": "Gauss–Newton" if result.terms == "gauss-newton" else "chain rule",
+def _fields(result: Verification) -> tuple[Field, ...]:
+    """The forms of the witnesses that take part, and of a third one what it can decide."""
+    finite, three = "finite" in result.witnesses, len(result.witnesses) == 3
+    # Three forms leave no room for the residual next to them.
+    text = to_digits((5 if three else 6) if finite else 7)
+    titles = {
+        "autodiff": "autodiff" if finite else "autodiff vᵀHv",
+        "chain_rule": _SHORT[result.terms],
         "finite": "finite",
     }
-    present = [title for name, title in names.items() if name in result.witnesses]
-    where = "" if result.block == "kernel" else f", block {result.block}"
-    # Three forms leave no room for the residual beside them.
-    three = len(present) == 3
-    text = short_form_text if three else brief_form_text
-    return Table(
-        title=f"{activation}: vᵀHv by {listed(present)} differences{where}",
-        columns=(
-            Column("layer", numeric=False),
-            Column("block"),
-            *(Column(title) for title in present),
-            *(() if three else (Column("residual"),)),
-            Column("relative"),
-            Column("± finite"),
-            Column("verdict", numeric=False),
-        ),
-        rows=tuple(
-            (
-                row.layer,
-                f"{row.size:,}²",
-                *(text(value) for value in _forms(row)),
-                *(() if three else (residual_text(row.quadratic_form.residual),)),
-                _largest_residual(row),
-                error_bar_text(row),
-                verdict_text(row.verdict) + ("†" if _limited(row) else ""),
+    decided = (
+        Field(None, _largest_residual, "relative", scientific),
+        Field(None, resolution_of, "± finite", scientific),
+    )
+    return (
+        *ROW,
+        SIZE,
+        *(
+            Field(
+                f"quadratic_form.{name}",
+                title=title if name in result.witnesses else None,
+                text=text,
             )
-            for row in rows
+            for name, title in titles.items()
         ),
-        notes=(
-            *(_summary(result, activation, rows) if three else ()),
-            *(() if three else ruling_notes(result, activation, rows)),
-            *finite_notes(activation, rows, _CANDIDATES[result.terms]),
-            *(rounding_note(row.layer, check) for row in rows if (check := _limited(row))),
-            *seed_note((pair.check for row in rows for pair in row.pairs), result.probe_seed),
-        ),
+        Field("quadratic_form.finite_error"),
+        Field("quadratic_form.gauss_newton"),
+        Field("quadratic_form.curvature"),
+        Field("quadratic_form.residual"),
+        Field("quadratic_form.relative_residual"),
+        Field("form_check"),
+        Field("check"),
+        *(() if three else (Field(None, lambda row: row.check, "residual", residual_text),)),
+        *(() if finite else (Field(None, lambda row: row.check, "relative", relative_text),)),
+        *(decided if finite else ()),
+        Field("finite_check", lambda row: row.finite_pair and _finite_data(row.finite_pair)),
+        Field("referee", lambda row: ruling_data(row.pairs[0].ruling, row.pairs[0].unruled)),
+        Field("convicted"),
+        STATUS,
+        verdict_column(_limited),
     )
 
 
-def _largest_residual(row: VerifiedBlock) -> str:
+def _finite_data(pair: WitnessPair) -> dict[str, Any]:
+    return {
+        **plain(pair.check),
+        "candidate": pair.candidate,
+        "reference": pair.reference,
+        "error_bar": pair.check.error_bar,
+        "undecided": pair.check.undecided,
+        "status": pair.verdict,
+    }
+
+
+def _title(result: Verification, activation: str, rows: Sequence[VerifiedBlock]) -> str:
+    where = "" if result.block == "kernel" else f", block {result.block}"
+    if "finite" not in result.witnesses:
+        method = methods_text([row.check for row in rows])
+        return f"{activation}: {_CANDIDATES[result.terms]} against autodiff, {method}{where}"
+    names = {"autodiff": "autodiff", "chain_rule": _SHORT[result.terms], "finite": "finite"}
+    present = listed(title for name, title in names.items() if name in result.witnesses)
+    return f"{activation}: vᵀHv by {present} differences{where}"
+
+
+def _notes(result: Verification, activation: str, rows: Sequence[VerifiedBlock]) -> Iterator[str]:
+    yield from legend([row.check for row in rows], vector_text(result.block))
+    yield from equal_forms(
+        activation, result.block, [row.quadratic_form.gauss_newton for row in rows]
+    )
+    if {"autodiff", "chain_rule"} <= set(result.witnesses):
+        yield from _summary(result, activation, rows)
+    else:
+        yield from ruling_notes(result, activation, rows)
+    if "finite" in result.witnesses:
+        yield from finite_notes(activation, rows, _CANDIDATES[result.terms])
+    yield from _convictions(result, activation, [row for row in rows if not row.passed])
+    yield from rounding_notes(rows, _limited)
+    yield from seed_note((pair.check for row in rows for pair in row.pairs), result.probe_seed)
+
+
+def _largest_residual(row: VerifiedBlock) -> float | None:
     decided = [
         pair.check.relative_residual
         for pair in row.pairs
         if pair.check.verdict is not Verdict.UNDECIDED
     ]
-    return residual_text(max(decided)) if decided else UNKNOWN
-
-
-def _forms(row: VerifiedBlock) -> list[float]:
-    form = row.quadratic_form
-    by_witness = (form.autodiff, form.chain_rule, form.finite)
-    return [value for value in by_witness if value is not None]
+    return max(decided, default=None)
 
 
 def _limited(row: VerifiedBlock) -> Check | None:
@@ -193,47 +186,41 @@ def _limited(row: VerifiedBlock) -> Check | None:
     return next((check for check in checks if check.limited_by_rounding), None)
 
 
-def _summary(
-    result: Verification, activation: str, rows: tuple[VerifiedBlock, ...]
-) -> Iterator[str]:
+def _summary(result: Verification, activation: str, rows: Sequence[VerifiedBlock]) -> Iterator[str]:
     """What came of the chain rule against autodiff."""
     what = _CANDIDATES[result.terms]
     judged = [row for row in rows if row.pairs[0].ruling is None]
-    failed, passed = (
-        [row for row in judged if row.pairs[0].verdict is verdict]
-        for verdict in (Verdict.FAIL, Verdict.PASS)
-    )
-    if failed:
+
+    def wrong(failed: Sequence[VerifiedBlock]) -> str:
         worst = max(failed, key=lambda row: row.check.relative_residual)
-        also = f", PASS on {listed(row.layer for row in passed)}" if passed else ""
-        yield (
-            f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {what} is not "
-            f"autodiff's Hessian{_convictions(result, failed)}. Worst is {_failure(result, worst)}."
-        )
-    elif passed:
-        yield (
-            f"{activation}: PASS on {listed(row.layer for row in passed)}: {what} is autodiff's "
-            f"Hessian {compared_text([row.check for row in passed])}."
-        )
+        return f"{what} is not autodiff's Hessian. Worst is {_failure(result, worst)}"
+
+    def right(passed: Sequence[VerifiedBlock]) -> str:
+        return f"{what} is autodiff's Hessian {compared_text([row.check for row in passed])}"
+
+    yield from outcome(activation, judged, lambda row: row.pairs[0].verdict, wrong, right)
     yield from ruling_notes(result, activation, rows)
-    open_rows = [row for row in judged if row.pairs[0].verdict is Verdict.UNDECIDED]
-    for row in open_rows:
-        pair = row.pairs[0]
-        checks = [(row.layer, check) for check in (pair.check, pair.form_check)]
-        for note in undecided_notes(activation, checks):
-            yield f"{note} Not settled: {pair.unruled}." if pair.unruled else note
+    for pair, row in ((row.pairs[0], row) for row in judged):
+        if pair.verdict is Verdict.UNDECIDED:
+            checks = [(row.layer, check) for check in (pair.check, pair.form_check)]
+            for note in undecided_notes(activation, checks):
+                yield f"{note} Not settled: {pair.unruled}." if pair.unruled else note
 
 
-def _convictions(result: Verification, rows: Sequence[VerifiedBlock]) -> str:
-    """Which witness the two others convict, and where, as part of a sentence."""
+def _convictions(
+    result: Verification, activation: str, rows: Sequence[VerifiedBlock]
+) -> Iterator[str]:
+    """Which witness the two others convict, and where."""
     names = _names(result)
-    parts = []
     for convicted in names:
         layers = [row.layer for row in rows if row.convicted == convicted]
         if layers:
             others = listed(names[name] for name in names if name != convicted)
-            parts.append(f"; on {listed(layers)} {others} agree, so {names[convicted]} is wrong")
-    return "".join(parts)
+            are = "are" if convicted == "finite" else "is"
+            yield (
+                f"{activation}: on {listed(layers)} {others} agree, so {names[convicted]} "
+                f"{are} wrong."
+            )
 
 
 def ruling_notes(
@@ -260,39 +247,3 @@ def _failure(result: Verification, row: VerifiedBlock) -> str | None:
         for check in (pair.check, pair.form_check)
     ]
     return what_happened(*checks) if checks else None
-
-
-def _row_data(row: VerifiedBlock) -> dict[str, Any]:
-    form = row.quadratic_form
-    finite = row.finite_pair
-    return {
-        "activation": row.activation,
-        "layer": row.layer,
-        "block": row.block,
-        "size": row.size,
-        "quadratic_form": {
-            "autodiff": form.autodiff,
-            "chain_rule": form.chain_rule,
-            "finite": form.finite,
-            "finite_error": form.finite_error,
-            "gauss_newton": form.gauss_newton,
-            "curvature": form.curvature,
-            "residual": form.residual,
-            "relative_residual": form.relative_residual,
-        },
-        "form_check": check_data(row.form_check),
-        "check": check_data(row.check),
-        "finite_check": None
-        if finite is None
-        else {
-            **check_data(finite.check),
-            "candidate": finite.candidate,
-            "reference": finite.reference,
-            "error_bar": finite.check.error_bar,
-            "undecided": finite.check.undecided,
-            "status": finite.verdict.value,
-        },
-        "referee": ruling_data(row.pairs[0].ruling, row.pairs[0].unruled),
-        "convicted": row.convicted,
-        "status": row.verdict.value,
-    }

@@ -19,7 +19,7 @@ from hesscli.config.build import redrawn
 from hesscli.config.schema import ModelConfig
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.names import CONFIGURED, INITIALIZERS
+from hesscli.problem.names import CONFIGURED, INITIALIZERS, MOST_SEEDS
 from hesscli.problem.network import Problem
 from hesscli.studies.blocks import chosen
 from hesscli.studies.context import (
@@ -34,6 +34,7 @@ from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norm_estimates import estimated_note, frobenius_of, spectral_of
 from hesscli.studies.norms import gauss_newton_share, length
 from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.ranges import require_above_zero, require_whole
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import layer_of, layout_of
@@ -119,7 +120,12 @@ _Sizes: TypeAlias = tuple[tuple[BlockSize, ...], tuple[float, ...]]
 
 
 def schemes_of(names: Sequence[str], stddevs: Sequence[float]) -> tuple[Scheme, ...]:
-    """Initializers by name (or CONFIGURED), then random_normal with each standard deviation."""
+    """Initializers by name (or CONFIGURED), then random_normal with each standard deviation.
+
+    Raises InputError for a deviation that is not above 0 and finite.
+    """
+    for value in stddevs:
+        require_above_zero("stddevs", value)
     by_name = [Scheme(name, None if name == CONFIGURED else Initializer(name)) for name in names]
     by_stddev = [
         Scheme(f"stddev {value:g}", Initializer("random_normal", (("stddev", value),)), value)
@@ -136,7 +142,8 @@ def usual_schemes(model: ModelConfig, stddevs: Sequence[float]) -> tuple[Scheme,
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:
-    """``count`` seeds, the configuration's first."""
+    """``count`` seeds, the configuration's first; raises InputError beyond MOST_SEEDS."""
+    require_whole("seeds", count, 1, MOST_SEEDS)
     return tuple(range(first, first + count))
 
 

@@ -148,6 +148,16 @@ def measure(
     return Measured(measurement, found)
 
 
+def network_share(problem: Problem) -> float | None:
+    """‖G‖_F / (‖G‖_F + ‖C‖_F) of all parameters of ``problem``, from random products.
+
+    Between layers C has the gradient itself, so it is not 0 even if every layer's own is.
+    """
+    engine = ChainRule(problem)
+    G, C = sizes([engine.gauss_newton(NETWORK), engine.curvature(NETWORK)])
+    return gauss_newton_share(G.frobenius, C.frobenius)
+
+
 def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     """The algebraically largest eigenvalue of ``H`` with its eigenvector, of length 1.
 

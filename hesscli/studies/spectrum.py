@@ -28,12 +28,13 @@ from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject, subject_of
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.system.errors import InputError
 from hesscli.witnesses.summed.engine import chain_rule_of
 
 
 @dataclass(frozen=True)
-class BlockSpectrum:
+class BlockSpectrum(Judged):
     """One block: its ``size`` P, and the dimension ``span`` that can hold non-zero eigenvalues.
 
     ``check`` is None where the spectrum is exact and the diagonal does not fit into memory.
@@ -52,22 +53,18 @@ class BlockSpectrum:
     check: SpectrumCheck | None
 
     @property
-    def passed(self) -> bool:
-        return self.check is None or self.check.passed
+    def verdict(self) -> Verdict:
+        return Verdict.PASS if self.check is None else self.check.verdict
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(JudgedRows):
     """What ``hesscli spectrum`` found, a row for each activation and block."""
 
     environment: Environment
     problem: ProblemSummary
     options: SpectrumOptions
     results: tuple[BlockSpectrum, ...]
-
-    @property
-    def passed(self) -> bool:
-        return all(row.passed for row in self.results)
 
 
 def spectrum(

@@ -22,7 +22,7 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.evaluation import batch_loss
-from hesscli.studies.measurement import Measured, Measurement, measure
+from hesscli.studies.measurement import Measured, Measurement, measure, network_share
 from hesscli.studies.norm_estimates import estimated_note
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
@@ -61,7 +61,8 @@ class Training:
     Occurs at the Edge of Stability" (arXiv:2103.00065). With the reduction ``sum`` it is for the
     sum over the measuring batch, of which a step sees ``batch_size`` examples.
 
-    ``measurements`` begin before the first step and end after the last one.
+    ``measurements`` begin before the first step and end after the last one, where
+    ``gauss_newton_share`` is that of the whole network.
     """
 
     environment: Environment
@@ -75,6 +76,7 @@ class Training:
     resumed_at: int
     completed: bool
     measurements: tuple[Measurement, ...]
+    gauss_newton_share: float | None
     final: tuple[Evaluation, ...]
     checkpoint: str | None
 
@@ -238,6 +240,7 @@ class _Run:
             resumed_at=resumed_at,
             completed=self.sgd.step >= self.options.steps,
             measurements=measurements,
+            gauss_newton_share=network_share(self._measuring()),
             final=tuple(final),
             checkpoint=self.checkpoint,
         )
@@ -254,11 +257,16 @@ class _Run:
             workers=self.workers,
         )
 
+    def _measuring(self) -> Problem:
+        """The measuring batch with the parameters as they are now."""
+        return replace(self.measured, graph=self.measured.graph.with_vector(self.sgd.parameters))
+
     def _measured(self) -> Measured:
         step = self.sgd.step
-        problem = replace(self.measured, graph=self.measured.graph.with_vector(self.sgd.parameters))
         try:
-            return measure(problem, step, self.batches.epochs(step), self.vectors, self.seed)
+            return measure(
+                self._measuring(), step, self.batches.epochs(step), self.vectors, self.seed
+            )
         except NumericalError as error:
             if step == 0:
                 raise

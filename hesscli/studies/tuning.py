@@ -44,7 +44,9 @@ from hesscli.studies.initialization import (
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import frobenius_norms, spectral_norm
+from hesscli.studies.verdict import JudgedRows, Verdict
 from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.ranges import require_above_zero
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.workers.share import Workers, each_by_one
 
@@ -89,6 +91,10 @@ class TunedBlock:
     fresh: Spread | None
     passed: bool
 
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.of(self.passed)
+
 
 @dataclass(frozen=True)
 class TunedModel:
@@ -99,7 +105,7 @@ class TunedModel:
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Tuning(JudgedRows):
     """What ``hesscli init --tune`` found, a row for each activation and layer.
 
     ``norm`` is ``spectral`` or ``frobenius``; ``seeds`` are those of the search.
@@ -114,10 +120,6 @@ class Tuning:
     fresh_seeds: tuple[int, ...]
     results: tuple[TunedBlock, ...]
     models: tuple[TunedModel, ...]
-
-    @property
-    def passed(self) -> bool:
-        return all(row.passed for row in self.results)
 
 
 Task = TypeVar("Task")
@@ -179,9 +181,10 @@ def tune(
     """Scales at which the mean ``norm`` of every layer's ``block`` over ``seeds`` is ``target``.
 
     ``problems`` differ in their activations only and are those of ``model``. Raises InputError
-    where a layer's kernel is not drawn, or by an initializer without a scale, and where ‖H‖_F is
-    a sum over too many pairs of examples.
+    for a target that is not above 0 and finite, for a layer whose kernel is not drawn, or drawn by
+    an initializer without a scale, and if ‖H‖_F is a sum over too many pairs of examples.
     """
+    require_above_zero("target", target)
     require_drawn(model)
     for layer in model.layers:
         if layer.is_plain:

@@ -12,8 +12,10 @@ from math import prod
 import numpy as np
 
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import DENSE, Array, Graph
+from hesscli.problem.graph import DENSE, OWN_LAYER, Array, Graph
+from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
+from hesscli.problem.registry import LOSS, plugin_names
 from hesscli.studies.blocks import chosen
 from hesscli.studies.checks import DEFAULT_RTOL, check_entries, check_own_products
 from hesscli.studies.context import Progress, no_progress
@@ -26,6 +28,7 @@ from hesscli.studies.finitechecks import (
 )
 from hesscli.studies.judge import Check, excused, merged
 from hesscli.studies.probes import check_probes
+from hesscli.system.ranges import require_not_negative, require_whole
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import INPUT, layout_of, value_of
 from hesscli.witnesses.summed.engine import (
@@ -59,6 +62,7 @@ class CheckOptions:
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them. ``probes`` is the
     number of random products for the method ``probes``, and ``seed`` that of all random vectors.
+    Raises InputError for a number out of its range.
     """
 
     method: str = "auto"
@@ -67,6 +71,12 @@ class CheckOptions:
     block: str = "kernel"
     probes: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rtol is not None:
+            require_not_negative("rtol", self.rtol)
+        require_whole("probes", self.probes, 1, MOST_PROBES)
+        require_whole("probe_seed", self.seed, 0)
 
     def rtol_for(self, problem: Problem) -> float:
         return DEFAULT_RTOL[problem.dtype.name] if self.rtol is None else self.rtol
@@ -125,6 +135,17 @@ class Witnesses:
     floor: Floor
     execution: Execution = HELD
     watch: Watch | None = None
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the floor is made by what a plugin defines, other than an activation."""
+        nodes = self.problem.graph.nodes
+        own_loss = self.problem.loss.name in plugin_names(LOSS)
+        return own_loss or any(node.kind == OWN_LAYER for node in nodes)
+
+    def judged(self, check: Check) -> Check:
+        """``check``, in which what is on trial does not vouch for itself."""
+        return check.on_trial() if self.on_trial else check
 
     @cached_property
     def autodiff(self) -> AutodiffEngine:

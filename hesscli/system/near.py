@@ -9,9 +9,17 @@ from difflib import get_close_matches
 def nearest(
     name: str, names: Sequence[str], shown: Callable[[str], str] = repr, choose: str = "choose"
 ) -> str:
-    """``; did you mean 'tanh'?`` where one of ``names`` is near ``name``, otherwise all of them.
+    """``; did you mean 'tanh'?`` if one of ``names`` is near ``name``, otherwise all of them.
 
+    Neither upper case nor a hyphen in the place of an underscore makes a name another one.
     ``shown`` writes the name that is near, ``choose`` comes before all of them.
     """
-    near = get_close_matches(name, names, n=1)
-    return f"; did you mean {shown(near[0])}?" if near else f"; {choose} {', '.join(names)}"
+    folded = {_folded(each): each for each in reversed(names)}
+    near = get_close_matches(_folded(name), list(folded), n=1)
+    if near:
+        return f"; did you mean {shown(folded[near[0]])}?"
+    return f"; {choose} {', '.join(names)}"
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("-", "_")

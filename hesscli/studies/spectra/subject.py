@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from hesscli.problem.graph import Array
+from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
 from hesscli.studies.norms import frobenius_norms, frobenius_work, layer_block
 from hesscli.studies.spectra.moments import (
@@ -19,6 +20,7 @@ from hesscli.studies.spectra.moments import (
     together,
 )
 from hesscli.studies.spectra.span import Span, affordable, layer_span, network_span, whole_span
+from hesscli.system.ranges import require_whole
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -45,7 +47,7 @@ class SpectrumOptions:
     from either end (the odd one from the upper). With ``top`` alone they are the answer, and all
     other numbers come only where they are cheap; ``density`` asks for the whole spectrum beside
     them. ``probes`` and ``steps`` are those of the quadrature, ``seed`` that of its random
-    vectors. No layers mean all of them.
+    vectors. No layers mean all of them. Raises InputError for a number out of its range.
     """
 
     block: str = "kernel"
@@ -57,6 +59,13 @@ class SpectrumOptions:
     seed: int = 0
     exact_limit: int = EXACT_LIMIT
     density: bool = False
+
+    def __post_init__(self) -> None:
+        require_whole("top", self.top, 0)
+        # Of a single one there is no spread, and so no error bar.
+        require_whole("probes", self.probes, 2, MOST_PROBES)
+        require_whole("steps", self.steps, 1)
+        require_whole("seed", self.seed, 0)
 
     @property
     def whole(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hesscli.studies.spectra.lanczos import Eigenpairs
 from hesscli.studies.spectra.measures import Density, Doubles, Measured
+from hesscli.studies.verdict import Judged, Verdict
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class CurvatureNorms:
 
 
 @dataclass(frozen=True)
-class SpectrumCheck:
+class SpectrumCheck(Judged):
     """Whether what was found holds together.
 
     ``method`` is ``trace`` (of the diagonal, against the sum of the eigenvalues) or ``residuals``
@@ -59,8 +60,8 @@ class SpectrumCheck:
     rtol: float
 
     @property
-    def passed(self) -> bool:
-        return self.residual <= self.rtol
+    def verdict(self) -> Verdict:
+        return Verdict.of(self.residual <= self.rtol)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,17 @@
-"""What came of running a report again."""
+"""Two results of the same command, compared field by field."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hesscli.report.document import Case, Document
-from hesscli.report.formats import render
-from hesscli.report.invocation import Invocation
-from hesscli.report.recorded import Report
+from hesscli.report.fields import Field, data_of, named, table
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.system.errors import shown
 
-_COMPARED = ("environment", "invocation", "replay", "checkpoint")
 # Where a result came from and what was kept of it, not the result.
 _NOT_COMPARED = ("environment", "invocation", "replay", "checkpoint")
 # Where no memory is given the free memory decides it; a change is said with the versions.
@@ -32,11 +29,13 @@ _NAMES = {
 _UNSAID = {"workers": 1}
 # Names and versions are not put in quotation marks.
 _SHORT = 30
+# More are counted, but neither kept nor shown.
+_MOST, _SHOWN = 1000, 20
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first number, or other value, that is not the same."""
+    """A number, or another value, that is not the same."""
 
     where: str
     then: Any
@@ -44,81 +43,141 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Replay:
-    """What came of running ``report`` again.
+class Match(Judged):
+    """What came of comparing two results.
 
-    ``rows`` are those of its results, of which ``identical`` are as they were; ``numbers`` were
-    compared in all. ``rtol`` None holds them to the bit; otherwise ``changes`` says why not: what
-    is not as it was, in words.
+    Of the ``rows`` of the second one ``identical`` are as in the first; ``numbers`` were compared
+    in all. ``rtol`` None holds them to the bit; otherwise ``changes`` says why not: what the last
+    bits of a number depend on, and is not as it was. ``differences`` are the first ones.
     """
 
-    report: str
     rows: int
     identical: int
     numbers: int
     changes: tuple[str, ...]
     rtol: float | None
-    difference: Difference | None
+    differences: tuple[Difference, ...]
 
     @property
-    def passed(self) -> bool:
-        return self.difference is None
+    def verdict(self) -> Verdict:
+        return Verdict.of(not self.differences)
 
     @property
-    def text(self) -> str:
-        """One line for people."""
+    def difference(self) -> Difference | None:
+        return self.differences[0] if self.differences else None
+
+    def text(self, what: str) -> str:
+        """One line for people about ``what`` was compared."""
         same = "identical" if self.rtol is None else f"within {self.rtol:g}"
         how = ", bit for bit" if self.rtol is None else ""
         counted = f"{self.identical} of {self.rows} row{'' if self.rows == 1 else 's'} {same}"
         under = f" ({'; '.join(self.changes)})" if self.changes else ""
-        if self.difference is None:
-            return f"replayed {self.report}{under}: {counted}, {self.numbers:,} numbers{how}."
         first = self.difference
+        if first is None:
+            return f"{what}{under}: {counted}, {self.numbers:,} numbers{how}."
         return (
-            f"replayed {self.report}{under}: {counted}. The first that differs: {first.where} "
+            f"{what}{under}: {counted}. The first that differs: {first.where} "
             f"was {_text(first.then)}, is {_text(first.now)}."
         )
 
 
-def replayed(
-    report: Report, document: Document, invocation: Invocation, rtol: float
-) -> tuple[Document, Replay]:
-    """``document`` with what is to be said about it beside ``report``; and that.
+_DIFFERENCE = (
+    named("where", "where"),
+    Field("then", title="first", text=lambda value: _text(value)),
+    Field("now", title="second", text=lambda value: _text(value)),
+)
+_MATCH = (
+    *(Field("rows"), Field("identical"), Field("numbers"), Field("changes"), Field("rtol")),
+    Field("difference"),
+    Field("status", lambda match: match.verdict),
+)
 
-    Every number must be the same to the bit; where versions, machine, threads or chunks of
-    examples are others than the report's, the same to ``rtol`` of the largest number that stands
-    beside it.
-    """
-    now = json.loads(render(document, "json"))
-    changes = tuple(_changes(report.data, {**now, "invocation": asdict(invocation)}))
-    replay = _compared(report, now, changes, rtol if changes else None)
-    said = {**asdict(replay), "status": "pass" if replay.passed else "fail"}
-    *tables, last = document.tables
-    last = replace(last, notes=(*last.notes, replay.text))
-    case = Case("replay", report.path, None if replay.passed else replay.text)
-    return (
-        replace(
-            document,
-            tables=(*tables, last),
-            data={**document.data, "replay": said},
-            cases=(*document.cases, case),
-        ),
-        replay,
+
+def match_document(match: Match, first: str, second: str) -> Document:
+    """What ``hesscli diff`` says about the results in two files."""
+    text = match.text(f"{first} and {second}")
+    shown_here = match.differences[:_SHOWN]
+    left = len(match.differences) - len(shown_here)
+    more = (f"{left} more; --format json or csv holds the first {_MOST:,}.",) if left else ()
+    title = "What differs" if match.differences else "Nothing differs"
+    return Document(
+        heading=f"{first} · {second}",
+        tables=(table(title, _DIFFERENCE, shown_here, (*more, text)),),
+        data={
+            "schema": "hesscli/diff/1",
+            "first": first,
+            "second": second,
+            **data_of(_MATCH, match),
+            "results": [data_of(_DIFFERENCE, found) for found in match.differences],
+        },
+        cases=(Case("diff", f"{first} {second}", None if match.passed else text),),
     )
+
+
+def with_match(document: Document, match: Match, report: str) -> Document:
+    """The ``document`` of a replay, with what came of comparing it with ``report``."""
+    text = match.text(f"replayed {report}")
+    *tables, last = document.tables
+    return replace(
+        document,
+        tables=(*tables, replace(last, notes=(*last.notes, text))),
+        data={**document.data, "replay": {"report": report, **data_of(_MATCH, match)}},
+        cases=(*document.cases, Case("replay", report, None if match.passed else text)),
+    )
+
+
+def matched(then: Mapping[str, Any], now: Mapping[str, Any], rtol: float) -> Match:
+    """The result ``now`` compared with ``then``, both as their JSON documents hold them.
+
+    Every number must be the same to the bit; if versions, machine, threads or chunks of examples
+    are others, the same to ``rtol`` of the largest number that stands next to it.
+    """
+    changes = tuple(_changes(then, now))
+    comparison = _Comparison(rtol if changes else None)
+    rows_then, rows_now = then["results"], now["results"]
+    found: list[Difference] = []
+    identical = 0
+    for index, (was, row) in enumerate(zip(rows_then, rows_now, strict=False)):
+        new = list(comparison.differences(was, row, f"results[{index}]"))
+        identical += not new
+        found += [replace(each, where=f"{each.where}{_name_of(row)}") for each in new]
+    if len(rows_then) != len(rows_now):
+        found.append(Difference("the number of rows", len(rows_then), len(rows_now)))
+    kept = [key for key in now if key not in ("results", *_NOT_COMPARED)]
+    others = {key: then.get(key) for key in kept}
+    found += comparison.differences(others, {key: now[key] for key in kept}, "")
+    found += comparison.differences(_files(then), _files(now), "invocation.files")
+    return Match(
+        rows=len(rows_now),
+        identical=identical,
+        numbers=comparison.numbers,
+        changes=changes,
+        rtol=comparison.rtol,
+        differences=tuple(found[:_MOST]),
+    )
+
+
+def _files(data: Mapping[str, Any]) -> list[Any]:
+    """What each file was read for, and its digest."""
+    files = _section(data, "invocation").get("files")
+    found = files if isinstance(files, list) else []
+    return [
+        [file.get("key"), file.get("sha256")] if isinstance(file, dict) else file for file in found
+    ]
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What is not as it was, of what the last bits of a number depend on."""
-    invocation = _section(then, "invocation")
+    before, after = (_section(data, "invocation") for data in (then, now))
     for versions_then, versions_now in (
-        (_section(then, "environment"), now["environment"]),
-        (_section(invocation, "versions"), now["invocation"]["versions"]),
+        (_section(then, "environment"), _section(now, "environment")),
+        (_section(before, "versions"), _section(after, "versions")),
     ):
         for name, value in versions_now.items():
             was = versions_then.get(name, _UNSAID.get(name))
             if was != value:
                 yield f"{_NAMES.get(name, name)} {_text(value)}, was {_text(was)}"
-    if invocation.get("machine") != now["invocation"]["machine"]:
+    if before.get("machine") != after.get("machine"):
         yield "another machine"
     was, chunk = (_section(data, "problem").get("chunk") for data in (then, now))
     if was != chunk:
@@ -132,34 +191,6 @@ def _chunk_text(chunk: Any) -> str:
 def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _compared(
-    report: Report, now: Mapping[str, Any], changes: tuple[str, ...], rtol: float | None
-) -> Replay:
-    comparison = _Comparison(rtol)
-    rows_then, rows_now = report.data["results"], now["results"]
-    first, identical = None, 0
-    for index, (then, row) in enumerate(zip(rows_then, rows_now, strict=False)):
-        found = next(comparison.differences(then, row, f"results[{index}]"), None)
-        identical += found is None
-        if found is not None and first is None:
-            first = replace(found, where=f"{found.where}{_name_of(row)}")
-    if first is None and len(rows_then) != len(rows_now):
-        first = Difference("the number of rows", len(rows_then), len(rows_now))
-    kept = [key for key in now if key not in ("results", *_NOT_COMPARED)]
-    if first is None:
-        others = {key: report.data.get(key) for key in kept}
-        first = next(comparison.differences(others, {key: now[key] for key in kept}, ""), None)
-    return Replay(
-        report=report.path,
-        rows=len(rows_now),
-        identical=identical,
-        numbers=comparison.numbers,
-        changes=changes,
-        rtol=rtol,
-        difference=first,
-    )
 
 
 class _Comparison:
@@ -226,7 +257,7 @@ def _joined(where: str, key: str) -> str:
 def _name_of(row: Any) -> str:
     """What a row is about, for people."""
     keys = ("activation", "initializer", "layer", "node", "term")
-    texts = [row[key] for key in keys if isinstance(row.get(key), str)]
+    texts = [row[key] for key in keys if isinstance(row, dict) and isinstance(row.get(key), str)]
     return f" ({', '.join(texts)})" if texts else ""
 
 

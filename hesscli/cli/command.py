@@ -1,0 +1,119 @@
+"""A command: its ``--help`` on one screen, in groups, and what an argument too many may mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import click
+
+from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS
+from hesscli.problem.registry import plugin_names
+
+# The lines of a screen: --help shows as many examples as fit.
+SCREEN = 40
+_OWN = "This command"
+_PROBLEM = "Network and data"
+_RESULT = "Result"
+# The group of each parameter that is not a command's own.
+_GROUPS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            (
+                *("config_path", "model_path", "data", "loss", "layer_sizes", "activations"),
+                *("plugin", "batch_size", "seed", "dtype", "memory", "threads", "assignments"),
+                "without_regularization",
+            ),
+            _PROBLEM,
+        ),
+        **dict.fromkeys(
+            (
+                *("plot", "plot_style", "plot_size", "format_name", "paths", "save_path"),
+                "quiet",
+            ),
+            _RESULT,
+        ),
+    }
+)
+# Widest name of an option next to which its help begins.
+_NAME_WIDTH = 26
+
+
+class Command(click.Command):
+    """A command whose ``--help`` has the first paragraph of its text, and its options in groups.
+
+    The reference (docs/commands.md) has the other paragraphs, and all examples.
+    """
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Click leaves two columns free.
+        formatter.width = min(formatter.width + 2, ctx.max_content_width or formatter.width)
+        self.format_usage(ctx, formatter)
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(paragraphs(self)[0])
+        formatter.write_paragraph()
+        for title in (_OWN, _PROBLEM, _RESULT):
+            rows = [
+                (_names(param, ctx).ljust(_NAME_WIDTH), _help_text(param, ctx))
+                for param in self.get_params(ctx)
+                if isinstance(param, click.Option) and _group(param) == title
+            ]
+            if rows:
+                formatter.write(f"{title}:\n")
+                with formatter.indentation():
+                    formatter.write_dl(rows, col_max=_NAME_WIDTH)
+        self._write_examples(formatter)
+
+    def _write_examples(self, formatter: click.HelpFormatter) -> None:
+        room = SCREEN - formatter.getvalue().count("\n") - 1
+        shown = examples(self)[: max(room, 0)]
+        if shown:
+            formatter.write("Examples:\n")
+            with formatter.indentation():
+                for example in shown:
+                    formatter.write(f"  {example}\n")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            extra = ctx.args[0]
+            hint = ""
+            if extra in (*ACTIVATIONS, *ACTIVATION_ALIASES, *plugin_names()):
+                hint = f"; did you mean --activation {extra}?"
+            ctx.fail(f"got an unexpected extra argument ({extra}){hint}")
+        return ctx.args
+
+
+def paragraphs(command: click.Command) -> list[str]:
+    """A command's text, each paragraph on one line."""
+    text = (command.help or "").replace("\b\n", "")
+    return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+
+
+def examples(command: click.Command) -> list[str]:
+    """The command lines that show what a command is for."""
+    lines = (line.strip() for line in (command.epilog or "").splitlines())
+    return [line for line in lines if line.startswith("hesscli ")]
+
+
+def _group(option: click.Option) -> str:
+    return _RESULT if "--help" in option.opts else _GROUPS.get(option.name or "", _OWN)
+
+
+def _names(option: click.Option, ctx: click.Context) -> str:
+    takes = "" if option.is_flag or option.count else f" {option.make_metavar(ctx)}"
+    return f"{', '.join(sorted(option.opts, key=len))}{takes}"
+
+
+def _help_text(option: click.Option, ctx: click.Context) -> str:
+    return " ".join((option.help or "", *_default(option, ctx)))
+
+
+def _default(option: click.Option, ctx: click.Context) -> Iterator[str]:
+    extra: Any = option.get_help_extra(ctx)
+    if "default" in extra:
+        # Click puts a default in brackets that is a text and not the option's own.
+        yield f"[default: {extra['default'].strip('()')}]"

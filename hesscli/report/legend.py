@@ -1,0 +1,84 @@
+"""What the numbers of a table are, in a line below it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from hesscli.report.common import by_activation
+from hesscli.report.document import Table, verdict_text
+from hesscli.report.fields import Field, named, table
+from hesscli.studies.judge import Check
+from hesscli.studies.verdict import Verdict, joint
+
+_VECTORS = {"layer": "the layer's parameters", "network": "all parameters"}
+_RELATIVE = {
+    "entries": "largest residual / largest entry",
+    "entry": "largest residual / largest entry",
+    "form": "residual / (|vᵀGv| + |vᵀCv|)",
+    "probes": "‖residual‖_F / ‖H‖_F",
+    "products": "largest residual / largest number of H·v",
+}
+# Activations with σ(cz) = c σ(z) for c > 0.
+_HOMOGENEOUS = ("linear", "relu", "leaky_relu")
+# Tables of fewer activations fit on a screen.
+_MANY = 3
+# Forms that are this near to each other are no accident.
+_EQUAL_RTOL = 1e-9
+
+
+def vector_text(block: str) -> str:
+    """What v is in the quadratic forms of a kind of block."""
+    return f"v is {_VECTORS.get(block, f'the {block}')}"
+
+
+def legend(checks: Iterable[Check], first: str = "") -> Iterator[str]:
+    """What ``relative`` is relative to, and what is allowed, for each method that was used.
+
+    ``first`` begins the line.
+    """
+    by_method = {check.method: check for check in checks if check.method in _RELATIVE}
+    for method, check in by_method.items():
+        before = f"{first}; " if first else ""
+        yield f"{before}relative: {_RELATIVE[method]}; allowed: {check.rtol:.0e}."
+
+
+def equal_forms(activation: str, block: str, forms: Sequence[float]) -> Iterator[str]:
+    """Why the quadratic forms of all kernels are the same number, if they are."""
+    name = activation.partition("(")[0]
+    if name not in _HOMOGENEOUS or block != "kernel" or len(forms) < 2 or forms[0] == 0:
+        return
+    if all(math.isclose(form, forms[0], rel_tol=_EQUAL_RTOL) for form in forms):
+        yield (
+            f"The forms are equal because {name} without biases is homogeneous: whichever "
+            "kernel is multiplied by c > 0, the outputs f are, so each form is fᵀ(∂²L/∂f²)f."
+        )
+
+
+def overview(rows: Sequence[Any], check_of: Callable[[Any], Check]) -> Iterator[Table]:
+    """One line for each activation, and the total, if the tables fill more than a screen."""
+    groups = by_activation(rows)
+    if len(groups) < _MANY:
+        return
+    verdicts = [joint(row.verdict for row in group) for _, group in groups]
+    counts = [(verdict, verdicts.count(verdict)) for verdict in Verdict]
+    total = ", ".join(f"{count} {verdict_text(each)}" for each, count in counts if count)
+
+    def passed(group: Sequence[Any]) -> str:
+        return f"{sum(row.verdict is Verdict.PASS for row in group)} of {len(group)}"
+
+    def worst(group: Sequence[Any]) -> float:
+        return max(check_of(row).relative_residual for row in group)
+
+    yield table(
+        f"All {len(groups)} activations",
+        (
+            named(None, "activation", lambda pair: pair[0]),
+            Field(None, lambda pair: passed(pair[1]), "PASS on"),
+            Field(None, lambda pair: worst(pair[1]), "largest relative", "{:.1e}".format),
+            named(None, "verdict", lambda pair: verdict_text(joint(r.verdict for r in pair[1]))),
+        ),
+        groups,
+        (f"Total: {total}.",),
+    )
