@@ -458,9 +458,9 @@ def fault_table(found: list[tuple[Fault, Seen]]) -> list[str]:
     return lines
 
 
-def with_table(text: str, name: str, lines: list[str]) -> str:
-    """``text`` with the lines between the marks of ``name`` replaced."""
-    first, last = f"<!-- {name}: made by tests/mutants.py -->", f"<!-- end of {name} -->"
+def with_table(text: str, name: str, by: str, lines: list[str]) -> str:
+    """``text`` with the lines between the marks of ``name``, made ``by`` a script, replaced."""
+    first, last = f"<!-- {name}: made by {by} -->", f"<!-- end of {name} -->"
     before, rest = text.split(first)
     _, after = rest.split(last)
     return "\n".join([f"{before}{first}", *lines, f"{last}{after}"])
@@ -480,7 +480,7 @@ def main() -> int:
         return 0
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, lines in tables.items():
-        text = with_table(text, name, lines)
+        text = with_table(text, name, "tests/mutants.py", lines)
     DOCUMENT.write_text(text, encoding="utf-8")
     return 0
 

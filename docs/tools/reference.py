@@ -73,6 +73,12 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def _wrapped_options(text: str) -> str:
+    """Options as code, so that two hyphens stay two; words in angle brackets as text."""
+    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
+    return text.replace("<", "\\<")
+
+
 def configuration() -> str:
     """Every key of the configuration, section by section."""
     parts = ["## Keys\n", *_rows_of_keys(Config, ""), ""]

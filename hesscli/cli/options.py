@@ -158,6 +158,7 @@ class ProblemOptions:
     dtype: str | None
     assignments: tuple[str, ...]
     without_regularization: bool = False
+    registered_names: tuple[str, ...] = ()
     replayed: Report | None = None
     workers: Workers = ALONE
     written: tuple[tuple[str, str], ...] = ()
@@ -237,6 +238,9 @@ class ProblemOptions:
 
         if self.model_path is not None:
             yield Override(("model", "keras"), self.model_path, "--model")
+        if self.registered_names:
+            names = list(self.registered_names)
+            yield Override(("model", "registered_names"), names, "--registered-name")
         if self.data is not None:
             yield Override(("data", "source"), self.data, "--data")
         if self.loss is not None:
@@ -278,7 +282,7 @@ plugin_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_load_plugins,
-    help="Python file of activations, losses; repeatable.",
+    help="Python file of activations, losses, layers; repeatable.",
 )
 threads_option = click.option(
     "--threads",
@@ -358,6 +362,13 @@ def problem_options(
         help="Inputs and units of each layer: 784-30-10.",
     )
     @click.option(
+        "--registered-name",
+        "registered_names",
+        metavar="KERAS=NAME",
+        multiple=True,
+        help="What the model's package>Name is called in a plugin, where it differs; repeatable.",
+    )
+    @click.option(
         "--activation",
         "-a",
         "activations",
@@ -398,6 +409,7 @@ def problem_options(
         *,
         config_path: str | None,
         model_path: str | None,
+        registered_names: tuple[str, ...],
         data: str | None,
         loss: str | None,
         layer_sizes: tuple[int, ...],
@@ -423,6 +435,7 @@ def problem_options(
             dtype,
             assignments,
             without_regularization,
+            registered_names,
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
             written=tuple(_written(others)),

@@ -31,10 +31,12 @@ from hesscli.problem.keras_layers import SIGMOID, KerasNetwork
 from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.layers import LINEAR, SOFTMAX
+from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters, read_penalties
+from hesscli.problem.registry import is_untold
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.system.errors import InputError
@@ -87,7 +89,8 @@ def build_problem(
             "at least"
         )
     order = whole[share_of(len(whole), workers)]
-    keras = None if config.model.keras is None else network_of(config.model.keras)
+    model = config.model
+    keras = None if model.keras is None else network_of(model.keras, model.registered_names)
     width = int(dataset.inputs.shape[1])
     if width != config.model.width:
         shape = config.model.input_shape
@@ -354,6 +357,7 @@ def _original(
         loss=keras.serialized_loss if _is_compiled(keras, loss) else of_loss,
         folded=ending.folded,
         prepared_otherwise={},
+        plugins=keras.plugins,
     )
 
 
@@ -374,6 +378,13 @@ def _keras_notes(
     penalized = [layer.name for layer in keras.layers if layer.penalties]
     if penalized and loss.regularization:
         notes.append(f"the regularizers of {', '.join(penalized)} are part of the loss")
+    for registered, name in keras.plugins.items():
+        notes.append(f"{registered} is the plugin's {name}: the file holds its name alone")
+    untold = [name for name in keras.plugins.values() if is_untold(name)]
+    if untold:
+        notes.append(
+            f"Keras's own model is not evaluated: {', '.join(untold)} without TensorFlow function"
+        )
     if keras.rescaling is not None and dataset.is_batch:
         notes.append(f"its Rescaling is not applied: {dataset.name} holds a network's own inputs")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
@@ -426,6 +437,9 @@ def _initializer_of(model: ModelConfig, index: int, role: str) -> tuple[Initiali
     own = dict(layer.initializers).get(role)
     if own is not None:
         return own, f"{path}.{role}_initializer"
+    usual = TYPES[layer.type].initializers if layer.type in TYPES else {}
+    if role in usual and not (role.endswith("kernel") and layer.initializer is not None):
+        return usual[role], path
     if role in _STATISTICS:
         return Initializer(_STATISTICS[role]), path
     if role.endswith("kernel"):

@@ -404,6 +404,19 @@ def _inputs(value: Any, path: Path) -> int | tuple[int, ...]:
     return tuple(_integer(1)(size, (*path, index)) for index, size in enumerate(value))
 
 
+def _registered_names(value: Any, path: Path) -> tuple[str, ...]:
+    pairs = value if isinstance(value, list) else [value]
+    for index, pair in enumerate(pairs):
+        name = _text(pair, (*path, index)).partition("=")[2]
+        if name not in (*registry.plugin_names(), *registry.plugin_names(registry.LAYER)):
+            raise ConfigKeyError(
+                (*path, index),
+                f"{shown(pair)}; it must be as in mine>GatedUnit=glu, the second being an "
+                "activation or a layer of a plugin (--plugin)",
+            )
+    return tuple(pairs)
+
+
 _penalty = _record(Penalty, {"l1": _not_negative, "l2": _not_negative})
 _model = _record(
     ModelConfig,
@@ -415,6 +428,7 @@ _model = _record(
         "layers": _layers,
         "weights": _optional(_text),
         "keras": _optional(_text),
+        "registered_names": _registered_names,
     },
 )
 _loss = _record(

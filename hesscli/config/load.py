@@ -14,7 +14,7 @@ import yaml
 from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
-from hesscli.config.schema import Config, DataConfig, LayerConfig
+from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem.data import is_batch_file
 from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
@@ -27,6 +27,7 @@ from hesscli.system.files import opened
 _Place = Callable[[yaml.Node], str]
 _MODEL: Path = ("model",)
 _KERAS: Path = ("model", "keras")
+_REGISTERED: Path = ("model", "registered_names")
 # Far beyond any configuration; a larger file is another kind of file.
 _MAX_BYTES = 2**20
 
@@ -96,9 +97,10 @@ def _configured(
     overrides = sorted(overrides, key=_order)
     origin = "" if path is None else f"{path}:{_line_of(root, _KERAS)}"
     given = document.get("model", {})
-    early = [override for override in overrides if override.path in (_MODEL, _KERAS)]
+    early = [override for override in overrides if _order(override) < 2]
     for override in early:
-        config, origin = _apply(config, override), override.origin
+        config = _apply(config, override)
+        origin = origin if override.path == _REGISTERED else override.origin
         given = override.value if override.path == _MODEL else given
     named = any(override.path in (("loss",), ("loss", "name")) for override in overrides)
     of_loss = (*document.get("loss", {}), *(("name",) if named else ()))
@@ -163,7 +165,7 @@ _TAKES_THE_PLACE_OF: Mapping[Path, tuple[str, ...]] = {
 
 def _order(override: Override) -> int:
     """A whole model comes before its Keras file, and both before keys about their layers."""
-    return 0 if override.path == _MODEL else 1 if override.path == _KERAS else 2
+    return 0 if override.path == _MODEL else 1 if override.path in (_KERAS, _REGISTERED) else 2
 
 
 @contextmanager
@@ -226,6 +228,8 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
     """Keys that say nothing beside the others."""
     if isinstance(value, DataConfig) and value.inputs is not None:
         return ("source", "split")
+    if isinstance(value, ModelConfig) and not value.registered_names:
+        return ("registered_names",)
     if isinstance(value, DataConfig):
         return tuple(key for key in ("inputs", "targets") if getattr(value, key) is None)
     return ()

@@ -12,6 +12,7 @@ from hesscli.nodes.elementwise import Elementwise
 from hesscli.nodes.greatest import GlobalMaxPooling, Maximum, MaxPooling
 from hesscli.nodes.node import Calculus
 from hesscli.nodes.normalization import Normalization
+from hesscli.nodes.ownlayer import own_layer
 from hesscli.nodes.product import Product
 from hesscli.nodes.softmax import Softmax
 from hesscli.problem import graph as kinds
@@ -63,5 +64,6 @@ _CALCULI: Mapping[str, Callable[[Node], Calculus]] = MappingProxyType(
         ),
         kinds.PRELU: lambda node: scaled.PReLU(**node.attributes),
         kinds.NORMALIZATION: lambda node: Normalization(**node.attributes),
+        kinds.OWN_LAYER: lambda node: own_layer(node.shape, **node.attributes),
     }
 )

@@ -29,6 +29,8 @@ GLOBAL_MAX_POOLING, GLOBAL_AVERAGE_POOLING = "global_max_pooling", "global_avera
 RESHAPE, PERMUTE, ZERO_PADDING, CROPPING = "reshape", "permute", "zero_padding", "cropping"
 UP_SAMPLING, SCALE, NORMALIZATION, PRELU = "up_sampling", "scale", "normalization", "prelu"
 BATCH_NORMALIZATION = "batch_normalization"
+# What a plugin defines; the attribute ``layer`` is its name.
+OWN_LAYER = "own_layer"
 
 
 @dataclass(frozen=True)

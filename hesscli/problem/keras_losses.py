@@ -50,6 +50,13 @@ def is_keras_own(serialized: Mapping[str, Any]) -> bool:
     return own and serialized.get("registered_name") in (None, serialized["class_name"])
 
 
+def registered_name(serialized: Mapping[str, Any]) -> str:
+    """What Keras has registered an object as, a function by its own name."""
+    if serialized["class_name"] == "function":
+        return str(serialized.get("config"))
+    return str(serialized.get("registered_name") or serialized["class_name"])
+
+
 class UnknownLossError(ValueError):
     """For a compiled loss that has no counterpart here; its text says which it is."""
 

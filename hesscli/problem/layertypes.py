@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -22,6 +23,7 @@ from hesscli.problem.layers import (
     Part,
     Shape,
 )
+from hesscli.problem.registry import layer_types
 from hesscli.problem.shapes import window_count
 
 Shapes = Sequence[Shape]
@@ -445,7 +447,7 @@ _DEPTHWISE = ("kernel_size", "strides", "padding", "depth_multiplier", "dilation
 _BIASED = ("kernel", "bias")
 _STATISTICS = ("scale", "center", "epsilon", "axis")
 
-TYPES: Mapping[str, LayerType] = MappingProxyType(
+_OF_KERAS: Mapping[str, LayerType] = MappingProxyType(
     {
         DENSE: LayerType(_dense, "Dense", ("units", "use_bias"), _BIASED, activated=True),
         "conv1d": LayerType(_conv(1), "Conv1D", _CONV, _BIASED, activated=True, rank=2),
@@ -535,7 +537,13 @@ TYPES: Mapping[str, LayerType] = MappingProxyType(
         "dot": LayerType(_dot, "Dot", ("axes", "normalize"), inputs=2),
     }
 )
-BY_KERAS_CLASS: Mapping[str, str] = MappingProxyType({of.keras: name for name, of in TYPES.items()})
+BY_KERAS_CLASS: Mapping[str, str] = MappingProxyType(
+    {of.keras: name for name, of in _OF_KERAS.items()}
+)
+# With those that plugins define.
+TYPES: Mapping[str, LayerType] = MappingProxyType(
+    ChainMap({}, layer_types(), _OF_KERAS)  # type: ignore[arg-type]  # nothing is written
+)
 # Of Keras's layers those that do nothing at inference.
 IDLE = (
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),

@@ -68,6 +68,7 @@ class Original:
     ``layers`` are Keras's names by ours. ``loss`` is as Keras describes
     it, None where Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
     ``prepared_otherwise`` is the problem's batch by what ``data.scale`` would have to be.
+    ``plugins`` are the plugins' names by those that Keras has registered.
     """
 
     path: str
@@ -79,6 +80,7 @@ class Original:
     loss: Any
     folded: str | None
     prepared_otherwise: Mapping[str, StoredInputs]
+    plugins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ class Problem:
     def hidden_activation(self) -> str:
         """The hidden activation's name; several different ones are joined by commas."""
         every = [node.activation for node in self.graph.nodes if node.activation is not None]
-        return ",".join(dict.fromkeys(map(str, self.graph.hidden.values() or every)))
+        names = dict.fromkeys(map(str, self.graph.hidden.values() or every))
+        return ",".join(names) or "linear"
 
     def with_activation(self, activation: Activation) -> Problem:
         """The same parameters and batch with every hidden activation replaced."""

@@ -17,6 +17,7 @@ from scipy.special import expit, softmax
 from hesscli.nodes.passes import forward
 from hesscli.problem.graph import SOFTMAX, Array, Node
 from hesscli.problem.network import Original, Problem, Targets
+from hesscli.problem.registry import is_untold
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
@@ -35,16 +36,18 @@ def require_agreement(problem: Problem, live: Any = None) -> None:
     """Raises InputError where Keras's own model is another function than ``problem``.
 
     ``live`` is the ``keras.Model`` itself, where there is one; otherwise the problem's file is
-    loaded. Nothing is done for a problem that is made of no Keras model.
+    loaded. Nothing is done for a problem that is made of no Keras model, or of a file with what a
+    plugin has no TensorFlow function of, which a note says.
     """
     original = problem.original
-    if original is None:
+    if original is None or (live is None and any(map(is_untold, original.plugins.values()))):
         return
     try:
         twin = KerasTwin(
             original.path if live is None else live,
             problem.dtype.name,
             original.loss,
+            original.plugins,
         )
         _Agreement(replace(problem, graph=original.graph), original, twin).require()
     except InputError as error:

@@ -23,6 +23,7 @@ from hesscli.system.errors import InputError, reason
 from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced
 from hesscli.system.tensorflow import load_keras, load_tensorflow
+from hesscli.witnesses.twinned import custom_objects
 
 Tensor = Any
 # What decides nothing about a model whose weights are given, and could name anything.
@@ -33,22 +34,30 @@ class KerasTwin:
     """A model in the floating-point type ``dtype``, with a loss as Keras describes it.
 
     ``model`` is the path of a model that Keras saved, or a live ``keras.Model``. ``loss`` None
-    leaves the loss out. Raises InputError where Keras cannot make the model.
+    leaves the loss out. ``plugins`` are the plugins' names of what a file has registered. Raises
+    InputError where Keras cannot make the model.
     """
 
-    def __init__(self, model: Any, dtype: str, loss: Any) -> None:
+    def __init__(
+        self, model: Any, dtype: str, loss: Any, plugins: Mapping[str, str] | None = None
+    ) -> None:
         self.tf = load_tensorflow()
         keras = self._keras = load_keras()
         try:
             with silenced(), catch_warnings():
                 # Keras 3 is not quite NumPy 2's where it reads weights.
                 simplefilter("ignore")
+                objects: dict[str, Any] = {}
                 if isinstance(model, str):
                     functions = {
                         name: getattr(keras.activations, own) for name, own in OTHER_NAMES.items()
                     }
-                    model = _loaded(keras, model, functions)
-                self.model = _twin(keras, model, dtype)
+                    objects = custom_objects(keras, plugins or {})
+                    model = _loaded(keras, model, functions | objects)
+                with keras.saving.custom_object_scope(
+                    {**objects, **{of.__name__: of for of in objects.values()}}
+                ):
+                    self.model = _twin(keras, model, dtype)
                 self._loss = None if loss is None else _loss(keras, loss, dtype)
         # Whatever Keras raises on what it cannot make.
         except Exception as error:

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from hesscli.problem.graph import OWN_LAYER, Node
 from hesscli.problem.network import Problem
-from hesscli.problem.registry import tensorflow_function
+from hesscli.problem.registry import LAYER, LOSS, tensorflow_function
 from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork, Tensors
 from hesscli.witnesses.layout import INPUT, Layout, Segment, input_example
 
@@ -186,7 +187,7 @@ def _likeness(problem: Problem) -> Hashable:
             node.inputs,
             tuple(node.tensors.items()),
             node.activation,
-            node.activation and tensorflow_function(node.activation.name),
+            _own_function(node),
             tuple(node.attributes.items()),
             tuple((role, array.tobytes()) for role, array in node.constants.items()),
         )
@@ -195,7 +196,15 @@ def _likeness(problem: Problem) -> Hashable:
     shapes = tuple((name, tensor.shape) for name, tensor in graph.tensors.items())
     targets = problem.targets.shape, problem.targets.dtype.name
     of = problem.inputs.shape, problem.total
-    return nodes, shapes, problem.loss, problem.dtype.name, of, targets
+    loss = problem.loss, tensorflow_function(problem.loss.name, LOSS)
+    return nodes, shapes, loss, problem.dtype.name, of, targets
+
+
+def _own_function(node: Node) -> Hashable:
+    """That of a plugin: another one may have its name later on."""
+    if node.kind == OWN_LAYER:
+        return tensorflow_function(node.attributes["layer"], LAYER)
+    return node.activation and tensorflow_function(node.activation.name)
 
 
 def _without_values(problem: Problem) -> Problem:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from hesscli.problem import graph as kinds
 from hesscli.problem.graph import Node
-from hesscli.problem.registry import mpmath_function
+from hesscli.problem.registry import LAYER, mpmath_function
 from hesscli.problem.shapes import window_count
+from hesscli.system.errors import InputError
 from hesscli.witnesses.referee.functions import (
     ACTIVATIONS,
     CORNERS,
@@ -274,6 +275,24 @@ def _prelu(_: Node, x: Sequence[Numbers], tensors: Tensors, pieces: Pieces) -> N
     return np.where(x[0] > 0, x[0], slopes * x[0])
 
 
+def layer_function(node: Node) -> Callable[..., Numbers] | None:
+    """The function of a plugin's layer; None for one that came without."""
+    return mpmath_function(node.attributes["layer"], LAYER)
+
+
+def _own_layer(node: Node, x: Sequence[Numbers], tensors: Tensors, _: Pieces) -> Numbers:
+    function, arguments = layer_function(node), dict(node.attributes)
+    assert function is not None  # what is not known was refused
+    name = arguments.pop("layer")
+    y = function(x[0], tensors, **arguments)
+    if y.shape != node.shape:
+        raise InputError(
+            f"layer {name!r}, mpmath: returns shape {y.shape} for one example; it must be "
+            f"{node.shape}"
+        )
+    return y
+
+
 NODES: Mapping[str, NodeFunction] = {
     kinds.DENSE: _dense,
     kinds.ELEMENTWISE: _elementwise,
@@ -301,4 +320,5 @@ NODES: Mapping[str, NodeFunction] = {
     kinds.BATCH_NORMALIZATION: _batch_normalization,
     kinds.NORMALIZATION: _normalization,
     kinds.PRELU: _prelu,
+    kinds.OWN_LAYER: _own_layer,
 }
