@@ -86,7 +86,7 @@ def problems(draw: st.DrawFn, dtype: str = "float64") -> Problem:
 
 def random_targets(loss: str, examples: int, units: int, generator: np.random.Generator) -> Targets:
     """Targets of the kind that ``loss`` is most general for."""
-    if loss == "categorical_crossentropy":
+    if loss in ("categorical_crossentropy", "categorical_focal_crossentropy"):
         return generator.dirichlet(np.ones(units), examples)
     if loss in ("binary_crossentropy", "kl_divergence", "poisson"):
         return generator.random((examples, units))

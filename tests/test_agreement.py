@@ -13,6 +13,8 @@ from hesscli.nodes import losses
 from hesscli.problem import keras_layers
 from hesscli.problem.graph import Activation
 from hesscli.problem.network import Loss
+from hesscli.studies.evaluation import batch_loss
+from hesscli.workers.share import ALONE
 
 keras = pytest.importorskip("keras")
 # Keras 3.15 is not quite NumPy 2's when it saves.
@@ -87,6 +89,25 @@ def test_other_activations_and_losses_are_the_users_to_choose() -> None:
     for loss in ("mean_squared_error", "sum", "kl_divergence"):
         problem_from_keras(model, X, LABELS, loss=loss)
     problem_from_keras(model, X, LABELS, activation="softplus")
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_the_focal_loss_is_keras_own(from_logits: bool) -> None:
+    """Value and gradient are held against Keras's inside; the name alone is read as well."""
+    of_keras = keras.losses.CategoricalFocalCrossentropy
+    arguments = {"alpha": 0.6, "gamma": 3.0, "label_smoothing": 0.1, "from_logits": from_logits}
+    model = model_of("tanh", of_keras(**arguments))
+    if from_logits:
+        model.layers[-1].activation = keras.activations.linear
+    problem = problem_from_keras(model, X, LABELS)
+    given = (problem.loss.name, problem.loss.alpha, problem.loss.gamma)
+    assert given == ("categorical_focal_crossentropy", 0.6, 3.0)
+    expected = of_keras(**arguments)(np.eye(3)[LABELS], model(X))
+    assert batch_loss(problem, ALONE).total == pytest.approx(float(expected), rel=1e-6)
+    assert problem_from_keras(model_of("tanh", given[0]), X, LABELS).loss.gamma == 2.0
+    weighted = of_keras(alpha=[0.1, 0.2, 0.3])
+    with pytest.raises(InputError, match=r"CategoricalFocalCrossentropy with alpha \[0.1"):
+        problem_from_keras(model_of("tanh", weighted), X, LABELS)
 
 
 def test_several_pieces_of_a_batch_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,21 @@ def _share(value: Any, path: Path) -> float:
     return share
 
 
+def _class_weight(value: Any, path: Path) -> dict[int, float]:
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be {{class: weight, …}}")
+    # JSON has text for keys.
+    given = {int(key) if str(key).isdecimal() else key: of for key, of in value.items()}
+    for key in given:
+        if not _is_whole(key, 0):
+            raise ConfigKeyError(path, f"{shown(key)} is no class; they are whole numbers from 0")
+    return {key: _not_negative(of, (*path, key)) for key, of in given.items()}
+
+
+def _sample_weight(value: Any, path: Path) -> str | Row:
+    return _row(value, path) if isinstance(value, list) else _text(value, path)
+
+
 def _boolean(value: Any, path: Path) -> bool:
     if not isinstance(value, bool):
         raise ConfigKeyError(path, f"{shown(value)}; it must be true or false")
@@ -436,6 +451,9 @@ _loss = _record(
         "label_smoothing": _share,
         "regularization": _boolean,
         "delta": _positive,
+        "alpha": _positive,
+        "gamma": _not_negative,
+        "class_weight": _optional(_class_weight),
     },
 )
 _data_record = _record(
@@ -450,6 +468,7 @@ _data_record = _record(
         "memory": _optional(_memory),
         "inputs": _optional(_matrix),
         "targets": _optional(_targets),
+        "sample_weight": _optional(_sample_weight),
     },
 )
 

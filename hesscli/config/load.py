@@ -238,7 +238,8 @@ def _unused_keys(value: Any) -> tuple[str, ...]:
     if isinstance(value, ModelConfig) and not value.registered_names:
         return ("registered_names",)
     if isinstance(value, DataConfig):
-        return tuple(key for key in ("inputs", "targets") if getattr(value, key) is None)
+        unset = ("inputs", "targets", "sample_weight")
+        return tuple(key for key in unset if getattr(value, key) is None)
     return ()
 
 

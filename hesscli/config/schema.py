@@ -172,7 +172,8 @@ class DataConfig:
     """Where the batch comes from, and which examples it takes.
 
     ``inputs``, rows of (N, d), stand in place of ``source`` and ``split``; then ``targets`` are
-    N labels or rows of numbers, or None for a loss that looks at none.
+    N labels or rows of numbers, or None for a loss that looks at none. ``sample_weight`` names an
+    array (M,) of the source, or holds N numbers beside ``inputs``.
     """
 
     source: Annotated[
@@ -207,6 +208,12 @@ class DataConfig:
         tuple[int, ...] | Row | tuple[Row, ...] | None,
         "a label or a row of numbers for each of `inputs`",
         "what the loss compares with",
+    ] = None
+    sample_weight: Annotated[
+        str | Row | None,
+        "the name of an array in the source, or a number for each of `inputs`",
+        "what the loss of each example is multiplied by; their sum stays divided by the number of "
+        "examples, as in Keras",
     ] = None
 
 

@@ -70,7 +70,7 @@ class _Agreement:
 
     def _require(self, part: Problem, inputs: Array, targets: Targets) -> None:
         """Compares what some of the examples have in the whole loss."""
-        ours = self.descending.descent(self.theta, part.batch, part.targets, part.total)
+        ours = self.descending.descent(self.theta, part)
         if not (np.isfinite(ours.gradient).all() and np.isfinite(ours.outputs).all()):
             # Whatever the command is, it says so.
             return
@@ -84,6 +84,7 @@ class _Agreement:
             inputs,
             targets,
             weights=(part.share if mean else 1.0, part.share if part.penalties else 0.0),
+            of_examples=part.sample_weight,
             as_logits=part.loss.from_logits is True,
         )
         if not math.isclose(loss, ours.loss, rel_tol=self.rtol, abs_tol=self.rtol * part.share):

@@ -68,10 +68,16 @@ class KerasTwin:
         return np.asarray(self._called(inputs))
 
     def loss_and_gradient(
-        self, inputs: Array, targets: Targets, weights: tuple[float, float], as_logits: bool
+        self,
+        inputs: Array,
+        targets: Targets,
+        weights: tuple[float, float],
+        of_examples: Array | None,
+        as_logits: bool,
     ) -> tuple[float, dict[str, Array]]:
         """w₁ times the loss plus w₂ times the model's penalties; their gradient by weights' paths.
 
+        ``of_examples`` (N,) is what Keras calls ``sample_weight``.
         ``as_logits`` takes the loss of the outputs as they are, although Keras on TensorFlow takes
         a softmax off that it knows of.
         """
@@ -80,7 +86,7 @@ class KerasTwin:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([parameter.value for parameter in parameters])
             f = self._called(inputs)
-            loss = self._loss(targets, tf.identity(f) if as_logits else f)
+            loss = self._loss(targets, tf.identity(f) if as_logits else f, of_examples)
             loss = weights[0] * tf.reduce_mean(loss)
             if weights[1] and self.model.losses:
                 loss = loss + weights[1] * tf.add_n(self.model.losses)
@@ -121,7 +127,11 @@ def _loaded(keras: ModuleType, path: str, functions: Mapping[str, Any]) -> Any:
 def _loss(keras: ModuleType, serialized: Any, dtype: str) -> Any:
     if isinstance(serialized, Mapping) and isinstance(serialized["config"], Mapping):
         serialized = {**serialized, "config": {**serialized["config"], "dtype": dtype}}
-    return keras.losses.get(serialized)
+    loss = keras.losses.get(serialized)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    # A function, of each example.
+    return lambda targets, f, weights: loss(targets, f) * (1 if weights is None else weights)
 
 
 def _twin(keras: ModuleType, model: Any, dtype: str) -> Any:

@@ -82,7 +82,7 @@ class MovedLoss:
         self._loss = loss_derivatives(problem.loss)
         self._subtracts = problem.loss.name in _SUBTRACTING
         self._piece = loss_pieces(problem.loss)
-        self._c = problem.scale
+        self._scales = problem.scales
         self.shapes = (
             {INPUT: self._x.shape}
             if example is not None or parameter == INPUT
@@ -102,7 +102,7 @@ class MovedLoss:
         self._rest = {INPUT: self._x}
         with np.errstate(all="ignore"):
             f, self._records = forward(graph, self._x, self._moved, check=self._keep_rest)
-            self.at_rest = self._c * float(self._loss.value(f, self._targets).sum())
+            self.at_rest = float(self._scales @ self._loss.value(f, self._targets))
             if self._piece is not None:
                 self._own_piece = self._piece(f, self._targets).reshape(1, -1)
         if not np.isfinite(f).all():
@@ -147,7 +147,7 @@ class MovedLoss:
             crossed |= _any(~(np.abs(values[name] - self._rest[name]) <= _FAR))
         f = values[self._graph.output]
         f = f.reshape(-1, f.shape[-1])
-        targets = np.concatenate([self._targets] * h.size)
+        targets, scales = (np.concatenate([of] * h.size) for of in (self._targets, self._scales))
         if self._piece is not None:
             crossed |= _any(self._piece(f, targets).reshape(h.size, -1) != self._own_piece)
         if noise is not None:
@@ -156,10 +156,10 @@ class MovedLoss:
         if noise is not None:
             terms = np.abs(losses) + self._subtracted(f)
             losses = losses + noise.of_size(ELEMENTARY * terms)
-        loss = self._c * losses.reshape(*h.shape, -1).sum(axis=-1)
+        loss = (scales * losses).reshape(*h.shape, -1).sum(axis=-1)
         if not slopes:
             return Point(loss, np.empty((*h.shape, 0)), crossed.reshape(h.shape))
-        g = self._c * self._loss.gradient(f, targets)
+        g = scales[:, None] * self._loss.gradient(f, targets)
         if noise is not None:
             g = g + noise.of_size(ELEMENTARY * np.abs(g))
         pulled = backward(

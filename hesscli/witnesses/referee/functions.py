@@ -11,6 +11,7 @@ from typing import Any
 
 from mpmath import mp
 
+from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.registry import LOSS, mpmath_function
 
@@ -102,9 +103,20 @@ def loss_function(loss: Loss) -> LossFunction | None:
         inside = f + mp.mpf(_EPSILON)
         return f - t * mp.log(inside) if inside > 0 else mp.nan
 
+    def focal(f: Sequence[Number], t: Sequence[Number], pieces: Pieces) -> Number:
+        total, least = _log_sum_exp(f), mp.mpf(_EPSILON)
+        each = []
+        for number, share in zip(f, t, strict=True):
+            p = mp.exp(number - total)
+            pieces.append((mp.sign(p - least), mp.sign(p - 1 + least)))
+            q = min(max(p, least), 1 - least)
+            each.append(-share * mp.mpf(loss.alpha) * (1 - q) ** mp.mpf(loss.gamma) * mp.log(q))
+        return mp.fsum(each)
+
     losses: Mapping[str, LossFunction] = {
         "sparse_categorical_crossentropy": lambda f, label, _: _log_sum_exp(f) - f[label],
         "categorical_crossentropy": crossentropy,
+        FOCAL: focal,
         "binary_crossentropy": _each(lambda f, t, _: _softplus(f) - f * t),
         "mean_squared_error": _each(lambda f, t, _: (f - t) ** 2),
         "mean_absolute_error": _each(absolute),
