@@ -485,6 +485,29 @@ def test_without_mpi4py_the_extra_is_named(folder: Path) -> None:
     ]
 
 
+def test_where_one_rank_has_no_mpi4py_it_says_so_and_ends_all(folder: Path) -> None:
+    lack = folder / "lack"
+    lack.mkdir()
+    (lack / "mpi4py.py").write_text("raise ImportError('there is none')")
+    lacking = ("-env", "PYTHONPATH", os.pathsep.join([str(lack), *sys.path]))
+    begun = time.monotonic()
+    job = mpiexec(on(2, *SPECTRUM), [*lacking, *on(1, *SPECTRUM)], cwd=folder)
+    code, out, (line,) = ended(job, 60)
+    assert time.monotonic() - begun < 2 * SOON
+    assert (code, out) == (2, "")
+    assert line.startswith("hesscli: rank 2: 3 processes were started together, and mpi4py, with")
+
+
+def test_a_rank_that_ends_before_anything_does_not_keep_the_others(folder: Path) -> None:
+    """As one whose Python gets a signal before it has begun to read hesscli."""
+    begun = time.monotonic()
+    job = mpiexec(on(2, *SPECTRUM), on(1, program=("-c", "raise SystemExit(1)")), cwd=folder)
+    code, out, said = ended(job, 60)
+    assert time.monotonic() - begun < 2 * SOON
+    assert (code, out) == (2, "")
+    assert said == ["hesscli: one of 3 processes ended before MPI started; start them again"]
+
+
 def test_a_launcher_that_is_not_of_the_same_mpi_is_told() -> None:
     """Each process would think that it is the only one, and show all of the answer."""
     environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "3", "SLURM_PROCID": "0"}

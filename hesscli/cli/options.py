@@ -282,7 +282,7 @@ plugin_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_load_plugins,
-    help="Python file of activations, losses, layers; repeatable.",
+    help="File of activations, losses, layers; repeatable.",
 )
 threads_option = click.option(
     "--threads",
@@ -364,9 +364,9 @@ def problem_options(
     @click.option(
         "--registered-name",
         "registered_names",
-        metavar="KERAS=NAME",
+        metavar="K=NAME",
         multiple=True,
-        help="What the model's package>Name is called in a plugin, where it differs; repeatable.",
+        help="Keras name and plugin name, if they differ.",
     )
     @click.option(
         "--activation",

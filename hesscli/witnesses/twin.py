@@ -144,6 +144,10 @@ def _twin(keras: ModuleType, model: Any, dtype: str) -> Any:
     finally:
         keras.config.set_dtype_policy(before)
     twin.set_weights(model.get_weights())
+    for layer in _flat(twin):
+        if hasattr(layer, "finalize_state"):
+            # A Normalization computes with what it makes of its weights.
+            layer.finalize_state()
     # A live model's own functions: its configuration has only their names.
     for own, other in zip(_flat(model), _flat(twin), strict=True):
         if isfunction(getattr(own, "activation", None)):
