@@ -60,7 +60,7 @@ def filled(page: str) -> str:
 
 
 def commands() -> str:
-    """What ``--help`` prints, of each command, and what it leaves out for want of room."""
+    """What ``--help`` prints, of each command, and what it has no room for."""
     settings = {**cli.context_settings, "terminal_width": 80}
     parts = []
     with click.Context(cli, info_name="hesscli", **settings) as root:
@@ -68,7 +68,7 @@ def commands() -> str:
             text = command.get_help(click.Context(command, root, info_name=name))
             lines = [line.rstrip() for line in text.splitlines()]
             parts += [f"## {name}\n", "```text", *lines, "```", ""]
-            parts += [f"{_wrapped_options(text)}\n" for text in paragraphs(command)[1:]]
+            parts += [f"{_cell(text)}\n" for text in paragraphs(command)[1:]]
             parts += ["```text", *examples(command), "```", ""]
     return "\n".join(parts)
 

@@ -18,7 +18,12 @@ _GAP = " "
 
 # The error handler for streams that cannot show everything.
 PLAIN = "hesscli.plain"
-_ASCII = str.maketrans("█▉▊▋▌▍▎▏░▁▂▃▄▅▆▇─–−·×ᵀ‖∂†", "#++++---._.:-=+*----x'|d*")
+_ASCII = {
+    **str.maketrans("█▉▊▋▌▍▎▏░▁▂▃▄▅▆▇─–−·×ᵀ‖∂†", "#++++---._.:-=+*----x'|d*"),
+    **str.maketrans("÷′λΣℓη", "/'LSln"),
+    **str.maketrans({"²": "^2", "₂": "_2", "±": "~", "…": "...", "≥": ">=", "≤": "<=", "→": "->"}),
+    **str.maketrans({"β": "beta", "σ": "sigma", "″": "''", "√": "sqrt"}),
+}
 
 
 def share_bar(fraction: float | None, width: int) -> str:
@@ -62,11 +67,15 @@ def _height(value: float, bottom: float, top: float) -> str:
     return _HEIGHTS[min(max(round(part * last), 0), last)]
 
 
+def ascii_of(text: str) -> str:
+    """``text`` with signs of ASCII only; ``?`` for a sign that has nothing like it there."""
+    return "".join(sign if sign.isascii() else "?" for sign in text.translate(_ASCII))
+
+
 def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end].translate(_ASCII)
-    return "".join(sign if sign.isascii() else "?" for sign in text), error.end
+    return ascii_of(error.object[error.start : error.end]), error.end
 
 
 codecs.register_error(PLAIN, _plain)
