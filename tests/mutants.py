@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import make_problem
+from networks import SIXTEEN, make_problem
 
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config
@@ -33,7 +33,6 @@ from hesscli.nodes.dense import Dense
 from hesscli.nodes.elementwise import Elementwise
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.graph import Activation, Array
-from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.context import no_progress
 from hesscli.studies.judge import Check
@@ -102,7 +101,7 @@ def _transposed(kernel: str) -> str:
 
 
 def _without_scale(patch: MonkeyPatch) -> None:
-    edit(patch, ChainRule, "__init__", "problem.dtype.type(problem.scale)", "problem.dtype.type(1)")
+    edit(patch, ChainRule, "__init__", "problem.scales", "np.ones(problem.examples)")
 
 
 def _next_class(patch: MonkeyPatch) -> None:
@@ -255,7 +254,7 @@ class Seen:
 def mutants() -> dict[tuple[str, str, str], Seen]:
     """What is seen of every mutation in every network, by mutation, activation and dtype."""
     found = {}
-    for activation in ACTIVATIONS:
+    for activation in SIXTEEN:
         for dtype in DTYPES:
             problem = network(activation, dtype)
             for mutation in MUTATIONS:
@@ -278,7 +277,7 @@ class Seen784:
     @classmethod
     def of(cls, mutation: Mutation) -> Seen784:
         # Above dense2 is no square kernel that could be transposed.
-        names = [] if mutation.name == "W transposed" else ACTIVATIONS
+        names = [] if mutation.name == "W transposed" else SIXTEEN
         dense2 = [
             not _verified(name, dtype, "dense2").passed
             for name in names
@@ -418,7 +417,7 @@ def mutant_table(found: Mapping[tuple[str, str, str], Seen]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for mutation in MUTATIONS:
-        changed = [name for name in ACTIVATIONS if name not in mutation.unchanged]
+        changed = [name for name in SIXTEEN if name not in mutation.unchanged]
         cells = []
         for check in CHECKS:
             seen = sum(
@@ -427,7 +426,7 @@ def mutant_table(found: Mapping[tuple[str, str, str], Seen]) -> list[str]:
                 for dtype in DTYPES
             )
             cells.append(f"{seen} of {len(changed) * len(DTYPES)}")
-        unchanged = ", ".join(name for name in ACTIVATIONS if name in mutation.unchanged) or "–"
+        unchanged = ", ".join(name for name in SIXTEEN if name in mutation.unchanged) or "–"
         lines.append(
             f"| {mutation.name} | {mutation.right} | {mutation.wrong} | {mutation.rows} "
             f"| {mutation.products} | {unchanged} | {' | '.join(cells)} |"
@@ -458,9 +457,9 @@ def fault_table(found: list[tuple[Fault, Seen]]) -> list[str]:
     return lines
 
 
-def with_table(text: str, name: str, lines: list[str]) -> str:
-    """``text`` with the lines between the marks of ``name`` replaced."""
-    first, last = f"<!-- {name}: made by tests/mutants.py -->", f"<!-- end of {name} -->"
+def with_table(text: str, name: str, by: str, lines: list[str]) -> str:
+    """``text`` with the lines between the marks of ``name``, made ``by`` a script, replaced."""
+    first, last = f"<!-- {name}: made by {by} -->", f"<!-- end of {name} -->"
     before, rest = text.split(first)
     _, after = rest.split(last)
     return "\n".join([f"{before}{first}", *lines, f"{last}{after}"])
@@ -480,7 +479,7 @@ def main() -> int:
         return 0
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, lines in tables.items():
-        text = with_table(text, name, lines)
+        text = with_table(text, name, "tests/mutants.py", lines)
     DOCUMENT.write_text(text, encoding="utf-8")
     return 0
 

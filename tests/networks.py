@@ -19,6 +19,10 @@ from hesscli.problem.targets import fit_targets
 SCALES = (1e-20, 1e-3, 0.3, 1.0, 3.0, 30.0)
 
 
+# The activations of old, which the recorded seeds choose from.
+SIXTEEN = ACTIVATIONS[:16]
+
+
 def make_problem(
     widths: tuple[int, ...],
     activation: str,
@@ -86,7 +90,7 @@ def problems(draw: st.DrawFn, dtype: str = "float64") -> Problem:
 
 def random_targets(loss: str, examples: int, units: int, generator: np.random.Generator) -> Targets:
     """Targets of the kind that ``loss`` is most general for."""
-    if loss == "categorical_crossentropy":
+    if loss in ("categorical_crossentropy", "categorical_focal_crossentropy"):
         return generator.dirichlet(np.ones(units), examples)
     if loss in ("binary_crossentropy", "kl_divergence", "poisson"):
         return generator.random((examples, units))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hesscli import InputError, problem_from_keras
+from hesscli import InputError, problem_from_keras, verify
 from hesscli.nodes import losses
 from hesscli.problem import keras_layers
 from hesscli.problem.graph import Activation
 from hesscli.problem.network import Loss
+from hesscli.studies.evaluation import batch_loss
+from hesscli.workers.share import ALONE
 
 keras = pytest.importorskip("keras")
 # Keras 3.15 is not quite NumPy 2's when it saves.
@@ -87,6 +90,68 @@ def test_other_activations_and_losses_are_the_users_to_choose() -> None:
     for loss in ("mean_squared_error", "sum", "kl_divergence"):
         problem_from_keras(model, X, LABELS, loss=loss)
     problem_from_keras(model, X, LABELS, activation="softplus")
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_the_focal_loss_is_keras_own(from_logits: bool) -> None:
+    """Value and gradient are held against Keras's inside; the name alone is read as well."""
+    of_keras = keras.losses.CategoricalFocalCrossentropy
+    arguments = {"alpha": 0.6, "gamma": 3.0, "label_smoothing": 0.1, "from_logits": from_logits}
+    model = model_of("tanh", of_keras(**arguments))
+    if from_logits:
+        model.layers[-1].activation = keras.activations.linear
+    problem = problem_from_keras(model, X, LABELS)
+    given = (problem.loss.name, problem.loss.alpha, problem.loss.gamma)
+    assert given == ("categorical_focal_crossentropy", 0.6, 3.0)
+    expected = of_keras(**arguments)(np.eye(3)[LABELS], model(X))
+    assert batch_loss(problem, ALONE).total == pytest.approx(float(expected), rel=1e-6)
+    assert problem_from_keras(model_of("tanh", given[0]), X, LABELS).loss.gamma == 2.0
+    weighted = of_keras(alpha=[0.1, 0.2, 0.3])
+    with pytest.raises(InputError, match=r"CategoricalFocalCrossentropy with alpha \[0.1"):
+        problem_from_keras(model_of("tanh", weighted), X, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("activation", "ours"),
+    [
+        ("relu6", "relu6"),
+        ("hard_sigmoid", "hard_sigmoid"),
+        ("celu", "elu"),
+        (keras.layers.ReLU(max_value=6), "relu6"),
+        ("log_softmax", "linear"),
+    ],
+)
+def test_further_names_are_keras_own_functions(activation: Any, ours: str) -> None:
+    model = model_of(activation)
+    model.set_weights([4 * weight for weight in model.get_weights()])
+    problem = problem_from_keras(model, X, LABELS)
+    found = {str(node.activation) for node in problem.graph.nodes if node.layer == "second"}
+    assert ours in found - {"None"} or activation == "log_softmax"
+    kinds = [node.kind for node in problem.graph.nodes]
+    assert ("log_softmax" in kinds) == (activation == "log_softmax")
+    assert verify(problem, check="form").passed
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_normalization_is_adapted_as_it_was(suffix: str, tmp_path: Path) -> None:
+    x = np.concatenate([X, np.zeros((7, 1))], axis=1)
+    keras.utils.set_random_seed(0)
+    normalization = keras.layers.Normalization()
+    normalization.adapt(3 * x + 1)
+    layers = [keras.Input((6,)), normalization, keras.layers.Dense(3, activation="softmax")]
+    model = keras.Sequential(layers)
+    model.compile(loss="sparse_categorical_crossentropy")
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    for given in (model, path):
+        problem = problem_from_keras(given, x, LABELS)
+        # A column that is constant is divided by keras.config.epsilon().
+        (of,) = [node for node in problem.graph.nodes if node.constants]
+        assert of.constants["moving_variance"][-1] == pytest.approx(1e-14)
+        assert verify(problem, check="form").passed
+    fixed = keras.layers.Normalization(mean=0.5, variance=2.0)
+    with pytest.raises(InputError, match="mean given in the configuration"):
+        problem_from_keras(keras.Sequential([layers[0], fixed, layers[2]]), x, LABELS)
 
 
 def test_several_pieces_of_a_batch_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

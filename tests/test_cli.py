@@ -86,17 +86,29 @@ def test_compare_exits_with_0_though_the_gauss_newton_term_alone_fails(run: Run)
     assert [row["chain_rule"]["status"] for row in rows] == ["pass", "pass", "pass"]
 
 
-STOPS = [(KeyboardInterrupt, 130, "hesscli: interrupted"), (MemoryError, 2, "hesscli: out of .*")]
+STOPS = [
+    (KeyboardInterrupt, 130, "hesscli: interrupted"),
+    (MemoryError, 2, "hesscli: out of .*"),
+    (
+        ImportError("libtensorflow.so: failed to map segment from shared object"),
+        2,
+        "hesscli: libtensorflow.*; ulimit -v leaves 3.0 GB, which is too little for it; allow more",
+    ),
+    (ImportError("no module"), 2, "hesscli: no module; hesscli doctor tells what is missing"),
+    # A fault of the program: its traceback, and who wants to know of it.
+    (ValueError("x"), 70, r"(?s)Traceback.*\nValueError: x\nhesscli: .* please report it .*"),
+]
 
 
 @pytest.mark.parametrize(("error", "code", "line"), STOPS)
 def test_what_stops_a_study_is_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: type, code: int, line: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Any, code: int, line: str
 ) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(verification, "verify", stop)
+    monkeypatch.setattr("hesscli.system.memory.allowed_memory", lambda: 3 * 10**9)
     stopped, out, err = run(*small("verify", "-o", "out.json"))
     assert (stopped, out, os.listdir()) == (code, "", [])
     # A blank line parts the message from the ^C that a terminal shows.

@@ -25,7 +25,7 @@ def test_the_gradient_is_the_second_order_sweeps(problem: Problem) -> None:
     except NumericalError:
         return
     theta = problem.graph.vector()
-    descent = Descending(problem).descent(theta, problem.inputs, problem.targets)
+    descent = Descending(problem).descent(theta, problem)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(descent.gradient, expected, rtol=1e-12, atol=1e-13 * scale)
 
@@ -34,11 +34,11 @@ def test_the_gradient_is_the_second_order_sweeps(problem: Problem) -> None:
 def test_the_gradient_is_the_slope_of_the_loss(activation: str) -> None:
     problem = make_problem((3, 4, 2), activation)
     engine, theta = Descending(problem), problem.graph.vector()
-    gradient = engine.descent(theta, problem.inputs, problem.targets).gradient
+    gradient = engine.descent(theta, problem).gradient
     h = 1e-5
 
     def loss(at: np.ndarray) -> float:
-        return engine.descent(at, problem.inputs, problem.targets).loss
+        return engine.descent(at, problem).loss
 
     slopes = [(loss(theta + h * e) - loss(theta - h * e)) / (2 * h) for e in np.eye(len(theta))]
     np.testing.assert_allclose(gradient, slopes, atol=1e-9)
@@ -53,7 +53,7 @@ def test_the_loss_is_that_of_the_outputs() -> None:
     p = np.exp(f) / np.exp(f).sum(axis=1, keepdims=True)
     expected = -np.log(p[np.arange(7), problem.targets])
     np.testing.assert_allclose(engine.losses(f, problem.targets), expected, rtol=1e-13)
-    descent = engine.descent(theta, problem.inputs, problem.targets)
+    descent = engine.descent(theta, problem)
     assert descent.loss == pytest.approx(expected.mean(), rel=1e-13)
 
 

@@ -189,7 +189,8 @@ def require_parsed(command: str) -> None:
             return
         found = cli.commands[arguments[0]]
         # Raises for an option that does not exist. Plugins are read, and forgotten at the end.
-        with found.make_context(arguments[0], arguments[1:]):
+        root = click.Context(cli, info_name="hesscli", **cli.context_settings)
+        with root, found.make_context(arguments[0], arguments[1:], parent=root):
             pass
     elif program == "make":
         targets = [word for word in words if "=" not in word]

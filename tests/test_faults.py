@@ -303,6 +303,8 @@ def test_a_disk_that_fails_leaves_what_was_there(
         code, out, err = run(*command)
     assert (code, out) == (2, "")
     assert re.fullmatch(rf"hesscli: {target}(\.json)?: cannot be written \({text}\); .*\n", err)
+    # A full disk is not a folder that may not be written to.
+    assert ("writable folder" in err) == (number != errno.ENOSPC)
     assert (Path(target).read_text(), outputs()) == ("old", {target})
 
 

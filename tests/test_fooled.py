@@ -6,15 +6,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
+from types import ModuleType
 
 import numpy as np
 import pytest
+from hidden_faults import without_biases
 from mutants import edit
 from networks import make_problem
 from rich.console import Console
 
 from hesscli.nodes import activations
 from hesscli.nodes.activations import Derivatives
+from hesscli.nodes.elementwise import Elementwise
 from hesscli.nodes.plugins import forget
 from hesscli.problem import registry
 from hesscli.problem.execution import Execution
@@ -28,6 +31,8 @@ from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import Verification, verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.witnesses.autodiff import network
+from hesscli.witnesses.finite.engine import FiniteHessian
 from hesscli.witnesses.summed.engine import Chunks
 
 Plugin = Callable[[Derivatives, Callable[..., object] | None], None]
@@ -86,12 +91,6 @@ def test_a_blank_example_at_a_kink_excuses_nothing(plugin: Plugin) -> None:
     for block in ("kernel", "network"):
         assert judged(problem, ("chain_rule", "autodiff"), block).verdict is Verdict.FAIL
     assert verify_first([problem], "gradient", CheckOptions()).verdict is Verdict.FAIL
-
-
-def without_biases(problem: Problem, scale: Array) -> Problem:
-    """Its layers without their biases, on its inputs times ``scale`` (N,)."""
-    layers = [Layer(layer.name, layer.kernel, None, layer.activation) for layer in problem.layers]
-    return Problem(chain(layers), problem.batch * scale[:, None], problem.targets)
 
 
 def saturated() -> Problem:
@@ -189,3 +188,41 @@ def test_what_goes_wrong_with_the_chunks_of_all_witnesses_is_seen(
     assert found() is Verdict.PASS
     edit(monkeypatch, Chunks, *CHUNK_FAULTS[fault])
     assert found() is Verdict.FAIL
+
+
+def wrong_chain_rule(patch: pytest.MonkeyPatch) -> None:
+    edit(patch, Elementwise, "curved", "at.sigma.second(z) * g", "1.01 * at.sigma.second(z) * g")
+
+
+def wrong_autodiff(patch: pytest.MonkeyPatch) -> None:
+    right = network.activation_functions
+
+    def wrong(tf: ModuleType) -> dict[str, Callable[..., object]]:
+        return {**right(tf), "tanh": lambda z: tf.tanh(1.01 * z)}
+
+    patch.setattr(network, "activation_functions", wrong)
+
+
+def wrong_finite_differences(patch: pytest.MonkeyPatch) -> None:
+    edit(patch, FiniteHessian, "_products", "unknown, 0, values", "unknown, 0, 1.01 * values")
+
+
+CULPRITS = {
+    "chain_rule": (wrong_chain_rule, "autodiff and finite differences agree, so the chain rule"),
+    "autodiff": (wrong_autodiff, "finite differences and the chain rule agree, so autodiff is"),
+    "finite": (wrong_finite_differences, "autodiff and the chain rule agree, so finite"),
+}
+
+
+@pytest.mark.parametrize("culprit", CULPRITS)
+def test_two_witnesses_that_agree_convict_the_third(
+    culprit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wrong, sentence = CULPRITS[culprit]
+    problem = make_problem((3, 4, 3), "tanh", examples=4)
+    make_wrong(monkeypatch)
+    found = judged(problem, ("chain_rule", "autodiff", "finite"))
+    assert found.verdict is Verdict.FAIL
+    assert {row.convicted for row in found.results[:-1]} == {culprit}
+    document = document_of(found)
+    assert any(sentence in note for table in document.tables for note in table.notes)

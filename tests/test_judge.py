@@ -241,3 +241,12 @@ def test_an_entry_between_layers_is_judged_by_theirs(faint: Problem) -> None:
     """∂²L/∂W₂∂W₁ is about 1e-6 and 1e-10 of the row's largest entry, ∂²L/∂W₂², is all of it."""
     result = entry([faint], "dense2/kernel[0,0]", "dense1/kernel[0,0]")
     assert result.results[0].terms[0].check.max_abs_entry < 1e-5
+
+
+def test_a_floor_made_by_what_is_on_trial_excuses_nothing() -> None:
+    within = Residual(1e-11, 1e-9).judged("form", 1.0, 1e-10)
+    assert within.on_trial() is within
+    excused = Residual(5e-10, 1e-9).judged("form", 1.0, 1e-10)
+    assert (excused.verdict, excused.limited_by_rounding) == (Verdict.PASS, True)
+    assert excused.on_trial().verdict is Verdict.UNDECIDED
+    assert excused.on_trial().open_by_rounding

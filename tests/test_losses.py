@@ -6,16 +6,18 @@ Expected values are ℓ = log Σ exp f − f_y, p − e_y and diag(p) − p pᵀ
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from mpmath import mp
+from networks import make_problem
 
 from hesscli import problem_from_config, verify
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.graph import Array
-from hesscli.problem.names import LOSSES
+from hesscli.problem.names import FOCAL, LOSSES, WITNESSES
 from hesscli.problem.network import Loss, Targets
 from hesscli.system.errors import InputError
 
@@ -206,6 +208,72 @@ def test_beyond_its_limits_the_divergence_is_flat() -> None:
     f, t = np.array([[1e-9, 2.0, 0.5]]), np.array([[0.2, 0.3, 0.5]])
     assert loss.gradient(f, t).tolist() == [[0, 0, -1]]
     assert loss.hessian(f, t)[0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 2]]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 3.5])
+def test_the_focal_loss_is_that_of_mpmath(gamma: float) -> None:
+    """Of its definition at 60 digits, differenced: value, gradient and products, also saturated."""
+    loss = loss_derivatives(Loss(FOCAL, alpha=0.4, gamma=gamma))
+    generator = np.random.default_rng(0)
+    f, t = generator.normal(0, 4, (6, 3)), generator.dirichlet(np.ones(3), 6)
+    V = generator.standard_normal((6, 2, 3))
+    products = loss.hessian_product(f, t)(slice(None), V)
+    with mp.workdps(60):
+        h = mp.mpf(10) ** -20
+
+        def of(n: int, x: list[Any]) -> Any:
+            total = mp.fsum(map(mp.exp, x))
+            each = zip(t[n].tolist(), (mp.exp(z) / total for z in x), strict=True)
+            factor = mp.mpf(0.4)
+            return mp.fsum(-factor * mp.mpf(y) * (1 - p) ** gamma * mp.log(p) for y, p in each)
+
+        def mixed(n: int, u: list[float], w: list[float]) -> float:
+            x = [mp.mpf(z) for z in f[n].tolist()]
+            points = [
+                of(n, [z + a * h * d + b * h * e for z, d, e in zip(x, u, w, strict=True)])
+                for a, b in ((1, 1), (1, -1), (-1, 1), (-1, -1))
+            ]
+            return float((points[0] - points[1] - points[2] + points[3]) / (4 * h * h))
+
+        units = np.eye(3).tolist()
+        for n in range(6):
+            x = [mp.mpf(z) for z in f[n].tolist()]
+            assert loss.value(f, t)[n] == pytest.approx(float(of(n, x)), rel=1e-13)
+            slopes = [
+                (
+                    of(n, [z + h * e for z, e in zip(x, unit, strict=True)])
+                    - of(n, [z - h * e for z, e in zip(x, unit, strict=True)])
+                )
+                / (2 * h)
+                for unit in units
+            ]
+            np.testing.assert_allclose(
+                loss.gradient(f, t)[n], np.array(slopes, dtype=np.float64), rtol=1e-11, atol=1e-14
+            )
+            for k in range(2):
+                expected = [mixed(n, V[n, k].tolist(), unit) for unit in units]
+                np.testing.assert_allclose(products[n, k], expected, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(
+        loss.hessian(f, t), loss.hessian(f, t).swapaxes(1, 2), rtol=0, atol=1e-15
+    )
+
+
+def test_beyond_its_limits_the_focal_loss_is_flat() -> None:
+    """As Keras clips: a probability below 1e-7, or above 1 less that, has no slope."""
+    loss = loss_derivatives(Loss(FOCAL))
+    f, t = np.array([[20.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    for target in t[:, None]:
+        assert not loss.gradient(f, target).any() and not loss.hessian(f, target).any()
+
+
+def test_every_witness_has_the_focal_loss() -> None:
+    generator = np.random.default_rng(2)
+    problem = make_problem((3, 4, 3), "tanh")
+    targets = generator.dirichlet(np.ones(3), problem.examples)
+    for gamma in (0.0, 1.0, 2.0, 2.5):
+        loss = Loss(FOCAL, alpha=0.5, gamma=gamma)
+        focal = replace(problem, targets=targets, loss=loss)
+        assert verify(focal, block="network", witnesses=WITNESSES).passed
 
 
 def test_poisson_of_a_negative_output_is_refused_by_name() -> None:

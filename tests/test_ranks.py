@@ -392,8 +392,8 @@ def test_a_rank_that_is_killed_ends_all(moment: str, folder: Path) -> None:
         # When the others have done what they can.
         (
             *("os", "fsync", 0, "raise OSError(28, 'No space left on device')", 2),
-            "hesscli: report.json: cannot be written (No space left on device); a file name in a "
-            "writable folder is needed",
+            "hesscli: report.json: cannot be written (No space left on device); make room, or "
+            "name a file on another disk",
         ),
         (
             *("hesscli.workers.ranks:Ranks", "agree", 1, "os.kill(os.getpid(), 15)", 130),
@@ -421,7 +421,8 @@ def test_a_fault_of_the_program_on_one_rank_ends_all_with_its_traceback(folder: 
     _, err = job.communicate(timeout=60)
     assert job.returncode == 70
     assert err.startswith("rank 1: Traceback")
-    assert err.rstrip().endswith("ValueError: x")
+    assert "\nValueError: x\n" in err
+    assert "please report it" in err.splitlines()[-1]
     assert not outputs(folder)
 
 
@@ -482,6 +483,29 @@ def test_without_mpi4py_the_extra_is_named(folder: Path) -> None:
         "hesscli: 2 processes were started together, and mpi4py, with which they add up, cannot "
         "be used (there is none); install it with: pip install 'hesscli[mpi]'"
     ]
+
+
+def test_where_one_rank_has_no_mpi4py_it_says_so_and_ends_all(folder: Path) -> None:
+    lack = folder / "lack"
+    lack.mkdir()
+    (lack / "mpi4py.py").write_text("raise ImportError('there is none')")
+    lacking = ("-env", "PYTHONPATH", os.pathsep.join([str(lack), *sys.path]))
+    begun = time.monotonic()
+    job = mpiexec(on(2, *SPECTRUM), [*lacking, *on(1, *SPECTRUM)], cwd=folder)
+    code, out, (line,) = ended(job, 60)
+    assert time.monotonic() - begun < 2 * SOON
+    assert (code, out) == (2, "")
+    assert line.startswith("hesscli: rank 2: 3 processes were started together, and mpi4py, with")
+
+
+def test_a_rank_that_ends_before_anything_does_not_keep_the_others(folder: Path) -> None:
+    """As one whose Python gets a signal before it has begun to read hesscli."""
+    begun = time.monotonic()
+    job = mpiexec(on(2, *SPECTRUM), on(1, program=("-c", "raise SystemExit(1)")), cwd=folder)
+    code, out, said = ended(job, 60)
+    assert time.monotonic() - begun < 2 * SOON
+    assert (code, out) == (2, "")
+    assert said == ["hesscli: one of 3 processes ended before MPI started; start them again"]
 
 
 def test_a_launcher_that_is_not_of_the_same_mpi_is_told() -> None:

@@ -45,7 +45,16 @@ COMMANDS = {
 }
 # Of each option it is decided: taken from a report, part of its configuration, or of no number.
 IN_THE_CONFIGURATION = {
-    *("config_path", "model_path", "batch_size", "memory", "seed", "dtype", "assignments"),
+    *(
+        "config_path",
+        "model_path",
+        "registered_names",
+        "batch_size",
+        "memory",
+        "seed",
+        "dtype",
+        "assignments",
+    ),
     *("learning_rate", "momentum", "examples", "every", "measure_examples", "checkpoint_every"),
     "without_regularization",
 }

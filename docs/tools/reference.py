@@ -33,6 +33,8 @@ _LOSSES = {
     "categorical_crossentropy": "−Σ_h y_h log softmax(f)_h, from logits; y has c probabilities",
     "binary_crossentropy": "the mean over outputs of −y log s(f) − (1 − y) log(1 − s(f)), from "
     "logits; s is the sigmoid",
+    "categorical_focal_crossentropy": "−`alpha` Σ_h y_h (1 − p_h)^`gamma` log p_h, from logits; "
+    "p is their softmax, limited to 1e-7 … 1 − 1e-7",
     "mean_squared_error": "the mean over outputs of (f − y)²",
     "mean_absolute_error": "the mean over outputs of |f − y|",
     "huber": "the mean over outputs of e²/2 where |e| ≤ `delta`, else of `delta` |e| − `delta`²/2; "
@@ -71,6 +73,12 @@ def commands() -> str:
             parts += [f"{_cell(text)}\n" for text in paragraphs(command)[1:]]
             parts += ["```text", *examples(command), "```", ""]
     return "\n".join(parts)
+
+
+def _wrapped_options(text: str) -> str:
+    """Options as code, so that two hyphens stay two; words in angle brackets as text."""
+    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
+    return text.replace("<", "\\<")
 
 
 def configuration() -> str:

@@ -27,6 +27,7 @@ from hesscli.problem.network import Loss, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.registry import loss_names
 from hesscli.problem.targets import fit_targets, smoothed
+from hesscli.problem.weights import example_weights, require_weights
 from hesscli.studies.agreement import require_agreement
 from hesscli.system.errors import InputError, reason
 from hesscli.system.near import nearest
@@ -117,6 +118,7 @@ def problem_from_keras(
     inputs: ArrayLike | None = None,
     targets: ArrayLike | None = None,
     *,
+    sample_weight: ArrayLike | None = None,
     loss: str | Loss | None = None,
     settings: Mapping[str, Any] | None = None,
     activation: ActivationLike | None = None,
@@ -125,13 +127,13 @@ def problem_from_keras(
     """The dense layers of a Keras model on a batch.
 
     ``model`` is a ``.keras`` file or a live ``keras.Model``, whose parameters are copied.
-    ``inputs`` (N, …) are what the model itself is called with; ``targets`` are (N,) labels, or
-    (N, c) numbers. Without them the batch is that of the configuration's ``data``, which
-    ``settings`` changes. ``loss`` None is the one that the model was compiled with. A softmax at
-    the model's end under a categorical cross-entropy, or a sigmoid under the binary one, is taken
-    off, because the loss has it; the problem's notes say so. Raises InputError for a model that is
-    no chain of dense layers, for a batch that does not fit it, and where Keras's own model gives
-    other numbers than the problem.
+    ``inputs`` (N, …) are what the model itself is called with; ``targets`` are (N,) labels, or (N,
+    c) numbers; ``sample_weight`` (N,) multiplies their losses. Without them the batch is that of
+    the configuration's ``data``, which ``settings`` changes. ``loss`` None is the one that the
+    model was compiled with. A softmax at the model's end under a categorical cross-entropy, or a
+    sigmoid under the binary one, is taken off, because the loss has it; the problem's notes say so.
+    Raises InputError for a model that is no chain of dense layers, for a batch that does not fit
+    it, and where Keras's own model gives other numbers than the problem.
     """
     live = not isinstance(model, str | os.PathLike)
     if live and not isinstance(model, KerasModel):
@@ -150,12 +152,16 @@ def problem_from_keras(
                 dtype=dtype,
             )
             if inputs is None:
-                if targets is not None:
-                    raise InputError("targets: given without the inputs they belong to; give both")
+                for name, given in (("targets", targets), ("sample_weight", sample_weight)):
+                    if given is not None:
+                        raise InputError(
+                            f"{name}: given without the inputs they belong to; give both"
+                        )
                 problem = build_problem(config)
             else:
                 config = replace(config, data=replace(config.data, batch_size="all", offset=0))
-                problem = build_problem(config, _examples(inputs, targets, config.loss.name))
+                examples = _examples(inputs, targets, sample_weight, config.loss.name)
+                problem = build_problem(config, examples)
             require_agreement(problem, model if live else None)
         except InputError as error:
             # A live model was never in a file that its owner knows.
@@ -171,16 +177,18 @@ def problem_from_arrays(
     targets: ArrayLike | None = None,
     loss: str | Loss = "sparse_categorical_crossentropy",
     *,
+    sample_weight: ArrayLike | None = None,
     names: Sequence[str] | None = None,
     dtype: str = "float64",
 ) -> Problem:
     """A network out of its arrays, which are copied.
 
-    ``kernels`` are (inputs, units), one for each layer; ``biases`` (units,) or None, or None for
-    a network without any. ``activations`` names one for each layer, or one for every hidden layer,
-    the last being linear then. ``inputs`` is (N, d); ``targets`` are (N,) labels or (N, c)
-    numbers, as the loss takes them, or None for a loss that looks at none. ``names`` are the
-    layers', by default dense1, dense2 … Raises InputError where something does not fit.
+    ``kernels`` are (inputs, units), one for each layer; ``biases`` (units,) or None, or None for a
+    network without any. ``activations`` names one for each layer, or one for every hidden layer,
+    the last being linear then. ``inputs`` is (N, d); ``targets`` are (N,) labels or (N, c) numbers,
+    as the loss takes them, or None for a loss that looks at none; ``sample_weight`` (N,) multiplies
+    the losses of the examples. ``names`` are the layers', by default dense1, dense2 … Raises
+    InputError where something does not fit.
     """
     require_one_of("dtype", dtype, DTYPES)
     precision = np.dtype(dtype)
@@ -200,7 +208,15 @@ def problem_from_arrays(
         precision,
         f"targets: for {layers[-1].name} and loss {chosen.name}",
     )
-    return Problem(graph=chain(layers), inputs=x, targets=smoothed(fitted, chosen), loss=chosen)
+    given = _weights(sample_weight, len(x))
+    weights = example_weights(chosen, given, fitted, layers[-1].units)
+    return Problem(
+        graph=chain(layers),
+        inputs=x,
+        targets=smoothed(fitted, chosen),
+        loss=chosen,
+        sample_weight=None if weights is None else weights.astype(precision),
+    )
 
 
 def _layers(
@@ -291,14 +307,23 @@ def _targets(targets: ArrayLike | None, examples: int, loss: str) -> Targets:
     return numbers
 
 
-def _examples(inputs: ArrayLike, targets: ArrayLike | None, loss: str) -> Dataset:
+def _weights(weights: ArrayLike | None, examples: int) -> Array | None:
+    if weights is None:
+        return None
+    return require_weights(_numbers(weights, "sample_weight"), examples, "sample_weight")
+
+
+def _examples(
+    inputs: ArrayLike, targets: ArrayLike | None, weights: ArrayLike | None, loss: str
+) -> Dataset:
     raw = _numbers(inputs, "inputs")
     if raw.ndim < 2 or raw.size == 0:
         raise InputError(f"inputs: of shape {raw.shape}; it must be (N, …) and not empty")
     # As floating-point numbers, which nothing scales: integers would be taken for pixels.
     values = np.array(raw, dtype=np.float64).reshape(len(raw), -1)
     require_finite(values, "inputs")
-    return Dataset(values, _targets(targets, len(values), loss), _GIVEN)
+    of_examples = _weights(weights, len(values))
+    return Dataset(values, _targets(targets, len(values), loss), _GIVEN, sample_weight=of_examples)
 
 
 def activation_of(value: ActivationLike, where: str) -> Activation:

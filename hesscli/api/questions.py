@@ -8,7 +8,6 @@ them all. Where a message names an option of a command, the keyword of that name
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from hesscli.api.problems import (
@@ -347,10 +346,10 @@ def _own_data(problem: Problem, options: TrainConfig) -> TrainingData:
         raise InputError(f"examples: {count}; the problem has {problem.examples}")
     if size != "all" and size > count:
         raise InputError(f"batch_size: {size}; there are {count} examples, so it must be 1 to them")
-    kept = replace(problem, inputs=problem.inputs[:count], targets=problem.targets[:count])
+    kept = problem.chosen(slice(count))
     if count == problem.examples:
         return TrainingData(kept, None, "")
-    rest = replace(problem, inputs=problem.inputs[count:], targets=problem.targets[count:])
+    rest = problem.chosen(slice(count, None))
     return TrainingData(kept, rest, "held out")
 
 

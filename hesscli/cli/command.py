@@ -24,6 +24,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
                 *("config_path", "model_path", "data", "loss", "layer_sizes", "activations"),
                 *("plugin", "batch_size", "seed", "dtype", "memory", "threads", "assignments"),
                 "without_regularization",
+                "registered_names",
             ),
             _PROBLEM,
         ),

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from hesscli.system import temporaries
@@ -29,17 +30,28 @@ _PATIENCE_SECONDS = 1.0
 # Of processes that are told together the first one says it and ends the others by then.
 OTHERS_SECONDS = 1.5
 
-# Signals that a loop at work has been told of, and will heed by itself.
-_heeded: float = 0
-# Where the last line goes: standard error, wherever that leads for a while (problem/quiet.py).
-_stderr: int | None = None
-_asked = False
-_said = threading.Lock()
-# What the line begins with, how long the first of several processes is waited for, and whether
-# the others wait for this one to start.
-_name = ""
-_waited = 0.0
-_awaited = False
+
+@dataclass
+class _Process:
+    """What this process does about signals: they are the process's, so this is not a caller's.
+
+    Handlers and the thread that waits for signals are called by the system, with nothing of ours.
+    """
+
+    # Signals that a loop at work has been told of, and will heed by itself.
+    heeded: float = 0
+    # Where the last line goes: standard error, wherever that leads for a while (system/quiet.py).
+    stderr: int | None = None
+    asked: bool = False
+    said: threading.Lock = field(default_factory=threading.Lock)
+    # What the line begins with, how long the first of several processes is waited for, and
+    # whether the others wait for this one to start.
+    name: str = ""
+    waited: float = 0.0
+    awaited: bool = False
+
+
+_process = _Process()
 
 
 class Interrupted(BaseException):
@@ -51,18 +63,17 @@ def interruptible() -> None:
 
     For the entry of the program: it changes the whole process.
     """
-    global _stderr, _name, _waited, _awaited
     together = launched()
     if together is not None:
-        _awaited = True
+        _process.awaited = True
         if together.rank > 0:
-            _name, _waited = f"rank {together.rank}: ", OTHERS_SECONDS
+            _process.name, _process.waited = f"rank {together.rank}: ", OTHERS_SECONDS
     for each in _SIGNALS:
         # Who started us may have said that a signal is not for us, as nohup does.
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, _raise)
     with suppress(OSError):
-        _stderr = os.dup(2)
+        _process.stderr = os.dup(2)
     sys.unraisablehook = _but_for_interrupts(sys.unraisablehook)
     told, tell = os.pipe()
     os.set_blocking(tell, False)
@@ -74,8 +85,7 @@ def interruptible() -> None:
 
 def joined() -> None:
     """For one of several processes: from now on it can end the others by itself."""
-    global _awaited
-    _awaited = False
+    _process.awaited = False
 
 
 def uninterruptible() -> None:
@@ -86,12 +96,12 @@ def uninterruptible() -> None:
 
 def end_interrupted() -> NoReturn:
     """Ends the process, whatever its threads are doing."""
-    threading.Event().wait(_waited)
+    threading.Event().wait(_process.waited)
     temporaries.remove_all()
     say_interrupted()
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
-    if _awaited:
+    if _process.awaited:
         # The others would wait without an end, and launchers end them where one is killed.
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(INTERRUPTED)
@@ -99,23 +109,22 @@ def end_interrupted() -> NoReturn:
 
 def say_interrupted(when: str = "") -> None:
     """The last line of an interrupted program, on standard error; ``when`` is its end."""
-    line = f"hesscli: {_name}interrupted{when}\n"
-    if _stderr is None:
+    line = f"hesscli: {_process.name}interrupted{when}\n"
+    if _process.stderr is None:
         # Of a command inside another program, which may be interrupted again.
         sys.stderr.write(line)
-    elif _said.acquire(blocking=False):
-        if os.isatty(_stderr) and os.environ.get("TERM", "dumb") != "dumb":
+    elif _process.said.acquire(blocking=False):
+        if os.isatty(_process.stderr) and os.environ.get("TERM", "dumb") != "dumb":
             # Over what a progress bar left, or ^C; a bar hides the cursor.
             line = f"\r\x1b[2K\x1b[?25h{line}"
         with suppress(OSError):
-            os.write(_stderr, line.encode("ascii"))
+            os.write(_process.stderr, line.encode("ascii"))
 
 
 def interruption_is_said() -> None:
     """Somebody else has said the last line: ``say_interrupted`` says no more."""
-    global _waited
-    _waited = 0.0
-    _said.acquire(blocking=False)
+    _process.waited = 0.0
+    _process.said.acquire(blocking=False)
 
 
 @contextmanager
@@ -139,7 +148,6 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
 @contextmanager
 def heeded_by(handler: Callable[..., None], times: float = math.inf) -> Iterator[None]:
     """Signals go to ``handler``, which ends the process itself the first so many ``times``."""
-    global _heeded
     before: dict[signal.Signals, Any] = {}
     try:
         for each in _SIGNALS:
@@ -148,31 +156,29 @@ def heeded_by(handler: Callable[..., None], times: float = math.inf) -> Iterator
     except ValueError:
         # Only the main thread may listen; elsewhere a signal does what it always does.
         pass
-    _heeded = times
+    _process.heeded = times
     try:
         yield
     finally:
-        _heeded = 0
+        _process.heeded = 0
         for each, was in before.items():
             signal.signal(each, was)
 
 
 def _raise(*_: object) -> NoReturn:
-    global _asked
-    if _asked:
+    if _process.asked:
         # In the middle of what the first one had to be undone: an exception would lose that.
         end_interrupted()
-    _asked = True
+    _process.asked = True
     raise Interrupted
 
 
 def _watch(told: int) -> None:
-    global _heeded
     while number := os.read(told, 1):
         if number[0] not in _SIGNALS:
             continue
-        if _heeded:
-            _heeded -= 1
+        if _process.heeded:
+            _process.heeded -= 1
         else:
             threading.Event().wait(_PATIENCE_SECONDS)
             end_interrupted()

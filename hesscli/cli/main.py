@@ -74,7 +74,7 @@ class _Commands(click.Group):
     },
     epilog="""
     Exit codes: 0 all checks pass, 1 a check fails or is undecided, 2 wrong usage, configuration
-    or data, 130 interrupted.
+    or data, 70 an error in hesscli itself, 130 interrupted.
 
     \b
     Examples:

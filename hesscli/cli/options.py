@@ -158,6 +158,7 @@ class ProblemOptions:
     dtype: str | None
     assignments: tuple[str, ...]
     without_regularization: bool = False
+    registered_names: tuple[str, ...] = ()
     replayed: Report | None = None
     workers: Workers = ALONE
     written: tuple[tuple[str, str], ...] = ()
@@ -212,14 +213,15 @@ class ProblemOptions:
 
     def require_plugins_used(self, config: Config) -> None:
         """Raises InputError for a plugin of which nothing is part of the problem."""
-        used = {layer.activation.name for layer in config.model.layers}
+        layers = config.model.layers
+        used = {name for layer in layers for name in (layer.type, layer.activation.name)}
         used |= {config.loss.name, *self.activations}
         for path, names in plugins().items():
             if not used.intersection(names):
                 raise InputError(
                     f"--plugin {path}: nothing that it defines is used ({', '.join(names)}); name "
-                    "it with --activation or --loss, or try the plugin alone with hesscli verify "
-                    f"--plugin {path}"
+                    "it with --activation, --loss or as a type in model.layers, or try the plugin "
+                    f"alone with hesscli verify --plugin {path}"
                 )
 
     def execution(self, problem: Problem) -> Execution:
@@ -237,6 +239,9 @@ class ProblemOptions:
 
         if self.model_path is not None:
             yield Override(("model", "keras"), self.model_path, "--model")
+        if self.registered_names:
+            names = list(self.registered_names)
+            yield Override(("model", "registered_names"), names, "--registered-name")
         if self.data is not None:
             yield Override(("data", "source"), self.data, "--data")
         if self.loss is not None:
@@ -278,7 +283,7 @@ plugin_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_load_plugins,
-    help="Python file of activations, losses; repeatable.",
+    help="File of activations, losses, layers; repeatable.",
 )
 threads_option = click.option(
     "--threads",
@@ -358,6 +363,13 @@ def problem_options(
         help="Inputs and units of each layer: 784-30-10.",
     )
     @click.option(
+        "--registered-name",
+        "registered_names",
+        metavar="K=NAME",
+        multiple=True,
+        help="Keras name and plugin name, if they differ.",
+    )
+    @click.option(
         "--activation",
         "-a",
         "activations",
@@ -398,6 +410,7 @@ def problem_options(
         *,
         config_path: str | None,
         model_path: str | None,
+        registered_names: tuple[str, ...],
         data: str | None,
         loss: str | None,
         layer_sizes: tuple[int, ...],
@@ -423,6 +436,7 @@ def problem_options(
             dtype,
             assignments,
             without_regularization,
+            registered_names,
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
             written=tuple(_written(others)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TextIO
@@ -11,8 +12,15 @@ import click
 
 from hesscli.cli.interrupt import INTERRUPTED, Interrupted, say_interrupted
 from hesscli.system.errors import HesscliError, one_line, reason
+from hesscli.system.memory import out_of_address_space
 
 FAILED_INPUT = 2
+# A fault of the program itself: EX_SOFTWARE of sysexits.h.
+FAULT = 70
+_REPORT = (
+    "hesscli: this is an error in hesscli, not in what you gave it; please report it with the "
+    "lines above and what hesscli doctor prints"
+)
 _SEE_HELP = "; hesscli --help lists what there is"
 
 # Called with the line that a command ends with, and the exit code.
@@ -33,11 +41,13 @@ def noticing_readers() -> Iterator[None]:
 
 
 def show(line: str, code: int = FAILED_INPUT, stream: IO[str] | None = None) -> None:
-    """One line on standard error, or on ``stream``."""
+    """One line on standard error, or on ``stream``; of a fault its traceback."""
     if code == INTERRUPTED:
         say_interrupted()
-        return
-    complain(f"hesscli: {one_line(line)}", stream)
+    elif code == FAULT:
+        complain(line, stream)
+    else:
+        complain(f"hesscli: {one_line(line)}", stream)
 
 
 def complain(text: str, stream: IO[str] | None = None) -> None:
@@ -63,7 +73,8 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
     except HesscliError as error:
         return _ended(tell, str(error))
     except ImportError as error:
-        return _ended(tell, f"{reason(error)}; hesscli doctor tells what is missing")
+        remedy = out_of_address_space(error) or "hesscli doctor tells what is missing"
+        return _ended(tell, f"{reason(error)}; {remedy}")
     except (ReaderGoneError, BrokenPipeError):
         _write_no_more(sys.stdout)
         return 0
@@ -77,9 +88,9 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
     except (click.Abort, KeyboardInterrupt, Interrupted):
         return _ended(tell, "interrupted", INTERRUPTED)
     except Exception as error:
-        if not _is_out_of_memory(error):
-            raise
-        return _ended(tell, "out of memory; use a smaller batch, fewer units or dtype float32")
+        if _is_out_of_memory(error):
+            return _ended(tell, "out of memory; use a smaller batch, fewer units or dtype float32")
+        return _ended(tell, f"{traceback.format_exc()}{_REPORT}", FAULT)
 
 
 def _ended(tell: Tell, line: str, code: int = FAILED_INPUT) -> int:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
 from hesscli.cli import interrupt
-from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, show
+from hesscli.cli.outcome import FAILED_INPUT, FAULT, exit_code_of, show
 from hesscli.system.errors import InputError
 from hesscli.system.threads import share_cores
-from hesscli.workers.launcher import Launched
+from hesscli.workers.launcher import Launched, abort
 from hesscli.workers.ranks import Ended, Ranks
-
-# A fault of the program itself.
-_FAULT = 70
 
 
 def run_together(launched: Launched, command_line: Callable[[Ranks], object]) -> int:
@@ -37,8 +33,12 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
         with interrupt.heeded_by(note):
             ranks = Ranks(launched)
     except InputError as error:
-        # Nobody can be asked who says it.
-        show(str(error))
+        # Nobody can be asked who says it: others do if the first one does not end them.
+        if launched.rank > 0:
+            time.sleep(interrupt.OTHERS_SECONDS)
+        rank = f"rank {launched.rank}: " if launched.rank > 0 else ""
+        show(f"{rank}{error}", stream=stderr)
+        abort(FAILED_INPUT)
         return FAILED_INPUT
     interrupt.joined()
     share_cores(ranks.cores)
@@ -66,18 +66,12 @@ def _ended(run: Callable[[], object]) -> tuple[int, str | None]:
     def note(line: str, _: int) -> None:
         failures.append(line)
 
-    try:
-        code = exit_code_of(run, note)
-    except Exception:
-        return _FAULT, traceback.format_exc()
+    code = exit_code_of(run, note)
     return code, failures[0] if failures else None
 
 
 def _say(failure: str, stream: TextIO) -> None:
-    if "\n" in failure:
-        complain(failure, stream)
-    else:
-        show(failure, stream=stream)
+    show(failure, FAULT if "\n" in failure else FAILED_INPUT, stream)
 
 
 def _interrupt(ranks: Ranks) -> NoReturn:

@@ -13,8 +13,8 @@ from hesscli.cli.command import Command
 from hesscli.cli.interrupt import INTERRUPTED, say_interrupted, stop_requested
 from hesscli.cli.options import ProblemOptions, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
+from hesscli.cli.progress import training_display
 from hesscli.cli.record import record, reports
-from hesscli.cli.training_display import training_display
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 

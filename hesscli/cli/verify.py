@@ -90,8 +90,8 @@ def verify(
     First derivatives, with --of gradient or jacobian, are compared in every entry; shown are
     their norms.
 
-    With --plugin and no more, every activation and loss that the plugin defines is tried on its
-    own, and a FAIL names the function that is wrong.
+    With --plugin and no more, everything that the plugin defines is tried on its own, and a FAIL
+    names the function that is wrong.
 
     A third witness, finite differences, comes with error bars. Where these leave most of a block
     open, the verdict is UNDECIDED, which is no PASS: it exits with 1 as well.

@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hesscli.config.consistency import require_consistent
 from hesscli.config.decode import ConfigKeyError
@@ -31,12 +32,15 @@ from hesscli.problem.keras_layers import SIGMOID, KerasNetwork
 from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
 from hesscli.problem.layers import LINEAR, SOFTMAX
-from hesscli.problem.names import CROSSENTROPIES, NORMALIZE, SYMMETRIC
+from hesscli.problem.layertypes import TYPES
+from hesscli.problem.names import CROSSENTROPIES, LOSS_ARGUMENTS, NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters, read_penalties
+from hesscli.problem.registry import is_untold
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets, smoothed
+from hesscli.problem.weights import example_weights, require_weights, stored_weights
 from hesscli.system.errors import InputError
 from hesscli.system.memory import (
     examples_memory,
@@ -87,7 +91,8 @@ def build_problem(
             "at least"
         )
     order = whole[share_of(len(whole), workers)]
-    keras = None if config.model.keras is None else network_of(config.model.keras)
+    model = config.model
+    keras = None if model.keras is None else network_of(model.keras, model.registered_names)
     width = int(dataset.inputs.shape[1])
     if width != config.model.width:
         shape = config.model.input_shape
@@ -119,6 +124,12 @@ def build_problem(
     if not config.loss.regularization:
         notes = (*notes, *_left_out(penalties))
     fitted = fit_targets(targets, config.loss.name, graph.nodes[-1].shape[-1], dtype, where)
+    of_all = dataset.sample_weight
+    own = None if of_all is None else of_all[places(order)]
+    weights = example_weights(config.loss, own, fitted, graph.nodes[-1].shape[-1])
+    if weights is not None:
+        key = "data.sample_weight" if config.loss.class_weight is None else "loss.class_weight"
+        notes = (*notes, f"the loss of each example is multiplied by its weight ({key})")
     original = None
     if keras is not None:
         as_given = keras.before_rescaling if dataset.is_batch else keras.model_inputs
@@ -147,6 +158,7 @@ def build_problem(
         original=original,
         frozen=tuple(layer.name for layer in config.model.layers if not layer.trainable),
         prepared=_prepared(dataset, keras, data.scale),
+        sample_weight=None if weights is None else weights.astype(dtype),
     )
 
 
@@ -212,11 +224,20 @@ def _dataset(data: DataConfig) -> Dataset:
         targets = np.zeros(len(inputs), dtype=np.int64)
         if data.targets is not None:
             targets = np.array(data.targets)
-        return Dataset(inputs, targets, "data.inputs", is_batch=True)
+        return _weighted(Dataset(inputs, targets, "data.inputs", is_batch=True), data.sample_weight)
     try:
-        return load_dataset(data.source, data.split)
+        dataset = load_dataset(data.source, data.split)
+        assert data.sample_weight is None or isinstance(data.sample_weight, str)  # as was checked
+        return _weighted(dataset, stored_weights(data.source, data.sample_weight))
     except InputError as error:
         raise InputError(_with_key("data.source", str(error))) from error
+
+
+def _weighted(dataset: Dataset, weights: ArrayLike | None) -> Dataset:
+    if weights is None:
+        return dataset
+    own = require_weights(weights, dataset.examples, "data.sample_weight")
+    return replace(dataset, sample_weight=own)
 
 
 def _with_key(key: str, text: str) -> str:
@@ -329,7 +350,8 @@ def _ending(layers: tuple[LayerConfig, ...], keras: KerasNetwork, loss: Loss) ->
 
 def _is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
     """Whether ``loss`` is the one that the model was compiled with."""
-    return isinstance(keras.loss, Loss) and replace(loss, regularization=True) == keras.loss
+    compiled = replace(loss, regularization=True, class_weight=None)
+    return isinstance(keras.loss, Loss) and compiled == keras.loss
 
 
 def _original(
@@ -354,6 +376,7 @@ def _original(
         loss=keras.serialized_loss if _is_compiled(keras, loss) else of_loss,
         folded=ending.folded,
         prepared_otherwise={},
+        plugins=keras.plugins,
     )
 
 
@@ -361,8 +384,8 @@ def _described(loss: Loss) -> str:
     """A loss with the arguments that are not Keras's defaults."""
     others = [
         f"{key}={getattr(loss, key):g}"
-        for key in ("label_smoothing", "delta")
-        if getattr(loss, key) != getattr(Loss(), key)
+        for key in LOSS_ARGUMENTS
+        if key != "from_logits" and getattr(loss, key) != getattr(Loss(), key)
     ]
     return f"{loss.name}({', '.join(others)})" if others else loss.name
 
@@ -374,6 +397,13 @@ def _keras_notes(
     penalized = [layer.name for layer in keras.layers if layer.penalties]
     if penalized and loss.regularization:
         notes.append(f"the regularizers of {', '.join(penalized)} are part of the loss")
+    for registered, name in keras.plugins.items():
+        notes.append(f"{registered} is the plugin's {name}: the file holds its name alone")
+    untold = [name for name in keras.plugins.values() if is_untold(name)]
+    if untold:
+        notes.append(
+            f"Keras's own model is not evaluated: {', '.join(untold)} without TensorFlow function"
+        )
     if keras.rescaling is not None and dataset.is_batch:
         notes.append(f"its Rescaling is not applied: {dataset.name} holds a network's own inputs")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
@@ -426,6 +456,9 @@ def _initializer_of(model: ModelConfig, index: int, role: str) -> tuple[Initiali
     own = dict(layer.initializers).get(role)
     if own is not None:
         return own, f"{path}.{role}_initializer"
+    usual = TYPES[layer.type].initializers if layer.type in TYPES else {}
+    if role in usual and not (role.endswith("kernel") and layer.initializer is not None):
+        return usual[role], path
     if role in _STATISTICS:
         return Initializer(_STATISTICS[role]), path
     if role.endswith("kernel"):

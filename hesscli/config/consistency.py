@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hesscli.config.decode import ConfigKeyError, Path
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem.layers import LayerError
-from hesscli.problem.names import CROSSENTROPIES, LOSSES_WITHOUT_TARGETS, SMOOTHED_LOSSES
+from hesscli.problem.names import LOSS_ARGUMENTS, LOSSES_WITHOUT_TARGETS
 from hesscli.problem.network import Loss
 
 
@@ -54,20 +54,28 @@ def _check_layer(
 
 def require_own_arguments(loss: Loss) -> None:
     """Raises ConfigKeyError for an argument that is none of the loss's own."""
-    for key, others in (
-        ("from_logits", CROSSENTROPIES),
-        ("label_smoothing", SMOOTHED_LOSSES),
-        ("delta", ("huber",)),
-    ):
+    for key, others in LOSS_ARGUMENTS.items():
         if getattr(loss, key) != getattr(Loss(), key) and loss.name not in others:
             raise ConfigKeyError(
                 ("loss", key),
                 f"{getattr(loss, key)}; only {' and '.join(others)} can have it, and loss.name is "
                 f"{loss.name}",
             )
+    if loss.class_weight is not None and loss.name in LOSSES_WITHOUT_TARGETS:
+        raise ConfigKeyError(
+            ("loss", "class_weight"), f"the loss {loss.name} has no targets, and so no classes"
+        )
 
 
 def _check_batch(data: DataConfig, width: int, loss: str) -> None:
+    in_source = data.inputs is None
+    if data.sample_weight is not None and isinstance(data.sample_weight, str) != in_source:
+        raise ConfigKeyError(
+            ("data", "sample_weight"),
+            "it must be the name of an array in data.source"
+            if in_source
+            else "it must be a list with a number for each row of data.inputs",
+        )
     if data.inputs is None:
         if data.targets is not None:
             raise ConfigKeyError(

@@ -44,8 +44,6 @@ T = TypeVar("T")
 Path = tuple[str | int, ...]
 Decoder = Callable[[Any, Path], T]
 
-# YAML 1.1 reads 1e-10, which has no point, as text; people mean the number.
-_NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 # The slash separates layer and tensor in a parameter's name.
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 # What NumPy's integers hold; more digits than it has are no size or seed of anything.
@@ -112,8 +110,6 @@ def _memory(value: Any, path: Path) -> str | int:
 
 def number(value: Any, path: Path) -> float:
     """A finite number."""
-    if isinstance(value, str) and _NUMBER_AS_TEXT.fullmatch(value):
-        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigKeyError(path, f"{shown(value)}; it must be a number")
     try:
@@ -194,6 +190,21 @@ def _share(value: Any, path: Path) -> float:
     if not 0 <= share <= 1:
         raise ConfigKeyError(path, f"{shown(value)}; it must be a number from 0 to 1")
     return share
+
+
+def _class_weight(value: Any, path: Path) -> dict[int, float]:
+    if not isinstance(value, Mapping) or not value:
+        raise ConfigKeyError(path, f"{shown(value)}; it must be {{class: weight, …}}")
+    # JSON has text for keys.
+    given = {int(key) if str(key).isdecimal() else key: of for key, of in value.items()}
+    for key in given:
+        if not _is_whole(key, 0):
+            raise ConfigKeyError(path, f"{shown(key)} is no class; they are whole numbers from 0")
+    return {key: _not_negative(of, (*path, key)) for key, of in given.items()}
+
+
+def _sample_weight(value: Any, path: Path) -> str | Row:
+    return _row(value, path) if isinstance(value, list) else _text(value, path)
 
 
 def _boolean(value: Any, path: Path) -> bool:
@@ -404,6 +415,19 @@ def _inputs(value: Any, path: Path) -> int | tuple[int, ...]:
     return tuple(_integer(1)(size, (*path, index)) for index, size in enumerate(value))
 
 
+def _registered_names(value: Any, path: Path) -> tuple[str, ...]:
+    pairs = value if isinstance(value, list) else [value]
+    for index, pair in enumerate(pairs):
+        name = _text(pair, (*path, index)).partition("=")[2]
+        if name not in (*registry.plugin_names(), *registry.plugin_names(registry.LAYER)):
+            raise ConfigKeyError(
+                (*path, index),
+                f"{shown(pair)}; it must be as in mine>GatedUnit=glu, the second being an "
+                "activation or a layer of a plugin (--plugin)",
+            )
+    return tuple(pairs)
+
+
 _penalty = _record(Penalty, {"l1": _not_negative, "l2": _not_negative})
 _model = _record(
     ModelConfig,
@@ -415,6 +439,7 @@ _model = _record(
         "layers": _layers,
         "weights": _optional(_text),
         "keras": _optional(_text),
+        "registered_names": _registered_names,
     },
 )
 _loss = _record(
@@ -426,6 +451,9 @@ _loss = _record(
         "label_smoothing": _share,
         "regularization": _boolean,
         "delta": _positive,
+        "alpha": _positive,
+        "gamma": _not_negative,
+        "class_weight": _optional(_class_weight),
     },
 )
 _data_record = _record(
@@ -440,6 +468,7 @@ _data_record = _record(
         "memory": _optional(_memory),
         "inputs": _optional(_matrix),
         "targets": _optional(_targets),
+        "sample_weight": _optional(_sample_weight),
     },
 )
 

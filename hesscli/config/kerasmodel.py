@@ -15,12 +15,20 @@ from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
 
 
-def network_of(path: str) -> KerasNetwork:
+def network_of(path: str, registered_names: Sequence[str]) -> KerasNetwork:
     """The layers of the model ``path``; raises InputError, which names the key."""
+    names = dict(pair.rsplit("=", 1) for pair in registered_names)
     try:
-        return read_network(path)
+        network = read_network(path, names)
     except InputError as error:
         raise InputError(f"model.keras: {error}") from error
+    for registered in names:
+        if registered not in network.plugins:
+            raise InputError(
+                f"model.registered_names: {registered!r} is none of {path}; of plugins it has "
+                f"{', '.join(network.plugins) or 'none'}"
+            )
+    return network
 
 
 def with_keras_layers(config: Config, given: Collection[str], of_loss: Collection[str]) -> Config:
@@ -33,7 +41,7 @@ def with_keras_layers(config: Config, given: Collection[str], of_loss: Collectio
     """
     if config.model.keras is None:
         return config
-    network = network_of(config.model.keras)
+    network = network_of(config.model.keras, config.model.registered_names)
     model = config.model
     if "inputs" not in given:
         model = replace(model, inputs=_inputs(network))
@@ -58,13 +66,15 @@ def check_keras_layers(model: ModelConfig) -> None:
     Activations may differ: they are the user's to replace.
     """
     if model.keras is None:
+        if model.registered_names:
+            raise InputError("model.registered_names: without model.keras; leave them out")
         return
     if model.weights is not None:
         raise InputError(
             f"model.keras: {model.keras}: the parameters come from the model, so model.weights "
             "must be null"
         )
-    network = network_of(model.keras)
+    network = network_of(model.keras, model.registered_names)
     for key, configured, own in (
         ("inputs", str(model.inputs), str(_inputs(network))),
         ("bias", str(model.bias).lower(), str(network.has_bias).lower()),
@@ -96,7 +106,7 @@ def _layer(layer: KerasLayer, before: str, has_bias: bool) -> LayerConfig:
     own = arguments.pop("use_bias", has_bias)
     return LayerConfig(
         layer.name,
-        arguments.pop("units", 0),
+        arguments.pop("units") if spec.type == DENSE else 0,
         layer.activation,
         kernel_regularizer=penalties.pop("kernel", None),
         bias_regularizer=penalties.pop("bias", None),

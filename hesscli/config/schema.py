@@ -94,7 +94,7 @@ class LayerConfig:
         """The layer behind ``before``; ``bias`` is whether it has one where it says nothing."""
         arguments = dict(self.arguments)
         takes = TYPES[self.type].arguments if self.type in TYPES else ()
-        if "units" in takes:
+        if self.type == DENSE:
             arguments["units"] = self.units
         if "use_bias" in takes:
             arguments["use_bias"] = bias if self.use_bias is None else self.use_bias
@@ -115,7 +115,8 @@ class ModelConfig:
     ``inputs`` may be a shape, as [28, 28, 1].
 
     ``weights`` is the path of a problem file; None draws them from the initializers. ``keras`` is
-    the path of a Keras model, from which inputs, layers and parameters are then taken.
+    the path of a Keras model, from which inputs, layers and parameters are then taken;
+    ``registered_names`` are pairs ``registered=plugin's``.
     """
 
     inputs: Annotated[
@@ -143,6 +144,11 @@ class ModelConfig:
     keras: Annotated[
         str | None, "the path of a Keras model", "inputs, layers and parameters, all from there"
     ] = None
+    registered_names: Annotated[
+        tuple[str, ...],
+        "a list such as `[mine>GatedUnit=glu]`",
+        "what the Keras model's registered names are called in a plugin, where it differs",
+    ] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -166,7 +172,8 @@ class DataConfig:
     """Where the batch comes from, and which examples it takes.
 
     ``inputs``, rows of (N, d), stand in place of ``source`` and ``split``; then ``targets`` are
-    N labels or rows of numbers, or None for a loss that looks at none.
+    N labels or rows of numbers, or None for a loss that looks at none. ``sample_weight`` names an
+    array (M,) of the source, or holds N numbers beside ``inputs``.
     """
 
     source: Annotated[
@@ -201,6 +208,12 @@ class DataConfig:
         tuple[int, ...] | Row | tuple[Row, ...] | None,
         "a label or a row of numbers for each of `inputs`",
         "what the loss compares with",
+    ] = None
+    sample_weight: Annotated[
+        str | Row | None,
+        "the name of an array in the source, or a number for each of `inputs`",
+        "what the loss of each example is multiplied by; their sum stays divided by the number of "
+        "examples, as in Keras",
     ] = None
 
 

@@ -70,4 +70,11 @@ def _part(problem: Problem, examples: slice) -> Problem:
             inputs=original.inputs.part(examples),
             targets=original.targets[examples],
         )
-    return replace(problem, inputs=part, targets=problem.targets[examples], original=original)
+    weights = problem.sample_weight
+    return replace(
+        problem,
+        inputs=part,
+        targets=problem.targets[examples],
+        original=original,
+        sample_weight=None if weights is None else weights[examples],
+    )

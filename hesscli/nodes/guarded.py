@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hesscli.problem.graph import Array
+from hesscli.problem.graph import Array, read_only
 from hesscli.system.errors import InputError
 from hesscli.system.files import expanded
 
@@ -34,41 +34,82 @@ class Guard:
         """A NumPy function of arrays, whose result has a shape and the type of the first one."""
 
         def guarded(*arguments: Array) -> Array:
-            # A function that works in place would change what the others are taken at.
-            views = [argument.view() for argument in arguments]
-            for view in views:
-                view.flags.writeable = False
-            with np.errstate(all="ignore"):
-                values = self._called(function, *views)
-            if not isinstance(values, np.ndarray):
-                raise InputError(
-                    f"{self.path}: {self.what}: returns a {type(values).__name__}; it must return "
-                    f"an array like {like}, such as np.full_like({like}, 1)"
-                )
-            shape, dtype = shape_of(*arguments), arguments[0].dtype
-            if values.shape != shape or values.dtype != dtype:
-                raise InputError(
-                    f"{self.path}: {self.what}: returns {values.dtype} of shape {values.shape} for "
-                    f"{like} of {dtype} and shape {arguments[0].shape}; it must be {dtype} of "
-                    f"shape {shape}"
-                )
-            return values
+            return self.array(function, shape_of(*arguments), like, *arguments)
 
         return guarded
+
+    def array(
+        self,
+        function: Function,
+        shape: tuple[int, ...],
+        like: str,
+        *arguments: Any,
+        **keywords: Any,
+    ) -> Array:
+        """What a NumPy function returns: an array of this ``shape`` and the first one's type."""
+        return self._required(
+            self._of_arrays(function, *arguments, **keywords), shape, like, arguments[0]
+        )
+
+    def parts(
+        self,
+        function: Function,
+        shape: tuple[int, ...],
+        shapes: Mapping[str, tuple[int, ...]],
+        *arguments: Any,
+        **keywords: Any,
+    ) -> tuple[Array, dict[str, Array]]:
+        """What a NumPy function returns at x and at θ: an array, and one for each role."""
+        found = self._of_arrays(function, *arguments, **keywords)
+        if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Mapping):
+            raise InputError(
+                f"{self.path}: {self.what}: returns a {type(found).__name__}; it must return two: "
+                "an array at x, and a mapping with one at each parameter"
+            )
+        at_x, at_theta = found
+        if set(at_theta) != set(shapes):
+            raise InputError(
+                f"{self.path}: {self.what}: returns parts at "
+                f"{', '.join(map(str, at_theta)) or 'none'}; the parameters are "
+                f"{', '.join(shapes) or 'none'}"
+            )
+        first = arguments[0]
+        return self._required(at_x, shape, "x", first), {
+            role: self._required(at_theta[role], of, f"x, at {role},", first)
+            for role, of in shapes.items()
+        }
+
+    def _of_arrays(self, function: Function, *arguments: Any, **keywords: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return self.called(function, *map(_protected, arguments), **keywords)
+
+    def _required(self, values: Any, shape: tuple[int, ...], like: str, first: Array) -> Array:
+        if not isinstance(values, np.ndarray):
+            raise InputError(
+                f"{self.path}: {self.what}: returns a {type(values).__name__}; it must return "
+                f"an array like {like}, such as np.full_like({like}, 1)"
+            )
+        if values.shape != shape or values.dtype != first.dtype:
+            raise InputError(
+                f"{self.path}: {self.what}: returns {values.dtype} of shape {values.shape} for "
+                f"{like} of {first.dtype} and shape {first.shape}; it must be {first.dtype} of "
+                f"shape {shape}"
+            )
+        return values
 
     def tensors(
         self, function: Function, shape_of: Callable[..., Any], like: str = "z"
     ) -> Function:
         """A TensorFlow function of tensors, whose result has a shape and the first one's type."""
 
-        def guarded(*arguments: Any) -> Any:
-            values, first = self._called(function, *arguments), arguments[0]
+        def guarded(*arguments: Any, **keywords: Any) -> Any:
+            values, first = self.called(function, *arguments, **keywords), arguments[0]
             if not type(values).__module__.startswith("tensorflow"):
                 raise InputError(
                     f"{self.path}: {self.what}: returns a {type(values).__name__}; it must return "
                     "a tensor, made by TensorFlow's functions"
                 )
-            shape = shape_of(*arguments)
+            shape = shape_of(*arguments, **keywords)
             if values.dtype != first.dtype or not values.shape.is_compatible_with(shape):
                 raise InputError(
                     f"{self.path}: {self.what}: returns {values.dtype.name} of shape "
@@ -79,11 +120,25 @@ class Guard:
 
         return guarded
 
+    def number_arrays(self, function: Function) -> Function:
+        """A function of arrays of mpmath's numbers, whose result is one of them."""
+
+        def guarded(*arguments: Any, **keywords: Any) -> Any:
+            values = self.called(function, *arguments, **keywords)
+            if not isinstance(values, np.ndarray) or values.dtype != object:
+                raise InputError(
+                    f"{self.path}: {self.what}: returns a {type(values).__name__}; it must return "
+                    "an array of mpmath's numbers"
+                )
+            return values
+
+        return guarded
+
     def numbers(self, function: Function) -> Function:
         """A function of mpmath's numbers, whose result is one of them."""
 
         def guarded(*arguments: Any) -> Any:
-            value = self._called(function, *arguments)
+            value = self.called(function, *arguments)
             if not type(value).__module__.startswith("mpmath"):
                 raise InputError(
                     f"{self.path}: {self.what}: returns a {type(value).__name__}; it must return "
@@ -93,11 +148,19 @@ class Guard:
 
         return guarded
 
-    def _called(self, function: Function, *arguments: Any) -> Any:
+    def called(self, function: Function, *arguments: Any, **keywords: Any) -> Any:
+        """What it returns; InputError, with the line, of what it raises."""
         try:
-            return function(*arguments)
+            return function(*arguments, **keywords)
         except Exception as error:
             raise InputError(f"{where(self.path, error)}: {self.what}: {what_is(error)}") from error
+
+
+def _protected(argument: Any) -> Any:
+    """A view that a function which works in place cannot change: others are taken there too."""
+    if isinstance(argument, Mapping):
+        return {role: read_only(array) for role, array in argument.items()}
+    return read_only(argument)
 
 
 def where(path: str, error: BaseException) -> str:

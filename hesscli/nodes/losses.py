@@ -16,7 +16,10 @@ from types import MappingProxyType
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
 
+from hesscli.nodes.node import Wanted
+from hesscli.nodes.softmax import Softmax, SoftmaxAt
 from hesscli.problem.graph import Array
+from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Loss, Targets
 from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
@@ -134,6 +137,64 @@ def _binary_crossentropy(_: Loss) -> LossDerivatives:
         hessian=lambda f, _: _diagonal(slope(f)),
         hessian_product=lambda f, _: _diagonal_product(slope(f)),
     )
+
+
+def _categorical_focal_crossentropy(loss: Loss) -> LossDerivatives:
+    # With p = softmax(f) limited to [ε, 1 − ε], r = 1 − p, J = ∂p/∂f and a = αt:
+    # ℓ = −Σ a r^γ log p,   ∂ℓ = J u,   ∂²ℓ v = J (w ⊙ Jv) + ∂J/∂f·v u,
+    # u = a (γ r^(γ−1) log p − r^γ/p),   w = a (r^γ/p² + 2γ r^(γ−1)/p − γ(γ−1) r^(γ−2) log p),
+    # both 0 where p is beyond.
+    gamma, node, below = loss.gamma, Softmax(), Wanted((True,))
+
+    def limited(f: Array) -> tuple[SoftmaxAt, Array, Array, Array]:
+        _, at = node.forward([f], {})
+        # 1 − p through the other classes: it has no digits where p is nearly 1.
+        r = at.p @ (1 - np.eye(f.shape[1], dtype=f.dtype))
+        inside = ((at.p >= EPSILON) & (r >= EPSILON)).astype(f.dtype)
+        return at, np.clip(at.p, EPSILON, 1 - EPSILON), np.clip(r, EPSILON, 1 - EPSILON), inside
+
+    def value(f: Array, t: Targets) -> Array:
+        _, p, r, _ = limited(f)
+        return np.asarray(-(loss.alpha * t * r**gamma * np.log(p)).sum(axis=-1))
+
+    def slope(f: Array, t: Targets) -> tuple[SoftmaxAt, Array]:
+        at, p, r, inside = limited(f)
+        u = gamma * r ** (gamma - 1) * np.log(p) - r**gamma / p
+        return at, loss.alpha * t * inside * u
+
+    def gradient(f: Array, t: Targets) -> Array:
+        at, u = slope(f, t)
+        return node.push(at, [u[:, None]], {})[:, 0]
+
+    def product(f: Array, t: Targets) -> HessianProduct:
+        at, u = slope(f, t)
+        _, p, r, inside = limited(f)
+        w = r**gamma / p**2 + 2 * gamma * r ** (gamma - 1) / p
+        w = loss.alpha * t * inside * (w - gamma * (gamma - 1) * r ** (gamma - 2) * np.log(p))
+        curved = node.curved(at, u)
+
+        def of_some(chosen: slice, v: Array) -> Array:
+            here = curved.part(chosen)
+            Jv = node.push(here, [v], {})
+            into = node.pull(here, w[chosen, None] * Jv, below)
+            node.bend(here, [v], {}, into)
+            (found,) = into.inputs
+            assert found is not None  # it was wanted
+            return found
+
+        return of_some
+
+    return LossDerivatives(value, gradient, _dense(product), product)
+
+
+def _dense(product: Callable[[Array, Targets], HessianProduct]) -> _OfNumbers:
+    """∂²ℓ/∂f² (N, c, c) by products with the unit vectors."""
+
+    def hessian(f: Array, targets: Targets) -> Array:
+        units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
+        return product(f, targets)(slice(None), units)
+
+    return hessian
 
 
 def _numberwise(value: _OfNumbers, first: _OfNumbers, second: _OfNumbers) -> LossDerivatives:
@@ -270,6 +331,7 @@ _LOSSES: Mapping[str, Callable[[Loss], LossDerivatives]] = MappingProxyType(
         "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
         "categorical_crossentropy": _categorical_crossentropy,
         "binary_crossentropy": _binary_crossentropy,
+        FOCAL: _categorical_focal_crossentropy,
         "mean_squared_error": _mean_squared_error,
         "mean_absolute_error": _mean_absolute_error,
         "huber": _huber,
@@ -309,11 +371,11 @@ def of_product(
 
         return of_some
 
-    def hessian(f: Array, targets: Targets) -> Array:
-        units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
-        return hessian_product(f, targets)(slice(None), units)
+    return _dense(hessian_product), hessian_product
 
-    return hessian, hessian_product
+
+def _beyond(p: Array) -> Array:
+    return np.asarray(np.sign(p - EPSILON) + np.sign(p - (1 - EPSILON)))
 
 
 def loss_pieces(loss: Loss) -> _OfNumbers | None:
@@ -322,6 +384,7 @@ def loss_pieces(loss: Loss) -> _OfNumbers | None:
         "mean_absolute_error": lambda f, t: np.sign(f - t),
         "huber": lambda f, t: np.sign(f - t) * (np.abs(f - t) > loss.delta),
         "kl_divergence": lambda f, _: np.sign(f - EPSILON) + np.sign(f - 1),
+        FOCAL: lambda f, _: _beyond(np.asarray(softmax(f, axis=-1))),
     }
     return pieces.get(loss.name)
 

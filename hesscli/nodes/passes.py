@@ -148,7 +148,7 @@ class Linearized:
 
     Of every node that depends on the values and tensors that were asked for it holds what
     ``push``, ``pull`` and ``bend`` need; of the others nothing: at large widths that takes more
-    memory than the weights. ``loss`` is that of an example, ``scale`` the factor of the reduction.
+    memory than the weights. ``loss`` is that of an example, ``scales`` (N,) the factors of the sum.
     """
 
     def __init__(
@@ -157,14 +157,14 @@ class Linearized:
         inputs: Callable[[], Array],
         targets: Targets,
         loss: LossDerivatives,
-        scale: np.floating,
+        scales: Array,
         calculus: Dispatch = calculus_of,
         check: Check = unchecked,
     ) -> None:
         self.graph = graph
         self.targets = targets
         self.loss = loss
-        self.scale = scale
+        self.scales = scales
         self._inputs = inputs
         self._calculus = cache(calculus)
         self._check = check
@@ -210,7 +210,7 @@ class Linearized:
 
     def output_gradient(self) -> Array:
         """∂L/∂f (N, c)."""
-        return np.asarray(self.scale * self.loss.gradient(self.f, self.targets))
+        return np.asarray(self.scales[:, None] * self.loss.gradient(self.f, self.targets))
 
     def at(self, node: str, chosen: slice) -> object:
         """What is held of a node, for some of the examples."""
@@ -312,7 +312,7 @@ class Linearized:
 
     def through_loss(self, Rf: Array, chosen: slice = slice(None)) -> Array:
         """∂²L/∂f² times Rf (n, k, c)."""
-        return np.asarray(self.scale * self._loss_product(chosen, Rf))
+        return np.asarray(self.scales[chosen, None, None] * self._loss_product(chosen, Rf))
 
     @cached_property
     def _loss_product(self) -> HessianProduct:
@@ -392,7 +392,8 @@ class Linearized:
         return below.reshape(len(below), width, width)
 
     def _second_at_output(self, chosen: slice, term: Term) -> Array:
-        S = np.asarray(self.scale * self.loss.hessian(self.f[chosen], self.targets[chosen]))
+        S = self.loss.hessian(self.f[chosen], self.targets[chosen])
+        S = np.asarray(self.scales[chosen, None, None] * S)
         return S if term.seeded else np.zeros_like(S)
 
     def _second_by_units(

@@ -1,7 +1,8 @@
-"""Activations and losses from a file of the user's, which is run.
+"""Activations, losses and layers from a file of the user's, which is run.
 
-The file binds ``ACTIVATIONS`` to a mapping from names to σ, σ′ and σ″, and ``LOSSES`` to one from
-names to ℓ, its gradient and its Hessian's products, or one of the two::
+The file binds some of these: ``ACTIVATIONS`` to a mapping from names to σ, σ′ and σ″, ``LOSSES`` to
+one from names to ℓ, its gradient and its Hessian's products, and ``LAYERS`` (ownlayer.py) to one
+from names to four methods, and the shapes and initializers of the parameters::
 
     ACTIVATIONS = {
         "cube": {
@@ -18,12 +19,26 @@ names to ℓ, its gradient and its Hessian's products, or one of the two::
             "hessian_product": lambda f, t, v: 6 * (f - t) * v,
         },
     }
+    LAYERS = {
+        "gain": {
+            "forward": lambda x, theta: theta["gain"] * x,
+            "push": lambda x, theta, Rx, V: theta["gain"] * Rx + V["gain"] * x[:, None],
+            "pull": lambda x, theta, g: (
+                theta["gain"] * g, {"gain": (g * x[:, None]).sum(axis=0)}
+            ),
+            "bend": lambda x, theta, g, Rx, V: (
+                V["gain"] * g[:, None], {"gain": (Rx * g[:, None]).sum(axis=0)}
+            ),
+            "shapes": lambda shape: {"gain": shape},
+            "initializers": {"gain": "ones"},
+        },
+    }
 
 An activation's functions take and return NumPy arrays of one shape and type, float32 or float64. A
 loss's take the outputs f (N, c), the targets t, (N, c) numbers or with ``"targets": "labels"`` (N,)
 labels, and v (N, c); they give ℓ (N,), ∂ℓ/∂f (N, c) and (∂²ℓ/∂f²) v (N, c). Each may have a version
-for TensorFlow, ``tensorflow``, and one for mpmath, ``mpmath``: of a number z, or of the c outputs
-of one example and its targets.
+for TensorFlow, ``tensorflow``, and one for mpmath, ``mpmath``: of a number z, of the c outputs of
+one example and its targets, or of one example and the parameters as arrays of numbers.
 """
 
 from __future__ import annotations
@@ -38,14 +53,18 @@ from typing import Any
 
 import numpy as np
 
-from hesscli.nodes import activations, losses
+from hesscli.nodes import activations, losses, ownlayers
 from hesscli.nodes.activations import Derivatives, Elementwise
 from hesscli.nodes.guarded import Guard, what_is, where
 from hesscli.nodes.losses import LossDerivatives, of_product
+from hesscli.nodes.ownlayer import METHODS
+from hesscli.nodes.ownlayers import OTHERS, layer
 from hesscli.problem import registry
 from hesscli.problem.graph import Array
+from hesscli.problem.layers import SHARED
+from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import ACTIVATION_ALIASES, DTYPES
-from hesscli.problem.registry import ACTIVATION, LABELS, LOSS, NUMBERS, Versions
+from hesscli.problem.registry import ACTIVATION, LABELS, LAYER, LOSS, NUMBERS, Versions
 from hesscli.system.errors import InputError
 from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced
@@ -79,7 +98,8 @@ class _Kind:
 
 _ACTIVATIONS = _Kind(ACTIVATION, "ACTIVATIONS", ("value", "first", "second"))
 _LOSSES = _Kind(LOSS, "LOSSES", ("value", "gradient", "hessian_product"), ("targets",))
-_KINDS = (_ACTIVATIONS, _LOSSES)
+_LAYERS = _Kind(LAYER, "LAYERS", METHODS, OTHERS)
+_KINDS = (_ACTIVATIONS, _LOSSES, _LAYERS)
 
 
 def load_plugin(path: str) -> tuple[str, ...]:
@@ -92,7 +112,7 @@ def load_plugin(path: str) -> tuple[str, ...]:
     found = {of: namespace.get(of.mapping) for of in _KINDS}
     if not any(isinstance(of, Mapping) and of for of in found.values()):
         raise InputError(
-            f"{path}: no ACTIVATIONS in it and no LOSSES, or none of them; it must bind "
+            f"{path}: no ACTIVATIONS in it, no LOSSES and no LAYERS, or none of them; it must bind "
             f"{' or '.join(kind.form for kind in _KINDS)}"
         )
     registering: list[Callable[[], None]] = []
@@ -102,8 +122,7 @@ def load_plugin(path: str) -> tuple[str, ...]:
             raise InputError(f"{path}: {of.mapping} is no mapping; it must be {of.form}")
         for name, record in (records or {}).items():
             _check_record(path, of, name, record)
-            make = _activation if of is _ACTIVATIONS else _loss
-            registering.append(make(path, name, record))
+            registering.append(_MAKE[of.kind](path, name, record))
             names.append(name)
     for register in registering:
         register()
@@ -115,6 +134,7 @@ def forget(names: Iterable[str]) -> None:
     for name in names:
         activations.forget(name)
         losses.forget(name)
+        ownlayers.forget(name)
         for of in _KINDS:
             registry.forget(name, of.kind)
 
@@ -147,10 +167,7 @@ def _check_record(path: str, of: _Kind, name: Any, record: Any) -> None:
             f"{path}: {name!r} names {article} {of.kind}; it must be letters, digits and _, not "
             "first a digit"
         )
-    taken: tuple[str, ...] = registry.loss_names()
-    if of is _ACTIVATIONS:
-        taken = (*registry.activation_names(), *ACTIVATION_ALIASES, *_TAKEN)
-    if name in taken:
+    if name in _taken(of):
         raise InputError(f"{path}: {name!r} exists already; choose another name")
     whose = f"{path}: {of.kind} {name!r}"
     if not isinstance(record, Mapping):
@@ -165,6 +182,14 @@ def _check_record(path: str, of: _Kind, name: Any, record: Any) -> None:
     for key in _VERSIONS:
         if record.get(key) is not None and not callable(record[key]):
             raise InputError(f"{whose}: {key} is no function; leave it out, or give one")
+
+
+def _taken(of: _Kind) -> tuple[str, ...]:
+    if of is _LAYERS:
+        return (*TYPES, SHARED)
+    if of is _LOSSES:
+        return registry.loss_names()
+    return (*registry.activation_names(), *ACTIVATION_ALIASES, *_TAKEN)
 
 
 def _activation(path: str, name: str, record: Mapping[str, Any]) -> Callable[[], None]:
@@ -246,3 +271,10 @@ def _try_loss(loss: LossDerivatives, labels: bool, whose: str) -> None:
                 f"{whose}, value: that of one example depends on the others; it must be (N,), one "
                 "number for each example"
             )
+
+
+_MAKE: Mapping[str, Callable[[str, str, Mapping[str, Any]], Callable[[], None]]] = {
+    ACTIVATION: _activation,
+    LOSS: _loss,
+    LAYER: layer,
+}

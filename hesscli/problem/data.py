@@ -65,12 +65,14 @@ class Dataset:
     labels, or (M, c) numbers in a problem file; ``name`` is what messages and results call it.
     ``is_batch`` says that the inputs are a problem file's: a network's own, not images. What is
     large stays in its file (FileRows); only what is selected of it is read, and looked at.
+    ``sample_weight`` (M,) are weights of the examples, None where there are none.
     """
 
     inputs: RawArray | FileRows
     targets: Targets | FileRows
     name: str
     is_batch: bool = False
+    sample_weight: Array | None = None
 
     def __post_init__(self) -> None:
         for array in (self.inputs, self.targets):

@@ -28,7 +28,9 @@ MAX_POOLING, AVERAGE_POOLING = "max_pooling", "average_pooling"
 GLOBAL_MAX_POOLING, GLOBAL_AVERAGE_POOLING = "global_max_pooling", "global_average_pooling"
 RESHAPE, PERMUTE, ZERO_PADDING, CROPPING = "reshape", "permute", "zero_padding", "cropping"
 UP_SAMPLING, SCALE, NORMALIZATION, PRELU = "up_sampling", "scale", "normalization", "prelu"
-BATCH_NORMALIZATION = "batch_normalization"
+BATCH_NORMALIZATION, LOG_SOFTMAX = "batch_normalization", "log_softmax"
+# What a plugin defines; the attribute ``layer`` is its name.
+OWN_LAYER = "own_layer"
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,14 @@ from hesscli.problem.keras_losses import (
     UnknownLossError,
     compiled_loss,
     is_keras_own,
+    registered_name,
     serialized_loss,
 )
 from hesscli.problem.layers import (
     ACTIVATION,
     FLATTEN,
     LINEAR,
+    LOG_SOFTMAX,
     SHARED,
     SOFTMAX,
     LayerError,
@@ -40,6 +42,8 @@ from hesscli.problem.layertypes import BY_KERAS_CLASS, IDLE, TYPES
 from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.npz import RawArray
+from hesscli.problem.registry import ACTIVATION as PLUGIN_ACTIVATION
+from hesscli.problem.registry import LAYER, plugin_for
 from hesscli.system.errors import InputError
 
 SIGMOID = "sigmoid"
@@ -63,15 +67,24 @@ _FUNCTIONS = (
     "softplus",
     "softsign",
     "exponential",
+    "relu6",
+    "hard_sigmoid",
 )
+# Functions that become layers of their own.
+_OVER_AXIS = (SOFTMAX, LOG_SOFTMAX)
 # As TensorFlow's own functions are called in older files.
 OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {"softmax_v2": SOFTMAX, "identity": "linear", "swish": "silu"}
 )
+# By name celu has α = 1, where it is elu.
+_SAME = {**OTHER_NAMES, "celu": "elu"}
 _DTYPES = ("float32", "float64")
 # Keras's regularizers that have a name, with their defaults.
 _REGULARIZERS = {"l1": {"l1": 0.01}, "l2": {"l2": 0.01}, "l1_l2": {"l1": 0.01, "l2": 0.01}}
 _MODELS = ("Sequential", "Functional")
+# What the configuration of any layer has, and what decides nothing once the numbers are there.
+_OF_ALL = ("name", "trainable", "dtype", "activity_regularizer", "build_config")
+_DRAWS = re.compile(r".*_(initializer|constraint)")
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,8 @@ class KerasNetwork:
     the model does to its inputs first, None where it does nothing; ``softmax`` says whether a
     softmax at the end was left out of ``layers``. ``loss`` is the one that the model was compiled
     with, None where it was saved without one, or the name of one that has no counterpart here;
-    ``serialized_loss`` is as Keras describes it.
+    ``serialized_loss`` is as Keras describes it. ``plugins`` are the plugins' names by those that
+    Keras has registered.
     """
 
     path: str
@@ -120,6 +134,7 @@ class KerasNetwork:
     softmax: bool
     loss: Loss | str | None
     serialized_loss: Any
+    plugins: Mapping[str, str]
 
     @property
     def has_bias(self) -> bool:
@@ -151,8 +166,10 @@ class KerasNetwork:
         return np.asarray((to_inputs(selected, dtype, scale) - offset) / factor, dtype=dtype)
 
 
-def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
+def described(document: Mapping[str, Any], path: str, names: Mapping[str, str]) -> KerasNetwork:
     """The layers that a ``config.json`` describes, of the model ``path``.
+
+    ``names`` are the plugins' by those that Keras has registered, where they differ.
 
     Raises InputError for a layer that is not supported, and what a document of another form leads
     to: LookupError, TypeError, ValueError, AttributeError or RecursionError.
@@ -164,7 +181,7 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
     ):
         raise InputError(f"{path}: the model is a {kind}; a Sequential or Functional one is needed")
     shape = _input_shape(config["layers"], config, document, path)
-    reader = KerasReader(path, shape)
+    reader = KerasReader(path, shape, names)
     reader.model(kind, config, "", [INPUT])
     reader.require_one_input()
     found, input_shape = _without_flatten(_with_activations(reader.found), shape)
@@ -191,6 +208,7 @@ def described(document: Mapping[str, Any], path: str) -> KerasNetwork:
         softmax,
         loss,
         serialized_loss(document),
+        reader.plugins,
     )
 
 
@@ -292,9 +310,12 @@ def _histories(value: Any) -> Iterator[tuple[str, int, int]]:
 class KerasReader:
     """Layers as they are gathered, call by call of the Keras model."""
 
-    def __init__(self, path: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, path: str, shape: tuple[int, ...], names: Mapping[str, str]) -> None:
         self.path = path
         self.shape = shape
+        self.names = names
+        # The names of plugins that were found, by what Keras has registered.
+        self.plugins: dict[str, str] = {}
         self.found: list[KerasLayer] = []
         self.rescaling: tuple[float, float] | None = None
         # What a layer that is stored as this group is called here.
@@ -364,7 +385,10 @@ class KerasReader:
         if own and kind in _MODELS:
             return self.model(kind, config, group, inputs)
         policy = _policy(config.get("dtype"))
-        if own and kind != "InputLayer" and policy not in _DTYPES:
+        of_plugin = None
+        if not own or kind not in BY_KERAS_CLASS:
+            of_plugin = self._plugin(registered_name(layer), LAYER)
+        if (own or of_plugin) and kind != "InputLayer" and policy not in _DTYPES:
             raise self._refused(
                 f"{label} computes in {policy}; supported are {' and '.join(_DTYPES)}"
             )
@@ -377,9 +401,33 @@ class KerasReader:
                 f"{label} is a Lambda, which holds Python code that is never run; write it with "
                 "Keras's own layers"
             )
+        if of_plugin is not None:
+            self._require_known(label, config, of_plugin)
+            return self._layer(of_plugin, label, config, f"{group}vars", inputs)
         if not own or kind not in (*BY_KERAS_CLASS, *_ACTIVATIONS):
-            raise self._refused(f"{label} is a {kind}; {_SUPPORTED}")
-        return self._layer(kind, label, config, f"{group}vars", inputs)
+            of_user = "" if is_keras_own(layer) else f"; {_of_plugin(registered_name(layer))}"
+            raise self._refused(f"{label} is a {kind}; {_SUPPORTED}{of_user}")
+        type_ = BY_KERAS_CLASS.get(kind, ACTIVATION)
+        return self._layer(type_, label, config, f"{group}vars", inputs, _ACTIVATIONS.get(kind))
+
+    def _plugin(self, registered: str, kind: str) -> str | None:
+        """The plugin's name of what Keras has registered, which is remembered."""
+        found = plugin_for(registered, kind, self.names)
+        if found is not None:
+            self.plugins[registered] = found
+        return found
+
+    def _require_known(self, label: str, config: Mapping[str, Any], type_: str) -> None:
+        """Refuses a plugin's layer that says what the plugin does not ask for."""
+        of = TYPES[type_]
+        regularizers = [_regularizer_key(config, role) for role in of.roles]
+        known = (*_OF_ALL, *regularizers, *of.arguments)
+        for key, value in config.items():
+            if value is not None and key not in known and not _DRAWS.fullmatch(key):
+                raise self._refused(
+                    f"{label} has {key} {value!r}, and the plugin's layer {type_} takes "
+                    f"{', '.join(of.arguments) or 'no arguments'}; make it one of these"
+                )
 
     def _rescale(self, label: str, config: Mapping[str, Any], inputs: list[str]) -> str:
         (value,) = inputs
@@ -402,9 +450,14 @@ class KerasReader:
             raise self._refused("a layer reads the inputs before a Rescaling that others read")
 
     def _layer(
-        self, kind: str, label: str, config: Mapping[str, Any], group: str, inputs: list[str]
+        self,
+        type_: str,
+        label: str,
+        config: Mapping[str, Any],
+        group: str,
+        inputs: list[str],
+        activation_of: _ActivationOf | None = None,
     ) -> str:
-        type_ = BY_KERAS_CLASS.get(kind, ACTIVATION)
         of, arguments = TYPES[type_], {}
         levels = {self._rescaled[value] for value in inputs if value in self._rescaled}
         if type_ != FLATTEN:
@@ -414,11 +467,11 @@ class KerasReader:
         ):
             raise self._refused(f"{label} has data_format channels_first; channels_last is needed")
         activation = LINEAR
-        if kind in _ACTIVATIONS:
-            activation = _ACTIVATIONS[kind](self, label, config)
+        if activation_of is not None:
+            activation = activation_of(self, label, config)
         elif of.activated:
             activation = self._function(label, config.get("activation"))
-        if group in self._names and type_ not in (ACTIVATION, SOFTMAX):
+        if group in self._names and type_ not in (ACTIVATION, *_OVER_AXIS):
             type_, arguments = SHARED, {"of": self._names[group]}
         else:
             arguments = {key: config[key] for key in of.arguments if key in config}
@@ -427,10 +480,10 @@ class KerasReader:
             type_,
             tuple(inputs),
             arguments,
-            LINEAR if activation.name == SOFTMAX or type_ == SHARED else activation,
+            LINEAR if activation.name in _OVER_AXIS or type_ == SHARED else activation,
         )
-        if activation.name == SOFTMAX and type_ == ACTIVATION:
-            spec = replace(spec, type=SOFTMAX)
+        if activation.name in _OVER_AXIS and type_ == ACTIVATION:
+            spec = replace(spec, type=activation.name)
         trainable = config.get("trainable", True) is not False
         penalties = {} if type_ == SHARED else self._penalties(label, config, of.roles)
         # As in Keras, which regularizes what it trains.
@@ -440,14 +493,14 @@ class KerasReader:
         self.found.append(found)
         if type_ == FLATTEN and levels:
             self._rescaled[spec.name] = max(levels)
-        if activation.name != SOFTMAX or spec.type == SOFTMAX:
+        if activation.name not in _OVER_AXIS or spec.type in _OVER_AXIS:
             return spec.name
-        return self._softmax(config["name"], group, spec.name)
+        return self._over_axis(activation.name, config["name"], group, spec.name)
 
-    def _softmax(self, keras_name: str, group: str, value: str) -> str:
-        name = self._free(f"{keras_name}_softmax")
+    def _over_axis(self, kind: str, keras_name: str, group: str, value: str) -> str:
+        name = self._free(f"{keras_name}_{kind}")
         self.found.append(
-            KerasLayer(LayerSpec(name, SOFTMAX, (value,)), keras_name, f"{group}/softmax", {})
+            KerasLayer(LayerSpec(name, kind, (value,)), keras_name, f"{group}/{kind}", {})
         )
         return name
 
@@ -505,34 +558,48 @@ class KerasReader:
             name, known = inner if isinstance(inner, str) else kind, is_keras_own(value)
         else:
             name, known = value, isinstance(value, str)
-        plain = OTHER_NAMES.get(name, name)
-        if known and plain in (*_FUNCTIONS, SOFTMAX):
+        plain = _SAME.get(name, name)
+        if known and plain in (*_FUNCTIONS, *_OVER_AXIS):
             return Activation(plain)
+        own = self._plugin(name, PLUGIN_ACTIVATION)
+        if own is not None:
+            return Activation(own)
         raise self._refused(
-            f"{label} has activation {name!r}; supported are {', '.join(_FUNCTIONS)}, {SOFTMAX}"
+            f"{label} has activation {name!r}; supported are "
+            f"{', '.join((*_FUNCTIONS, *_OVER_AXIS))}; {_of_plugin(name)}"
         )
 
     def _relu(self, label: str, config: Mapping[str, Any]) -> Activation:
-        if config.get("max_value") is not None or config.get("threshold"):
-            raise self._refused(f"{label} is a ReLU with max_value or threshold; use one without")
-        slope = config.get("negative_slope") or 0.0
+        most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
+        if most == 6 and not slope and not config.get("threshold"):
+            return Activation("relu6")
+        if most is not None or config.get("threshold"):
+            raise self._refused(
+                f"{label} is a ReLU with max_value (not 6) or threshold; use one without"
+            )
         return _leaky_relu({"negative_slope": slope}) if slope else Activation("relu")
 
     def _refused(self, text: str) -> InputError:
         return InputError(f"{self.path}: {text}")
 
 
+_ActivationOf = Callable[[KerasReader, str, Mapping[str, Any]], Activation]
 # Layers that are an activation.
-_ACTIVATIONS: Mapping[str, Callable[[KerasReader, str, Mapping[str, Any]], Activation]] = (
-    MappingProxyType(
-        {
-            "Activation": lambda of, label, config: of._function(label, config["activation"]),
-            "ReLU": lambda of, label, config: of._relu(label, config),
-            "LeakyReLU": lambda _of, _label, config: _leaky_relu(config),
-            "ELU": lambda _of, _label, config: _elu(config),
-        }
-    )
+_ACTIVATIONS: Mapping[str, _ActivationOf] = MappingProxyType(
+    {
+        "Activation": lambda of, label, config: of._function(label, config["activation"]),
+        "ReLU": lambda of, label, config: of._relu(label, config),
+        "LeakyReLU": lambda _of, _label, config: _leaky_relu(config),
+        "ELU": lambda _of, _label, config: _elu(config),
+    }
 )
+
+
+def _of_plugin(registered: str) -> str:
+    return (
+        "one of your own needs the plugin that defines it (--plugin), and --registered-name "
+        f"{registered}=NAME if its name there is another"
+    )
 
 
 def _groups(layers: Sequence[Any], above: str) -> dict[str, str]:

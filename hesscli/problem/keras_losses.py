@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from hesscli.problem.names import CROSSENTROPIES, LOSSES, SMOOTHED_LOSSES
+from hesscli.problem.names import CROSSENTROPIES, LOSS_ARGUMENTS, LOSSES
 from hesscli.problem.network import Loss
 
 # Keras's classes, and its short names of functions.
@@ -15,6 +15,7 @@ _CLASSES: Mapping[str, str] = MappingProxyType(
         "SparseCategoricalCrossentropy": "sparse_categorical_crossentropy",
         "CategoricalCrossentropy": "categorical_crossentropy",
         "BinaryCrossentropy": "binary_crossentropy",
+        "CategoricalFocalCrossentropy": "categorical_focal_crossentropy",
         "MeanSquaredError": "mean_squared_error",
         "MeanAbsoluteError": "mean_absolute_error",
         "Huber": "huber",
@@ -50,6 +51,13 @@ def is_keras_own(serialized: Mapping[str, Any]) -> bool:
     return own and serialized.get("registered_name") in (None, serialized["class_name"])
 
 
+def registered_name(serialized: Mapping[str, Any]) -> str:
+    """What Keras has registered an object as, a function by its own name."""
+    if serialized["class_name"] == "function":
+        return str(serialized.get("config"))
+    return str(serialized.get("registered_name") or serialized["class_name"])
+
+
 class UnknownLossError(ValueError):
     """For a compiled loss that has no counterpart here; its text says which it is."""
 
@@ -69,13 +77,10 @@ def serialized(loss: Loss, from_logits: bool) -> Mapping[str, Any] | None:
     kind = next((kind for kind, name in _CLASSES.items() if name == loss.name), None)
     if kind is None:
         return None
-    config: dict[str, Any] = {"reduction": _REDUCED[loss.reduction]}
-    if loss.name in CROSSENTROPIES:
+    config = {key: getattr(loss, key) for key, of in LOSS_ARGUMENTS.items() if loss.name in of}
+    if "from_logits" in config:
         config["from_logits"] = from_logits
-    if loss.name in SMOOTHED_LOSSES:
-        config["label_smoothing"] = loss.label_smoothing
-    if loss.name == "huber":
-        config["delta"] = loss.delta
+    config["reduction"] = _REDUCED[loss.reduction]
     return {"class_name": kind, "config": config, "module": "keras.losses"}
 
 
@@ -122,7 +127,7 @@ def _of_object(given: Mapping[str, Any]) -> Loss:
             arguments[key] = _REDUCTIONS[value]
         elif key == "from_logits" and isinstance(value, bool) and loss.from_logits is not None:
             arguments[key] = value
-        elif key in ("label_smoothing", "delta") and isinstance(value, int | float):
+        elif loss.name in LOSS_ARGUMENTS.get(key, ()) and type(value) in (int, float):
             arguments[key] = float(value)
         else:
             raise UnknownLossError(f"{kind} with {key} {value!r}")

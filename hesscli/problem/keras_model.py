@@ -12,14 +12,17 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.problem.keras_formats import is_json, require_keras_format, weights_beside
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork, described
-from hesscli.problem.keras_losses import is_keras_own
+from hesscli.problem.keras_losses import is_keras_own, registered_name
+from hesscli.problem.layers import NORMALIZATION
 from hesscli.problem.npz import (
     DAMAGE,
     MAX_ARRAY_BYTES,
@@ -34,6 +37,8 @@ from hesscli.system.files import opened
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 # As many as the widest type that numbers are stored in has.
 _NUMBER_BYTES = 8
+# A Normalization divides by a deviation of keras.config.epsilon() at least.
+_LEAST_VARIANCE = 1e-14
 # Far beyond the description of any chain of dense layers.
 _MAX_CONFIG_BYTES = 2**24
 _NEEDED = "a model that Keras saved as .keras or .h5 is needed"
@@ -44,15 +49,17 @@ _ATTRIBUTES = ("model_config", "training_config")
 _KeysOf = Callable[[Any, KerasLayer, str], list[str]]
 
 
-def read_network(path: str) -> KerasNetwork:
+def read_network(path: str, names: Mapping[str, str] | None = None) -> KerasNetwork:
     """The layers of the model ``path``, from its description alone.
+
+    ``names`` are the plugins' by those that Keras has registered, where they differ.
 
     Raises InputError where the file is missing or damaged, is no chain of layers, or holds a
     layer that is not supported, which is named.
     """
     require_keras_format(path)
     if _begins(path, _SIGNATURE):
-        return _read_hdf5_network(path)
+        return _read_hdf5_network(path, names or {})
     if is_json(path):
         where = path
         with opened(path, _NEEDED) as stream:
@@ -63,7 +70,7 @@ def read_network(path: str) -> KerasNetwork:
             document = _read_member(archive, _CONFIG, _MAX_CONFIG_BYTES, path)
     try:
         found = json.loads(document)
-        return _described(_owned(found) if is_json(path) else found, path)
+        return _described(_owned(found) if is_json(path) else found, path, names or {})
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{where} does not describe a model as Keras 3 does ({reason(error)}); {_NEEDED}"
@@ -95,7 +102,10 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
                         continue
                     keys = keys_of(store, layer, where)
                     for (role, shape), key in zip(layer.shapes.items(), keys, strict=True):
-                        numbers[f"{layer.name}/{role}"] = _stored(store, key, shape, where)
+                        stored = _stored(store, key, shape, where)
+                        if layer.spec.type == NORMALIZATION and role == "moving_variance":
+                            stored = np.maximum(stored, _LEAST_VARIANCE)
+                        numbers[f"{layer.name}/{role}"] = stored
         # What h5py raises on bytes that are not its own.
         except (OSError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
             raise InputError(f"{where} is damaged ({reason(error)}); {_NEEDED}") from error
@@ -122,7 +132,7 @@ def _begins(path: str, signature: bytes) -> bool:
         return stream.read(len(signature)) == signature
 
 
-def _read_hdf5_network(path: str) -> KerasNetwork:
+def _read_hdf5_network(path: str, names: Mapping[str, str]) -> KerasNetwork:
     """The layers in the attributes ``model_config`` and ``training_config``."""
     import h5py
 
@@ -134,31 +144,35 @@ def _read_hdf5_network(path: str) -> KerasNetwork:
         if model is None:
             raise InputError(f"{path}: no model_config in it, only numbers; {_NEEDED}")
         # The classes of Keras 2, and of HDF5 files of Keras 3, are named without their modules.
-        return _described({**_owned(model), "compile_config": training}, path)
+        return _described({**_owned(model), "compile_config": _owned(training)}, path, names)
     # What h5py and json raise on what is not their own.
     except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({reason(error)}); {_NEEDED}") from error
 
 
-def _described(document: Mapping[str, Any], path: str) -> KerasNetwork:
+def _described(document: Mapping[str, Any], path: str, names: Mapping[str, str]) -> KerasNetwork:
     """The layers; refused where Keras, which evaluates the model later, would import others'."""
-    network = described(document, path)
-    for found in _foreign(document["config"]):
+    network = described(document, path, names)
+    for found in _foreign(document["config"], network.plugins):
         raise InputError(f"{path}: {found} in it is not Keras's own; {_NEEDED}")
     return network
 
 
-def _foreign(serialized: Any) -> Iterator[str]:
-    """The names of objects that are not Keras's own, wherever they stand."""
+def _foreign(serialized: Any, plugins: Collection[str]) -> Iterator[str]:
+    """The names of objects that are neither Keras's own nor plugins', wherever they stand."""
     if isinstance(serialized, list):
         for inner in serialized:
-            yield from _foreign(inner)
+            yield from _foreign(inner, plugins)
     elif isinstance(serialized, Mapping):
         # Keras's tensors and arrays name no module, and import none.
-        if {"class_name", "module"} <= set(serialized) and not is_keras_own(serialized):
+        if (
+            {"class_name", "module"} <= set(serialized)
+            and not is_keras_own(serialized)
+            and registered_name(serialized) not in plugins
+        ):
             yield f"{serialized['module']}.{serialized['class_name']}"
         for inner in serialized.values():
-            yield from _foreign(inner)
+            yield from _foreign(inner, plugins)
 
 
 def _attribute(store: Any, key: str, path: str) -> str | None:
@@ -192,7 +206,8 @@ def _keys_by_name(store: Any, layer: KerasLayer, where: str) -> list[str]:
     """Where an HDF5 model stores a layer's tensors: by names that end in ``dense/kernel``."""
     keys = []
     for role in layer.shapes:
-        name = f"{layer.keras_name}/{role}"
+        own = layer.spec.type == NORMALIZATION
+        name = f"{layer.keras_name}/{role.removeprefix('moving_') if own else role}"
         found = _places(store, where).get(name, [])
         if len(found) != 1:
             raise InputError(

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hesscli.problem import graph as kinds
 from hesscli.problem.graph import INPUT, Activation, Array, Graph, Node
 
+if TYPE_CHECKING:
+    from hesscli.problem.initializers import Initializer
+
 Shape = tuple[int, ...]
 LINEAR = Activation("linear")
 DENSE, SHARED, SOFTMAX, ACTIVATION, FLATTEN = "dense", "shared", "softmax", "activation", "flatten"
+LOG_SOFTMAX, NORMALIZATION = "log_softmax", "normalization"
 
 
 class LayerError(ValueError):
@@ -166,7 +170,8 @@ class LayerType:
     """A type of layer: how it is made, Keras's class, and the arguments that decide what it does.
 
     ``roles`` are its tensors; ``inputs`` says how many values it takes, None for two or more.
-    ``activated`` are those that Keras gives an argument ``activation``.
+    ``activated`` are those that Keras gives an argument ``activation``. ``initializers`` draw the
+    tensors, by role, of a layer that a plugin defines.
     """
 
     make: Make
@@ -176,6 +181,7 @@ class LayerType:
     inputs: int | None = 1
     activated: bool = False
     rank: int | None = None
+    initializers: Mapping[str, Initializer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,6 +14,8 @@ from hesscli.problem.layers import (
     ACTIVATION,
     DENSE,
     FLATTEN,
+    LOG_SOFTMAX,
+    NORMALIZATION,
     SOFTMAX,
     Arguments,
     LayerError,
@@ -22,6 +25,7 @@ from hesscli.problem.layers import (
     Part,
     Shape,
 )
+from hesscli.problem.registry import layer_types
 from hesscli.problem.shapes import window_count
 
 Shapes = Sequence[Shape]
@@ -309,6 +313,28 @@ def _softmax(of: Arguments, shapes: Shapes) -> Made:
     return Made((Part(kinds.SOFTMAX, shape, {} if axis == -1 else {"axis": axis}),))
 
 
+def _log_softmax(of: Arguments, shapes: Shapes) -> Made:
+    (shape,) = shapes
+    axis = of.axis("axis", len(shape)) - len(shape)
+    return Made((Part(kinds.LOG_SOFTMAX, shape, {"axis": axis}),))
+
+
+def _adapted(of: Arguments, shapes: Shapes) -> Made:
+    """Keras's Normalization: (x − mean)/√variance, both constants."""
+    (shape,) = shapes
+    for key in ("mean", "variance"):
+        if of.given.get(key) is not None:
+            raise LayerError(key, "given in the configuration; adapt() the layer to data instead")
+    if of.flag("invert", False):
+        raise LayerError("invert", "not supported; it must be false")
+    axis = of.axis("axis", len(shape))
+    statistics = ("moving_mean", "moving_variance")
+    part = Part(
+        kinds.BATCH_NORMALIZATION, shape, {"axis": axis, "epsilon": 0.0}, constants=statistics
+    )
+    return Made((part,), constants=dict.fromkeys(statistics, (shape[axis],)))
+
+
 def _einsum_dense(of: Arguments, shapes: Shapes) -> Made:
     (shape,) = shapes
     axes = str(of.given.get("bias_axes") or "")
@@ -445,7 +471,7 @@ _DEPTHWISE = ("kernel_size", "strides", "padding", "depth_multiplier", "dilation
 _BIASED = ("kernel", "bias")
 _STATISTICS = ("scale", "center", "epsilon", "axis")
 
-TYPES: Mapping[str, LayerType] = MappingProxyType(
+_OF_KERAS: Mapping[str, LayerType] = MappingProxyType(
     {
         DENSE: LayerType(_dense, "Dense", ("units", "use_bias"), _BIASED, activated=True),
         "conv1d": LayerType(_conv(1), "Conv1D", _CONV, _BIASED, activated=True, rank=2),
@@ -524,7 +550,9 @@ TYPES: Mapping[str, LayerType] = MappingProxyType(
             _group_normalization, "GroupNormalization", (*_STATISTICS, "groups"), ("gamma", "beta")
         ),
         "prelu": LayerType(_prelu, "PReLU", ("shared_axes",), ("alpha",)),
+        NORMALIZATION: LayerType(_adapted, "Normalization", ("axis", "invert", "mean", "variance")),
         SOFTMAX: LayerType(_softmax, "Softmax", ("axis",)),
+        LOG_SOFTMAX: LayerType(_log_softmax, "Activation('log_softmax')", ("axis",)),
         ACTIVATION: LayerType(_nothing, "Activation", activated=True),
         "add": LayerType(_merged(kinds.ADD), "Add", inputs=None),
         "subtract": LayerType(_merged(kinds.SUBTRACT), "Subtract", inputs=2),
@@ -535,7 +563,13 @@ TYPES: Mapping[str, LayerType] = MappingProxyType(
         "dot": LayerType(_dot, "Dot", ("axes", "normalize"), inputs=2),
     }
 )
-BY_KERAS_CLASS: Mapping[str, str] = MappingProxyType({of.keras: name for name, of in TYPES.items()})
+BY_KERAS_CLASS: Mapping[str, str] = MappingProxyType(
+    {of.keras: name for name, of in _OF_KERAS.items()}
+)
+# With those that plugins define.
+TYPES: Mapping[str, LayerType] = MappingProxyType(
+    ChainMap({}, layer_types(), _OF_KERAS)  # type: ignore[arg-type]  # nothing is written
+)
 # Of Keras's layers those that do nothing at inference.
 IDLE = (
     *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),

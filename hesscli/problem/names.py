@@ -17,6 +17,8 @@ ACTIVATIONS = (
     "exponential",
     "square",
     "sin",
+    "relu6",
+    "hard_sigmoid",
 )
 # The parameters of those that have any, with Keras's default values.
 ACTIVATION_PARAMETERS = {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 1.0}}
@@ -25,6 +27,7 @@ LOSSES = (
     "sparse_categorical_crossentropy",
     "categorical_crossentropy",
     "binary_crossentropy",
+    "categorical_focal_crossentropy",
     "mean_squared_error",
     "mean_absolute_error",
     "huber",
@@ -34,9 +37,17 @@ LOSSES = (
     "sum_of_squares",
     "sum",
 )
-# Those that take logits, and those that may have label smoothing.
-CROSSENTROPIES = LOSSES[:3]
-SMOOTHED_LOSSES = CROSSENTROPIES[1:]
+# Those that take logits.
+CROSSENTROPIES = LOSSES[:4]
+FOCAL = CROSSENTROPIES[3]
+# The losses that have an argument.
+LOSS_ARGUMENTS = {
+    "from_logits": CROSSENTROPIES,
+    "label_smoothing": CROSSENTROPIES[1:],
+    "delta": ("huber",),
+    "alpha": (FOCAL,),
+    "gamma": (FOCAL,),
+}
 LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum")
 INITIALIZERS = (
     "zeros",

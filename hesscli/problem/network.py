@@ -45,6 +45,13 @@ class Loss:
         bool, "true or false", "whether the layers' regularizers are part of the loss"
     ] = True
     delta: Annotated[float, "a number above 0", "of huber: where it becomes linear"] = 1.0
+    alpha: Annotated[float, "a number above 0", "of the focal loss: its factor"] = 0.25
+    gamma: Annotated[float, "0 or more", "of the focal loss: the power of 1 − p"] = 2.0
+    class_weight: Annotated[
+        Mapping[int, float] | None,
+        "`{class: weight, …}`, each 0 or more",
+        "what the losses of a class's examples are multiplied by, 1 where it says nothing",
+    ] = None
 
     def scale(self, examples: int) -> float:
         """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""
@@ -68,6 +75,7 @@ class Original:
     ``layers`` are Keras's names by ours. ``loss`` is as Keras describes
     it, None where Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
     ``prepared_otherwise`` is the problem's batch by what ``data.scale`` would have to be.
+    ``plugins`` are the plugins' names by those that Keras has registered.
     """
 
     path: str
@@ -79,6 +87,7 @@ class Original:
     loss: Any
     folded: str | None
     prepared_otherwise: Mapping[str, StoredInputs]
+    plugins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -90,12 +99,13 @@ class Problem:
     every result repeats, on what was done to make the problem; ``weights`` is the file that the
     parameters are from, None where ``seed`` drew them.
 
-    ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of
-    them only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which
-    are read in slices. ``penalties`` are those of the tensors that have one, by name;
-    ``original`` is the Keras model that the problem is made of, and ``prepared`` says how its
-    inputs were prepared. ``frozen`` are the layers that are not trainable. How a problem is run
-    stands beside it (hesscli.problem.execution).
+    ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of them
+    only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which are read
+    in slices. ``sample_weight`` (N,) multiplies the examples' losses; None is 1 for all.
+    ``penalties`` are those of the tensors that have one, by name; ``original`` is the Keras model
+    that the problem is made of, and ``prepared`` says how its inputs were prepared. ``frozen`` are
+    the layers that are not trainable. How a problem is run stands beside it
+    (hesscli.problem.execution).
     """
 
     graph: Graph
@@ -110,11 +120,14 @@ class Problem:
     original: Original | None = None
     prepared: str = ""
     frozen: tuple[str, ...] = ()
+    sample_weight: Array | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.inputs, np.ndarray):
             object.__setattr__(self, "inputs", read_only(self.inputs))
         object.__setattr__(self, "targets", read_only(self.targets))
+        if self.sample_weight is not None:
+            object.__setattr__(self, "sample_weight", read_only(self.sample_weight))
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -131,9 +144,13 @@ class Problem:
         return self.examples if self.part_of is None else self.part_of
 
     @property
-    def scale(self) -> float:
-        """The factor c of the loss L = c Σ_n ℓ(f_n, y_n)."""
-        return self.loss.scale(self.total)
+    def scales(self) -> Array:
+        """The factors c w_n (N,) of the loss L = c Σ_n w_n ℓ(f_n, y_n), in double precision.
+
+        c is 1/N or 1 whatever the weights sum to, as in Keras.
+        """
+        c = np.full(self.examples, self.loss.scale(self.total))
+        return c if self.sample_weight is None else c * self.sample_weight
 
     @property
     def share(self) -> float:
@@ -147,11 +164,17 @@ class Problem:
 
     def part(self, start: int, stop: int) -> Problem:
         """The examples from ``start`` to ``stop``, held, as a part of the whole sum."""
+        return self.chosen(slice(start, stop), self.total)
+
+    def chosen(self, examples: slice | NDArray[np.intp], of: int | None = None) -> Problem:
+        """Some examples, held; ``of`` so many of which they are a part, None for all there are."""
+        weights = self.sample_weight
         return replace(
             self,
-            inputs=self.inputs[start:stop],
-            targets=self.targets[start:stop],
-            part_of=self.total,
+            inputs=self.inputs[examples],
+            targets=self.targets[examples],
+            sample_weight=None if weights is None else weights[examples],
+            part_of=of,
         )
 
     @property
@@ -196,7 +219,8 @@ class Problem:
     def hidden_activation(self) -> str:
         """The hidden activation's name; several different ones are joined by commas."""
         every = [node.activation for node in self.graph.nodes if node.activation is not None]
-        return ",".join(dict.fromkeys(map(str, self.graph.hidden.values() or every)))
+        names = dict.fromkeys(map(str, self.graph.hidden.values() or every))
+        return ",".join(names) or "linear"
 
     def with_activation(self, activation: Activation) -> Problem:
         """The same parameters and batch with every hidden activation replaced."""

@@ -4,7 +4,8 @@ It holds ``inputs`` (N, d), ``targets`` (N,) or (N, c) and, for each layer in or
 of a dense one ``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,). Statistics of a
 normalization, ``<layer>/moving_mean``, stand beside them. A checkpoint of a training is a
 problem file with more arrays, called ``train/…``, that only the training reads. A parameter that
-has a regularizer has ``regularizer:<layer>/<role>`` beside it, its (l1, l2).
+has a regularizer has ``regularizer:<layer>/<role>`` beside it, its (l1, l2). Examples that have
+weights have ``sample_weight`` (N,).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Penalty, Problem, Targets
 from hesscli.problem.npz import RawArray, array_names, read_arrays, read_rows
 from hesscli.problem.stored import FileRows
+from hesscli.problem.weights import SAMPLE_WEIGHT
 from hesscli.system.errors import InputError
 from hesscli.system.files import replacing
 
@@ -149,6 +151,8 @@ def save_problem(
     arrays.update(
         {f"{_PENALTY}{name}": np.array((of.l1, of.l2)) for name, of in problem.penalties.items()}
     )
+    if problem.sample_weight is not None:
+        arrays[SAMPLE_WEIGHT] = problem.sample_weight
     arrays.update({f"{_TRAINING}{name}": array for name, array in training.items()})
     with replacing(path) as stream, ZipFile(stream, "w", ZIP_DEFLATED) as archive:
         with archive.open("inputs.npy", "w", force_zip64=True) as member:

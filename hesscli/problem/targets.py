@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Loss, Targets
 from hesscli.problem.registry import LABELS, targets_of
 from hesscli.system.errors import InputError
@@ -140,6 +141,7 @@ _FITS: Mapping[str, Fit] = MappingProxyType(
         "sparse_categorical_crossentropy": _labels,
         "categorical_crossentropy": _distributions,
         "binary_crossentropy": _probabilities,
+        FOCAL: _distributions,
         "mean_squared_error": _numbers,
         "mean_absolute_error": _numbers,
         "huber": _numbers,

@@ -164,6 +164,7 @@ def _notes(result: Verification, activation: str, rows: Sequence[VerifiedBlock])
         yield from ruling_notes(result, activation, rows)
     if "finite" in result.witnesses:
         yield from finite_notes(activation, rows, _CANDIDATES[result.terms])
+    yield from _convictions(result, activation, [row for row in rows if not row.passed])
     yield from rounding_notes(rows, _limited)
     yield from seed_note((pair.check for row in rows for pair in row.pairs), result.probe_seed)
 
@@ -192,8 +193,7 @@ def _summary(result: Verification, activation: str, rows: Sequence[VerifiedBlock
 
     def wrong(failed: Sequence[VerifiedBlock]) -> str:
         worst = max(failed, key=lambda row: row.check.relative_residual)
-        convicted = _convictions(result, failed)
-        return f"{what} is not autodiff's Hessian{convicted}. Worst is {_failure(result, worst)}"
+        return f"{what} is not autodiff's Hessian. Worst is {_failure(result, worst)}"
 
     def right(passed: Sequence[VerifiedBlock]) -> str:
         return f"{what} is autodiff's Hessian {compared_text([row.check for row in passed])}"
@@ -207,16 +207,20 @@ def _summary(result: Verification, activation: str, rows: Sequence[VerifiedBlock
                 yield f"{note} Not settled: {pair.unruled}." if pair.unruled else note
 
 
-def _convictions(result: Verification, rows: Sequence[VerifiedBlock]) -> str:
-    """Which witness the two others convict, and where, as part of a sentence."""
+def _convictions(
+    result: Verification, activation: str, rows: Sequence[VerifiedBlock]
+) -> Iterator[str]:
+    """Which witness the two others convict, and where."""
     names = _names(result)
-    parts = []
     for convicted in names:
         layers = [row.layer for row in rows if row.convicted == convicted]
         if layers:
             others = listed(names[name] for name in names if name != convicted)
-            parts.append(f"; on {listed(layers)} {others} agree, so {names[convicted]} is wrong")
-    return "".join(parts)
+            are = "are" if convicted == "finite" else "is"
+            yield (
+                f"{activation}: on {listed(layers)} {others} agree, so {names[convicted]} "
+                f"{are} wrong."
+            )
 
 
 def ruling_notes(

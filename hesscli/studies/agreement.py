@@ -17,6 +17,7 @@ from scipy.special import expit, softmax
 from hesscli.nodes.passes import forward
 from hesscli.problem.graph import SOFTMAX, Array, Node
 from hesscli.problem.network import Original, Problem, Targets
+from hesscli.problem.registry import is_untold
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
@@ -35,16 +36,18 @@ def require_agreement(problem: Problem, live: Any = None) -> None:
     """Raises InputError where Keras's own model is another function than ``problem``.
 
     ``live`` is the ``keras.Model`` itself, where there is one; otherwise the problem's file is
-    loaded. Nothing is done for a problem that is made of no Keras model.
+    loaded. Nothing is done for a problem that is made of no Keras model, or of a file with what a
+    plugin has no TensorFlow function of, which a note says.
     """
     original = problem.original
-    if original is None:
+    if original is None or (live is None and any(map(is_untold, original.plugins.values()))):
         return
     try:
         twin = KerasTwin(
             original.path if live is None else live,
             problem.dtype.name,
             original.loss,
+            original.plugins,
         )
         _Agreement(replace(problem, graph=original.graph), original, twin).require()
     except InputError as error:
@@ -67,7 +70,7 @@ class _Agreement:
 
     def _require(self, part: Problem, inputs: Array, targets: Targets) -> None:
         """Compares what some of the examples have in the whole loss."""
-        ours = self.descending.descent(self.theta, part.batch, part.targets, part.total)
+        ours = self.descending.descent(self.theta, part)
         if not (np.isfinite(ours.gradient).all() and np.isfinite(ours.outputs).all()):
             # Whatever the command is, it says so.
             return
@@ -81,6 +84,7 @@ class _Agreement:
             inputs,
             targets,
             weights=(part.share if mean else 1.0, part.share if part.penalties else 0.0),
+            of_examples=part.sample_weight,
             as_logits=part.loss.from_logits is True,
         )
         if not math.isclose(loss, ours.loss, rel_tol=self.rtol, abs_tol=self.rtol * part.share):

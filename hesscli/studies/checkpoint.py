@@ -66,6 +66,7 @@ def fingerprint(problem: Problem, options: TrainConfig, batch_size: int) -> dict
 
     The number of steps is not among it: more of them can be added.
     """
+    weights = () if problem.sample_weight is None else (problem.sample_weight,)
     return {
         "model.layers": "; ".join(_described(problem.graph)),
         "loss": _loss_text(problem),
@@ -77,7 +78,7 @@ def fingerprint(problem: Problem, options: TrainConfig, batch_size: int) -> dict
         "train.every": options.every,
         "train.measure_examples": options.measure_examples,
         "train.examples": problem.examples,
-        "data": _digest(problem.inputs, problem.targets),
+        "data": _digest(problem.inputs, problem.targets, *weights),
         "initial parameters": _digest(problem.graph.vector()),
     }
 

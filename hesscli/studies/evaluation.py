@@ -10,13 +10,14 @@ import numpy as np
 
 from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
+from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Problem, Targets
 from hesscli.studies.context import BatchLoss, ProblemSummary, summary
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import Workers
 
-_CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy")
+_CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy", FOCAL)
 # Examples whose outputs are held at a time.
 _EVALUATED = 8192
 # Another preparation of the inputs is looked at on so many examples. It is mentioned where chance
@@ -57,11 +58,12 @@ def batch_loss(
         f = engine.outputs(theta, problem.inputs[low:high])
         right = accuracy(f, targets, problem.loss.name)
         classified = classified and right is not None
-        sums += float(engine.losses(f, targets).sum()), round((right or 0.0) * len(f))
+        losses = problem.scales[low:high] * engine.losses(f, targets)
+        sums += float(losses.sum()), round((right or 0.0) * len(f))
     total = workers.sum(sums)
     return BatchLoss(
         activation=problem.hidden_activation,
-        data=float(total[0]) * problem.scale,
+        data=float(total[0]),
         penalty=engine.penalty(theta),
         accuracy=float(total[1]) / problem.total if classified else None,
     )

@@ -3,7 +3,8 @@
 A number passes when its residual is at most rtol · scale + floor, plus the error bar where one of
 the witnesses has some. The floor is the rounding of what was subtracted
 (hesscli.witnesses.rounding.floor); it is an excuse only while it is small: what only a floor above
-TRUSTED of the scale would excuse is undecided.
+TRUSTED of the scale would excuse is undecided, and so is what any floor would excuse where the code
+of a plugin's layer or loss, which is on trial, has made it.
 
 The scale is |G| + |C| for a quadratic form, and for an entry the largest one of its own block: in
 the block of the whole network that of its layer or, between two layers, of the pair, so that a
@@ -67,10 +68,8 @@ class Check(Judged):
 
     @property
     def open_by_rounding(self) -> bool:
-        """Whether only a floor that is not small would excuse it."""
-        return self.verdict is Verdict.UNDECIDED and _is_open(
-            self.max_abs_residual, self.max_abs_entry, self.floor, self.rtol, self.error_bar
-        )
+        """Whether only a floor that is not to be trusted would excuse it."""
+        return self.verdict is Verdict.UNDECIDED and self._needs_floor
 
     @property
     def relative_residual(self) -> float:
@@ -87,8 +86,15 @@ class Check(Judged):
     @property
     def limited_by_rounding(self) -> bool:
         """Whether it passed only because of the floor."""
-        allowed = self.rtol * self.max_abs_entry + self.error_bar
-        return self.passed and self.max_abs_residual > allowed
+        return self.passed and self._needs_floor
+
+    @property
+    def _needs_floor(self) -> bool:
+        return self.max_abs_residual > self.rtol * self.max_abs_entry + self.error_bar
+
+    def on_trial(self) -> Check:
+        """The same where the user's own code made the floor: it does not vouch for itself."""
+        return replace(self, verdict=Verdict.UNDECIDED) if self.limited_by_rounding else self
 
 
 def relative(residual: float, scale: float) -> float:

@@ -103,7 +103,7 @@ def measure(
     """
     engine = ChainRule(problem)
     theta = problem.graph.vector()
-    at = Descending(problem).descent(theta, problem.batch, problem.targets)
+    at = Descending(problem).descent(theta, problem)
     if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
         raise NumericalError(
             f"the loss or its gradient leaves the range of {problem.dtype}; use smaller weights"

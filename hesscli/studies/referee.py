@@ -245,7 +245,9 @@ class _Questions:
         floor: Callable[[], float],
     ) -> Answer:
         checks = {
-            witness: judged_exactly(method, names, exact, value, scale, self.rtol, floor)
+            witness: self.witnesses.judged(
+                judged_exactly(method, names, exact, value, scale, self.rtol, floor)
+            )
             for witness, value in by_witness.items()
         }
         return Answer(names, exact, by_witness, checks)

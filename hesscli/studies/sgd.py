@@ -98,8 +98,8 @@ class SGD:
 
     def _loss_and_gradient(self, chosen: NDArray[np.intp]) -> tuple[float, Array]:
         own = chosen[share_of(len(chosen), self._workers)]
-        inputs, targets = self._problem.inputs[own], self._problem.targets[own]
-        descent = self._engine.descent(self.parameters, inputs, targets, len(chosen))
+        batch = self._problem.chosen(own, len(chosen))
+        descent = self._engine.descent(self.parameters, batch)
         if self._workers.count == 1:
             return descent.loss, descent.gradient
         # In double precision, whatever the type: the order of the workers matters little then.

@@ -149,9 +149,7 @@ class _Run:
                 f"{execution.chunk}, or more data.memory"
             )
         # Held, whatever the training examples are: they are measured again and again.
-        self.measured = replace(
-            problem, inputs=problem.inputs[:examples], targets=problem.targets[:examples]
-        )
+        self.measured = problem.chosen(slice(examples))
         self.seed = 0 if problem.seed is None else problem.seed
         self.batches = Batches(problem.examples, self.batch_size, self.seed)
         self.vectors: Mapping[str, Array] = {}

@@ -1,14 +1,16 @@
 """What a plugin defines, each on its own: in a small network of random numbers that is its own.
 
-An activation stands in 3-4-3 under a cross-entropy, a loss over 4-3 without an activation. The
-first derivative is held against TensorFlow's gradient, or against differences of its own values;
-the second one, once the first is right, against every entry of the Hessian of all parameters.
+An activation stands in 3-4-3 under a cross-entropy, a loss over 4-3 without an activation, a layer
+over a dense one (layer_trial.py). The first derivative is held against TensorFlow's, or against
+differences of its own values; the second one, once the first is right, against every entry of the
+Hessian of all parameters. Numbers as moderate as these cost no function many digits: what only a
+floor would excuse is open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +22,7 @@ from hesscli.problem.network import Loss, Problem
 from hesscli.problem.registry import (
     ACTIVATION,
     LABELS,
+    LAYER,
     LOSS,
     lacks_tensorflow,
     plugin_names,
@@ -34,9 +37,10 @@ from hesscli.studies.context import (
     summary,
 )
 from hesscli.studies.finitechecks import SLOPES
-from hesscli.studies.first_derivatives import verify_first
+from hesscli.studies.first_derivatives import FirstDerivative, verify_first
 from hesscli.studies.judge import Check
-from hesscli.studies.verdict import JudgedRows, Verdict
+from hesscli.studies.layer_trial import Judgement, bends, problem_with, push_check, value_check
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
@@ -47,11 +51,18 @@ _EXAMPLES = 5
 _FUNCTIONS = {
     ACTIVATION: (("value", "forward"), ("first", "push and pull"), ("second", "bend in x")),
     LOSS: (("value", "ℓ"), ("gradient", "∂ℓ/∂f"), ("hessian_product", "∂²ℓ/∂f² v")),
+    LAYER: (
+        ("forward", "y"),
+        ("pull", "Jᵀ g"),
+        ("push", "J (Rx, V)"),
+        ("bend", "bend in x"),
+        ("bend", "bend in θ"),
+    ),
 }
 
 
 @dataclass(frozen=True)
-class Tried:
+class Tried(Judged):
     """One function of what is defined, and what it is; ``check`` is None where there is nothing
     to compare it with, or where what comes before it is wrong.
     """
@@ -77,7 +88,7 @@ class Trial(JudgedRows):
 
 
 def try_plugins(seed: int, progress: Progress = no_progress) -> Trial:
-    """Every activation and loss that plugins define, in networks that ``seed`` draws."""
+    """Everything that plugins define, in networks that ``seed`` draws."""
     names = [(kind, name) for kind in _FUNCTIONS for name in plugin_names(kind)]
     rows: list[Tried] = []
     problems: list[Problem] = []
@@ -91,7 +102,7 @@ def try_plugins(seed: int, progress: Progress = no_progress) -> Trial:
 
 
 def _tried(kind: str, name: str, seed: int) -> tuple[Problem, list[Tried]]:
-    of_any, of_some = (_of_activation if kind == ACTIVATION else _of_loss)(name, seed)
+    of_any, of_some = _PROBLEMS[kind](name, seed)
     try:
         return of_any, list(_rows(kind, name, of_any, seed))
     except NumericalError:
@@ -100,29 +111,52 @@ def _tried(kind: str, name: str, seed: int) -> tuple[Problem, list[Tried]]:
 
 
 def _rows(kind: str, name: str, problem: Problem, seed: int) -> Iterator[Tried]:
+    for (function, method), (check, verdict) in zip(
+        _FUNCTIONS[kind], _judged(kind, name, problem, seed), strict=False
+    ):
+        if check is not None and check.limited_by_rounding:
+            check, verdict = check.on_trial(), joint((verdict, Verdict.UNDECIDED))
+        yield Tried(kind, name, function, method, problem.widths, problem.examples, check, verdict)
+
+
+def _judged(kind: str, name: str, problem: Problem, seed: int) -> Iterator[Judgement]:
+    """What was found of each function in turn, up to the first that is wrong."""
     witnesses: tuple[str, ...] = WITNESSES
     if lacks_tensorflow(name, kind):
         witnesses = tuple(witness for witness in WITNESSES if witness != "autodiff")
     options = CheckOptions("entries", block="network", seed=seed)
-    (block,) = verify([problem], options, witnesses=witnesses).results
-    slopes = _slopes(block)
-    first = None
+
+    def second(options: CheckOptions) -> VerifiedBlock:
+        (block,) = verify([problem], options, witnesses=witnesses).results
+        return block
+
+    whole, rtol = second(options), options.rtol_for(problem)
+    value, slopes = None, _slopes(whole)
+    first = slopes
     if "autodiff" in witnesses:
-        (gradient,) = verify_first([problem], "gradient", options).results
-        first = gradient.check
-    # Where the derivative is TensorFlow's, and no slope of the values, these are wrong.
-    wrong_value = slopes is not None and first is not None and first.passed
-    if first is None:
-        first = slopes
-    found: list[tuple[Check | None, Verdict]] = [
-        (slopes if wrong_value else None, Verdict.of(not wrong_value))
-    ]
-    right = first is None or first.passed
-    found.append((first, Verdict.PASS if first is None else first.verdict))
-    if right and not wrong_value:
-        found.append((block.check, block.verdict))
-    for (function, method), (check, verdict) in zip(_FUNCTIONS[kind], found, strict=False):
-        yield Tried(kind, name, function, method, problem.widths, problem.examples, check, verdict)
+        value = value_check(problem, rtol) if kind == LAYER else None
+        of: FirstDerivative = "jacobian" if kind == LAYER else "gradient"
+        first = verify_first([problem], of, options).results[0].check
+    if first is not None and first.passed and slopes is not None:
+        # The derivative is TensorFlow's, and no slope of the values.
+        value = slopes
+    yield value, Verdict.PASS if value is None else value.verdict
+    if value is not None and not value.passed:
+        return
+    yield first, Verdict.PASS if first is None else first.verdict
+    if first is not None and not first.passed:
+        return
+    if kind != LAYER:
+        yield whole.check, whole.verdict
+        return
+    push = push_check(problem, rtol)
+    yield push, push.verdict
+    if push.passed:
+        yield from bends(
+            problem,
+            whole,
+            lambda layer: second(replace(options, block="layer", layers=(layer,))),
+        )
 
 
 def _slopes(block: VerifiedBlock) -> Check | None:
@@ -151,6 +185,12 @@ def _of_loss(name: str, seed: int) -> Iterator[Problem]:
         yield Problem(chain(layers), inputs, labels, Loss(name))
 
 
+def _of_layer(name: str, seed: int) -> Iterator[Problem]:
+    """With numbers of both signs, and with positive ones alone."""
+    for of in (lambda array: array, np.abs):
+        yield problem_with(name, seed, _EXAMPLES, of)
+
+
 def _layers(
     generator: np.random.Generator,
     widths: Sequence[int],
@@ -168,3 +208,10 @@ def _layers(
             zip(pairwise(widths), activations, strict=True), 1
         )
     ]
+
+
+_PROBLEMS: Mapping[str, Callable[[str, int], Iterator[Problem]]] = {
+    ACTIVATION: _of_activation,
+    LOSS: _of_loss,
+    LAYER: _of_layer,
+}

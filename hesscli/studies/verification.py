@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hesscli.problem.execution import HELD, Execution
+from hesscli.problem.graph import OWN_LAYER
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
-from hesscli.problem.registry import LOSS, lacks_tensorflow
+from hesscli.problem.registry import LAYER, LOSS, lacks_tensorflow
 from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
@@ -199,13 +200,15 @@ def verify(
 
 
 def _without_tensorflow(problems: Sequence[Problem]) -> list[str]:
-    """The activations and the losses that autodiff cannot witness."""
+    """The activations, losses and layers that autodiff cannot witness."""
     nodes = [node for problem in problems for node in problem.graph.nodes]
     names = {node.activation.name for node in nodes if node.activation is not None}
     losses = {problem.loss.name for problem in problems}
+    layers = {node.attributes["layer"] for node in nodes if node.kind == OWN_LAYER}
     return sorted(
         {name for name in names if lacks_tensorflow(name)}
         | {name for name in losses if lacks_tensorflow(name, LOSS)}
+        | {name for name in layers if lacks_tensorflow(name, LAYER)}
     )
 
 
@@ -234,7 +237,8 @@ class _Inquiry:
         )
         found = self.engines.check(self.subject, [candidate], self.options, self.progress)
         check = form_check if found is None else found[0]
-        pair = WitnessPair("chain_rule", "autodiff", form_check, check)
+        judged = self.engines.judged
+        pair = WitnessPair("chain_rule", "autodiff", judged(form_check), judged(check))
         of = {"chain_rule": candidate, "autodiff": self.engines.autodiff.hessian}
         return self.ruled(pair, of)
 
@@ -262,7 +266,7 @@ class _Inquiry:
             check = self.engines.check_finite(
                 self.subject, exact, self.rtol, self.options.seed, self.progress
             )
-        return WitnessPair(*names, form_check, check)
+        return WitnessPair(*names, self.engines.judged(form_check), self.engines.judged(check))
 
 
 def _verified_block(

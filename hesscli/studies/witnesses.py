@@ -12,9 +12,10 @@ from math import prod
 import numpy as np
 
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import DENSE, Array, Graph
+from hesscli.problem.graph import DENSE, OWN_LAYER, Array, Graph
 from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
+from hesscli.problem.registry import LOSS, plugin_names
 from hesscli.studies.blocks import chosen
 from hesscli.studies.checks import DEFAULT_RTOL, check_entries, check_own_products
 from hesscli.studies.context import Progress, no_progress
@@ -134,6 +135,17 @@ class Witnesses:
     floor: Floor
     execution: Execution = HELD
     watch: Watch | None = None
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the floor is made by what a plugin defines, other than an activation."""
+        nodes = self.problem.graph.nodes
+        own_loss = self.problem.loss.name in plugin_names(LOSS)
+        return own_loss or any(node.kind == OWN_LAYER for node in nodes)
+
+    def judged(self, check: Check) -> Check:
+        """``check``, in which what is on trial does not vouch for itself."""
+        return check.on_trial() if self.on_trial else check
 
     @cached_property
     def autodiff(self) -> AutodiffEngine:

@@ -13,6 +13,13 @@ from hesscli.system import temporaries
 from hesscli.system.errors import InputError, reason
 
 _NEEDED = "a file name in a writable folder is needed"
+_ROOM = "make room, or name a file on another disk"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "allow larger files (ulimit -f), or name a file on another disk",
+    errno.EIO: "the disk has an error; name a file on another one",
+}
 _CHUNK_BYTES = 2**20
 
 
@@ -76,8 +83,14 @@ def check_writable(path: str) -> str:
         with suppress(FileNotFoundError):
             os.stat(target)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
+        raise _unwritable(path, error) from error
     return target
+
+
+def _unwritable(path: str, error: Exception) -> InputError:
+    number = error.errno if isinstance(error, OSError) else None
+    remedy = _REMEDIES.get(number or 0, _NEEDED)
+    return InputError(f"{path}: cannot be written ({reason(error)}); {remedy}")
 
 
 @contextmanager
@@ -105,7 +118,7 @@ def replacing_by_name(path: str) -> Iterator[str]:
         _write_through(temporary)
         os.replace(temporary, target)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be written ({reason(error)}); {_NEEDED}") from error
+        raise _unwritable(path, error) from error
     finally:
         temporaries.remove(temporary)
 

@@ -16,6 +16,8 @@ _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**
 # Measured as the address space that NumPy and SciPy take when they are imported: 150 MB and 83 MB
 # a thread, and some more.
 _BLAS_BYTES, _BLAS_BYTES_OF_A_THREAD = 200 * 10**6, 100 * 10**6
+# What glibc's loader says if there is no address space for a library.
+_NO_ADDRESSES = ("cannot allocate memory", "failed to map segment", "cannot map zero-fill pages")
 # glibc's mallopt, and what it is told: arrays below the size are not mapped each on its own, and as
 # much freed memory is kept.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -57,6 +59,17 @@ def require_room_for_libraries() -> None:
             f"ulimit -v leaves {readable_size(allowed)}; NumPy with {threads} threads starts in "
             f"{readable_size(needed)}; allow more, or use fewer --threads"
         )
+
+
+def out_of_address_space(error: ImportError) -> str | None:
+    """What to do if a limit (``ulimit -v``) kept a library from being loaded; None if it did not.
+
+    The dynamic loader says so in the text of an ImportError only.
+    """
+    text, allowed = str(error).lower(), allowed_memory()
+    if allowed is None or not any(sign in text for sign in _NO_ADDRESSES):
+        return None
+    return f"ulimit -v leaves {readable_size(allowed)}, which is too little for it; allow more"
 
 
 def keep_freed_memory() -> None:

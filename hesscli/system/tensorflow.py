@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
 from hesscli.system.errors import InputError, reason
+from hesscli.system.memory import out_of_address_space
 from hesscli.system.quiet import silenced
 from hesscli.system.threads import thread_count
 
@@ -14,7 +17,7 @@ from hesscli.system.threads import thread_count
 def plain_tensorflow() -> ModuleType:
     """The tensorflow module as it is imported, nothing of it configured; raises ImportError."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with silenced():
+    with silenced(), _keras_when_it_is_used():
         import tensorflow as tf
     module: ModuleType = tf
     return module
@@ -32,9 +35,9 @@ def load_tensorflow() -> ModuleType:
             # The first operation starts the runtime, which talks as well.
             tensorflow.constant(0)
     except ImportError as error:
+        remedy = out_of_address_space(error) or "install it with: pip install tensorflow"
         raise InputError(
-            f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); "
-            "install it with: pip install tensorflow"
+            f"autodiff needs TensorFlow, which cannot be imported ({reason(error)}); {remedy}"
         ) from error
     return tensorflow
 
@@ -52,6 +55,24 @@ def load_keras() -> ModuleType:
         )
     module: ModuleType = keras
     return module
+
+
+@contextmanager
+def _keras_when_it_is_used() -> Iterator[None]:
+    """Makes ``import tensorflow`` leave Keras to who uses ``tf.keras``: a third of its time.
+
+    TensorFlow imports Keras for what it registers with SavedModel, or with this variable the old
+    Keras, where that is installed. ``tf.keras`` itself reads the variable when it is first used.
+    """
+    name = "TF_USE_LEGACY_KERAS"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _share_cores(tensorflow: ModuleType) -> None:

@@ -23,6 +23,7 @@ from hesscli.system.errors import InputError, reason
 from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced
 from hesscli.system.tensorflow import load_keras, load_tensorflow
+from hesscli.witnesses.twinned import custom_objects
 
 Tensor = Any
 # What decides nothing about a model whose weights are given, and could name anything.
@@ -33,22 +34,30 @@ class KerasTwin:
     """A model in the floating-point type ``dtype``, with a loss as Keras describes it.
 
     ``model`` is the path of a model that Keras saved, or a live ``keras.Model``. ``loss`` None
-    leaves the loss out. Raises InputError where Keras cannot make the model.
+    leaves the loss out. ``plugins`` are the plugins' names of what a file has registered. Raises
+    InputError where Keras cannot make the model.
     """
 
-    def __init__(self, model: Any, dtype: str, loss: Any) -> None:
+    def __init__(
+        self, model: Any, dtype: str, loss: Any, plugins: Mapping[str, str] | None = None
+    ) -> None:
         self.tf = load_tensorflow()
         keras = self._keras = load_keras()
         try:
             with silenced(), catch_warnings():
                 # Keras 3 is not quite NumPy 2's where it reads weights.
                 simplefilter("ignore")
+                objects: dict[str, Any] = {}
                 if isinstance(model, str):
                     functions = {
                         name: getattr(keras.activations, own) for name, own in OTHER_NAMES.items()
                     }
-                    model = _loaded(keras, model, functions)
-                self.model = _twin(keras, model, dtype)
+                    objects = custom_objects(keras, plugins or {})
+                    model = _loaded(keras, model, functions | objects)
+                with keras.saving.custom_object_scope(
+                    {**objects, **{of.__name__: of for of in objects.values()}}
+                ):
+                    self.model = _twin(keras, model, dtype)
                 self._loss = None if loss is None else _loss(keras, loss, dtype)
         # Whatever Keras raises on what it cannot make.
         except Exception as error:
@@ -59,10 +68,16 @@ class KerasTwin:
         return np.asarray(self._called(inputs))
 
     def loss_and_gradient(
-        self, inputs: Array, targets: Targets, weights: tuple[float, float], as_logits: bool
+        self,
+        inputs: Array,
+        targets: Targets,
+        weights: tuple[float, float],
+        of_examples: Array | None,
+        as_logits: bool,
     ) -> tuple[float, dict[str, Array]]:
         """w₁ times the loss plus w₂ times the model's penalties; their gradient by weights' paths.
 
+        ``of_examples`` (N,) is what Keras calls ``sample_weight``.
         ``as_logits`` takes the loss of the outputs as they are, although Keras on TensorFlow takes
         a softmax off that it knows of.
         """
@@ -71,7 +86,7 @@ class KerasTwin:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([parameter.value for parameter in parameters])
             f = self._called(inputs)
-            loss = self._loss(targets, tf.identity(f) if as_logits else f)
+            loss = self._loss(targets, tf.identity(f) if as_logits else f, of_examples)
             loss = weights[0] * tf.reduce_mean(loss)
             if weights[1] and self.model.losses:
                 loss = loss + weights[1] * tf.add_n(self.model.losses)
@@ -112,7 +127,11 @@ def _loaded(keras: ModuleType, path: str, functions: Mapping[str, Any]) -> Any:
 def _loss(keras: ModuleType, serialized: Any, dtype: str) -> Any:
     if isinstance(serialized, Mapping) and isinstance(serialized["config"], Mapping):
         serialized = {**serialized, "config": {**serialized["config"], "dtype": dtype}}
-    return keras.losses.get(serialized)
+    loss = keras.losses.get(serialized)
+    if isinstance(loss, keras.losses.Loss):
+        return loss
+    # A function, of each example.
+    return lambda targets, f, weights: loss(targets, f) * (1 if weights is None else weights)
 
 
 def _twin(keras: ModuleType, model: Any, dtype: str) -> Any:
@@ -125,6 +144,10 @@ def _twin(keras: ModuleType, model: Any, dtype: str) -> Any:
     finally:
         keras.config.set_dtype_policy(before)
     twin.set_weights(model.get_weights())
+    for layer in _flat(twin):
+        if hasattr(layer, "finalize_state"):
+            # A Normalization computes with what it makes of its weights.
+            layer.finalize_state()
     # A live model's own functions: its configuration has only their names.
     for own, other in zip(_flat(model), _flat(twin), strict=True):
         if isfunction(getattr(own, "activation", None)):

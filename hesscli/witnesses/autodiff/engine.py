@@ -51,9 +51,8 @@ class Autodiff(TensorflowNetwork):
         of the Hessian is the gradient of one entry of the gradient, each in its own copy of q.
         """
         tf, examples, d = self.tf, stop - start, quantity.width
-        targets = tf.constant(self.problem.targets[start:stop])
         graph = self.problem.graph
-        x = tf.constant(graph.shaped(self.problem.inputs[start:stop]))
+        x, targets = self.some(slice(start, stop))
         downstream = graph.downstream({quantity.value}, ())
         others = [node for node in graph.nodes if node not in downstream]
         values = {INPUT: x, **dict(self.values({INPUT: x}, others))}

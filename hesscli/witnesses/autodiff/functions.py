@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.registry import LOSS, lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
@@ -60,6 +61,8 @@ def activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
         "exponential": tf.exp,
         "square": tf.square,
         "sin": tf.sin,
+        "relu6": tf.nn.relu6,
+        "hard_sigmoid": lambda z: tf.nn.relu6(z + 3) / 6,
     }
 
 
@@ -102,10 +105,16 @@ def loss_function(tf: ModuleType, loss: Loss) -> Callable[[Tensor, Tensor], Tens
         p, q = (tf.clip_by_value(of, _EPSILON, 1) for of in (targets, f))
         return tf.reduce_sum(p * tf.math.log(p / q), axis=-1)
 
+    def categorical_focal_crossentropy(f: Tensor, targets: Tensor) -> Tensor:
+        p = tf.clip_by_value(tf.nn.softmax(f), _EPSILON, 1 - _EPSILON)
+        each = -targets * tf.math.log(p) * loss.alpha * tf.pow(1 - p, loss.gamma)
+        return tf.reduce_sum(each, axis=-1)
+
     losses: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
         "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
         "categorical_crossentropy": categorical_crossentropy,
         "binary_crossentropy": binary_crossentropy,
+        FOCAL: categorical_focal_crossentropy,
         "mean_squared_error": each_number(lambda f, targets: tf.square(f - targets)),
         "mean_absolute_error": each_number(lambda f, targets: tf.abs(f - targets)),
         "huber": each_number(huber),

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,13 @@ from hesscli.witnesses.layout import Layout, Segment
 Tensor = Any
 Tensors = Mapping[str, Tensor]
 Function = Callable[[Tensor], Tensor]
+
+
+class Judged(NamedTuple):
+    """What examples' outputs are compared with, and the factors (N,) of their losses."""
+
+    targets: Tensor
+    scales: Tensor
 
 
 class TensorflowNetwork:
@@ -62,18 +69,21 @@ class TensorflowNetwork:
         # The largest value of the graph, in numbers of one example.
         self.widest = max(prod(node.shape) for node in problem.graph.nodes)
         self._loss_function = loss_function(tf, problem.loss)
-        self._scale = tf.constant(problem.scale, problem.dtype.name)
         # A vector is (1, units), so that copies of it stand beside those of (N, units).
         self.parameters: dict[str, Tensor] = {
             name: tf.constant(np.atleast_2d(array)) for name, array in problem.graph.tensors.items()
         }
 
-    def batch(self, example: int | None) -> tuple[Tensor, Tensor]:
+    def batch(self, example: int | None) -> tuple[Tensor, Judged]:
         """Inputs (N, *in) and targets of the batch, or of one of its examples."""
-        chosen = slice(None) if example is None else slice(example, example + 1)
+        return self.some(slice(None) if example is None else slice(example, example + 1))
+
+    def some(self, chosen: slice) -> tuple[Tensor, Judged]:
+        """Inputs (n, *in) and targets of some of the examples."""
         tf, problem = self.tf, self.problem
+        scales = tf.constant(problem.scales[chosen], problem.dtype.name)
         x = problem.graph.shaped(problem.inputs[chosen])
-        return tf.constant(x), tf.constant(problem.targets[chosen])
+        return tf.constant(x), Judged(tf.constant(problem.targets[chosen]), scales)
 
     def variables(self, layout: Layout, x: Tensor) -> dict[str, Tensor]:
         """What a block is differentiated by: its tensors, or its inputs x."""
@@ -137,18 +147,18 @@ class TensorflowNetwork:
         ((_, f),) = deque(values, maxlen=1)
         return f
 
-    def loss(self, f: Tensor, targets: Tensor) -> Tensor:
-        """The loss (…) of outputs (…, N, c), reduced over the examples."""
-        return self._scale * self.tf.reduce_sum(self._loss_function(f, targets), axis=-1)
+    def loss(self, f: Tensor, by: Judged) -> Tensor:
+        """The loss (…) of outputs (…, N, c), summed over the examples."""
+        return self.tf.reduce_sum(by.scales * self._loss_function(f, by.targets), axis=-1)
 
-    def loss_hessian_product(self, f: Tensor, targets: Tensor, v: Tensor) -> Tensor:
+    def loss_hessian_product(self, f: Tensor, by: Judged, v: Tensor) -> Tensor:
         """(∂²L/∂f²) v at outputs f, both (…, N, c)."""
         tf = self.tf
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(f)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(f)
-                loss = self.loss(f, targets)
+                loss = self.loss(f, by)
             gradient = inner.gradient(loss, f, unconnected_gradients="zero")
         return outer.gradient(gradient, f, output_gradients=v, unconnected_gradients="zero")
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from hesscli.problem import graph as kinds
 from hesscli.problem.graph import Graph, Node
+from hesscli.problem.registry import LAYER, tensorflow_function
+from hesscli.system.errors import InputError
 
 Tensor = Any
 Function = Callable[..., Tensor]
@@ -97,6 +99,7 @@ def _dense(tf: ModuleType) -> Function:
 _BROADCASTING: Mapping[str, Callable[..., Function]] = {
     kinds.DENSE: _dense,
     kinds.SOFTMAX: lambda tf, axis=-1: lambda x: tf.nn.softmax(x, axis=axis),
+    kinds.LOG_SOFTMAX: lambda tf, axis: lambda x: tf.nn.log_softmax(x, axis=axis),
     kinds.ADD: lambda tf: lambda *x: reduce(tf.add, x),
     kinds.SUBTRACT: lambda tf: tf.subtract,
     kinds.AVERAGE: lambda tf: lambda *x: reduce(tf.add, x) / len(x),
@@ -276,6 +279,18 @@ def _prelu(tf: ModuleType, _: Node) -> Function:
     return lambda x, alpha: tf.nn.relu(x) - alpha * tf.nn.relu(-x)
 
 
+def _own_layer(_: ModuleType, node: Node) -> Function:
+    arguments = dict(node.attributes)
+    name = arguments.pop("layer")
+    function = tensorflow_function(name, LAYER)
+    if function is None:
+        raise InputError(
+            f"layer {name!r} has no TensorFlow function, so autodiff cannot differentiate it; give "
+            "its plugin one under the key tensorflow"
+        )
+    return lambda x, **theta: function(x, theta, **arguments)
+
+
 _FUNCTIONS: Mapping[str, Callable[[ModuleType, Node], Function]] = {
     kinds.CONCATENATE: lambda tf, node: lambda *x: tf.concat(x, axis=1 + node.attributes["axis"]),
     kinds.PRODUCT: _product,
@@ -298,8 +313,9 @@ _FUNCTIONS: Mapping[str, Callable[[ModuleType, Node], Function]] = {
     kinds.BATCH_NORMALIZATION: _batch_normalization,
     kinds.NORMALIZATION: _normalization,
     kinds.PRELU: _prelu,
+    kinds.OWN_LAYER: _own_layer,
 }
 # Of these tf.GradientTape.jacobian takes all rows at once; of convolutions where their kernels do
-# not move.
-VECTORIZED = frozenset({*_BROADCASTING, *_FUNCTIONS, kinds.ELEMENTWISE})
+# not move, and of a plugin's function nobody knows.
+VECTORIZED = frozenset({*_BROADCASTING, *_FUNCTIONS, kinds.ELEMENTWISE}) - {kinds.OWN_LAYER}
 CONVOLUTIONS = frozenset({kinds.CONV, kinds.DEPTHWISE_CONV, kinds.CONV_TRANSPOSE})

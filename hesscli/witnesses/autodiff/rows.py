@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from hesscli.problem.graph import OWN_LAYER, Node
 from hesscli.problem.network import Problem
-from hesscli.problem.registry import tensorflow_function
-from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork, Tensors
+from hesscli.problem.registry import LAYER, LOSS, tensorflow_function
+from hesscli.witnesses.autodiff.network import Judged, Tensor, TensorflowNetwork, Tensors
 from hesscli.witnesses.layout import INPUT, Layout, Segment, input_example
 
 _KEPT = 64
@@ -71,10 +72,9 @@ class TracedRows:
 
     def _traced(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         tf, spec = self._engine.tf, self._engine.tf.TensorSpec
-        x, targets = (spec(tensor.shape, tensor.dtype) for tensor in self._batch)
-        parameters = {
-            name: spec(value.shape, value.dtype) for name, value in self._engine.parameters.items()
-        }
+        x, targets, parameters = tf.nest.map_structure(
+            lambda value: spec(value.shape, value.dtype), (*self._batch, self._engine.parameters)
+        )
         signature = [spec([None], tf.int32), x, targets, parameters]
         compiled = tf.function(function, input_signature=signature, autograph=False)
         traced: Callable[..., Tensor] = compiled.get_concrete_function()
@@ -86,7 +86,7 @@ def _row_function(skeleton: TensorflowNetwork, layout: Layout, index: int) -> Ca
     segment = layout.segments[index]
     node = skeleton.sole_user(segment)
 
-    def rows(numbers: Tensor, x: Tensor, targets: Tensor, parameters: Tensors) -> Tensor:
+    def rows(numbers: Tensor, x: Tensor, targets: Judged, parameters: Tensors) -> Tensor:
         network = skeleton.with_parameters(parameters)
         values = network.variables(layout, x)
         steps = tf.zeros(tf.shape(numbers), dtype=dtype)
@@ -117,7 +117,7 @@ def _panel_function(
     node = skeleton.sole_user(segment)
     assert node is not None  # only such blocks are asked for panels
 
-    def panel(numbers: Tensor, x: Tensor, targets: Tensor, parameters: Tensors) -> Tensor:
+    def panel(numbers: Tensor, x: Tensor, targets: Judged, parameters: Tensors) -> Tensor:
         network = skeleton.with_parameters(parameters)
         steps = tf.zeros(tf.shape(numbers), dtype=dtype)
         added = tf.zeros((x.shape[0], segment.units), dtype=dtype)
@@ -186,7 +186,7 @@ def _likeness(problem: Problem) -> Hashable:
             node.inputs,
             tuple(node.tensors.items()),
             node.activation,
-            node.activation and tensorflow_function(node.activation.name),
+            _own_function(node),
             tuple(node.attributes.items()),
             tuple((role, array.tobytes()) for role, array in node.constants.items()),
         )
@@ -194,8 +194,15 @@ def _likeness(problem: Problem) -> Hashable:
     )
     shapes = tuple((name, tensor.shape) for name, tensor in graph.tensors.items())
     targets = problem.targets.shape, problem.targets.dtype.name
-    of = problem.inputs.shape, problem.total
-    return nodes, shapes, problem.loss, problem.dtype.name, of, targets
+    loss = str(problem.loss), tensorflow_function(problem.loss.name, LOSS)
+    return nodes, shapes, loss, problem.dtype.name, problem.inputs.shape, targets
+
+
+def _own_function(node: Node) -> Hashable:
+    """That of a plugin: another one may have its name later on."""
+    if node.kind == OWN_LAYER:
+        return tensorflow_function(node.attributes["layer"], LAYER)
+    return node.activation and tensorflow_function(node.activation.name)
 
 
 def _without_values(problem: Problem) -> Problem:

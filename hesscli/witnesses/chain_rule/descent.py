@@ -34,27 +34,22 @@ class Descending:
 
     def __init__(self, problem: Problem) -> None:
         self._graph = problem.graph
-        self._reduction = problem.loss
         self._loss = loss_derivatives(problem.loss)
         self._penalties = problem.penalties
 
-    def descent(
-        self, parameters: Array, inputs: Array, targets: Targets, of: int | None = None
-    ) -> Descent:
-        """Loss and gradient on the batch ``inputs`` (N, d), ``targets``, penalties included.
+    def descent(self, parameters: Array, batch: Problem) -> Descent:
+        """Loss and gradient on the batch of a problem, with its share of the penalties.
 
-        ``of`` is how many examples the loss is the mean or sum of, where these are some of them:
-        they have their share of the penalties.
         Numbers beyond the range of the type are left as they come, infinite or NaN.
         """
         graph = self._graph.with_vector(parameters)
         with np.errstate(over="ignore", invalid="ignore"):
-            f, records = forward(graph, graph.shaped(inputs), graph.nodes)
-            c = parameters.dtype.type(self._reduction.scale(len(inputs) if of is None else of))
-            loss = float(c * self._loss.value(f, targets).sum())
-            g = c * self._loss.gradient(f, targets)
+            f, records = forward(graph, graph.shaped(batch.batch), graph.nodes)
+            scales = batch.scales.astype(parameters.dtype)
+            loss = float((scales * self._loss.value(f, batch.targets)).sum())
+            g = scales[:, None] * self._loss.gradient(f, batch.targets)
             found = backward(graph, records, g[:, None], list(graph.tensors)).tensors
-        share = 1.0 if of is None else len(inputs) / of
+        share = batch.share
         parts = []
         for name, theta in graph.tensors.items():
             g = found[name][0] if name in found else np.zeros_like(theta)

@@ -73,7 +73,7 @@ class ChainRule:
             lambda: problem.graph.shaped(problem.batch),
             problem.targets,
             loss_derivatives(problem.loss) if loss is None else loss,
-            problem.dtype.type(problem.scale),
+            problem.scales.astype(problem.dtype),
             calculus,
             _require_finite if check is None else check,
         )

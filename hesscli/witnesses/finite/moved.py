@@ -16,7 +16,7 @@ from hesscli.nodes.calculus import calculus_of
 from hesscli.nodes.losses import loss_derivatives, loss_pieces
 from hesscli.nodes.node import Calculus
 from hesscli.nodes.passes import backward, forward
-from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, SOFTMAX, Array, Node
+from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, LOG_SOFTMAX, SOFTMAX, Array, Node
 from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.finite.stacked import (
@@ -30,10 +30,14 @@ from hesscli.witnesses.finite.stacked import (
 from hesscli.witnesses.layout import Layout, input_example, layout_of
 from hesscli.witnesses.rounding.noise import Noise
 
-# Activations with a jump in σ′ or σ″, at z = 0. Nothing smooth can be said across it.
-CORNERED = frozenset({"relu", "leaky_relu", "elu", "selu", "softsign"})
+# Where activations have a jump in σ′ or σ″. Nothing smooth can be said across it.
+CORNERED: Mapping[str, tuple[float, ...]] = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "softsign"), (0.0,)),
+    "relu6": (0.0, 6.0),
+    "hard_sigmoid": (-3.0, 3.0),
+}
 # Nodes whose numbers are no sums of many terms.
-_UNSUMMED = frozenset({ELEMENTWISE, SOFTMAX, ADD})
+_UNSUMMED = frozenset({ELEMENTWISE, SOFTMAX, LOG_SOFTMAX, ADD})
 # Losses that subtract numbers as large as the outputs are, as log Σ exp f − f_y.
 _SUBTRACTING = frozenset(
     {"sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"}
@@ -82,7 +86,7 @@ class MovedLoss:
         self._loss = loss_derivatives(problem.loss)
         self._subtracts = problem.loss.name in _SUBTRACTING
         self._piece = loss_pieces(problem.loss)
-        self._c = problem.scale
+        self._scales = problem.scales
         self.shapes = (
             {INPUT: self._x.shape}
             if example is not None or parameter == INPUT
@@ -102,7 +106,7 @@ class MovedLoss:
         self._rest = {INPUT: self._x}
         with np.errstate(all="ignore"):
             f, self._records = forward(graph, self._x, self._moved, check=self._keep_rest)
-            self.at_rest = self._c * float(self._loss.value(f, self._targets).sum())
+            self.at_rest = float(self._scales @ self._loss.value(f, self._targets))
             if self._piece is not None:
                 self._own_piece = self._piece(f, self._targets).reshape(1, -1)
         if not np.isfinite(f).all():
@@ -147,7 +151,7 @@ class MovedLoss:
             crossed |= _any(~(np.abs(values[name] - self._rest[name]) <= _FAR))
         f = values[self._graph.output]
         f = f.reshape(-1, f.shape[-1])
-        targets = np.concatenate([self._targets] * h.size)
+        targets, scales = (np.concatenate([of] * h.size) for of in (self._targets, self._scales))
         if self._piece is not None:
             crossed |= _any(self._piece(f, targets).reshape(h.size, -1) != self._own_piece)
         if noise is not None:
@@ -156,10 +160,10 @@ class MovedLoss:
         if noise is not None:
             terms = np.abs(losses) + self._subtracted(f)
             losses = losses + noise.of_size(ELEMENTARY * terms)
-        loss = self._c * losses.reshape(*h.shape, -1).sum(axis=-1)
+        loss = (scales * losses).reshape(*h.shape, -1).sum(axis=-1)
         if not slopes:
             return Point(loss, np.empty((*h.shape, 0)), crossed.reshape(h.shape))
-        g = self._c * self._loss.gradient(f, targets)
+        g = scales[:, None] * self._loss.gradient(f, targets)
         if noise is not None:
             g = g + noise.of_size(ELEMENTARY * np.abs(g))
         pulled = backward(
@@ -201,9 +205,9 @@ class MovedLoss:
         """What changes its sign at a kink, at rest (n, …) and after the steps (k, n, …)."""
         for node in self._moved:
             if node.activation is not None:
-                if node.activation.name in CORNERED:
-                    (name,) = node.inputs
-                    yield self._rest[name], values[name]
+                (name,) = node.inputs
+                for corner in CORNERED.get(node.activation.name, ()):
+                    yield self._rest[name] - corner, values[name] - corner
                 continue
             if not any(name in values for name in node.inputs):
                 # Only its parameters move, and kinks are where its inputs are.

@@ -129,6 +129,7 @@ class Referee:
         totals = [mp.mpf(0) for _ in places]
 
         here = [_moved(base, u, w, place) for place in places]
+        scales = numbers(problem.scales)
         for n, x in inputs.items():
             name = f"{INPUT}[{n}]"
             target = _target(problem, n)
@@ -140,11 +141,10 @@ class Referee:
                 found: Pieces = []
                 given = _moved({name: x}, u, w, place)[name].reshape(graph.input_shape)
                 at = values_of(moved, {**known, INPUT: given}, tensors, found)
-                totals[index] += self._loss(list(at[graph.output].flat), target, found)
+                loss = self._loss(list(at[graph.output].flat), target, found)
+                totals[index] += scales[n] * loss
                 if found != pieces:
                     return None
-        scale = mp.mpf(problem.loss.scale(problem.total))
-        totals = [scale * total for total in totals]
         if not self._add_penalties(moving, base, here, totals):
             return None
         of_steps = [totals[: len(points)], totals[len(points) :]]

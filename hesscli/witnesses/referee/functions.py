@@ -11,6 +11,7 @@ from typing import Any
 
 from mpmath import mp
 
+from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Loss, Penalty
 from hesscli.problem.registry import LOSS, mpmath_function
 
@@ -23,8 +24,12 @@ LossFunction = Callable[[Sequence[Number], Any, Pieces], Number]
 
 # Keras's ``keras.config.epsilon()``.
 _EPSILON = 1e-7
-# Activations that are not smooth at 0.
-CORNERS = frozenset({"relu", "leaky_relu", "elu", "selu", "softsign"})
+# Where activations are not smooth.
+CORNERS: Mapping[str, tuple[float, ...]] = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "softsign"), (0.0,)),
+    "relu6": (0.0, 6.0),
+    "hard_sigmoid": (-3.0, 3.0),
+}
 
 
 def _softplus(z: Number) -> Number:
@@ -59,6 +64,8 @@ ACTIVATIONS: Mapping[str, ActivationFunction] = {
     "exponential": mp.exp,
     "square": lambda z: z * z,
     "sin": mp.sin,
+    "relu6": lambda z: min(max(z, mp.mpf(0)), mp.mpf(6)),
+    "hard_sigmoid": lambda z: min(max(z / 6 + mp.mpf(1) / 2, mp.mpf(0)), mp.mpf(1)),
 }
 
 
@@ -102,9 +109,20 @@ def loss_function(loss: Loss) -> LossFunction | None:
         inside = f + mp.mpf(_EPSILON)
         return f - t * mp.log(inside) if inside > 0 else mp.nan
 
+    def focal(f: Sequence[Number], t: Sequence[Number], pieces: Pieces) -> Number:
+        total, least = _log_sum_exp(f), mp.mpf(_EPSILON)
+        each = []
+        for number, share in zip(f, t, strict=True):
+            p = mp.exp(number - total)
+            pieces.append((mp.sign(p - least), mp.sign(p - 1 + least)))
+            q = min(max(p, least), 1 - least)
+            each.append(-share * mp.mpf(loss.alpha) * (1 - q) ** mp.mpf(loss.gamma) * mp.log(q))
+        return mp.fsum(each)
+
     losses: Mapping[str, LossFunction] = {
         "sparse_categorical_crossentropy": lambda f, label, _: _log_sum_exp(f) - f[label],
         "categorical_crossentropy": crossentropy,
+        FOCAL: focal,
         "binary_crossentropy": _each(lambda f, t, _: _softplus(f) - f * t),
         "mean_squared_error": _each(lambda f, t, _: (f - t) ** 2),
         "mean_absolute_error": _each(absolute),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from hesscli.problem.graph import Graph, Node
+from hesscli.problem.graph import OWN_LAYER, Graph, Node
 from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError
 from hesscli.witnesses.referee.functions import LossFunction, Pieces, loss_function
-from hesscli.witnesses.referee.nodes import NODES, Numbers, activation_function
+from hesscli.witnesses.referee.nodes import (
+    NODES,
+    Numbers,
+    activation_function,
+    layer_function,
+)
 
 
 def require_known(problem: Problem) -> LossFunction:
@@ -21,6 +26,11 @@ def require_known(problem: Problem) -> LossFunction:
         if node.activation is not None and activation_function(node) is None:
             raise InputError(
                 f"activation {node.activation.name!r} has no mpmath version, which the referee "
+                "needs; give its plugin one under the key mpmath"
+            )
+        if node.kind == OWN_LAYER and layer_function(node) is None:
+            raise InputError(
+                f"layer {node.attributes['layer']!r} has no mpmath version, which the referee "
                 "needs; give its plugin one under the key mpmath"
             )
     loss = loss_function(problem.loss)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from hesscli.problem import graph as kinds
 from hesscli.problem.graph import Node
-from hesscli.problem.registry import mpmath_function
+from hesscli.problem.registry import LAYER, mpmath_function
 from hesscli.problem.shapes import window_count
+from hesscli.system.errors import InputError
 from hesscli.witnesses.referee.functions import (
     ACTIVATIONS,
     CORNERS,
@@ -62,8 +63,9 @@ def _elementwise(node: Node, x: Sequence[Numbers], _: Tensors, pieces: Pieces) -
     assert function is not None  # what is not known was refused
     assert node.activation is not None
     name, parameters = node.activation.name, dict(node.activation.parameters)
-    if name not in ACTIVATIONS or name in CORNERS:
-        pieces.extend(mp.sign(z) for z in x[0].reshape(-1))
+    # Of a plugin's function only 0 may be a corner.
+    for corner in CORNERS.get(name, () if name in ACTIVATIONS else (0.0,)):
+        pieces.extend(mp.sign(z - corner) for z in x[0].reshape(-1))
     return _each(lambda z: function(z, **parameters), x[0])
 
 
@@ -84,6 +86,12 @@ def _softmax(node: Node, x: Sequence[Numbers], _: Tensors, __: Pieces) -> Number
     axis = node.attributes.get("axis", -1)
     raised = _each(mp.exp, x[0] - x[0].max(axis=axis, keepdims=True))
     return np.asarray(raised / raised.sum(axis=axis, keepdims=True))
+
+
+def _log_softmax(node: Node, x: Sequence[Numbers], _: Tensors, __: Pieces) -> Numbers:
+    axis = node.attributes["axis"]
+    below = x[0] - x[0].max(axis=axis, keepdims=True)
+    return np.asarray(below - _each(mp.log, _each(mp.exp, below).sum(axis=axis, keepdims=True)))
 
 
 def _add(_: Node, x: Sequence[Numbers], __: Tensors, ___: Pieces) -> Numbers:
@@ -274,10 +282,29 @@ def _prelu(_: Node, x: Sequence[Numbers], tensors: Tensors, pieces: Pieces) -> N
     return np.where(x[0] > 0, x[0], slopes * x[0])
 
 
+def layer_function(node: Node) -> Callable[..., Numbers] | None:
+    """The function of a plugin's layer; None for one that came without."""
+    return mpmath_function(node.attributes["layer"], LAYER)
+
+
+def _own_layer(node: Node, x: Sequence[Numbers], tensors: Tensors, _: Pieces) -> Numbers:
+    function, arguments = layer_function(node), dict(node.attributes)
+    assert function is not None  # what is not known was refused
+    name = arguments.pop("layer")
+    y = function(x[0], tensors, **arguments)
+    if y.shape != node.shape:
+        raise InputError(
+            f"layer {name!r}, mpmath: returns shape {y.shape} for one example; it must be "
+            f"{node.shape}"
+        )
+    return y
+
+
 NODES: Mapping[str, NodeFunction] = {
     kinds.DENSE: _dense,
     kinds.ELEMENTWISE: _elementwise,
     kinds.SOFTMAX: _softmax,
+    kinds.LOG_SOFTMAX: _log_softmax,
     kinds.ADD: _add,
     kinds.SUBTRACT: _subtract,
     kinds.AVERAGE: _average,
@@ -301,4 +328,5 @@ NODES: Mapping[str, NodeFunction] = {
     kinds.BATCH_NORMALIZATION: _batch_normalization,
     kinds.NORMALIZATION: _normalization,
     kinds.PRELU: _prelu,
+    kinds.OWN_LAYER: _own_layer,
 }

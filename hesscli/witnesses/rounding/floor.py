@@ -256,7 +256,7 @@ class RoundingFloor:
         if seed % 2 and vanishing.any():
             # TensorFlow takes them for zero.
             problem = replace(problem, inputs=np.where(vanishing, 0.0, batch))
-        terms = loss_terms(problem.loss.name)
+        terms = loss_terms(problem.loss)
         loss = noisy_loss(self._loss, terms, noise)
         return ChainRule(problem, calculus=noisy_calculus(noise), loss=loss, check=unchecked)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -15,7 +15,8 @@ from scipy.special import expit, softmax
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import EPSILON
 from hesscli.problem.graph import Activation, Array
-from hesscli.problem.network import Targets
+from hesscli.problem.names import FOCAL
+from hesscli.problem.network import Loss, Targets
 
 # TensorFlow's and NumPy's elementary functions are right to a few u of the terms below
 # (tests/test_rounding_terms.py holds them to it).
@@ -199,6 +200,14 @@ _LOSS_TERMS: Mapping[str, LossTerms] = MappingProxyType(
 _UNKNOWN = LossTerms(lambda f, _: np.ones_like(f), lambda _, v: np.abs(v), _below_largest)
 
 
-def loss_terms(loss: str) -> LossTerms:
-    """The terms of the loss called ``loss``."""
-    return _LOSS_TERMS.get(loss, _UNKNOWN)
+def loss_terms(loss: Loss) -> LossTerms:
+    """The terms of a loss."""
+    if loss.name == FOCAL:
+        # p ⊙ (u − p·u) and its product, of numbers that are no larger than this.
+        size = loss.alpha * (1 + loss.gamma) ** 2
+        return replace(
+            _UNKNOWN,
+            gradient=lambda f, _: np.full_like(f, size),
+            product=lambda _, v: size * np.abs(v),
+        )
+    return _LOSS_TERMS.get(loss.name, _UNKNOWN)
