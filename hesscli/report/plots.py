@@ -165,9 +165,7 @@ def _figure(
         figure.suptitle(heading, fontsize="small", fontweight="normal", color=GREY)
     parts = figure.subfigures(len(drawings), 1, squeeze=False, height_ratios=heights)
     for part, drawing in zip(parts[:, 0], drawings, strict=True):
-        inches = place.get_position(figure).width * figure.get_figwidth()
-        length = round(_TITLE_LENGTH * inches / WIDTH)
-        part.suptitle(textwrap.fill(drawing.title, max(length, 1)))
+        part.suptitle(textwrap.fill(drawing.title, _TITLE_LENGTH))
         drawing.draw(part)
     return figure
 
