@@ -136,7 +136,10 @@ def _notes(result: ApproximationStudy, rows: Sequence[ApproximatedBlock]) -> Ite
         "relative to H's, angle between the eigenvectors of these"
     )
     if not all(row.exact for row in rows):
-        yield f"± is 99 % of {result.options.probes} random vectors, --probe-seed {result.options.seed}."
+        yield (
+            f"± is 99 % of {result.options.probes} random vectors, --probe-seed "
+            f"{result.options.seed}."
+        )
     if not result.likelihood:
         yield "The loss is no −log likelihood: there is no Fisher matrix, and none is drawn from."
     if result.left_out:

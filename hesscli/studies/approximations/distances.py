@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from hesscli.problem.graph import Array
 from hesscli.studies.approximations.blocks import Fisher, Structured
@@ -129,7 +129,7 @@ def _estimated(squares: Doubles) -> Distance:
     spread = np.sqrt(
         (k - 1) / k * np.square(found[:, 1:] - found[:, 1:].mean(axis=1, keepdims=True)).sum(axis=1)
     )
-    bars = spread * student.ppf((1 + _CONFIDENCE) / 2, k - 1)
+    bars = spread * float(stdtrit(k - 1, (1 + _CONFIDENCE) / 2))
     if means[1] == 0:
         return Distance(float(found[0, 0]), None, float(bars[0]), None)
     return Distance(float(found[0, 0]), float(found[1, 0]), float(bars[0]), float(bars[1]))

@@ -24,7 +24,7 @@ from scipy.special import expit, softmax
 from hesscli.nodes.bilinear import BilinearAt
 from hesscli.nodes.dense import DenseAt
 from hesscli.problem.graph import CONV, DENSE, Array, Node
-from hesscli.problem.network import Problem
+from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import layout_of
@@ -33,7 +33,7 @@ GAUSS_NEWTON, MONTE_CARLO, EMPIRICAL = "gauss_newton", "monte_carlo", "empirical
 # An eigenvalue of ∂²ℓ/∂f² below this share of the largest is what rounding leaves of 0.
 _ROUNDING = 64
 # Targets that the network itself draws: classes, bits, or f + √(c/2) ε.
-_Draw = Callable[[Array, np.random.Generator, int], Array]
+_Draw = Callable[[Array, np.random.Generator, int], Targets]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Factors:
     def B(self) -> Array:
         """1/T Σ_{n,k,t} δ δᵀ."""
         delta = self.delta.reshape(-1, self.delta.shape[3])
-        return np.asarray(delta.T @ delta) / self.a.shape[1]
+        return np.asarray(delta.T @ delta / self.a.shape[1])
 
     def toward_B(self, A: Array) -> Array:
         """Σ_{n,k} Jᵀ A J: F, rearranged, times vec A (Van Loan and Pitsianis 1993)."""
@@ -183,17 +183,17 @@ def _sampled(engine: ChainRule, samples: int, seed: int) -> Array:
     return np.asarray(np.stack(gradients, axis=1) * f.dtype.type(factor))
 
 
-def _classes(f: Array, generator: np.random.Generator, samples: int) -> Array:
+def _classes(f: Array, generator: np.random.Generator, samples: int) -> Targets:
     p = softmax(f.astype(np.float64))
-    return generator.choice(len(p), samples, p=p / p.sum())
+    return np.asarray(generator.choice(len(p), samples, p=p / p.sum()))
 
 
 def _one_hot(f: Array, generator: np.random.Generator, samples: int) -> Array:
-    return np.eye(len(f), dtype=f.dtype)[_classes(f, generator, samples)]
+    return np.asarray(np.eye(len(f), dtype=f.dtype)[_classes(f, generator, samples)])
 
 
 def _bits(f: Array, generator: np.random.Generator, samples: int) -> Array:
-    return (generator.random((samples, len(f))) < expit(f)).astype(f.dtype)
+    return np.asarray((generator.random((samples, len(f))) < expit(f)).astype(f.dtype))
 
 
 def _normal(f: Array, generator: np.random.Generator, samples: int) -> Array:
