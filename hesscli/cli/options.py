@@ -202,12 +202,12 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
-        from hesscli.studies.agreement import require_agreement
+        from hesscli.studies.agreement import agreed
 
         self.require_plugins_used(config)
         with self.naming_the_file():
             problem = build_problem(config, workers=self.workers)
-            require_agreement(problem)
+            problem = agreed(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 

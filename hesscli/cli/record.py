@@ -29,6 +29,7 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "verify": (*_SHARED, "method", "terms", "of", "witnesses"),
         "compare": (*_SHARED, "method"),
+        "approximate": (*_SHARED, "samples", "rank"),
         "sweep": ("activations", "block"),
         "entry": ("first", "second", "activations", "referee"),
         "spectrum": (*_SHARED, "top", "which", "density", "steps"),
@@ -40,7 +41,7 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 # Each rank iterates by itself: if one rounds otherwise, it may take another step.
-_ITERATED = ("spectrum", "init")
+_ITERATED = ("approximate", "spectrum", "init")
 
 
 def replayed_report() -> Report | None:
