@@ -135,7 +135,7 @@ def test_a_command_in_the_text_exists_with_its_options() -> None:
         line.strip()
         for block in blocks(DOCS / "commands.md")
         for line in block.text.splitlines()
-        if line.startswith("    hesscli ")
+        if line.strip().startswith("hesscli ")
     ]
     inline = [
         found
