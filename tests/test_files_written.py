@@ -17,7 +17,7 @@ TRAINED = ("train", "--steps", "1", "--examples", "8", "--measure-examples", "4"
     [
         (TRAINED, "--checkpoint", "own.npz"),
         (("verify", "--check", "form"), "--save-problem", "own.npz"),
-        (("verify", "--check", "form", "-f", "json"), "--output", "linked.json"),
+        (("verify", "--check", "form", "-f", "json", "-q"), "--output", "linked.json"),
         (("export", "dense3/bias"), "--output", "own.npz"),
         (("compare", "--check", "form"), "--plot", "linked.png"),
     ],
