@@ -83,8 +83,8 @@ def test_every_public_name_is_there_is_documented_and_is_what_a_type_checker_see
 
 
 def test_every_command_is_a_function() -> None:
-    # The others print, look around or read what commands wrote; what they show is had by load_config,
-    # version numbers and the functions that the commands call.
+    # The others print, look around or read what commands wrote; what they show comes from
+    # load_config, version numbers and the functions that the commands call.
     others = {"config", "doctor", "replay", "diff"}
     assert set(cli.commands) - others <= set(hesscli.__all__)
 
