@@ -220,13 +220,19 @@ def test_examples_in_python_are_run() -> None:
 
 def test_yaml_blocks_are_configurations(tmp_path: Path) -> None:
     from hesscli.config.load import load_config
+    from hesscli.nodes.plugins import forget, load_plugin
 
     found = [block for block in BLOCKS if block.language == "yaml"]
     assert found
-    for block in found:
-        path = tmp_path / "shown.yaml"
-        path.write_text(block.text, encoding="utf-8")
-        load_config(str(path))
+    plugins = [load_plugin(str(ROOT / "docs" / "examples" / name)) for name in ("glu.py", "rms.py")]
+    try:
+        for block in found:
+            path = tmp_path / "shown.yaml"
+            path.write_text(block.text, encoding="utf-8")
+            load_config(str(path))
+    finally:
+        for names in plugins:
+            forget(names)
 
 
 def test_every_page_is_what_the_code_makes_of_it() -> None:
