@@ -140,6 +140,15 @@ class Graph:
         return readers
 
     @cached_property
+    def effective(self) -> frozenset[str]:
+        """The values that the output depends on, and the output itself."""
+        found = {self.output}
+        for node in reversed(self.nodes):
+            if node.name in found:
+                found.update(node.inputs)
+        return frozenset(found)
+
+    @cached_property
     def users(self) -> Mapping[str, tuple[Node, ...]]:
         """The nodes that use each tensor."""
         return {

@@ -17,11 +17,13 @@ from hesscli.studies.verdict import Verdict
 
 # Losses of more activations are in the JSON only.
 _LOSSES_SHOWN = 2
+# More widths than these, as of deep graphs, fill more than a line; all are in the JSON.
+_WIDTHS_SHOWN = 8
 
 
 def heading(problem: ProblemSummary, environment: Environment) -> str:
     """One line on what was analysed, and one for each of the problem's notes."""
-    widths = "-".join(str(width) for width in problem.widths)
+    widths = _widths_text(problem.widths)
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
     # A trained network's results must not pass for those of the network that the seed draws, and
     # arrays that were given were drawn with no seed.
@@ -33,6 +35,13 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     parts += [] if problem.chunk is None else [f"{problem.chunk:,} examples at a time"]
     shared = (" · ".join(parts),) if parts else ()
     return "\n".join((f"{size}{origin}", *shared, _batch_text(problem), *problem.notes))
+
+
+def _widths_text(widths: Sequence[int]) -> str:
+    """``784-30-10``; of many, the first, the last and their count."""
+    if len(widths) > _WIDTHS_SHOWN:
+        return f"{widths[0]}-…-{widths[-1]} ({len(widths) - 1} nodes with parameters)"
+    return "-".join(map(str, widths))
 
 
 def _batch_text(problem: ProblemSummary) -> str:
