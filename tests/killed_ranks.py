@@ -24,9 +24,9 @@ import numpy as np
 from test_ranks import SOON, mpiexec, on, processes_in
 
 COMMANDS = {
-    "spectrum": ("spectrum", "-c", "tiny.yaml", "--output", "report.json"),
+    "spectrum": ("spectrum", "-c", "tiny.yaml", "-q", "--output", "report.json"),
     "train": (
-        *("train", "-c", "tiny.yaml", "--output", "report.json", "--steps", "60"),
+        *("train", "-c", "tiny.yaml", "-q", "--output", "report.json", "--steps", "60"),
         *("--checkpoint", "state.npz", "--checkpoint-every", "20"),
     ),
 }

@@ -15,6 +15,10 @@ from hesscli.problem import keras_layers
 from hesscli.problem.graph import Activation
 from hesscli.problem.network import Loss
 from hesscli.studies.evaluation import batch_loss
+from hesscli.witnesses.autodiff.engine import Autodiff
+from hesscli.witnesses.autodiff.keras_model import KerasHessian
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.twin import KerasTwin
 from hesscli.workers.share import ALONE
 
 keras = pytest.importorskip("keras")
@@ -168,3 +172,51 @@ def test_what_is_saturated_or_at_a_minimum_is_no_other_function() -> None:
     own = np.asarray(model(X))
     for dtype in ("float32", "float64"):
         problem_from_keras(model, X, own.astype(np.float64), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_autodiffs_products_are_of_keras_own_model(dtype: str) -> None:
+    """With penalties and weights, in every block of parameters; rows stay our functions'."""
+    model = model_of("sigmoid", kernel_regularizer=keras.regularizers.L2(0.25))
+    weights = GENERATOR.uniform(0, 2, 7)
+    problem = problem_from_keras(model, X, LABELS, sample_weight=weights, dtype=dtype)
+    for block in ("first/kernel", "last", "network"):
+        H = Autodiff(problem).hessian(block)
+        assert isinstance(H, KerasHessian)
+        assert "Keras's own model" in problem.notes[-1]
+        expected = ChainRule(problem).hessian(block).to_dense()
+        close = {"rtol": 0, "atol": 1e-13 if dtype == "float64" else 1e-5}
+        np.testing.assert_allclose(H @ np.eye(len(expected), dtype=dtype), expected, **close)
+        np.testing.assert_allclose(H.rows(0, 2), expected[:2], **close)
+    for check in ("form", "probes"):
+        assert verify(problem, check=check, block="network").passed
+
+
+def test_keras_own_model_is_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its products, not our functions', decide what probes and forms say."""
+    problem = problem_from_keras(model_of("tanh"), X, LABELS)
+    right = KerasTwin.product
+
+    def wrong(self: KerasTwin, *arguments: Any) -> dict[str, Any]:
+        return {path: 1.001 * of for path, of in right(self, *arguments).items()}
+
+    monkeypatch.setattr(KerasTwin, "product", wrong)
+    # With the entries goes a form.
+    for check in ("form", "probes", "entries"):
+        assert not verify(problem, check=check).passed
+
+
+def test_what_is_another_function_is_not_keras_to_differentiate() -> None:
+    """Other activations, losses or inputs than the model's, and Keras's functions of few digits."""
+    problem = problem_from_keras(model_of("tanh"), X, LABELS)
+    others = [
+        problem.with_activation(Activation("sigmoid")),
+        replace(problem, loss=replace(problem.loss, reduction="sum")),
+        replace(problem, inputs=problem.batch + 1),
+        problem.part(0, 3),
+        problem_from_keras(model_of("gelu"), X, LABELS),
+        problem_from_keras(model_of("tanh"), X, LABELS, activation="softplus"),
+    ]
+    for other in others:
+        assert not isinstance(Autodiff(other).hessian("network"), KerasHessian)
+        assert verify(other, check="form").passed

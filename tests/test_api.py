@@ -85,7 +85,7 @@ def test_every_public_name_is_there_is_documented_and_is_what_a_type_checker_see
 def test_every_command_is_a_function() -> None:
     # These print, look around or start processes; what they show is had by load_config, version
     # numbers and the functions that the processes run.
-    assert set(cli.commands) - {"config", "doctor"} <= set(hesscli.__all__)
+    assert set(cli.commands) - {"config", "doctor", "replay", "diff"} <= set(hesscli.__all__)
 
 
 def test_a_type_checker_sees_the_api_and_reports_a_name_that_is_not_there(tmp_path: Path) -> None:
@@ -441,13 +441,19 @@ def test_a_failed_check_is_red_and_false(tiny: Problem) -> None:
         (lambda p: hesscli.verify(p, terms="G"), "terms: 'G' is unknown"),
         (lambda p: hesscli.verify(p, witnesses=["autodiff"]), "witnesses: two or three of"),
         (lambda p: hesscli.verify(p, rtol=-1), "rtol: -1; it must be 0 or more"),
-        (lambda p: hesscli.verify(p, probes=0), "probes: 0; it must be 1 or more"),
+        (lambda p: hesscli.verify(p, probes=0), "probes: 0; it must be 1 to"),
         (lambda p: hesscli.verify("tanh"), "problem: str; make one with"),
         (lambda p: hesscli.verify_first(p, "hessian"), "of: 'hessian' is unknown"),
         (lambda p: hesscli.spectrum(p, block="input"), "block: 'input' is unknown"),
         (lambda p: hesscli.init(initializers=["he"]), "initializers: 'he' is unknown"),
-        (lambda p: hesscli.init(seeds=0, stddevs=[1]), "seeds: 0; it must be 1 or more"),
+        (lambda p: hesscli.init(seeds=0, stddevs=[1]), "seeds: 0; it must be 1 to"),
         (lambda p: hesscli.tune(target=-1), "target: -1; it must be above 0"),
+        (lambda p: hesscli.tune(target=float("inf")), "target: inf; it must be above 0"),
+        (lambda p: hesscli.init(stddevs=[-1]), "stddevs: -1; it must be above 0"),
+        (lambda p: hesscli.init(stddevs=["x"]), "stddevs: 'x'; it must be a number"),
+        (lambda p: hesscli.spectrum(p, top=-1), "top: -1; it must be 0 or more"),
+        (lambda p: hesscli.spectrum(p, probes=1), "probes: 1; it must be 2 to"),
+        (lambda p: hesscli.spectrum(p, steps=2.5), "steps: 2.5; it must be a whole number"),
         (lambda p: hesscli.train(p, step=3), "train.step: unknown key; did you mean 'steps'?"),
         (lambda p: hesscli.train(p, batch_size=3), "batch_size: 3; there are 2 examples"),
         (lambda p: hesscli.export(p, "dense1", "H.npy", term="G"), "term: 'G' is unknown"),

@@ -171,17 +171,15 @@ KEYS = "z0: &z0 [a]\n" + "".join(
     [ROWS, f"{KEYS}? *z8\n: 1\n", "a: &a [*a]", "&a {model: *a}"],
     ids=("rows", "keys", *"ab"),
 )
-def test_aliases_are_not_unfolded(text: str) -> None:
+def test_aliases_are_not_read(text: str) -> None:
     """Three million numbers in 20 kB; a key that a message would quote; and what has no end."""
     Path("c.yaml").write_text(text, encoding="utf-8")
     message, peak = peak_memory(load_config, "c.yaml")
-    assert re.match(
-        r"c\.yaml:\d+: (the aliases stand for too much|not valid YAML .*unhash)", message
-    )
+    assert re.match(r"c\.yaml:\d+: not valid YAML \(aliases are not read", message)
     assert peak < 100 * 10**6
 
 
-@pytest.mark.parametrize("value", ["9" * 2000, f"0x{'f' * 2000}", ":".join(["1"] * 9000)])
+@pytest.mark.parametrize("value", ["9" * 2000, f"0x{'f' * 2000}"])
 def test_numbers_of_thousands_of_digits_are_not_read(value: str) -> None:
     assert "at most 1000 are read" in refusal(parse_override, f"seed={value}")
 

@@ -155,7 +155,7 @@ def answers_of(
 ) -> Mapping[str, Any]:
     """The JSON report of each command by so many ranks; of those that are refused how they end."""
     cases = folder / "cases.json"
-    commands = {name: (*command, "-o", f"{name}.json") for name, command in COMMANDS.items()}
+    commands = {name: (*command, "-q", "-o", f"{name}.json") for name, command in COMMANDS.items()}
     commands.update({name: command for name, (command, _) in REFUSED.items()})
     cases.write_text(json.dumps([commands[name] for name in names]))
     job = mpiexec(on(count, str(cases), program=(ON_RANKS,)), cwd=folder)
@@ -255,7 +255,7 @@ def test_ranks_give_the_answers_of_one_process(
     # Ranks cannot look at the span of all inputs, and draw other vectors than one process that
     # holds them; one that looks at a few at a time draws the same.
     few = ("--memory", "300kB") if name == "lanczos" else ()
-    code, _, err = run(*COMMANDS[name], *few, "-o", str(tmp_path / "one.json"))
+    code, _, err = run(*COMMANDS[name], *few, "-q", "-o", str(tmp_path / "one.json"))
     assert (code, err) == (0, "")
     one = json.loads((tmp_path / "one.json").read_text())
     for count, reports in ((2, by_two), (4, by_four)):
@@ -309,7 +309,7 @@ def test_a_report_of_two_ranks_is_replayed_by_two(
 
 # What happens to them
 
-SPECTRUM = ("spectrum", "-c", "tiny.yaml", "-o", "report.json")
+SPECTRUM = ("spectrum", "-c", "tiny.yaml", "-q", "-o", "report.json")
 # A command in which something happens to one rank when it calls a function.
 STRUCK = """
 import os, pkgutil, sys
@@ -460,7 +460,15 @@ def test_other_data_are_named(folder: Path) -> None:
 def test_an_interrupted_launcher_ends_a_training_after_the_same_step(
     number: signal.Signals, folder: Path
 ) -> None:
-    files = ("--checkpoint", "state.npz", "--checkpoint-every", "5", "--output", "report.json")
+    files = (
+        "--checkpoint",
+        "state.npz",
+        "--checkpoint-every",
+        "5",
+        "-q",
+        "--output",
+        "report.json",
+    )
     job = mpiexec(on(2, "train", "-c", "tiny.yaml", *files), cwd=folder)
     while not (folder / "state.npz").exists():
         assert job.poll() is None

@@ -47,7 +47,7 @@ from hesscli.studies import export as exports
 from hesscli.studies import first_derivatives as first
 from hesscli.studies import spectrum as spectra
 from hesscli.studies import sweep as sweeps
-from hesscli.studies.agreement import require_agreement
+from hesscli.studies.agreement import agreed
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
@@ -335,7 +335,7 @@ def train(
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
-        require_agreement(data.problem)
+        agreed(data.problem)
         execution = execution_of(data.problem)
     return training.train(
         data,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -136,6 +135,8 @@ class Record:
         document = with_invocation(document, self.invocation)
         report, output = _meta().get(_REPLAYED, (None, output))
         if report is not None and document.data["status"] != "interrupted":
+            import json
+
             from hesscli.report.difference import matched, with_match
             from hesscli.report.formats import render
             from hesscli.studies.checks import DEFAULT_RTOL

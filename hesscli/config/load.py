@@ -21,6 +21,8 @@ from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.layers import DENSE
 from hesscli.problem.layertypes import TYPES
+from hesscli.problem.names import FOCAL
+from hesscli.problem.network import Loss
 from hesscli.system.errors import InputError, shown
 from hesscli.system.files import opened
 
@@ -233,6 +235,9 @@ def _plain(value: Any) -> Any:
 
 def _unused_keys(value: Any) -> tuple[str, ...]:
     """Keys that say nothing beside the others."""
+    if isinstance(value, Loss):
+        of_another = ("alpha", "gamma") if value.name != FOCAL else ()
+        return (*of_another, *(("class_weight",) if value.class_weight is None else ()))
     if isinstance(value, DataConfig) and value.inputs is not None:
         return ("source", "split")
     if isinstance(value, ModelConfig) and not value.registered_names:
