@@ -161,7 +161,8 @@ def test_error_bars_hold_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
         probes = np.random.default_rng(seed).standard_normal((block.shape[0], 32))
         found = Target(block, probes, held=True).distance(X)
         inside.append(abs(found.distance - exact.distance) <= found.distance_error)
-    assert np.mean(inside) >= 0.97
+    # Of 200 seeds, two more than the 1 % that may be outside.
+    assert np.mean(inside) >= 0.98
 
 
 def test_chunks_give_the_same_as_all_examples_at_once() -> None:

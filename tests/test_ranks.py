@@ -116,6 +116,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "float32": ("verify", "--check", "form", "--dtype", "float32", *BATCH),
     "gradient": ("verify", "--of", "gradient", *BATCH),
     "compare": ("compare", "--check", "form", *BATCH),
+    "approximate": ("approximate", "-l", "dense2", "--rank", "0", *BATCH),
     "exact": ("spectrum", "-l", "dense2", "--top", "3", *BATCH),
     "lanczos": (
         "spectrum",
@@ -220,6 +221,14 @@ def _of_spectrum(row: Any) -> Numbers:
             yield f"{term} top", value, scale
 
 
+def _of_approximate(row: Any) -> Numbers:
+    # The best product of examples that are not held is iterated to four digits.
+    if row["method"] != "best Kronecker":
+        for block in ("hessian", "gauss_newton"):
+            yield f"{block} {row['method']}", row[block]["distance"], 1.0
+        yield "trace", row["trace_ratio"], row["trace_ratio"]
+
+
 def _of_train(row: Any) -> Numbers:
     for name in ("loss", "accuracy", "sharpness", "trace", "gradient_norm"):
         yield name, row[name], row[name]
@@ -229,6 +238,7 @@ _NUMBERS: Mapping[str, Callable[[Any], Numbers]] = {
     "verify": _of_verify,
     "verify-gradient": _of_gradient,
     "compare": _of_compare,
+    "approximate": _of_approximate,
     "spectrum": _of_spectrum,
     "train": _of_train,
 }
