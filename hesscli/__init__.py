@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         problem_from_keras,
     )
     from hesscli.api.questions import (
+        approximate,
         compare,
         entry,
         export,
@@ -70,6 +71,7 @@ __all__ = [
     "Problem",
     "UnknownBlockError",
     "__version__",
+    "approximate",
     "chain",
     "compare",
     "document",
@@ -104,6 +106,7 @@ if not TYPE_CHECKING:
             "problem_from_keras",
         ),
         "hesscli.api.questions": (
+            "approximate",
             "compare",
             "entry",
             "export",

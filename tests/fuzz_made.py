@@ -109,7 +109,16 @@ def _made() -> dict[str, bytes]:
             np.savez("b.npz", **batch(random.Random(0)))
             for command, options in _REPORTED.items():
                 more = ("--checkpoint", "t.npz") if command == "train" else ()
-                arguments = (command, "-c", "c.yaml", "-o", f"{command}.json", *options, *more)
+                arguments = (
+                    command,
+                    "-c",
+                    "c.yaml",
+                    "-q",
+                    "-o",
+                    f"{command}.json",
+                    *options,
+                    *more,
+                )
                 try:
                     main(arguments)
                 except SystemExit as ended:

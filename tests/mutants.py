@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from networks import make_problem
+from networks import SIXTEEN, make_problem
 
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config
@@ -33,7 +33,6 @@ from hesscli.nodes.dense import Dense
 from hesscli.nodes.elementwise import Elementwise
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.problem.graph import Activation, Array
-from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.context import no_progress
 from hesscli.studies.judge import Check
@@ -255,7 +254,7 @@ class Seen:
 def mutants() -> dict[tuple[str, str, str], Seen]:
     """What is seen of every mutation in every network, by mutation, activation and dtype."""
     found = {}
-    for activation in ACTIVATIONS:
+    for activation in SIXTEEN:
         for dtype in DTYPES:
             problem = network(activation, dtype)
             for mutation in MUTATIONS:
@@ -278,7 +277,7 @@ class Seen784:
     @classmethod
     def of(cls, mutation: Mutation) -> Seen784:
         # Above dense2 is no square kernel that could be transposed.
-        names = [] if mutation.name == "W transposed" else ACTIVATIONS
+        names = [] if mutation.name == "W transposed" else SIXTEEN
         dense2 = [
             not _verified(name, dtype, "dense2").passed
             for name in names
@@ -418,7 +417,7 @@ def mutant_table(found: Mapping[tuple[str, str, str], Seen]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for mutation in MUTATIONS:
-        changed = [name for name in ACTIVATIONS if name not in mutation.unchanged]
+        changed = [name for name in SIXTEEN if name not in mutation.unchanged]
         cells = []
         for check in CHECKS:
             seen = sum(
@@ -427,7 +426,7 @@ def mutant_table(found: Mapping[tuple[str, str, str], Seen]) -> list[str]:
                 for dtype in DTYPES
             )
             cells.append(f"{seen} of {len(changed) * len(DTYPES)}")
-        unchanged = ", ".join(name for name in ACTIVATIONS if name in mutation.unchanged) or "–"
+        unchanged = ", ".join(name for name in SIXTEEN if name in mutation.unchanged) or "–"
         lines.append(
             f"| {mutation.name} | {mutation.right} | {mutation.wrong} | {mutation.rows} "
             f"| {mutation.products} | {unchanged} | {' | '.join(cells)} |"

@@ -19,6 +19,10 @@ from hesscli.problem.targets import fit_targets
 SCALES = (1e-20, 1e-3, 0.3, 1.0, 3.0, 30.0)
 
 
+# The activations of old, which the recorded seeds choose from.
+SIXTEEN = ACTIVATIONS[:16]
+
+
 def make_problem(
     widths: tuple[int, ...],
     activation: str,

@@ -5,19 +5,21 @@ A network belongs to its seed: the same seed gives the same arrays, whatever was
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from networks import random_targets
+from networks import SIXTEEN, random_targets
 
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.names import ACTIVATIONS
 from hesscli.problem.network import Loss, Problem
 from hesscli.problem.targets import fit_targets
 
-# A network is its seed: losses that came later are not among those that a seed chooses from.
+# A network is its seed: what came later is not among what a seed chooses from, but for activations
+# from this one on.
+NEWER = 10**6
 LOSSES = (
     "sparse_categorical_crossentropy",
     "categorical_crossentropy",
@@ -57,8 +59,9 @@ def drawn(seed: int) -> Drawn:
     reduction, both types, batches of 1 to 8; in a good third of them something extreme.
     """
     generator = np.random.default_rng(seed)
+    names = SIXTEEN if seed < NEWER else ACTIVATIONS
     dtype = str(generator.choice(["float64", "float64", "float32"]))
-    problem = _ordinary(generator, dtype)
+    problem = _ordinary(generator, dtype, names)
     extremes: list[str] = []
     if generator.random() < _SHARE_OF_EXTREMES:
         chosen = generator.choice(len(EXTREMES), int(generator.integers(1, 3)), replace=False)
@@ -68,7 +71,7 @@ def drawn(seed: int) -> Drawn:
     return Drawn(problem, tuple(extremes))
 
 
-def _ordinary(generator: Generator, dtype: str) -> Problem:
+def _ordinary(generator: Generator, dtype: str, names: Sequence[str]) -> Problem:
     depth = 1 + int(generator.choice(len(_DEPTHS), p=_DEPTHS))
     if depth == len(_DEPTHS):
         depth = int(generator.integers(depth, 21))
@@ -77,10 +80,10 @@ def _ordinary(generator: Generator, dtype: str) -> Problem:
     scale = float(generator.choice(_SCALES))
     by_inputs = bool(generator.random() < 0.6)
     of_bias = float(generator.choice([0.0, 0.1, 1.0])) if generator.random() < 0.7 else None
-    hidden = [_activation(generator)] * depth
+    hidden = [_activation(generator, names)] * depth
     if generator.random() < 0.4:
-        hidden = [_activation(generator) for _ in hidden]
-    output = Activation("linear") if generator.random() < 0.5 else _activation(generator)
+        hidden = [_activation(generator, names) for _ in hidden]
+    output = Activation("linear") if generator.random() < 0.5 else _activation(generator, names)
     layers = tuple(
         Layer(
             name=f"dense{index + 1}",
@@ -108,8 +111,8 @@ def _ordinary(generator: Generator, dtype: str) -> Problem:
     )
 
 
-def _activation(generator: Generator) -> Activation:
-    name = str(generator.choice(ACTIVATIONS))
+def _activation(generator: Generator, names: Sequence[str]) -> Activation:
+    name = str(generator.choice(names))
     if name == "leaky_relu" and generator.random() < 0.5:
         slope = float(generator.choice([0.0, 0.01, 0.3, 1.0, -0.5]))
         return Activation(name, (("negative_slope", slope),))

@@ -1,6 +1,6 @@
 """How often error bars of a spectrum hold, on matrices of known spectrum.
 
-    python tests/spectra_coverage.py [--seeds 500]
+    python tests/spectra_coverage.py [--seeds 500] [--probes 2 3 10 40] [--steps 1 2 5 20 80]
 
 prints the share of seeds whose bar holds the right number, for every number of probes and steps in
 turn, and the least share of any bin of the density. Each is promised with 95 %.
@@ -9,7 +9,7 @@ turn, and the least share of any bin of the density. Each is promised with 95 %.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -96,17 +96,22 @@ def _holds(number: Measured, right: float) -> bool:
     return abs(number.value - right) <= number.error + 1e-9 * max(1.0, abs(right))
 
 
-def all_of_them(seeds: int) -> Iterator[tuple[str, int, int, dict[str, float]]]:
-    for (name, eigenvalues), probes, steps in product(SPECTRA.items(), PROBES, STEPS):
+def all_of_them(
+    seeds: int, of_probes: Sequence[int], of_steps: Sequence[int]
+) -> Iterator[tuple[str, int, int, dict[str, float]]]:
+    for (name, eigenvalues), probes, steps in product(SPECTRA.items(), of_probes, of_steps):
         yield name, probes, steps, coverage(eigenvalues, probes, steps, seeds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=500)
+    parser.add_argument("--probes", type=int, nargs="+", default=PROBES)
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     arguments = parser.parse_args()
     least = 1.0
-    for name, probes, steps, held in all_of_them(arguments.seeds):
+    cases = all_of_them(arguments.seeds, arguments.probes, arguments.steps)
+    for name, probes, steps, held in cases:
         least = min(least, *held.values())
         print(f"{name:22} {probes:3} probes {steps:3} steps ", end="")
         print(" ".join(f"{what} {share:.3f}" for what, share in held.items()), flush=True)

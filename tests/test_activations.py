@@ -64,6 +64,8 @@ DEFINITIONS: Mapping[str, Callable[[Number], Number]] = {
     "exponential": mp.exp,
     "square": lambda z: z * z,
     "sin": mp.sin,
+    "relu6": lambda z: min(max(z, mp.zero), mp.mpf(6)),
+    "hard_sigmoid": lambda z: min(max(z / 6 + mp.mpf(1) / 2, mp.zero), mp.one),
 }
 
 
@@ -125,7 +127,7 @@ def test_no_argument_up_to_1e4_warns_or_gives_nan(name: str, dtype: Type) -> Non
 )
 def test_arguments_at_the_end_of_the_range_have_their_limits(name: str, dtype: Type) -> None:
     """Far out each is constant, a line, or sin; z³ and z² inside of them must not overflow."""
-    far = np.logspace(5, np.log10(np.finfo(dtype).max) - 0.5, 200)
+    far = np.logspace(6, np.log10(np.finfo(dtype).max) - 0.5, 200)
     z: Array = np.concatenate([far, -far]).astype(dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -163,14 +165,18 @@ KINKS: Mapping[Activation, tuple[Callable[[Any], Any], int]] = {
     ELU_HALF: (partial(keras.activations.elu, alpha=0.5), 3),
     Activation("selu"): (tf.nn.selu, 3),
     Activation("softsign"): (tf.nn.softsign, 2),  # TensorFlow has no σ″ for its own
+    Activation("relu6"): (tf.nn.relu6, 3),
+    Activation("hard_sigmoid"): (keras.activations.hard_sigmoid, 3),
 }
+# Where there are others than 0.
+KINKED_AT = {"relu6": (0.0, 6.0), "hard_sigmoid": (-3.0, 3.0)}
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("activation", KINKS, ids=str)
 def test_at_the_kink_both_witnesses_follow_tensorflow(activation: Activation, dtype: Type) -> None:
     native, orders = KINKS[activation]
-    z: Array = np.array([0.0, -0.0], dtype=dtype)
+    z: Array = np.array(KINKED_AT.get(activation.name, (0.0, -0.0)), dtype=dtype)
     own = partial(activation_functions(tf)[activation.name], **dict(activation.parameters))
     autodiff = nested(own, z)
     ours = tuple(function(z) for function in functions_of(activation))
@@ -244,5 +250,5 @@ def test_parameters_reach_the_derivatives(dtype: Type) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_choices() -> None:
-    with pytest.raises(InputError, match=r"'relux'; choose linear, relu, .*, sin$"):
+    with pytest.raises(InputError, match=r"'relux'; choose linear, relu, .*, hard_sigmoid$"):
         derivatives(Activation("relux"))

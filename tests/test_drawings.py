@@ -239,7 +239,7 @@ def test_a_command_prints_its_result_and_draws_it(
 ) -> None:
     path, text = tmp_path / "a.svg", tmp_path / "a.html"
     with pytest.raises(SystemExit) as exit_:
-        main([*arguments, "--plot", str(path), "--output", str(text)])
+        main([*arguments, "--plot", str(path), "-q", "--output", str(text)])
     assert exit_.value.code == 0
     assert capsys.readouterr().err == ""
     assert path.read_text(encoding="utf-8").startswith("<?xml")

@@ -29,11 +29,11 @@ INTERRUPTED = b"hesscli: interrupted\n"
 # None of them imports TensorFlow.
 COMMANDS = (
     ("config",),
-    ("spectrum", "-c", "tiny.yaml", "-f", "json", "-o", "out.json"),
-    ("init", "-c", "tiny.yaml", "--seeds", "3", "-o", "out.html"),
+    ("spectrum", "-c", "tiny.yaml", "-f", "json", "-q", "-o", "out.json"),
+    ("init", "-c", "tiny.yaml", "--seeds", "3", "-q", "-o", "out.html"),
     ("export", "network", "-c", "tiny.yaml", "-o", "out.npy"),
     ("export", "dense2/kernel", "-n", "32", "-o", "out.h5"),
-    ("init", "-n", "8", "--seeds", "2", "-o", "out.md"),
+    ("init", "-n", "8", "--seeds", "2", "-q", "-o", "out.md"),
 )
 Run = Callable[..., tuple[int, str, str]]
 
@@ -259,7 +259,7 @@ WRITERS = (
     ("export", "network", "-c", "tiny.yaml", "-o", "out.npy"),
     ("export", "network", "-c", "tiny.yaml", "-o", "out.npz"),
     ("export", "network", "-c", "tiny.yaml", "-o", "out.h5"),
-    ("spectrum", "-c", "tiny.yaml", "-o", "out.json"),
+    ("spectrum", "-c", "tiny.yaml", "-q", "-o", "out.json"),
     ("spectrum", "-c", "tiny.yaml", "--top", "2", "--eigenvectors", "out.npz"),
     ("train", "-c", "tiny.yaml", "--checkpoint", "out.npz"),
     (
@@ -339,7 +339,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(name: str) 
 def test_a_disk_that_is_really_full(name: str) -> None:
     code, out, err = on_a_disk_of_its_own(
         "! head -c 99999 /dev/zero 2>/dev/null > disk/all",
-        *("init", "-c", "tiny.yaml", "--seeds", "2", "-f", "json", "-o", f"disk/{name}"),
+        *("init", "-c", "tiny.yaml", "--seeds", "2", "-f", "json", "-q", "-o", f"disk/{name}"),
     )
     assert (code, out) == (2, b"old\nall\nold.npy\n")
     wrong = rf"hesscli: disk/{name}: cannot be written \(No space left on device\); .*\n"
@@ -426,7 +426,9 @@ def test_memory_that_runs_out_is_one_line(
     errors = SimpleNamespace(ResourceExhaustedError=ExhaustedError)
     monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(errors=errors))
     monkeypatch.setattr(verification, "verify", fail)
-    code, out, err = run("verify", "-c", "tiny.yaml", "-o", "out.json", "--save-problem", "p.npz")
+    code, out, err = run(
+        "verify", "-c", "tiny.yaml", "-q", "-o", "out.json", "--save-problem", "p.npz"
+    )
     assert (code, out, outputs()) == (2, "", set())
     assert err == ("hesscli: out of memory; use a smaller batch, fewer units or dtype float32\n")
 
@@ -444,7 +446,8 @@ def test_memory_that_runs_out_in_a_thread_is_heard_of() -> None:
 def test_two_runs_may_write_the_same_file_at_once() -> None:
     """Whoever reads it finds one result or the other, whole."""
     commands = [
-        ("spectrum", "-c", "tiny.yaml", "--seed", str(seed), "-o", "out.json") for seed in (1, 2)
+        ("spectrum", "-c", "tiny.yaml", "--seed", str(seed), "-q", "-o", "out.json")
+        for seed in (1, 2)
     ]
     running = [started(command) for command in commands]
     seen = set()

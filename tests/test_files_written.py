@@ -17,8 +17,9 @@ TRAINED = ("train", "--steps", "1", "--examples", "8", "--measure-examples", "4"
     [
         (TRAINED, "--checkpoint", "own.npz"),
         (("verify", "--check", "form"), "--save-problem", "own.npz"),
-        (("verify", "--check", "form", "-f", "json"), "--output", "linked.json"),
+        (("verify", "--check", "form", "-f", "json", "-q"), "--output", "linked.json"),
         (("export", "dense3/bias"), "--output", "own.npz"),
+        (("compare", "--check", "form"), "--plot", "linked.png"),
     ],
 )
 def test_the_data_is_never_written_over(
@@ -30,7 +31,8 @@ def test_the_data_is_never_written_over(
 ) -> None:
     source = tmp_path / "own.npz"
     shutil.copy(Path(__file__).parent / "field" / "data.npz", source)
-    (tmp_path / "linked.json").symlink_to(source)
+    for linked in ("linked.json", "linked.png"):
+        (tmp_path / linked).symlink_to(source)
     before = source.read_bytes()
     with pytest.raises(SystemExit) as ended:
         main([*command, option, str(tmp_path / name), "--set", f"data.source={source}"])

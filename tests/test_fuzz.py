@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 from hesscli.config.load import load_config, parse_override
+from hesscli.config.schema import Config
 from hesscli.problem.data import load_dataset
 from hesscli.problem.graph import Activation
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
@@ -139,12 +140,17 @@ TAGGED = (
 def test_a_value_that_is_not_what_its_tag_says_is_refused(value: str) -> None:
     Path("c.yaml").write_text(f"seed: {value}\n", encoding="utf-8")
     assert refusal(load_config, "c.yaml").startswith("c.yaml:")
-    assert "--set seed: " in refusal(parse_override, f"seed={value}")
+    assert "seed: " in refusal(overridden, f"seed={value}")
 
 
 def test_merged_and_double_keys_are_refused_on_the_command_line_too() -> None:
-    assert "keys are not merged" in refusal(parse_override, "loss={<<: {name: sum}}")
-    assert "stands here twice" in refusal(parse_override, "loss={name: sum, name: sum}")
+    # YAML 1.2 knows no merging: << is a key like others.
+    assert "loss.<<: unknown key" in refusal(overridden, "loss={<<: {name: sum}}")
+    assert "stands here twice" in refusal(overridden, "loss={name: sum, name: sum}")
+
+
+def overridden(assignment: str) -> Config:
+    return load_config(None, [parse_override(assignment)])
 
 
 @pytest.mark.parametrize(
@@ -171,17 +177,15 @@ KEYS = "z0: &z0 [a]\n" + "".join(
     [ROWS, f"{KEYS}? *z8\n: 1\n", "a: &a [*a]", "&a {model: *a}"],
     ids=("rows", "keys", *"ab"),
 )
-def test_aliases_are_not_unfolded(text: str) -> None:
+def test_aliases_are_not_read(text: str) -> None:
     """Three million numbers in 20 kB; a key that a message would quote; and what has no end."""
     Path("c.yaml").write_text(text, encoding="utf-8")
     message, peak = peak_memory(load_config, "c.yaml")
-    assert re.match(
-        r"c\.yaml:\d+: (the aliases stand for too much|not valid YAML .*unhash)", message
-    )
+    assert re.match(r"c\.yaml:\d+: not valid YAML \(aliases are not read", message)
     assert peak < 100 * 10**6
 
 
-@pytest.mark.parametrize("value", ["9" * 2000, f"0x{'f' * 2000}", ":".join(["1"] * 9000)])
+@pytest.mark.parametrize("value", ["9" * 2000, f"0x{'f' * 2000}"])
 def test_numbers_of_thousands_of_digits_are_not_read(value: str) -> None:
     assert "at most 1000 are read" in refusal(parse_override, f"seed={value}")
 
@@ -374,7 +378,7 @@ def keras_file(change: Callable[[Any], None]) -> KerasNetwork:
     spec = LayerSpec("dense", "dense", ("input",), {"units": 3}, Activation("tanh"))
     shapes = {"kernel": (4, 3), "bias": (3,)}
     layer = KerasLayer(spec, "dense", "layers/dense/vars", {}, shapes)
-    return KerasNetwork("m.keras", (4,), (4,), (layer,), None, False, None, None)
+    return KerasNetwork("m.keras", (4,), (4,), (layer,), None, False, None, None, {})
 
 
 def linked_outside(store: Any) -> None:

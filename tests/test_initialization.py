@@ -266,7 +266,6 @@ WRONG = [
     ("--target 2", "--target belongs to --tune"),
     ("--write x.yaml", "--write belongs to --tune"),
     ("--tune --stddev 1", "--tune takes the initializers of the configuration"),
-    ("--tune --plot x.png", "--tune has no plot"),
     ("--plot x.txt", "names no image"),
     ("--tune --target 0", "it must be a number above 0"),
     ("--tune --set model.initializer=zeros", "model.initializer: 'zeros' has no scale; choose"),

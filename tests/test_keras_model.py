@@ -223,12 +223,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "layer 'up': interpolation 'bilinear' is not supported; supported is nearest",
     ),
     "unknown activation": (
-        chain(lambda: L.Dense(10, activation="relu6", name="six")),
-        "layer 'six' has activation 'relu6'; supported are linear, relu, ",
+        chain(lambda: L.Dense(10, activation="tanh_shrink", name="six")),
+        "layer 'six' has activation 'tanh_shrink'; supported are linear, relu, ",
     ),
     "clipped relu": (
-        chain(lambda: L.Dense(10), lambda: L.ReLU(max_value=6, name="clip")),
-        "layer 'clip' is a ReLU with max_value or threshold",
+        chain(lambda: L.Dense(10), lambda: L.ReLU(max_value=4, name="clip")),
+        "layer 'clip' is a ReLU with max_value \\(not 6\\) or threshold",
     ),
     "rescaling inside": (
         chain(lambda: L.Dense(10), lambda: L.Rescaling(2.0, name="late")),

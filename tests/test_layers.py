@@ -9,8 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from layer_networks import CASES, layer, network, random_network
+from layer_networks import CASES, TANH, layer, network, random_network
 
+from hesscli.nodes.passes import HESSIAN
 from hesscli.problem.graph import INPUT, Activation, Array
 from hesscli.problem.layertypes import TYPES
 from hesscli.problem.network import Loss, Problem
@@ -132,6 +133,24 @@ def test_the_first_of_two_equal_values_is_the_maximum() -> None:
     )
     assert disagreements(equal) == []
     assert not ChainRule(equal).hessian("b").to_dense().any()
+
+
+def test_layers_that_the_output_does_not_depend_on_have_hessians_of_0() -> None:
+    specs = (
+        layer("first", "dense", units=2, activation=TANH),
+        layer("dead", "dense", "first", units=2, activation=TANH),
+        layer("dead2", "activation", "dead", activation=TANH),
+        layer("logits", "dense", "first", units=3),
+    )
+    problem = network(specs, (2,))
+    assert disagreements(problem) == []
+    engine = ChainRule(problem)
+    for value in ("dead", "dead/activation", "dead2"):
+        *_, (name, S) = engine.linearized.second(slice(None), HESSIAN, value)
+        linear, curved = engine.linearized.split_second(slice(None), value)
+        assert name == value
+        assert S.shape == linear.shape == curved.shape == (2, 2, 2)
+        assert not (S.any() or linear.any() or curved.any())
 
 
 def test_the_example_of_the_page_on_convolutions() -> None:

@@ -116,6 +116,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "float32": ("verify", "--check", "form", "--dtype", "float32", *BATCH),
     "gradient": ("verify", "--of", "gradient", *BATCH),
     "compare": ("compare", "--check", "form", *BATCH),
+    "approximate": ("approximate", "-l", "dense2", "--rank", "0", *BATCH),
     "exact": ("spectrum", "-l", "dense2", "--top", "3", *BATCH),
     "lanczos": (
         "spectrum",
@@ -154,7 +155,7 @@ def answers_of(
 ) -> Mapping[str, Any]:
     """The JSON report of each command by so many ranks; of those that are refused how they end."""
     cases = folder / "cases.json"
-    commands = {name: (*command, "-o", f"{name}.json") for name, command in COMMANDS.items()}
+    commands = {name: (*command, "-q", "-o", f"{name}.json") for name, command in COMMANDS.items()}
     commands.update({name: command for name, (command, _) in REFUSED.items()})
     cases.write_text(json.dumps([commands[name] for name in names]))
     job = mpiexec(on(count, str(cases), program=(ON_RANKS,)), cwd=folder)
@@ -220,6 +221,14 @@ def _of_spectrum(row: Any) -> Numbers:
             yield f"{term} top", value, scale
 
 
+def _of_approximate(row: Any) -> Numbers:
+    # The best product of examples that are not held is iterated to four digits.
+    if row["method"] != "best Kronecker":
+        for block in ("hessian", "gauss_newton"):
+            yield f"{block} {row['method']}", row[block]["distance"], 1.0
+        yield "trace", row["trace_ratio"], row["trace_ratio"]
+
+
 def _of_train(row: Any) -> Numbers:
     for name in ("loss", "accuracy", "sharpness", "trace", "gradient_norm"):
         yield name, row[name], row[name]
@@ -229,6 +238,7 @@ _NUMBERS: Mapping[str, Callable[[Any], Numbers]] = {
     "verify": _of_verify,
     "verify-gradient": _of_gradient,
     "compare": _of_compare,
+    "approximate": _of_approximate,
     "spectrum": _of_spectrum,
     "train": _of_train,
 }
@@ -245,7 +255,7 @@ def test_ranks_give_the_answers_of_one_process(
     # Ranks cannot look at the span of all inputs, and draw other vectors than one process that
     # holds them; one that looks at a few at a time draws the same.
     few = ("--memory", "300kB") if name == "lanczos" else ()
-    code, _, err = run(*COMMANDS[name], *few, "-o", str(tmp_path / "one.json"))
+    code, _, err = run(*COMMANDS[name], *few, "-q", "-o", str(tmp_path / "one.json"))
     assert (code, err) == (0, "")
     one = json.loads((tmp_path / "one.json").read_text())
     for count, reports in ((2, by_two), (4, by_four)):
@@ -299,7 +309,7 @@ def test_a_report_of_two_ranks_is_replayed_by_two(
 
 # What happens to them
 
-SPECTRUM = ("spectrum", "-c", "tiny.yaml", "-o", "report.json")
+SPECTRUM = ("spectrum", "-c", "tiny.yaml", "-q", "-o", "report.json")
 # A command in which something happens to one rank when it calls a function.
 STRUCK = """
 import os, pkgutil, sys
@@ -450,7 +460,15 @@ def test_other_data_are_named(folder: Path) -> None:
 def test_an_interrupted_launcher_ends_a_training_after_the_same_step(
     number: signal.Signals, folder: Path
 ) -> None:
-    files = ("--checkpoint", "state.npz", "--checkpoint-every", "5", "--output", "report.json")
+    files = (
+        "--checkpoint",
+        "state.npz",
+        "--checkpoint-every",
+        "5",
+        "-q",
+        "--output",
+        "report.json",
+    )
     job = mpiexec(on(2, "train", "-c", "tiny.yaml", *files), cwd=folder)
     while not (folder / "state.npz").exists():
         assert job.poll() is None
@@ -483,6 +501,29 @@ def test_without_mpi4py_the_extra_is_named(folder: Path) -> None:
         "hesscli: 2 processes were started together, and mpi4py, with which they add up, cannot "
         "be used (there is none); install it with: pip install 'hesscli[mpi]'"
     ]
+
+
+def test_where_one_rank_has_no_mpi4py_it_says_so_and_ends_all(folder: Path) -> None:
+    lack = folder / "lack"
+    lack.mkdir()
+    (lack / "mpi4py.py").write_text("raise ImportError('there is none')")
+    lacking = ("-env", "PYTHONPATH", os.pathsep.join([str(lack), *sys.path]))
+    begun = time.monotonic()
+    job = mpiexec(on(2, *SPECTRUM), [*lacking, *on(1, *SPECTRUM)], cwd=folder)
+    code, out, (line,) = ended(job, 60)
+    assert time.monotonic() - begun < 2 * SOON
+    assert (code, out) == (2, "")
+    assert line.startswith("hesscli: rank 2: 3 processes were started together, and mpi4py, with")
+
+
+def test_a_rank_that_ends_before_anything_does_not_keep_the_others(folder: Path) -> None:
+    """As one whose Python gets a signal before it has begun to read hesscli."""
+    begun = time.monotonic()
+    job = mpiexec(on(2, *SPECTRUM), on(1, program=("-c", "raise SystemExit(1)")), cwd=folder)
+    code, out, said = ended(job, 60)
+    assert time.monotonic() - begun < 2 * SOON
+    assert (code, out) == (2, "")
+    assert said == ["hesscli: one of 3 processes ended before MPI started; start them again"]
 
 
 def test_a_launcher_that_is_not_of_the_same_mpi_is_told() -> None:

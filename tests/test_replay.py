@@ -35,6 +35,7 @@ COMMANDS = {
     "verify gradient": ("verify", "--of", "gradient", "--seed", "3"),
     "verify failing": ("verify", "-a", "tanh", "--terms", "gauss-newton"),
     "compare": ("compare", "-a", "gelu", "--set", "check.method=form"),
+    "approximate": ("approximate", "-a", "tanh", "-l", "dense2", "--samples", "2"),
     "sweep": ("sweep", "-a", "tanh", "--block", "input"),
     "entry": ("entry", "dense1/kernel[1,2]", "-a", "tanh", "dense2/bias[0]"),
     "entry of one": ("entry", "input[0][1]", "-n", "2"),
@@ -45,12 +46,25 @@ COMMANDS = {
 }
 # Of each option it is decided: taken from a report, part of its configuration, or of no number.
 IN_THE_CONFIGURATION = {
-    *("config_path", "model_path", "batch_size", "memory", "seed", "dtype", "assignments"),
+    *(
+        "config_path",
+        "model_path",
+        "registered_names",
+        "data",
+        "loss",
+        "layer_sizes",
+        "batch_size",
+        "memory",
+        "seed",
+        "dtype",
+        "assignments",
+    ),
     *("learning_rate", "momentum", "examples", "every", "measure_examples", "checkpoint_every"),
     "without_regularization",
 }
 OF_NO_NUMBER = {
-    *("format_name", "path", "plot", "save_path", "vectors_path", "write_path", "checkpoint"),
+    *("format_name", "paths", "quiet", "plot", "plot_style", "plot_size", "save_path"),
+    *("vectors_path", "write_path", "checkpoint"),
     *("plugin", "threads"),
 }
 
@@ -77,7 +91,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def report(*arguments: str, path: str = "report.json") -> Any:
     """The JSON document of a command on the small network, which is then in ``path``."""
     command, *others = arguments
-    _run((command, "-c", "small.yaml", *others, "-o", path))
+    _run((command, "-c", "small.yaml", *others, "-q", "-o", path))
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -372,7 +386,7 @@ def test_nothing_that_decides_a_number_stands_beside(run: Run, option: str) -> N
 
 def test_the_format_is_that_of_the_replay(run: Run) -> None:
     report("compare", "-a", "tanh")
-    assert run("replay", "report.json", "-o", "again.xml") == (0, "", "")
+    assert run("replay", "report.json", "-q", "-o", "again.xml") == (0, "", "")
     assert 'classname="hesscli.compare.replay"' in Path("again.xml").read_text(encoding="utf-8")
 
 
@@ -557,7 +571,7 @@ PROGRAM = """
 import sys
 from hesscli.cli.main import _run
 for index, line in enumerate(open(sys.argv[1]).read().splitlines()):
-    code = _run([*line.split(), "-o", f"{sys.argv[2]}{index}.json"])
+    code = _run([*line.split(), "-q", "-o", f"{sys.argv[2]}{index}.json"])
     assert code == 0, (code, line)
 """
 # Sums of what threads find are in the order of the work, whichever thread was first.

@@ -32,6 +32,8 @@ SUBTRACTING_NOTHING = (
     "exponential",
     "square",
     "sin",
+    "relu6",
+    "hard_sigmoid",
 )
 SUBTRACTING = tuple(name for name in ACTIVATIONS if name not in SUBTRACTING_NOTHING)
 

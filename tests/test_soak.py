@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import soak
 from mutants import MUTATIONS, Mutation, applied, network
+from networks import SIXTEEN
 from soak import Tally
-from soak_networks import EXTREMES, LOSSES, Drawn, drawn
+from soak_networks import EXTREMES, LOSSES, NEWER, Drawn, drawn
 
 from hesscli.problem.names import ACTIVATIONS
 from hesscli.studies.judge import Check
@@ -51,8 +52,12 @@ def test_everything_is_drawn() -> None:
     networks = [drawn(seed) for seed in range(600)]
     problems = [network.problem for network in networks]
     inside = {layer.activation.name for problem in problems for layer in problem.layers[:-1]}
-    assert inside == set(ACTIVATIONS)
-    assert {problem.layers[-1].activation.name for problem in problems} == set(ACTIVATIONS)
+    assert inside == set(SIXTEEN)
+    assert {problem.layers[-1].activation.name for problem in problems} == set(SIXTEEN)
+    newer = [drawn(NEWER + seed).problem for seed in range(100)]
+    assert {layer.activation.name for problem in newer for layer in problem.layers} == set(
+        ACTIVATIONS
+    )
     losses = {(problem.loss.name, problem.loss.reduction) for problem in problems}
     assert losses == {(name, reduction) for name in LOSSES for reduction in ("mean", "sum")}
     assert {problem.dtype.name for problem in problems} == {"float64", "float32"}

@@ -168,7 +168,9 @@ def test_a_plot_has_the_density_computed_and_recorded(
     plot, report = str(tmp_path / "density.png"), str(tmp_path / "report.json")
     # Whichever comes first.
     for given in (("--plot", plot, "--top", "1"), ("--top", "1", "--plot", plot)):
-        code, _, err = run(capsys, *MIXED, "--layer", "one", *LITTLE, *given, "--output", report)
+        code, _, err = run(
+            capsys, *MIXED, "--layer", "one", *LITTLE, *given, "-q", "--output", report
+        )
         assert (code, err) == (0, "")
         document = json.loads(Path(report).read_text())
         assert document["invocation"]["options"]["density"] is True
@@ -183,11 +185,11 @@ def test_a_report_of_pairs_alone_is_replayed_as_it_was(
 ) -> None:
     pytest.importorskip("matplotlib")
     report = str(tmp_path / "report.json")
-    run(capsys, *MIXED, "--layer", "one", "--top", "1", "--output", report)
+    run(capsys, *MIXED, "--layer", "one", "--top", "1", "-q", "--output", report)
     code, out, _ = replay(capsys, report)
     assert (code, "eff. rank" in out) == (0, False)
     html = tmp_path / "report.html"
-    assert replay(capsys, report, "--output", str(html))[0] == 0
+    assert replay(capsys, report, "-q", "--output", str(html))[0] == 0
     assert "<svg" not in html.read_text()
 
 

@@ -42,7 +42,7 @@ NOTEBOOK = json.loads(
     (Path(__file__).parent / "reference" / "square_net.json").read_text(encoding="utf-8")
 )
 PRINTED = NOTEBOOK["printed_by_the_notebook"]
-PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu")
+PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu", "relu6", "hard_sigmoid")
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

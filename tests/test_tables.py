@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,74 @@ def test_torchvisions_folder(tmp_path: Path) -> None:
     assert found.targets.tolist() == [7, 3]
     np.testing.assert_array_equal(found.inputs, images.reshape(2, 4))
     shutil.rmtree(raw)
+
+
+def drawn_images(folder: Path, *, color: bool = False) -> dict[str, Any]:
+    """Three images in each of two classes, by their paths; ``b`` is written before ``a``."""
+    pillow = pytest.importorskip("PIL.Image")
+    generator, shape = np.random.default_rng(5), (4, 5, 3) if color else (4, 5)
+    found = {}
+    for name in ("b", "a"):
+        (folder / name).mkdir(parents=True)
+        for index in range(3):
+            pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+            path = folder / name / f"{index}.png"
+            pillow.fromarray(pixels).save(path)
+            found[str(path)] = pixels
+    return found
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_a_folder_of_images_for_each_class(color: bool, tmp_path: Path) -> None:
+    images = drawn_images(tmp_path, color=color)
+    (tmp_path / "readme.txt").write_text("no class")
+    dataset = load_dataset(str(tmp_path), "train")
+    assert dataset.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    expected = np.stack([images[path].reshape(-1) for path in sorted(images)])
+    np.testing.assert_array_equal(dataset.inputs[:], expected)
+    assert dataset.inputs.dtype == np.uint8
+    assert dataset_files(str(tmp_path), "train") == tuple(sorted(images))
+    # Without folders called train and test there is no test split.
+    assert not has_test_split(str(tmp_path))
+
+
+def test_images_are_read_as_keras_reads_them(tmp_path: Path) -> None:
+    drawn_images(tmp_path)
+    keras = pytest.importorskip("keras")
+    (theirs,) = keras.utils.image_dataset_from_directory(
+        tmp_path, color_mode="grayscale", image_size=(4, 5), shuffle=False, verbose=False
+    )
+    dataset = load_dataset(str(tmp_path), "train")
+    np.testing.assert_array_equal(dataset.inputs[:], np.reshape(theirs[0], (6, 20)))
+    np.testing.assert_array_equal(dataset.targets, theirs[1])
+
+
+def test_folders_called_train_and_test_are_the_splits(tmp_path: Path) -> None:
+    drawn_images(tmp_path / "train")
+    held_out = drawn_images(tmp_path / "test")
+    assert has_test_split(str(tmp_path))
+    assert dataset_files(str(tmp_path), "test") == tuple(sorted(held_out))
+
+
+@pytest.mark.parametrize("wrong", ["size", "kind", "damaged", "missing"])
+def test_an_image_that_does_not_fit_is_named(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn_images(tmp_path)
+    pillow = pytest.importorskip("PIL.Image")
+    path = tmp_path / "b" / "1.png"
+    if wrong == "size":
+        pillow.new("L", (9, 9)).save(path)
+    elif wrong == "kind":
+        pillow.new("P", (5, 4)).save(path)
+    elif wrong == "damaged":
+        path.write_bytes(path.read_bytes()[:50])
+    else:
+        monkeypatch.setitem(sys.modules, "PIL", None)
+        path = tmp_path / "a" / "0.png"
+    said = {"size": r"\(9, 9\)", "kind": "kind P", "damaged": "truncated", "missing": "pip install"}
+    with pytest.raises(InputError, match=f"{re.escape(str(path))}.*{said[wrong]}"):
+        load_dataset(str(tmp_path), "train")
 
 
 def test_integers_that_are_no_bytes_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_results_of_trained_weights_say_whose_they_are(run: Run) -> None:
     os.rename("trained.npz", "kept/trained.npz")
     for weights, origin in (("kept/trained.npz", "weights trained.npz"), ("null", "seed 0")):
         given = ("--config", "digits.yaml", "--set", f"model.weights={weights}")
-        assert _run(("spectrum", *given, "--output", "report.html")) == 0
+        assert _run(("spectrum", *given, "-q", "--output", "report.html")) == 0
         heading = f"49-16-2 · 834 parameters · 400 examples · float64 · {origin}"
         assert heading in Path("report.html").read_text(encoding="utf-8")
 

@@ -62,7 +62,7 @@ def filled(page: str) -> str:
 
 
 def commands() -> str:
-    """What ``--help`` prints, of each command, and what it leaves out for want of room."""
+    """What ``--help`` prints, of each command, and what it has no room for."""
     settings = {**cli.context_settings, "terminal_width": 80}
     parts = []
     with click.Context(cli, info_name="hesscli", **settings) as root:

@@ -28,7 +28,7 @@ from hesscli.problem.npz import require_finite
 from hesscli.problem.registry import loss_names
 from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.problem.weights import example_weights, require_weights
-from hesscli.studies.agreement import require_agreement
+from hesscli.studies.agreement import agreed
 from hesscli.system.errors import InputError, reason
 from hesscli.system.near import nearest
 
@@ -109,8 +109,7 @@ def problem_from_config(
         dtype=dtype,
     )
     problem = build_problem(config)
-    require_agreement(problem)
-    return problem
+    return agreed(problem)
 
 
 def problem_from_keras(
@@ -162,7 +161,7 @@ def problem_from_keras(
                 config = replace(config, data=replace(config.data, batch_size="all", offset=0))
                 examples = _examples(inputs, targets, sample_weight, config.loss.name)
                 problem = build_problem(config, examples)
-            require_agreement(problem, model if live else None)
+            problem = agreed(problem, model if live else None)
         except InputError as error:
             # A live model was never in a file that its owner knows.
             raise InputError(str(error).replace(folder, "")) if live else error from None

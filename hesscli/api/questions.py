@@ -34,13 +34,20 @@ from hesscli.problem.names import (
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import plugin_names
 from hesscli.report.notebook import show_in_notebooks
-from hesscli.studies import comparison, initialization, training, tuning, verification
+from hesscli.studies import (
+    approximation,
+    comparison,
+    initialization,
+    training,
+    tuning,
+    verification,
+)
 from hesscli.studies import entry as entries
 from hesscli.studies import export as exports
 from hesscli.studies import first_derivatives as first
 from hesscli.studies import spectrum as spectra
 from hesscli.studies import sweep as sweeps
-from hesscli.studies.agreement import require_agreement
+from hesscli.studies.agreement import agreed
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
@@ -129,6 +136,33 @@ def compare(
     options = _check_options(problem, check, rtol, layers, block, probes, probe_seed)
     problems = _problems(problem, activations)
     return comparison.compare(problems, options, progress, execution=execution_of(problems[0]))
+
+
+def approximate(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    block: Literal["kernel", "layer", "network"] = "kernel",
+    layers: Sequence[str] = (),
+    samples: int = 1,
+    rank: int = 10,
+    probes: int = 32,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> approximation.ApproximationStudy:
+    """How far Fisher, KFAC, EKFAC, diagonals and the best Kronecker product are from the Hessian.
+
+    ``samples`` targets are drawn for each example of the Monte-Carlo Fisher, ``rank`` is that of
+    rank k plus diagonal, ``probes`` are random vectors where a distance is not exact.
+    """
+    require_one_of("block", block, ("kernel", "layer", "network"))
+    options = approximation.ApproximationOptions(
+        block, _known_layers(problem, layers), samples, rank, probes, seed
+    )
+    problems = _problems(problem, activations)
+    return approximation.approximate(
+        problems, options, progress, execution=execution_of(problems[0])
+    )
 
 
 def sweep(
@@ -301,7 +335,7 @@ def train(
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
-        require_agreement(data.problem)
+        agreed(data.problem)
         execution = execution_of(data.problem)
     return training.train(
         data,

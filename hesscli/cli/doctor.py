@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +49,8 @@ def doctor(without_tensorflow: bool, output: OutputOptions) -> int:
 
 
 def _terminal() -> Iterator[tuple[str, str]]:
+    import shutil
+
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     columns = shutil.get_terminal_size().columns
     yield "standard output", f"a terminal of {columns} columns" if is_terminal else "no terminal"

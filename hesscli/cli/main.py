@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from hesscli.cli.approximate import approximate
 from hesscli.cli.compare import compare
 from hesscli.cli.config import config
 from hesscli.cli.doctor import doctor
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from hesscli.workers.ranks import Ranks
 
 # What several processes do together.
-ON_RANKS = ("verify", "compare", "spectrum", "init", "train", "replay")
+ON_RANKS = ("verify", "compare", "approximate", "spectrum", "init", "train", "replay")
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -100,6 +101,7 @@ def cli() -> None:
 for command in (
     verify,
     compare,
+    approximate,
     sweep,
     entry,
     spectrum,

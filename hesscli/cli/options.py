@@ -202,25 +202,26 @@ class ProblemOptions:
         """The problem of ``config``, once for each activation asked for."""
         from hesscli.config.build import build_problem
         from hesscli.problem.graph import Activation
-        from hesscli.studies.agreement import require_agreement
+        from hesscli.studies.agreement import agreed
 
         self.require_plugins_used(config)
         with self.naming_the_file():
             problem = build_problem(config, workers=self.workers)
-            require_agreement(problem)
+            problem = agreed(problem)
         names = self.activations
         return tuple(problem.with_activation(Activation(name)) for name in names) or (problem,)
 
     def require_plugins_used(self, config: Config) -> None:
         """Raises InputError for a plugin of which nothing is part of the problem."""
-        used = {layer.activation.name for layer in config.model.layers}
+        layers = config.model.layers
+        used = {name for layer in layers for name in (layer.type, layer.activation.name)}
         used |= {config.loss.name, *self.activations}
         for path, names in plugins().items():
             if not used.intersection(names):
                 raise InputError(
                     f"--plugin {path}: nothing that it defines is used ({', '.join(names)}); name "
-                    "it with --activation or --loss, or try the plugin alone with hesscli verify "
-                    f"--plugin {path}"
+                    "it with --activation, --loss or as a type in model.layers, or try the plugin "
+                    f"alone with hesscli verify --plugin {path}"
                 )
 
     def execution(self, problem: Problem) -> Execution:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TextIO
@@ -12,7 +11,6 @@ import click
 
 from hesscli.cli.interrupt import INTERRUPTED, Interrupted, say_interrupted
 from hesscli.system.errors import HesscliError, one_line, reason
-from hesscli.system.memory import out_of_address_space
 
 FAILED_INPUT = 2
 # A fault of the program itself: EX_SOFTWARE of sysexits.h.
@@ -73,6 +71,8 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
     except HesscliError as error:
         return _ended(tell, str(error))
     except ImportError as error:
+        from hesscli.system.memory import out_of_address_space
+
         remedy = out_of_address_space(error) or "hesscli doctor tells what is missing"
         return _ended(tell, f"{reason(error)}; {remedy}")
     except (ReaderGoneError, BrokenPipeError):
@@ -90,6 +90,8 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
     except Exception as error:
         if _is_out_of_memory(error):
             return _ended(tell, "out of memory; use a smaller batch, fewer units or dtype float32")
+        import traceback
+
         return _ended(tell, f"{traceback.format_exc()}{_REPORT}", FAULT)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,6 +29,7 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "verify": (*_SHARED, "method", "terms", "of", "witnesses"),
         "compare": (*_SHARED, "method"),
+        "approximate": (*_SHARED, "samples", "rank"),
         "sweep": ("activations", "block"),
         "entry": ("first", "second", "activations", "referee"),
         "spectrum": (*_SHARED, "top", "which", "density", "steps"),
@@ -41,7 +41,7 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 # Each rank iterates by itself: if one rounds otherwise, it may take another step.
-_ITERATED = ("spectrum", "init")
+_ITERATED = ("approximate", "spectrum", "init")
 
 
 def replayed_report() -> Report | None:
@@ -135,6 +135,8 @@ class Record:
         document = with_invocation(document, self.invocation)
         report, output = _meta().get(_REPLAYED, (None, output))
         if report is not None and document.data["status"] != "interrupted":
+            import json
+
             from hesscli.report.difference import matched, with_match
             from hesscli.report.formats import render
             from hesscli.studies.checks import DEFAULT_RTOL

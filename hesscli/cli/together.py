@@ -12,7 +12,7 @@ from hesscli.cli import interrupt
 from hesscli.cli.outcome import FAILED_INPUT, FAULT, exit_code_of, show
 from hesscli.system.errors import InputError
 from hesscli.system.threads import share_cores
-from hesscli.workers.launcher import Launched
+from hesscli.workers.launcher import Launched, abort
 from hesscli.workers.ranks import Ended, Ranks
 
 
@@ -33,8 +33,12 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
         with interrupt.heeded_by(note):
             ranks = Ranks(launched)
     except InputError as error:
-        # Nobody can be asked who says it.
-        show(str(error))
+        # Nobody can be asked who says it: others do if the first one does not end them.
+        if launched.rank > 0:
+            time.sleep(interrupt.OTHERS_SECONDS)
+        rank = f"rank {launched.rank}: " if launched.rank > 0 else ""
+        show(f"{rank}{error}", stream=stderr)
+        abort(FAILED_INPUT)
         return FAILED_INPUT
     interrupt.joined()
     share_cores(ranks.cores)

@@ -88,14 +88,14 @@ def train(
     from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
-    from hesscli.studies.agreement import require_agreement
+    from hesscli.studies.agreement import agreed
 
     if names:
         config = with_hidden_activation(config, Activation(names[0]))
     problem.require_plugins_used(config)
     with problem.naming_the_file():
         data = build_training_data(config, problem.workers)
-        require_agreement(data.problem)
+        agreed(data.problem)
     more_files = [] if resume is None else [("resume", resume)]
     # Before a checkpoint takes the place of the file that is resumed.
     recorded = record(config, held_out=True, more_files=more_files)

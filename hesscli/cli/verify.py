@@ -100,7 +100,6 @@ def verify(
         _require_hessian_options_unused(of, witness, terms, witnesses)
     config = problem.config()
     check = witness.check(config)
-    recorded = record(config)
 
     from hesscli.report.documents import document_of
 
@@ -109,9 +108,10 @@ def verify(
 
         with progress_bar() as progress:
             trial = try_plugins(check.seed, progress)
-        return recorded.write(document_of(trial), trial.passed, output, plot)
+        return record(config).write(document_of(trial), trial.passed, output, plot)
     problems = problem.problems(config)
     execution = problem.execution(problems[0])
+    recorded = record(config)
     with progress_bar() as progress:
         if of == "hessian":
             from hesscli.studies.verification import verify as verify_hessian

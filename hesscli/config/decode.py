@@ -44,8 +44,6 @@ T = TypeVar("T")
 Path = tuple[str | int, ...]
 Decoder = Callable[[Any, Path], T]
 
-# YAML 1.1 reads 1e-10, which has no point, as text; people mean the number.
-_NUMBER_AS_TEXT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 # The slash separates layer and tensor in a parameter's name.
 _LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 # What NumPy's integers hold; more digits than it has are no size or seed of anything.
@@ -112,8 +110,6 @@ def _memory(value: Any, path: Path) -> str | int:
 
 def number(value: Any, path: Path) -> float:
     """A finite number."""
-    if isinstance(value, str) and _NUMBER_AS_TEXT.fullmatch(value):
-        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigKeyError(path, f"{shown(value)}; it must be a number")
     try:

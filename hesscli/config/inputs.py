@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hesscli.config.schema import Config
 from hesscli.problem.data import dataset_files, has_test_split
 from hesscli.problem.keras_model import model_files
+from hesscli.problem.weights import weights_file
 
 
 def files_read(config: Config, *, held_out: bool = False) -> Iterator[tuple[str, str]]:
@@ -28,3 +29,6 @@ def files_read(config: Config, *, held_out: bool = False) -> Iterator[tuple[str,
         files = (*files, *dataset_files(data.source, "test"))
     for path in dict.fromkeys(files):
         yield "data.source", path
+    of = weights_file(data.source, data.sample_weight)
+    if of is not None:
+        yield "data.sample_weight", of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -12,19 +12,20 @@ from typing import Any
 import yaml
 
 from hesscli.config.consistency import require_consistent
-from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode, dotted
+from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.config.text import NOT_YAML, dumped, line_of, parsed, syntax
 from hesscli.problem.data import is_batch_file
 from hesscli.problem.graph import Activation
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.layers import DENSE
 from hesscli.problem.layertypes import TYPES
-from hesscli.system.errors import InputError, reason, shown
+from hesscli.problem.names import FOCAL
+from hesscli.problem.network import Loss
+from hesscli.system.errors import InputError, shown
 from hesscli.system.files import opened
 
-# Where a node stands, as messages begin.
-_Place = Callable[[yaml.Node], str]
 _MODEL: Path = ("model",)
 _KERAS: Path = ("model", "keras")
 _REGISTERED: Path = ("model", "registered_names")
@@ -47,11 +48,11 @@ def parse_override(text: str) -> Override:
     if not equals or not key.strip():
         raise InputError(f"--set {text!r}: it must be key.path=value, as in data.offset=10")
     try:
-        _, parsed = _safe_load(value, lambda _: f"--set {key}: ")
-    except _NO_YAML as error:
-        raise InputError(f"--set {key}: {shown(value)} is not YAML ({_syntax(error)})") from error
+        _, plain = parsed(value, lambda _: f"--set {key}: ")
+    except NOT_YAML as error:
+        raise InputError(f"--set {key}: {shown(value)} is not YAML ({syntax(error)})") from error
     path = tuple(whole_number(part) for part in key.strip().split("."))
-    return Override(path, parsed, "--set")
+    return Override(path, plain, "--set")
 
 
 def whole_number(text: str) -> int | str:
@@ -89,37 +90,34 @@ def _configured(
     root: yaml.Node | None,
     overrides: Iterable[Override],
 ) -> Config:
-    try:
-        config = decode(document)
-    except ConfigKeyError as problem:
-        raise InputError(f"{_place(path, root, problem.path)}{problem}") from None
-    sized = "batch_size" in document.get("data", {})
-    overrides = sorted(overrides, key=_order)
-    origin = "" if path is None else f"{path}:{_line_of(root, _KERAS)}"
-    given = document.get("model", {})
+    """The ``overrides`` are laid over the document, which is decoded once, as a whole.
+
+    A Keras model's layers are laid under the overrides of single keys.
+    """
+    document, overrides = copy.deepcopy(document), sorted(overrides, key=_order)
     early = [override for override in overrides if _order(override) < 2]
-    for override in early:
-        config = _apply(config, override)
-        origin = origin if override.path == _REGISTERED else override.origin
-        given = override.value if override.path == _MODEL else given
-    named = any(override.path in (("loss",), ("loss", "name")) for override in overrides)
-    of_loss = (*document.get("loss", {}), *(("name",) if named else ()))
-    with _prefixed(origin):
-        config = with_keras_layers(config, given, of_loss)
-    for override in overrides[len(early) :]:
-        sized = sized or _gives_batch_size(override)
-        config = _apply(config, override)
+    _overlay(document, early)
+    origin = "" if path is None else f"{path}:{line_of(root, _KERAS)}"
+    origin = next((each.origin for each in reversed(early) if each.path != _REGISTERED), origin)
+    model = document.get("model")
+    if isinstance(model, Mapping) and model.get("keras") is not None:
+        named = any(override.path in (("loss",), ("loss", "name")) for override in overrides)
+        with _placed(path, root, early):
+            config = decode(document)
+        of_loss = (*document.get("loss", {}), *(("name",) if named else ()))
+        with _prefixed(origin):
+            config = with_keras_layers(config, model, of_loss)
+        document |= {"model": _plain(config.model), "loss": _plain(config.loss)}
+    _overlay(document, overrides[len(early) :])
+    with _placed(path, root, overrides):
+        config = decode(document)
     with _prefixed(origin):
         check_keras_layers(config.model)
-    try:
+    with _placed(path, root, overrides):
         require_consistent(config)
-    except ConfigKeyError as problem:
-        place = _place(path, root, problem.path)
-        for override in overrides:
-            if override.path == problem.path[: len(override.path)]:
-                place = f"{override.origin}: "
-        raise InputError(f"{place}{problem}") from None
-    if not sized and (config.data.inputs is not None or is_batch_file(config.data.source)):
+    if "batch_size" not in document.get("data", {}) and (
+        config.data.inputs is not None or is_batch_file(config.data.source)
+    ):
         # Inputs in the configuration, like a problem file, are a batch already.
         config = replace(config, data=replace(config.data, batch_size="all"))
     return config
@@ -133,27 +131,29 @@ def to_document(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that ``load_config`` reads back as an equal Config."""
-    return yaml.safe_dump(_plain(config), sort_keys=False, default_flow_style=None, width=100)
+    return dumped(_plain(config), default_flow_style=None, width=100)
 
 
 def layers_to_yaml(layers: tuple[LayerConfig, ...]) -> str:
     """The section ``model.layers`` alone, in short lines: a key and its value on each."""
     section = {"model": {"layers": _plain(layers)}}
-    return yaml.safe_dump(section, sort_keys=False, default_flow_style=False)
+    return dumped(section, default_flow_style=False)
 
 
-def _place(path: str | None, root: yaml.Node | None, key: Path) -> str:
-    """``file:line: `` of a key; nothing where there is no file."""
-    if path is None:
-        return ""
-    line = _line_of(root, key)
-    return f"{path}:{line}: " if line else f"{path}: "
-
-
-def _gives_batch_size(override: Override) -> bool:
-    if override.path == ("data",):
-        return isinstance(override.value, Mapping) and "batch_size" in override.value
-    return override.path == ("data", "batch_size")
+@contextmanager
+def _placed(
+    path: str | None, root: yaml.Node | None, overrides: Sequence[Override]
+) -> Iterator[None]:
+    """Puts where a key was given before what is wrong with it: the last override, or file:line."""
+    try:
+        yield
+    except ConfigKeyError as problem:
+        key = problem.path
+        origins = [each.origin for each in overrides if key[: len(each.path)] == each.path]
+        origins = origins or [each.origin for each in overrides if each.path[: len(key)] == key]
+        line = None if path is None else line_of(root, key)
+        place = origins[-1] if origins else f"{path}:{line}" if line else path
+        raise InputError(f"{place}: {problem}" if place else str(problem)) from None
 
 
 # The batch comes from one of the two: naming one takes the place of the other.
@@ -176,15 +176,16 @@ def _prefixed(origin: str) -> Iterator[None]:
         raise InputError(f"{origin}: {error}" if origin else str(error)) from error
 
 
-def _apply(config: Config, override: Override) -> Config:
-    document = _plain(config)
-    for key in _TAKES_THE_PLACE_OF.get(override.path, ()):
-        document["data"].pop(key, None)
-    try:
-        _assign(document, override.path, override.value)
-        return decode(document)
-    except ConfigKeyError as problem:
-        raise InputError(f"{override.origin}: {problem}") from None
+def _overlay(document: dict[str, Any], overrides: Iterable[Override]) -> None:
+    for override in overrides:
+        data = document.get("data")
+        for key in _TAKES_THE_PLACE_OF.get(override.path, ()):
+            if isinstance(data, dict):
+                data.pop(key, None)
+        try:
+            _assign(document, override.path, copy.deepcopy(override.value))
+        except ConfigKeyError as problem:
+            raise InputError(f"{override.origin}: {problem}") from None
 
 
 def _assign(document: Any, path: Path, value: Any) -> None:
@@ -199,13 +200,21 @@ def _assign(document: Any, path: Path, value: Any) -> None:
         elif not isinstance(container, dict):
             raise ConfigKeyError(path[:depth], "it holds a value, not keys")
         elif not last and key not in container:
-            container[key] = {}
+            container[key] = _default(path[: depth + 1])
         if last:
             container[key] = value
         else:
             if isinstance(container[key], str):
                 container[key] = {"name": container[key]}
             container = container[key]
+
+
+def _default(path: Path) -> Any:
+    """What an override of a part of ``path`` changes if the file does not give it."""
+    value: Any = Config()
+    for key in path:
+        value = getattr(value, str(key), None)
+    return _plain(value) if isinstance(value, Activation | Initializer | tuple) else {}
 
 
 def _plain(value: Any) -> Any:
@@ -226,6 +235,9 @@ def _plain(value: Any) -> Any:
 
 def _unused_keys(value: Any) -> tuple[str, ...]:
     """Keys that say nothing beside the others."""
+    if isinstance(value, Loss):
+        of_another = ("alpha", "gamma") if value.name != FOCAL else ()
+        return (*of_another, *(("class_weight",) if value.class_weight is None else ()))
     if isinstance(value, DataConfig) and value.inputs is not None:
         return ("source", "split")
     if isinstance(value, ModelConfig) and not value.registered_names:
@@ -270,15 +282,15 @@ def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
         raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; not a configuration")
     try:
         text = content.decode("utf-8")
-        root, document = _safe_load(text, lambda node: f"{path}:{node.start_mark.line + 1}: ")
+        root, document = parsed(text, lambda node: f"{path}:{node.start_mark.line + 1}: ")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise InputError(f"{where}: not valid YAML ({_syntax(error)}); {_NEEDED}") from error
+        raise InputError(f"{where}: not valid YAML ({syntax(error)}); {_NEEDED}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); YAML is needed") from error
-    except _NO_YAML as error:
-        raise InputError(f"{path}: not valid YAML ({_syntax(error)}); {_NEEDED}") from error
+    except NOT_YAML as error:
+        raise InputError(f"{path}: not valid YAML ({syntax(error)}); {_NEEDED}") from error
     if document is None:
         return {}, root
     if not isinstance(document, Mapping):
@@ -287,122 +299,4 @@ def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:
 
 
 _NEEDED = "valid YAML is needed"
-# Beside its own errors PyYAML raises, for a value that is not what its tag says: a ValueError for
-# the date 2026-13-01, others for !!bool maybe, !!int "", !!timestamp now and 1:1:1:…:1.5.
-_WRONG_VALUE = (ArithmeticError, AttributeError, LookupError, TypeError)
-_NO_YAML = (yaml.YAMLError, RecursionError, ValueError, *_WRONG_VALUE)
-# No number of a configuration has as many digits, and some take hours to be read.
-_MOST_DIGITS = 1000
-# No configuration is as deep.
-_DEEPEST = 50
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _SECTION_LIST = ", ".join(Config.__dataclass_fields__)
-
-
-def _syntax(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    if isinstance(error, _WRONG_VALUE):
-        return "a value is not of the kind that its tag says"
-    if isinstance(error, yaml.MarkedYAMLError):
-        return " ".join(part for part in (error.context, error.problem) if part)
-    return reason(error)
-
-
-class _Loader(yaml.SafeLoader):
-    """For lists in lists PyYAML takes time that grows with the square of their depth."""
-
-    def fetch_flow_collection_start(self, kind: Any) -> None:
-        if self.flow_level >= _DEEPEST:
-            raise RecursionError
-        super().fetch_flow_collection_start(kind)
-
-
-def _safe_load(text: str, place: _Place) -> tuple[yaml.Node | None, Any]:
-    """What yaml.safe_load does, with a look at the nodes in between."""
-    loader = _Loader(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            return None, None
-        if _unfolded_size(root, {}) > _MAX_BYTES:
-            raise InputError(f"{place(root)}the aliases stand for too much; write it out")
-        _check_nodes(root, place)
-        return root, loader.construct_document(root)
-    finally:
-        loader.dispose()
-
-
-def _unfolded_size(node: yaml.Node, sizes: dict[int, float]) -> float:
-    """How many nodes there are when every alias is what it stands for."""
-    if id(node) not in sizes:
-        # As long as it is not known: an alias inside of what it stands for has no end.
-        sizes[id(node)] = math.inf
-        children: list[yaml.Node] = []
-        if isinstance(node, yaml.SequenceNode):
-            children = node.value
-        elif isinstance(node, yaml.MappingNode):
-            children = [child for pair in node.value for child in pair]
-        sizes[id(node)] = 1 + sum(_unfolded_size(child, sizes) for child in children)
-    return sizes[id(node)]
-
-
-def _check_nodes(root: yaml.Node, place: _Place) -> None:
-    """Makes every key text, as 1 and yes are not in YAML 1.1; refuses what no key or number is.
-
-    Keys that stand twice, are merged, or are no scalars, and numbers of thousands of digits.
-    """
-    # Aliases repeat a node: each is looked at once.
-    waiting: list[tuple[yaml.Node, Path]] = [(root, ())]
-    seen: set[int] = set()
-    while waiting:
-        node, where = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.ScalarNode):
-            if node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:
-                raise InputError(
-                    f"{place(node)}{dotted(where)}a number of {len(node.value)} digits; at most "
-                    f"{_MOST_DIGITS} are read"
-                )
-        elif isinstance(node, yaml.SequenceNode):
-            waiting.extend((item, (*where, index)) for index, item in enumerate(node.value))
-        elif isinstance(node, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise yaml.constructor.ConstructorError(
-                        "while constructing a mapping",
-                        node.start_mark,
-                        "found unhashable key",
-                        key.start_mark,
-                    )
-                waiting.append((value, (*where, key.value)))
-                at = f"{place(key)}{dotted((*where, key.value))}"
-                if key.value == "<<":
-                    # PyYAML copies what is merged: a few lines of it can fill the memory.
-                    raise InputError(f"{at}keys are not merged here; write them out")
-                if key.value in keys:
-                    raise InputError(f"{at}this key stands here twice; once is right")
-                keys.add(key.value)
-                key.tag = "tag:yaml.org,2002:str"
-
-
-def _line_of(root: yaml.Node | None, path: Path) -> int | None:
-    """The line of the deepest key of ``path`` that the file has."""
-    line = None
-    node = root
-    for part in path:
-        found = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    found, line = value, key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            found = node.value[part]
-            line = found.start_mark.line + 1
-        if found is None:
-            break
-        node = found
-    return line

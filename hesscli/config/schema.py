@@ -179,7 +179,7 @@ class DataConfig:
     source: Annotated[
         str,
         "embedded, keras, or the path of an `.npz`, `.csv` or `.mat` file or of a folder with IDX, "
-        "`.npy` or `.csv` files",
+        "`.npy` or `.csv` files or images",
         "where the examples are from",
     ] = "embedded"
     split: Annotated[str, "train or test", "which half of the source"] = "train"

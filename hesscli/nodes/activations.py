@@ -243,6 +243,24 @@ def _sin() -> Derivatives:
     return Derivatives(value=np.sin, first=np.cos, second=lambda z: -np.sin(z))
 
 
+def _relu6() -> Derivatives:
+    return Derivatives(
+        value=lambda z: np.clip(z, 0, 6),
+        first=lambda z: ((z > 0) & (z < 6)).astype(z.dtype),
+        second=_zeros,
+    )
+
+
+def _hard_sigmoid() -> Derivatives:
+    # relu6(z + 3)/6
+    ramp = _relu6()
+    return Derivatives(
+        value=lambda z: ramp.value(z + 3) / 6,
+        first=lambda z: ramp.first(z + 3) / 6,
+        second=_zeros,
+    )
+
+
 _MAKERS: Mapping[str, Callable[..., Derivatives]] = MappingProxyType(
     {
         "linear": _linear,
@@ -261,6 +279,8 @@ _MAKERS: Mapping[str, Callable[..., Derivatives]] = MappingProxyType(
         "exponential": _exponential,
         "square": _square,
         "sin": _sin,
+        "relu6": _relu6,
+        "hard_sigmoid": _hard_sigmoid,
     }
 )
 # Activations from plugins, which take no parameters.

@@ -69,6 +69,11 @@ class Bilinear(Calculus):
         """Dᵀ g, (m, *out) → (m, …), ``shape`` being that of x for one example."""
         return g
 
+    def below(self, z: Array, W: Array, shape: Shape) -> Array:
+        """Uᵀ E(z, W), (n, k, …) → (n, k, *in), ``shape`` being that of x for one example."""
+        a = einsum(f"nk{self.y},{self.W}->nk{self.x}", z, W)
+        return over(lambda a: self.fold(a, shape), a)
+
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, BilinearAt]:
         shape, kernel, bias = x[0].shape[1:], theta["kernel"], theta.get("bias")
         a, W = self.unfold(x[0]), kernel.reshape(self.matrix(kernel.shape))
@@ -96,8 +101,7 @@ class Bilinear(Calculus):
         below, tensors = None, {}
         z = over(lambda g: self.up(g, at.x_shape), g)
         if wanted.inputs[0]:
-            a = einsum(f"nk{self.y},{self.W}->nk{self.x}", z, at.W)
-            below = over(lambda a: self.fold(a, at.x_shape), a)
+            below = self.below(z, at.W, at.x_shape)
         if "kernel" in wanted.tensors:
             W = einsum(f"nk{self.y},n{self.x}->k{self.W}", z, at.a)
             tensors["kernel"] = W.reshape(-1, *at.kernel)
@@ -113,8 +117,8 @@ class Bilinear(Calculus):
         assert at.g is not None  # ``curved`` came first
         if below is not None and "kernel" in V:
             W = V["kernel"].reshape(-1, *at.W.shape)
-            a = einsum(f"n{self.y},k{self.W}->nk{self.x}", at.g, W)
-            below += over(lambda a: self.fold(a, at.x_shape), a)
+            for k, each in enumerate(W):
+                below[:, k : k + 1] += self.below(at.g[:, None], each, at.x_shape)
         if moved is not None and "kernel" in into.tensors:
             a = over(self.unfold, moved)
             W = einsum(f"nk{self.x},n{self.y}->k{self.W}", a, at.g)
@@ -156,7 +160,17 @@ class Conv(Bilinear):
 
     def fold(self, a: Array, shape: Shape) -> Array:
         windows = self._windows(shape)
-        return windows.fold(a.reshape(len(a), *windows.out, windows.taps, shape[-1]))
+        a = a.reshape(len(a), *windows.out, windows.taps, shape[-1])
+        return windows.fold(a[..., tap, :] for tap in range(windows.taps))
+
+    def below(self, z: Array, W: Array, shape: Shape) -> Array:
+        if self.W != "tcf":
+            return super().below(z, W, shape)
+        # A product for each tap: what is added to x is then contiguous, and stays in the cache.
+        flat, windows = z.reshape(-1, z.shape[-1]), self._windows(shape)
+        to = (-1, *windows.out, shape[-1])
+        found = windows.fold((flat @ tap.T).reshape(to) for tap in W)
+        return found.reshape(*z.shape[:2], *shape)
 
     def down(self, z: Array, shape: Shape) -> Array:
         return z if self.groups == 1 else z.reshape(*z.shape[:-2], -1)
@@ -203,7 +217,7 @@ class ConvTranspose(Bilinear):
         return (math.prod(size), f, c)
 
     def down(self, z: Array, shape: Shape) -> Array:
-        return self.windows.fold(z)
+        return self.windows.fold(z[..., tap, :] for tap in range(self.windows.taps))
 
     def up(self, g: Array, shape: Shape) -> Array:
         return self.windows.unfold(g)

@@ -14,7 +14,7 @@ from hesscli.nodes.node import Calculus
 from hesscli.nodes.normalization import Normalization
 from hesscli.nodes.ownlayer import own_layer
 from hesscli.nodes.product import Product
-from hesscli.nodes.softmax import Softmax
+from hesscli.nodes.softmax import LogSoftmax, Softmax
 from hesscli.problem import graph as kinds
 from hesscli.problem.graph import Node
 
@@ -37,6 +37,7 @@ _CALCULI: Mapping[str, Callable[[Node], Calculus]] = MappingProxyType(
         kinds.DENSE: lambda _: Dense(),
         kinds.ELEMENTWISE: _elementwise,
         kinds.SOFTMAX: lambda node: Softmax(**node.attributes),
+        kinds.LOG_SOFTMAX: lambda node: LogSoftmax(**node.attributes),
         kinds.ADD: lambda node: linear.WeightedSum([1.0] * len(node.inputs)),
         kinds.SUBTRACT: lambda _: linear.WeightedSum([1.0, -1.0]),
         kinds.AVERAGE: lambda node: linear.WeightedSum([1 / len(node.inputs)] * len(node.inputs)),

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -137,14 +138,11 @@ class AveragePooling(Linear):
         self.of = pool_size, strides, padding
 
     def map(self, x: Array) -> Array:
-        windows = self._windows(x.shape[1:])
-        return np.asarray(windows.unfold(x).sum(axis=-2) / windows.counts.astype(x.dtype))
+        return self._windows(x.shape[1:]).mean(x)
 
     def transposed(self, g: Array, shape: Shape) -> Array:
         windows = self._windows(shape)
-        each = (g / windows.counts.astype(g.dtype))[..., None, :]
-        wide = np.broadcast_to(each, (*each.shape[:-2], windows.taps, shape[-1]))
-        return windows.fold(wide)
+        return windows.fold(repeat(g / windows.counts.astype(g.dtype), windows.taps))
 
     def fan(self, x: Sequence[Array], theta: Tensors) -> int:
         return math.prod(self.of[0])

@@ -337,9 +337,10 @@ class Linearized:
             depending = {down_to, *(node.name for node in graph.downstream([down_to], []))}
             for value in reversed(order[order.index(down_to) : -1]):
                 readers = graph.readers[value]
-                if value not in depending or not readers:
+                if value not in depending:
                     continue
-                if len(readers) == 1 and readers[0].name in S:
+                # What the output does not depend on has no record, and S = 0.
+                if len(readers) == 1 and readers[0].name in S and value in graph.effective:
                     (node,) = readers
                     above = S[node.name] if len(node.inputs) > 1 else S.pop(node.name)
                     S[value] = self._second_below(node, value, above, chosen, bent=term.bent)
@@ -358,9 +359,9 @@ class Linearized:
         readers = self.graph.readers[value]
         self.reach(values=[value])
         with np.errstate(over="ignore", invalid="ignore"):
-            if not readers:
+            if value == self.graph.output:
                 linear = self._second_at_output(chosen, HESSIAN)
-            elif len(readers) == 1:
+            elif len(readers) == 1 and value in self.graph.effective:
                 (node,) = readers
                 *_, (_, above) = self.second(chosen, HESSIAN, node.name)
                 linear = self._second_below(node, value, above, chosen, bent=False)
@@ -370,7 +371,7 @@ class Linearized:
             rows = O.reshape(*O.shape[:2], *self.graph.shape_of(value))
             units = unit_directions(rows)
             for node in dict.fromkeys(readers):
-                if not self._calculus(node).bends_in_x:
+                if not self._calculus(node).bends_in_x or node.name not in self.graph.effective:
                     continue
                 Rx = [units if name == value else None for name in node.inputs]
                 into = Pulled(

@@ -10,13 +10,14 @@ Source: TensorFlow, "Notes on padding combination operations" (tf.nn).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from hesscli.nodes.node import added
 from hesscli.problem.graph import Array
 from hesscli.problem.shapes import window_count
 
@@ -86,12 +87,20 @@ class Windows:
         by_tap = np.moveaxis(seen[chosen], len(axes) + 1, -1)
         return by_tap.reshape(len(x), *self.out, self.taps, x.shape[-1])
 
-    def fold(self, u: Array) -> Array:
-        """The transpose of ``unfold``: (m, *out, taps, c) → (m, *spatial, c)."""
-        padded = np.zeros((len(u), *self.padded, u.shape[-1]), dtype=u.dtype)
-        for tap, places in enumerate(self.places()):
-            padded[places] += u[..., tap, :]
+    def fold(self, parts: Iterable[Array]) -> Array:
+        """The transpose of ``unfold``, of (m, *out, c) for each tap: (m, *spatial, c)."""
+        padded: Array | None = None
+        for places, part in zip(self.places(), parts, strict=True):
+            if padded is None:
+                padded = np.zeros((len(part), *self.padded, part.shape[-1]), dtype=part.dtype)
+            padded[places] += part
+        assert padded is not None  # a window has a tap
         return padded if self.padded == self.spatial else padded[self.inside]
+
+    def mean(self, x: Array) -> Array:
+        """The mean of what each window sees of x (m, *spatial, c) inside it: (m, *out, c)."""
+        padded = self.pad(x)
+        return added(padded[places] for places in self.places()) / self.counts.astype(x.dtype)
 
     def places(self) -> Iterator[tuple[slice, ...]]:
         """Where in a padded array each tap of all windows is."""

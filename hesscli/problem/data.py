@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from hesscli.problem.graph import Array
 from hesscli.problem.idx import find_idx_files, read_idx
+from hesscli.problem.imagefolder import image_files, read_images
 from hesscli.problem.names import NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Targets
 from hesscli.problem.npz import (
@@ -48,7 +49,7 @@ _EMBEDDED_FILE = Path(__file__).with_name("mnist_5k.npz")
 _WHITE = 255
 _SOURCES = (
     "data.source takes embedded, keras, an .npz, .csv or .mat file, a folder with MNIST's IDX, "
-    ".npy or .csv files, or a problem file"
+    ".npy or .csv files, or with a folder of images for each class, or a problem file"
 )
 _LAYOUTS = (
     "a Keras-layout file holds x_train, y_train, x_test and y_test, a problem file inputs and "
@@ -132,7 +133,8 @@ def dataset_files(source: str, split: str) -> tuple[str, ...]:
     if os.path.isdir(expanded(source)):
         table = csv_in_folder(source, split)
         one = None if table is None else (table,)
-        return npy_files(source, split) or one or find_idx_files(source, split)
+        images = tuple(path for path, _ in image_files(source, split))
+        return npy_files(source, split) or one or images or find_idx_files(source, split)
     return (source,)
 
 
@@ -290,6 +292,9 @@ def _load_folder(folder: str, split: str) -> Dataset:
     if files is None and table is not None:
         return _dataset(*read_csv(table), folder, table, table)
     if files is None:
+        of_classes = image_files(folder, split)
+        if of_classes:
+            return _dataset(*read_images(of_classes), folder, folder, folder)
         return _load_idx(folder, split)
     images, labels = files
     return _dataset(rows_in_file(images, images), rows_in_file(labels, labels), folder, *files)

@@ -28,7 +28,7 @@ MAX_POOLING, AVERAGE_POOLING = "max_pooling", "average_pooling"
 GLOBAL_MAX_POOLING, GLOBAL_AVERAGE_POOLING = "global_max_pooling", "global_average_pooling"
 RESHAPE, PERMUTE, ZERO_PADDING, CROPPING = "reshape", "permute", "zero_padding", "cropping"
 UP_SAMPLING, SCALE, NORMALIZATION, PRELU = "up_sampling", "scale", "normalization", "prelu"
-BATCH_NORMALIZATION = "batch_normalization"
+BATCH_NORMALIZATION, LOG_SOFTMAX = "batch_normalization", "log_softmax"
 # What a plugin defines; the attribute ``layer`` is its name.
 OWN_LAYER = "own_layer"
 
@@ -138,6 +138,15 @@ class Graph:
             for value in node.inputs:
                 readers[value] = (*readers[value], node)
         return readers
+
+    @cached_property
+    def effective(self) -> frozenset[str]:
+        """The values that the output depends on, and the output itself."""
+        found = {self.output}
+        for node in reversed(self.nodes):
+            if node.name in found:
+                found.update(node.inputs)
+        return frozenset(found)
 
     @cached_property
     def users(self) -> Mapping[str, tuple[Node, ...]]:

@@ -31,6 +31,7 @@ from hesscli.problem.layers import (
     ACTIVATION,
     FLATTEN,
     LINEAR,
+    LOG_SOFTMAX,
     SHARED,
     SOFTMAX,
     LayerError,
@@ -66,11 +67,17 @@ _FUNCTIONS = (
     "softplus",
     "softsign",
     "exponential",
+    "relu6",
+    "hard_sigmoid",
 )
+# Functions that become layers of their own.
+_OVER_AXIS = (SOFTMAX, LOG_SOFTMAX)
 # As TensorFlow's own functions are called in older files.
 OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {"softmax_v2": SOFTMAX, "identity": "linear", "swish": "silu"}
 )
+# By name celu has α = 1, where it is elu.
+_SAME = {**OTHER_NAMES, "celu": "elu"}
 _DTYPES = ("float32", "float64")
 # Keras's regularizers that have a name, with their defaults.
 _REGULARIZERS = {"l1": {"l1": 0.01}, "l2": {"l2": 0.01}, "l1_l2": {"l1": 0.01, "l2": 0.01}}
@@ -464,7 +471,7 @@ class KerasReader:
             activation = activation_of(self, label, config)
         elif of.activated:
             activation = self._function(label, config.get("activation"))
-        if group in self._names and type_ not in (ACTIVATION, SOFTMAX):
+        if group in self._names and type_ not in (ACTIVATION, *_OVER_AXIS):
             type_, arguments = SHARED, {"of": self._names[group]}
         else:
             arguments = {key: config[key] for key in of.arguments if key in config}
@@ -473,10 +480,10 @@ class KerasReader:
             type_,
             tuple(inputs),
             arguments,
-            LINEAR if activation.name == SOFTMAX or type_ == SHARED else activation,
+            LINEAR if activation.name in _OVER_AXIS or type_ == SHARED else activation,
         )
-        if activation.name == SOFTMAX and type_ == ACTIVATION:
-            spec = replace(spec, type=SOFTMAX)
+        if activation.name in _OVER_AXIS and type_ == ACTIVATION:
+            spec = replace(spec, type=activation.name)
         trainable = config.get("trainable", True) is not False
         penalties = {} if type_ == SHARED else self._penalties(label, config, of.roles)
         # As in Keras, which regularizes what it trains.
@@ -486,14 +493,14 @@ class KerasReader:
         self.found.append(found)
         if type_ == FLATTEN and levels:
             self._rescaled[spec.name] = max(levels)
-        if activation.name != SOFTMAX or spec.type == SOFTMAX:
+        if activation.name not in _OVER_AXIS or spec.type in _OVER_AXIS:
             return spec.name
-        return self._softmax(config["name"], group, spec.name)
+        return self._over_axis(activation.name, config["name"], group, spec.name)
 
-    def _softmax(self, keras_name: str, group: str, value: str) -> str:
-        name = self._free(f"{keras_name}_softmax")
+    def _over_axis(self, kind: str, keras_name: str, group: str, value: str) -> str:
+        name = self._free(f"{keras_name}_{kind}")
         self.found.append(
-            KerasLayer(LayerSpec(name, SOFTMAX, (value,)), keras_name, f"{group}/softmax", {})
+            KerasLayer(LayerSpec(name, kind, (value,)), keras_name, f"{group}/{kind}", {})
         )
         return name
 
@@ -551,21 +558,25 @@ class KerasReader:
             name, known = inner if isinstance(inner, str) else kind, is_keras_own(value)
         else:
             name, known = value, isinstance(value, str)
-        plain = OTHER_NAMES.get(name, name)
-        if known and plain in (*_FUNCTIONS, SOFTMAX):
+        plain = _SAME.get(name, name)
+        if known and plain in (*_FUNCTIONS, *_OVER_AXIS):
             return Activation(plain)
         own = self._plugin(name, PLUGIN_ACTIVATION)
         if own is not None:
             return Activation(own)
         raise self._refused(
-            f"{label} has activation {name!r}; supported are {', '.join(_FUNCTIONS)}, {SOFTMAX}; "
-            f"{_of_plugin(name)}"
+            f"{label} has activation {name!r}; supported are "
+            f"{', '.join((*_FUNCTIONS, *_OVER_AXIS))}; {_of_plugin(name)}"
         )
 
     def _relu(self, label: str, config: Mapping[str, Any]) -> Activation:
-        if config.get("max_value") is not None or config.get("threshold"):
-            raise self._refused(f"{label} is a ReLU with max_value or threshold; use one without")
-        slope = config.get("negative_slope") or 0.0
+        most, slope = config.get("max_value"), config.get("negative_slope") or 0.0
+        if most == 6 and not slope and not config.get("threshold"):
+            return Activation("relu6")
+        if most is not None or config.get("threshold"):
+            raise self._refused(
+                f"{label} is a ReLU with max_value (not 6) or threshold; use one without"
+            )
         return _leaky_relu({"negative_slope": slope}) if slope else Activation("relu")
 
     def _refused(self, text: str) -> InputError:

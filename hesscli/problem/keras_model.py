@@ -16,10 +16,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from hesscli.problem.graph import Array
 from hesscli.problem.keras_formats import is_json, require_keras_format, weights_beside
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork, described
 from hesscli.problem.keras_losses import is_keras_own, registered_name
+from hesscli.problem.layers import NORMALIZATION
 from hesscli.problem.npz import (
     DAMAGE,
     MAX_ARRAY_BYTES,
@@ -34,6 +37,8 @@ from hesscli.system.files import opened
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 # As many as the widest type that numbers are stored in has.
 _NUMBER_BYTES = 8
+# A Normalization divides by a deviation of keras.config.epsilon() at least.
+_LEAST_VARIANCE = 1e-14
 # Far beyond the description of any chain of dense layers.
 _MAX_CONFIG_BYTES = 2**24
 _NEEDED = "a model that Keras saved as .keras or .h5 is needed"
@@ -97,7 +102,10 @@ def read_numbers(network: KerasNetwork) -> dict[str, Array]:
                         continue
                     keys = keys_of(store, layer, where)
                     for (role, shape), key in zip(layer.shapes.items(), keys, strict=True):
-                        numbers[f"{layer.name}/{role}"] = _stored(store, key, shape, where)
+                        stored = _stored(store, key, shape, where)
+                        if layer.spec.type == NORMALIZATION and role == "moving_variance":
+                            stored = np.maximum(stored, _LEAST_VARIANCE)
+                        numbers[f"{layer.name}/{role}"] = stored
         # What h5py raises on bytes that are not its own.
         except (OSError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
             raise InputError(f"{where} is damaged ({reason(error)}); {_NEEDED}") from error
@@ -198,7 +206,8 @@ def _keys_by_name(store: Any, layer: KerasLayer, where: str) -> list[str]:
     """Where an HDF5 model stores a layer's tensors: by names that end in ``dense/kernel``."""
     keys = []
     for role in layer.shapes:
-        name = f"{layer.keras_name}/{role}"
+        own = layer.spec.type == NORMALIZATION
+        name = f"{layer.keras_name}/{role.removeprefix('moving_') if own else role}"
         found = _places(store, where).get(name, [])
         if len(found) != 1:
             raise InputError(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 LINEAR = Activation("linear")
 DENSE, SHARED, SOFTMAX, ACTIVATION, FLATTEN = "dense", "shared", "softmax", "activation", "flatten"
+LOG_SOFTMAX, NORMALIZATION = "log_softmax", "normalization"
 
 
 class LayerError(ValueError):

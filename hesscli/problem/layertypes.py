@@ -14,6 +14,8 @@ from hesscli.problem.layers import (
     ACTIVATION,
     DENSE,
     FLATTEN,
+    LOG_SOFTMAX,
+    NORMALIZATION,
     SOFTMAX,
     Arguments,
     LayerError,
@@ -311,6 +313,28 @@ def _softmax(of: Arguments, shapes: Shapes) -> Made:
     return Made((Part(kinds.SOFTMAX, shape, {} if axis == -1 else {"axis": axis}),))
 
 
+def _log_softmax(of: Arguments, shapes: Shapes) -> Made:
+    (shape,) = shapes
+    axis = of.axis("axis", len(shape)) - len(shape)
+    return Made((Part(kinds.LOG_SOFTMAX, shape, {"axis": axis}),))
+
+
+def _adapted(of: Arguments, shapes: Shapes) -> Made:
+    """Keras's Normalization: (x − mean)/√variance, both constants."""
+    (shape,) = shapes
+    for key in ("mean", "variance"):
+        if of.given.get(key) is not None:
+            raise LayerError(key, "given in the configuration; adapt() the layer to data instead")
+    if of.flag("invert", False):
+        raise LayerError("invert", "not supported; it must be false")
+    axis = of.axis("axis", len(shape))
+    statistics = ("moving_mean", "moving_variance")
+    part = Part(
+        kinds.BATCH_NORMALIZATION, shape, {"axis": axis, "epsilon": 0.0}, constants=statistics
+    )
+    return Made((part,), constants=dict.fromkeys(statistics, (shape[axis],)))
+
+
 def _einsum_dense(of: Arguments, shapes: Shapes) -> Made:
     (shape,) = shapes
     axes = str(of.given.get("bias_axes") or "")
@@ -526,7 +550,9 @@ _OF_KERAS: Mapping[str, LayerType] = MappingProxyType(
             _group_normalization, "GroupNormalization", (*_STATISTICS, "groups"), ("gamma", "beta")
         ),
         "prelu": LayerType(_prelu, "PReLU", ("shared_axes",), ("alpha",)),
+        NORMALIZATION: LayerType(_adapted, "Normalization", ("axis", "invert", "mean", "variance")),
         SOFTMAX: LayerType(_softmax, "Softmax", ("axis",)),
+        LOG_SOFTMAX: LayerType(_log_softmax, "Activation('log_softmax')", ("axis",)),
         ACTIVATION: LayerType(_nothing, "Activation", activated=True),
         "add": LayerType(_merged(kinds.ADD), "Add", inputs=None),
         "subtract": LayerType(_merged(kinds.SUBTRACT), "Subtract", inputs=2),

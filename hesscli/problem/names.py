@@ -17,6 +17,8 @@ ACTIVATIONS = (
     "exponential",
     "square",
     "sin",
+    "relu6",
+    "hard_sigmoid",
 )
 # The parameters of those that have any, with Keras's default values.
 ACTIVATION_PARAMETERS = {"leaky_relu": {"negative_slope": 0.2}, "elu": {"alpha": 1.0}}

@@ -75,6 +75,7 @@ class Original:
     ``layers`` are Keras's names by ours. ``loss`` is as Keras describes
     it, None where Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
     ``prepared_otherwise`` is the problem's batch by what ``data.scale`` would have to be.
+    ``differentiated`` is Keras's own model on the batch, None where autodiff does without.
     ``plugins`` are the plugins' names by those that Keras has registered.
     """
 
@@ -88,6 +89,7 @@ class Original:
     folded: str | None
     prepared_otherwise: Mapping[str, StoredInputs]
     plugins: Mapping[str, str]
+    differentiated: Any = None
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ def stored_weights(source: str, name: str | None) -> RawArray | None:
     None for no name, unless it is a problem file's that has some. Raises InputError where there
     is no such array, or the source can have none.
     """
-    path = expanded(source)
-    is_folder, is_npz = os.path.isdir(path), path.endswith(".npz")
+    is_npz = expanded(source).endswith(".npz")
     if name is None:
         has_some = is_npz and {"inputs", "targets", SAMPLE_WEIGHT} <= set(array_names(source))
         name = SAMPLE_WEIGHT if has_some else None
@@ -33,13 +32,19 @@ def stored_weights(source: str, name: str | None) -> RawArray | None:
         return None
     if is_npz:
         return read_arrays(source, (name,), _LAYOUT)[name]
-    if is_folder:
-        of = os.path.join(source, f"{name}.npy")
+    of = weights_file(source, name)
+    if of is not None:
         return np.asarray(rows_in_file(of, of)[:])
     raise InputError(
         f"data.sample_weight: {name}: {source} holds no other arrays than inputs and labels; use "
         "an .npz file, or a folder with the weights as .npy"
     )
+
+
+def weights_file(source: str, name: object) -> str | None:
+    """The file of its own in which the weights ``name`` of a folder are."""
+    is_folder = isinstance(name, str) and os.path.isdir(expanded(source))
+    return os.path.join(source, f"{name}.npy") if is_folder else None
 
 
 def require_weights(given: ArrayLike, examples: int, where: str) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _FULL, _TRACK = "█", "░"
 # Eighths of a full block: from the left in a bar, from below in a sparkline.
@@ -18,7 +18,21 @@ _GAP = " "
 
 # The error handler for streams that cannot show everything.
 PLAIN = "hesscli.plain"
-_ASCII = str.maketrans("█▉▊▋▌▍▎▏░▁▂▃▄▅▆▇─–−·×ᵀ‖∂†", "#++++---._.:-=+*----x'|d*")
+_ASCII: Mapping[str, str] = {
+    **dict(zip("█▉▊▋▌▍▎▏░▁▂▃▄▅▆▇─–−·×ᵀ‖∂†", "#++++---._.:-=+*----x'|d*", strict=True)),
+    **dict(zip("÷′λΣℓη", "/'LSln", strict=True)),
+    "²": "^2",
+    "₂": "_2",
+    "±": "~",
+    "…": "...",
+    "≥": ">=",
+    "≤": "<=",
+    "→": "->",
+    "β": "beta",
+    "σ": "sigma",
+    "″": "''",
+    "√": "sqrt",
+}
 
 
 def share_bar(fraction: float | None, width: int) -> str:
@@ -62,11 +76,15 @@ def _height(value: float, bottom: float, top: float) -> str:
     return _HEIGHTS[min(max(round(part * last), 0), last)]
 
 
+def ascii_of(text: str) -> str:
+    """``text`` with signs of ASCII only; ``?`` for a sign that has nothing like it there."""
+    return "".join(sign if sign.isascii() else _ASCII.get(sign, "?") for sign in text)
+
+
 def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end].translate(_ASCII)
-    return "".join(sign if sign.isascii() else "?" for sign in text), error.end
+    return ascii_of(error.object[error.start : error.end]), error.end
 
 
 codecs.register_error(PLAIN, _plain)

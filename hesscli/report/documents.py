@@ -11,6 +11,7 @@ from hesscli.report.document import Document
 # By name, so that a command imports the report of its own result and no other.
 _BUILDERS: Mapping[str, str] = MappingProxyType(
     {
+        "hesscli.studies.approximation:ApproximationStudy": "approximation:approximation_document",
         "hesscli.studies.comparison:Comparison": "comparison:comparison_document",
         "hesscli.studies.doctor:Diagnosis": "doctor:diagnosis_document",
         "hesscli.studies.entry:Entry": "entry:entry_document",

@@ -19,8 +19,8 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def spread_text(spread: Spread) -> str:
-    """A size and its deviation over the seeds as a share of it, as in ``2.32e+00 ±20%``."""
-    mean = scientific(spread.mean, 3)
+    """A size and its deviation over the seeds as a share of it, as in ``2.3e+00 ±20%``."""
+    mean = scientific(spread.mean)
     if spread.mean == 0 or spread.stddev is None:
         return mean
     return f"{mean} ±{spread.stddev / spread.mean:.0%}"

@@ -45,7 +45,8 @@ def _line(result: object) -> str:
 
 
 def _mimebundle(result: object, **_: object) -> dict[str, str]:
-    return {"text/plain": _table_text(result), "text/html": notebook_html(_document(result))}
+    document = _document(result)
+    return {"text/plain": render(document, "table"), "text/html": notebook_html(document)}
 
 
 def notebook_html(document: Document) -> str:

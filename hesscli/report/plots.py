@@ -94,7 +94,9 @@ def draw_in(document: Document, axes: Axes, style: str = PAPER) -> Figure:
     (drawing,) = document.drawings
     with _house_style(style):
         part = figure.add_subfigure(place)
-        part.suptitle(textwrap.fill(drawing.title, _TITLE_LENGTH))
+        inches = place.get_position(figure).width * figure.get_figwidth()
+        length = round(_TITLE_LENGTH * inches / WIDTH)
+        part.suptitle(textwrap.fill(drawing.title, max(length, 1)))
         drawing.draw(part)
     return figure
 

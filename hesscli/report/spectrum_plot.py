@@ -1,16 +1,17 @@
-"""The spectral density of the Hessian and its Gauss–Newton term, drawn side by side."""
+"""The spectral density of the Hessian and its Gauss–Newton term, drawn over each other."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hesscli.report.common import by_activation
 from hesscli.report.document import Drawing
-from hesscli.report.plotstyle import GREY, RED, TERM_BARS, TERM_NAMES
+from hesscli.report.plotstyle import RED, TERM_LINES, TERM_NAMES
 from hesscli.studies.spectra.measures import Density
 from hesscli.studies.spectra.terms import TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 _TERMS = ("hessian", "gauss_newton")
-_PANEL_HEIGHT = 2.1
+_COLUMNS = 2
+_PANEL_HEIGHT = 2.4
 _MARGIN_HEIGHT = 0.7
 # Counts below this are not drawn: bins of an estimate may hold a fraction of an eigenvalue.
 _FLOOR = 0.3
@@ -29,7 +31,7 @@ _ZERO_WIDTH = 0.8
 
 
 def spectrum_drawings(result: Spectrum) -> tuple[Drawing, ...]:
-    """One drawing for each activation: a row for each block, H on the left, G on the right.
+    """One drawing for each activation, with a panel for each block.
 
     Blocks of which only eigenpairs were asked for have no density, and are left out.
     """
@@ -39,16 +41,16 @@ def spectrum_drawings(result: Spectrum) -> tuple[Drawing, ...]:
             title=f"{activation}: spectra of the {_blocks(rows)}",
             caption=_CAPTION,
             draw=partial(_draw, rows),
-            height=_PANEL_HEIGHT * len(rows) + _MARGIN_HEIGHT,
+            height=_PANEL_HEIGHT * _grid(len(rows))[1] + _MARGIN_HEIGHT,
         )
         for activation, rows in by_activation(known)
     )
 
 
 _CAPTION = (
-    "Eigenvalues in each bin of a symmetric-logarithmic axis, of the Hessian and of its "
-    "Gauss–Newton term. The bin in the middle holds zero; ticks below are single eigenvalues, "
-    "triangles outliers, and bars hold with 95 %."
+    "Eigenvalues in each bin of a symmetric-logarithmic axis: the area is the Hessian's, the "
+    "dashed line its Gauss–Newton term's. The bin in the middle holds zero; ticks are single "
+    "eigenvalues, triangles outliers of the Hessian, and bars hold with 95 %."
 )
 
 
@@ -58,16 +60,29 @@ def _blocks(rows: Sequence[BlockSpectrum]) -> str:
 
 
 def _draw(rows: Sequence[BlockSpectrum], figure: FigureBase) -> None:
-    panels = figure.subplots(len(rows), len(_TERMS), sharex="row", sharey=True, squeeze=False)
-    for row, axes in zip(rows, panels, strict=True):
-        for term, axis in zip(_TERMS, axes, strict=True):
-            _panel(axis, term, getattr(row, term))
-            axis.set_title(f"{row.parameter}: {TERM_NAMES[term]}")
-        axes[0].set_ylabel("eigenvalues")
-    for axis in panels[-1]:
+    columns, lines = _grid(len(rows))
+    axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axis, row in zip(axes.flat, rows, strict=False):
+        _panel(axis, row)
+        axis.set_title(row.parameter)
         axis.set_xlabel("λ")
+    for axis in axes.flat[len(rows) :]:
+        axis.remove()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("eigenvalues")
     most = max(_density(getattr(row, term)).counts.max() for row in rows for term in _TERMS)
-    panels[0, 0].set_ylim(_FLOOR, 2 * most)
+    axes[0, 0].set_ylim(_FLOOR, 2 * most)
+    shown: dict[str, Any] = {}
+    for axis in axes.flat[: len(rows)]:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            shown.setdefault(name, handle)
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=3)
+
+
+def _grid(panels: int) -> tuple[int, int]:
+    """Columns and lines of so many panels."""
+    columns = min(panels, _COLUMNS)
+    return columns, math.ceil(panels / columns)
 
 
 def _density(found: TermSpectrum) -> Density:
@@ -76,31 +91,46 @@ def _density(found: TermSpectrum) -> Density:
     return found.density
 
 
-def _panel(axis: Axes, term: str, found: TermSpectrum) -> None:
-    density = _density(found)
-    edges, counts = density.edges, density.counts
-    lowest, highest = float(edges[density.zero + 1]), float(edges[-1])
+def _panel(axis: Axes, row: BlockSpectrum) -> None:
+    """H and G on one axis, with a scale that holds both."""
+    found = {term: getattr(row, term) for term in _TERMS}
+    densities = {term: _density(each) for term, each in found.items()}
+    lowest = min(float(of.edges[of.zero + 1]) for of in densities.values())
+    highest = max(float(of.edges[-1]) for of in densities.values())
     axis.set_xscale("symlog", linthresh=lowest, linscale=_ZERO_WIDTH / 2)
     axis.set_yscale("log", nonpositive="clip")
-    axis.stairs(counts, edges, baseline=_FLOOR, fill=True, **TERM_BARS[term], alpha=0.55)
-    axis.stairs(counts, edges, baseline=_FLOOR, color=TERM_BARS[term]["color"], linewidth=0.8)
-    if density.errors is not None:
-        _error_bars(axis, edges, counts, density.errors)
-    if found.eigenvalues is not None:
-        # A tick at λ for every eigenvalue, below the bins.
-        axis.plot(
-            found.eigenvalues,
-            np.full(len(found.eigenvalues), 0.03),
-            "|",
-            color=GREY,
-            markersize=4,
-            markeredgewidth=0.4,
-            transform=axis.get_xaxis_transform(),
+    for place, (term, density) in enumerate(densities.items()):
+        line = TERM_LINES[term]
+        axis.stairs(
+            density.counts,
+            density.edges,
+            baseline=_FLOOR,
+            fill=term == "hessian",
+            color=line["color"],
+            alpha=0.3 if term == "hessian" else 1.0,
+            linestyle=line["linestyle"],
+            linewidth=1.2,
+            label=TERM_NAMES[term],
         )
-    if found.outliers is not None and len(found.outliers):
+        if density.errors is not None:
+            _error_bars(axis, density.edges, density.counts, density.errors, line["color"])
+        eigenvalues = found[term].eigenvalues
+        if eigenvalues is not None:
+            # A tick at λ for every eigenvalue, those of H below those of G.
+            axis.plot(
+                eigenvalues,
+                np.full(len(eigenvalues), 0.03 + 0.05 * place),
+                "|",
+                color=line["color"],
+                markersize=4,
+                markeredgewidth=0.4,
+                transform=axis.get_xaxis_transform(),
+            )
+    outliers = found["hessian"].outliers
+    if outliers is not None and len(outliers):
         axis.plot(
-            found.outliers,
-            np.full(len(found.outliers), 0.14),
+            outliers,
+            np.full(len(outliers), 0.16),
             "v",
             color=RED,
             markeredgecolor="black",
@@ -108,9 +138,8 @@ def _panel(axis: Axes, term: str, found: TermSpectrum) -> None:
             markersize=5,
             linestyle="none",
             transform=axis.get_xaxis_transform(),
-            label=f"{len(found.outliers)} outlier{'' if len(found.outliers) == 1 else 's'}",
+            label="outliers of H",
         )
-        axis.legend(loc="upper left", handletextpad=0.2, borderpad=0.1)
     axis.set_xticks(_ticks(lowest, highest), minor=False)
     axis.minorticks_off()
     axis.set_xlim(-1.6 * highest, 1.6 * highest)
@@ -121,6 +150,7 @@ def _error_bars(
     edges: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
     counts: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
     errors: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    color: str,
 ) -> None:
     low, high = edges[:-1], edges[1:]
     # The middle on a logarithmic scale; of the bin around zero, zero.
@@ -131,7 +161,7 @@ def _error_bars(
         counts[shown],
         yerr=(np.minimum(errors, counts - _FLOOR / 2)[shown], errors[shown]),
         fmt="none",
-        ecolor="black",
+        ecolor=color,
         elinewidth=0.7,
         capsize=1.2,
     )

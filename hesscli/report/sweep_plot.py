@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Panels beside each other, and the inches that a panel's height and what is below all of them take.
 _COLUMNS = 2
-_PANEL, _BELOW = 1.9, 1.2
+_PANEL, _BELOW = 1.9, 1.5
 # Nodes whose names fit below a panel of the full width without being turned.
 _UPRIGHT = 8
 
@@ -29,7 +29,11 @@ def sweep_drawing(result: Sweep) -> Drawing:
 
     def draw(figure: FigureBase) -> None:
         columns = min(len(groups), _COLUMNS)
-        axes = figure.subplots(lines, columns, squeeze=False, sharex=True).ravel().tolist()
+        axes = (
+            figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+            .ravel()
+            .tolist()
+        )
         for ax, (activation, rows) in zip(axes, groups, strict=False):
             _draw_panel(ax, rows)
             _name_nodes(ax, rows, alone=len(groups) == 1)
@@ -93,8 +97,9 @@ def _drawable(norms: Iterable[float]) -> list[float]:
 
 def _name_nodes(ax: Axes, rows: tuple[SweptNode, ...], alone: bool) -> None:
     if not alone:
-        # The quantities are the same for every activation.
-        ax.set_xticks(range(len(rows)), [row.quantity for row in rows])
+        # An activation is named by its panel, so that its node has the name of its layer here.
+        names = [f"{row.label.split()[0]} {row.quantity}" for row in rows]
+        ax.set_xticks(range(len(rows)), names, rotation=60, ha="right", fontsize="x-small")
     elif len(rows) <= _UPRIGHT:
         names = ["\n".join((*row.label.split(), row.quantity)) for row in rows]
         ax.set_xticks(range(len(rows)), names)

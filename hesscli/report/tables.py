@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from rich import box
 from rich.cells import cell_len
@@ -11,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from hesscli.report.bars import ascii_of
 from hesscli.report.document import FAIL, PASS, UNDECIDED, Column, Document, Table
 
 _STYLES = {PASS: "bold green", FAIL: "bold red", UNDECIDED: "bold yellow"}
@@ -22,8 +24,24 @@ WIDTH = 80
 def print_table(document: Document, console: Console) -> None:
     """The tables as people read them, on ``console``: within its width if it is a terminal."""
     width = console.width if console.is_terminal else None
+    if not console.encoding.startswith("utf"):
+        # Before its columns are measured: some signs stand for two.
+        document = _in_ascii(document)
     # Rich would cut off what is wider than the console.
     console.print(_renderable(document, width), crop=False)
+
+
+def _in_ascii(document: Document) -> Document:
+    tables = tuple(
+        Table(
+            ascii_of(table.title),
+            tuple(replace(column, title=ascii_of(column.title)) for column in table.columns),
+            tuple(tuple(map(ascii_of, row)) for row in table.rows),
+            tuple(map(ascii_of, table.notes)),
+        )
+        for table in document.tables
+    )
+    return replace(document, heading=ascii_of(document.heading), tables=tables)
 
 
 def _renderable(document: Document, width: int | None) -> RenderableType:
@@ -47,7 +65,7 @@ def rich_table(table: Table, width: int | None = None) -> RichTable:
     natural = _width(table, cell_len)
     rich = RichTable(
         box=box.SIMPLE_HEAD,
-        padding=(0, 1 if natural + len(table.columns) <= (width or WIDTH) else 0),
+        padding=(0, 1 if natural + len(table.columns) - 1 <= (width or WIDTH) else 0),
         collapse_padding=True,
         pad_edge=False,
         width=natural if width is None and natural > WIDTH else None,

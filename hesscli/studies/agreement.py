@@ -23,25 +23,32 @@ from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.rounding.floor import RoundingFloor
-from hesscli.witnesses.twin import KerasTwin
+from hesscli.witnesses.twin import Differentiated, KerasBatch, KerasTwin
 
 # Relative to the largest number. Keras rounds some constants, such as slopes, to float32.
 _AGREE = {"float64": 1e-6, "float32": 1e-3}
+# Where it does not, gradients agree so far, and autodiff may differentiate Keras's own model. Of
+# other activations Keras has no second derivative, or one of fewer digits.
+_DIGITS = {"float64": 1e-12, "float32": 1e-5}
+_TWICE = frozenset(
+    {"linear", "relu", "relu6", "sigmoid", "tanh", "softplus", "exponential", "hard_sigmoid"}
+)
 _NOT_THE_MODEL = "what would be analysed is not this model"
 # Numbers of a layer that are held at a time.
 _PIECE_BYTES = 2**26
 
 
-def require_agreement(problem: Problem, live: Any = None) -> None:
-    """Raises InputError where Keras's own model is another function than ``problem``.
+def agreed(problem: Problem, live: Any = None) -> Problem:
+    """``problem``, with Keras's own model for autodiff where both have the same digits.
 
+    Raises InputError where Keras's own model is another function than ``problem``.
     ``live`` is the ``keras.Model`` itself, where there is one; otherwise the problem's file is
     loaded. Nothing is done for a problem that is made of no Keras model, or of a file with what a
     plugin has no TensorFlow function of, which a note says.
     """
     original = problem.original
     if original is None or (live is None and any(map(is_untold, original.plugins.values()))):
-        return
+        return problem
     try:
         twin = KerasTwin(
             original.path if live is None else live,
@@ -49,7 +56,7 @@ def require_agreement(problem: Problem, live: Any = None) -> None:
             original.loss,
             original.plugins,
         )
-        _Agreement(replace(problem, graph=original.graph), original, twin).require()
+        return _Agreement(replace(problem, graph=original.graph), original, twin).of(problem)
     except InputError as error:
         raise InputError(f"model.keras: {original.path}: {error}") from error
 
@@ -57,9 +64,35 @@ def require_agreement(problem: Problem, live: Any = None) -> None:
 class _Agreement:
     def __init__(self, problem: Problem, original: Original, twin: KerasTwin) -> None:
         self.problem, self.original, self.twin = problem, original, twin
-        self.rtol = _AGREE[problem.dtype.name]
+        self.rtol, self.digits = _AGREE[problem.dtype.name], _DIGITS[problem.dtype.name]
         self.theta = problem.graph.vector()
         self.descending = Descending(problem)
+        # The last batch that was compared, and Keras's paths where the gradients are the same.
+        self.batch: KerasBatch | None = None
+        self.paths: dict[str, str] = {}
+
+    def of(self, problem: Problem) -> Problem:
+        """``problem`` once all of it agrees."""
+        self.require()
+        activations = [node.activation for node in problem.graph.nodes]
+        usable = (
+            self.batch is not None
+            and len(self.batch.inputs) == problem.total
+            and isinstance(problem.inputs, np.ndarray)
+            and set(self.paths) == set(problem.graph.tensors)
+            and activations == [node.activation for node in self.original.graph.nodes]
+            and {of.name for of in activations if of is not None} <= _TWICE
+        )
+        if not usable:
+            return problem
+        assert self.batch is not None
+        found = Differentiated(self.twin, self.batch, problem, self.paths)
+        note = f"{self.original.path}: autodiff's forms and probes are of Keras's own model"
+        return replace(
+            problem,
+            original=replace(self.original, differentiated=found),
+            notes=(*problem.notes, note),
+        )
 
     def require(self) -> None:
         widest = max(map(math.prod, (self.original.shape, *self._shapes())))
@@ -80,13 +113,14 @@ class _Agreement:
         if self.original.loss is None:
             return
         mean = part.loss.reduction == "mean"
-        loss, gradients = self.twin.loss_and_gradient(
+        self.batch = KerasBatch(
             inputs,
             targets,
             weights=(part.share if mean else 1.0, part.share if part.penalties else 0.0),
             of_examples=part.sample_weight,
             as_logits=part.loss.from_logits is True,
         )
+        loss, gradients = self.twin.loss_and_gradient(self.batch)
         if not math.isclose(loss, ours.loss, rel_tol=self.rtol, abs_tol=self.rtol * part.share):
             raise InputError(
                 f"the loss is {ours.loss:.6g} here and {loss:.6g} by Keras's own model; "
@@ -99,11 +133,15 @@ class _Agreement:
             layer, _, role = name.rpartition("/")
             ending = f"{self.original.layers.get(layer, layer)}/{role}"
             # Models within the model may have layers of one name.
-            found = [
-                gradient.reshape(tensor.shape)
+            by_path = {
+                path: gradient.reshape(tensor.shape)
                 for path, gradient in theirs.items()
                 if f"/{path}".endswith(f"/{ending}") and gradient.size == tensor.size
-            ]
+            }
+            found = list(by_path.values())
+            same = [path for path, of in by_path.items() if self._same(g, of, self.digits)]
+            if len(same) == 1:
+                self.paths[name] = same[0]
             if not any(self._same(g, gradient) for gradient in found) and not any(
                 self._rounding(part, name, g - gradient) for gradient in found
             ):
@@ -114,9 +152,10 @@ class _Agreement:
     def _split(self, vector: Array) -> list[Array]:
         return list(self.problem.graph.with_vector(vector).tensors.values())
 
-    def _same(self, ours: Array, theirs: Array) -> bool:
+    def _same(self, ours: Array, theirs: Array, rtol: float | None = None) -> bool:
         largest = max(float(np.abs(of).max(initial=0)) for of in (ours, theirs))
-        return bool(np.abs(ours - theirs).max(initial=0) <= self.rtol * largest)
+        allowed = self.rtol if rtol is None else rtol
+        return bool(np.abs(ours - theirs).max(initial=0) <= allowed * largest)
 
     def _rounding(self, part: Problem, name: str, residual: Array) -> bool:
         """Whether rounding explains the residual of a gradient."""

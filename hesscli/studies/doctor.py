@@ -36,6 +36,7 @@ _EXTRAS = {
     "pip install 'hesscli[plot]'",
     "mpmath": "not installed; what rounding leaves undecided is settled with it: "
     "pip install 'hesscli[referee]'",
+    "pillow": "not installed; folders of images need it: pip install 'hesscli[images]'",
     "mpi4py": "not installed; mpiexec -n N hesscli needs it: pip install 'hesscli[mpi]'",
     "h5py": "not installed; .keras and HDF5 files need it; it comes with TensorFlow",
 }

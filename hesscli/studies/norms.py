@@ -62,14 +62,24 @@ def _frobenius_norms(blocks: Sequence[DenseBlock]) -> list[float]:
     parts = [_relative(block.S) for block in blocks]
     # A curvature term that vanishes, as relu's does, costs nothing.
     moving = [_packed(S) if scale_S > 0 else None for S, scale_S in parts]
-    shape = (*a.shape, blocks[0].units, len(blocks))
-    squares = _over_pairs if _pairs_work(*shape) <= _moments_work(*shape) else _over_moments
-    totals = squares(a, moving)
+    totals = _squares(a, moving, blocks[0].units)
     return [
         # Rounding may leave less than nothing of a block that cancels.
         _in_range(scale_a, scale_S, math.sqrt(max(total, 0.0)), block)
         for block, (_, scale_S), total in zip(blocks, parts, totals, strict=True)
     ]
+
+
+def squared_norms(a: Doubles, parts: Sequence[Doubles]) -> list[float]:
+    """‖Σ_n (a_n a_nᵀ) ⊗ S_n‖_F² of each S (N, units, units) in ``parts``."""
+    return _squares(a, [_packed(S) for S in parts], parts[0].shape[1])
+
+
+def _squares(a: Doubles, parts: Sequence[Doubles | None], units: int) -> list[float]:
+    """The same of packed S, by the cheaper of the two sums; 0 of None."""
+    shape = (*a.shape, units, len(parts))
+    squares = _over_pairs if _pairs_work(*shape) <= _moments_work(*shape) else _over_moments
+    return squares(a, parts)
 
 
 def frobenius_work(examples: int, inputs: int, units: int, blocks: int = 3) -> float:

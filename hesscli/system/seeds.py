@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 
 # Few enough digits to type again.
 _SEEDS = 10**9
@@ -10,4 +10,5 @@ _SEEDS = 10**9
 
 def fresh_seed() -> int:
     """A seed that no former run had, but by chance."""
-    return secrets.randbelow(_SEEDS)
+    # The module secrets takes time to be imported, and --help would wait for it.
+    return int.from_bytes(os.urandom(16), "little") % _SEEDS

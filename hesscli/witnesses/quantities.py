@@ -63,5 +63,6 @@ def _kind(node: Node) -> str:
 
 def _label(node: Node) -> str:
     """The node's layer and what it does there, as in ``dense2 tanh``."""
-    layer, does = node.name.removesuffix("/activation"), str(node.activation or node.kind)
+    layer = node.name.removesuffix("/activation")
+    does = str(node.activation or node.attributes.get("layer", node.kind))
     return layer if layer == does else f"{layer} {does}"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from inspect import isfunction
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from hesscli.problem.graph import Array
 from hesscli.problem.keras_formats import is_json, weights_beside
 from hesscli.problem.keras_layers import OTHER_NAMES
-from hesscli.problem.network import Targets
+from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import InputError, reason
 from hesscli.system.files import expanded, opened
 from hesscli.system.quiet import silenced
@@ -28,6 +29,55 @@ from hesscli.witnesses.twinned import custom_objects
 Tensor = Any
 # What decides nothing about a model whose weights are given, and could name anything.
 _UNUSED = re.compile(r".*_(initializer|constraint)|build_config|compile_config")
+
+
+class KerasBatch(NamedTuple):
+    """The model's inputs (N, …) and targets; w₁ times the loss plus w₂ times the penalties.
+
+    ``of_examples`` (N,) is what Keras calls ``sample_weight``. ``as_logits`` takes the loss of the
+    outputs as they are, although Keras on TensorFlow takes a softmax off that it knows of.
+    """
+
+    inputs: Array
+    targets: Targets
+    weights: tuple[float, float]
+    of_examples: Array | None
+    as_logits: bool
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """Keras's own model on the batch of ``problem``, whose Hessian it has.
+
+    ``paths`` are Keras's of the problem's tensors.
+    """
+
+    twin: KerasTwin
+    batch: KerasBatch
+    problem: Problem
+    paths: Mapping[str, str]
+
+    def is_of(self, problem: Problem) -> bool:
+        """Whether ``problem`` is still the one, and nothing of it has been replaced."""
+        own = self.problem
+        same = problem.graph is own.graph and problem.penalties is own.penalties
+        return (
+            same
+            and problem.loss == own.loss
+            and problem.part_of == own.part_of
+            and _is_same(problem.inputs, own.inputs)
+            and _is_same(problem.targets, own.targets)
+            and _is_same(problem.sample_weight, own.sample_weight)
+        )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two arrays are views of the same numbers, without a look at them."""
+    if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
+        return one is other
+    views = (one, one.ctypes.data), (other, other.ctypes.data)
+    (shape, at), (other_shape, other_at) = ((of.shape, address) for of, address in views)
+    return bool(shape == other_shape and at == other_at)
 
 
 class KerasTwin:
@@ -67,34 +117,43 @@ class KerasTwin:
         """What the model gives for its own inputs (N, …), (N, c)."""
         return np.asarray(self._called(inputs))
 
-    def loss_and_gradient(
-        self,
-        inputs: Array,
-        targets: Targets,
-        weights: tuple[float, float],
-        of_examples: Array | None,
-        as_logits: bool,
-    ) -> tuple[float, dict[str, Array]]:
-        """w₁ times the loss plus w₂ times the model's penalties; their gradient by weights' paths.
+    def loss_and_gradient(self, batch: KerasBatch) -> tuple[float, dict[str, Array]]:
+        """The loss of a batch, and its gradient by weights' paths."""
+        parameters = self._parameters
+        with self.tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(parameters)
+            loss = self._total(batch)
+        found = tape.gradient(loss, parameters, unconnected_gradients="zero")
+        return float(loss), {path: np.asarray(g) for path, g in found.items()}
 
-        ``of_examples`` (N,) is what Keras calls ``sample_weight``.
-        ``as_logits`` takes the loss of the outputs as they are, although Keras on TensorFlow takes
-        a softmax off that it knows of.
-        """
+    def product(self, batch: KerasBatch, directions: Mapping[str, Array]) -> dict[str, Array]:
+        """The Hessian's product with directions by weights' paths, at the same weights."""
+        tf, every = self.tf, self._parameters
+        moved = {path: every[path] for path in directions}
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(moved)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(moved)
+                loss = self._total(batch)
+            slopes = inner.gradient(loss, moved, unconnected_gradients="zero")
+        along = {path: tf.constant(v) for path, v in directions.items()}
+        found = outer.gradient(slopes, moved, along, unconnected_gradients="zero")
+        return {path: np.asarray(product) for path, product in found.items()}
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        weights = [w for w in self.model.weights if "float" in str(w.dtype)]
+        return {weight.path: weight.value for weight in weights}
+
+    def _total(self, batch: KerasBatch) -> Tensor:
         assert self._loss is not None
-        tf, parameters = self.tf, [w for w in self.model.weights if "float" in str(w.dtype)]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([parameter.value for parameter in parameters])
-            f = self._called(inputs)
-            loss = self._loss(targets, tf.identity(f) if as_logits else f, of_examples)
-            loss = weights[0] * tf.reduce_mean(loss)
-            if weights[1] and self.model.losses:
-                loss = loss + weights[1] * tf.add_n(self.model.losses)
-        found = tape.gradient(
-            loss, [parameter.value for parameter in parameters], unconnected_gradients="zero"
-        )
-        paths = [parameter.path for parameter in parameters]
-        return float(loss), dict(zip(paths, map(np.asarray, found), strict=True))
+        f = self._called(batch.inputs)
+        f = self.tf.identity(f) if batch.as_logits else f
+        of_data, of_penalties = batch.weights
+        loss = of_data * self.tf.reduce_mean(self._loss(batch.targets, f, batch.of_examples))
+        if of_penalties and self.model.losses:
+            loss = loss + of_penalties * self.tf.add_n(self.model.losses)
+        return loss
 
     def layer_outputs(self, inputs: Array) -> Iterator[tuple[str, Array]]:
         """(name, value) of each layer in order, those of models within the model included."""
@@ -144,6 +203,10 @@ def _twin(keras: ModuleType, model: Any, dtype: str) -> Any:
     finally:
         keras.config.set_dtype_policy(before)
     twin.set_weights(model.get_weights())
+    for layer in _flat(twin):
+        if hasattr(layer, "finalize_state"):
+            # A Normalization computes with what it makes of its weights.
+            layer.finalize_state()
     # A live model's own functions: its configuration has only their names.
     for own, other in zip(_flat(model), _flat(twin), strict=True):
         if isfunction(getattr(own, "activation", None)):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hesscli.system.errors import InputError, NumericalError, reason
 from hesscli.system.threads import core_numbers
-from hesscli.workers.launcher import Launched
+from hesscli.workers.launcher import Launched, has_lost_one
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -205,6 +205,10 @@ def _import_mpi(launched: Launched) -> ModuleType:
     try:
         import mpi4py
 
+        if has_lost_one():
+            raise InputError(
+                f"one of {launched.count} processes ended before MPI started; start them again"
+            )
         # We end it ourselves: at the exit it would wait for ranks that are gone.
         mpi4py.rc(thread_level="funneled", finalize=False)
         # MPI waits for all ranks, also for one that has ended before: this one must not for ever.

@@ -22,17 +22,26 @@ from hesscli.witnesses.autodiff.blocks import (
     AutodiffGaussNewton,
     AutodiffHessian,
 )
+from hesscli.witnesses.autodiff.keras_model import KerasHessian
 from hesscli.witnesses.autodiff.network import TensorflowNetwork
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.penalized import penalized
 from hesscli.witnesses.quantities import Quantity
+from hesscli.witnesses.twin import Differentiated
 
 
 class Autodiff(TensorflowNetwork):
     """The autodiff engine for one problem; imports TensorFlow when it is made."""
 
     def hessian(self, parameter: str) -> HessianBlock:
-        return penalized(AutodiffHessian(parameter, self), self.problem, self.penalty_curvature)
+        """The block by our functions, and its products by Keras's own model where there is one."""
+        block = penalized(AutodiffHessian(parameter, self), self.problem, self.penalty_curvature)
+        original = self.problem.original
+        own: Differentiated | None = None if original is None else original.differentiated
+        is_tensors = set(block.layout.tensors) <= set(self.problem.graph.tensors)
+        if own is None or not is_tensors or not own.is_of(self.problem):
+            return block
+        return KerasHessian(block, own)
 
     def gauss_newton(self, parameter: str) -> HessianBlock:
         return penalized(AutodiffGaussNewton(parameter, self), self.problem, self.penalty_curvature)

@@ -61,6 +61,8 @@ def activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
         "exponential": tf.exp,
         "square": tf.square,
         "sin": tf.sin,
+        "relu6": tf.nn.relu6,
+        "hard_sigmoid": lambda z: tf.nn.relu6(z + 3) / 6,
     }
 
 

@@ -99,6 +99,7 @@ def _dense(tf: ModuleType) -> Function:
 _BROADCASTING: Mapping[str, Callable[..., Function]] = {
     kinds.DENSE: _dense,
     kinds.SOFTMAX: lambda tf, axis=-1: lambda x: tf.nn.softmax(x, axis=axis),
+    kinds.LOG_SOFTMAX: lambda tf, axis: lambda x: tf.nn.log_softmax(x, axis=axis),
     kinds.ADD: lambda tf: lambda *x: reduce(tf.add, x),
     kinds.SUBTRACT: lambda tf: tf.subtract,
     kinds.AVERAGE: lambda tf: lambda *x: reduce(tf.add, x) / len(x),

@@ -16,7 +16,7 @@ from hesscli.nodes.calculus import calculus_of
 from hesscli.nodes.losses import loss_derivatives, loss_pieces
 from hesscli.nodes.node import Calculus
 from hesscli.nodes.passes import backward, forward
-from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, SOFTMAX, Array, Node
+from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, LOG_SOFTMAX, SOFTMAX, Array, Node
 from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.finite.stacked import (
@@ -30,10 +30,14 @@ from hesscli.witnesses.finite.stacked import (
 from hesscli.witnesses.layout import Layout, input_example, layout_of
 from hesscli.witnesses.rounding.noise import Noise
 
-# Activations with a jump in σ′ or σ″, at z = 0. Nothing smooth can be said across it.
-CORNERED = frozenset({"relu", "leaky_relu", "elu", "selu", "softsign"})
+# Where activations have a jump in σ′ or σ″. Nothing smooth can be said across it.
+CORNERED: Mapping[str, tuple[float, ...]] = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "softsign"), (0.0,)),
+    "relu6": (0.0, 6.0),
+    "hard_sigmoid": (-3.0, 3.0),
+}
 # Nodes whose numbers are no sums of many terms.
-_UNSUMMED = frozenset({ELEMENTWISE, SOFTMAX, ADD})
+_UNSUMMED = frozenset({ELEMENTWISE, SOFTMAX, LOG_SOFTMAX, ADD})
 # Losses that subtract numbers as large as the outputs are, as log Σ exp f − f_y.
 _SUBTRACTING = frozenset(
     {"sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"}
@@ -201,9 +205,9 @@ class MovedLoss:
         """What changes its sign at a kink, at rest (n, …) and after the steps (k, n, …)."""
         for node in self._moved:
             if node.activation is not None:
-                if node.activation.name in CORNERED:
-                    (name,) = node.inputs
-                    yield self._rest[name], values[name]
+                (name,) = node.inputs
+                for corner in CORNERED.get(node.activation.name, ()):
+                    yield self._rest[name] - corner, values[name] - corner
                 continue
             if not any(name in values for name in node.inputs):
                 # Only its parameters move, and kinks are where its inputs are.

@@ -24,8 +24,12 @@ LossFunction = Callable[[Sequence[Number], Any, Pieces], Number]
 
 # Keras's ``keras.config.epsilon()``.
 _EPSILON = 1e-7
-# Activations that are not smooth at 0.
-CORNERS = frozenset({"relu", "leaky_relu", "elu", "selu", "softsign"})
+# Where activations are not smooth.
+CORNERS: Mapping[str, tuple[float, ...]] = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "selu", "softsign"), (0.0,)),
+    "relu6": (0.0, 6.0),
+    "hard_sigmoid": (-3.0, 3.0),
+}
 
 
 def _softplus(z: Number) -> Number:
@@ -60,6 +64,8 @@ ACTIVATIONS: Mapping[str, ActivationFunction] = {
     "exponential": mp.exp,
     "square": lambda z: z * z,
     "sin": mp.sin,
+    "relu6": lambda z: min(max(z, mp.mpf(0)), mp.mpf(6)),
+    "hard_sigmoid": lambda z: min(max(z / 6 + mp.mpf(1) / 2, mp.mpf(0)), mp.mpf(1)),
 }
 
 

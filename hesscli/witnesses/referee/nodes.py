@@ -63,8 +63,9 @@ def _elementwise(node: Node, x: Sequence[Numbers], _: Tensors, pieces: Pieces) -
     assert function is not None  # what is not known was refused
     assert node.activation is not None
     name, parameters = node.activation.name, dict(node.activation.parameters)
-    if name not in ACTIVATIONS or name in CORNERS:
-        pieces.extend(mp.sign(z) for z in x[0].reshape(-1))
+    # Of a plugin's function only 0 may be a corner.
+    for corner in CORNERS.get(name, () if name in ACTIVATIONS else (0.0,)):
+        pieces.extend(mp.sign(z - corner) for z in x[0].reshape(-1))
     return _each(lambda z: function(z, **parameters), x[0])
 
 
@@ -85,6 +86,12 @@ def _softmax(node: Node, x: Sequence[Numbers], _: Tensors, __: Pieces) -> Number
     axis = node.attributes.get("axis", -1)
     raised = _each(mp.exp, x[0] - x[0].max(axis=axis, keepdims=True))
     return np.asarray(raised / raised.sum(axis=axis, keepdims=True))
+
+
+def _log_softmax(node: Node, x: Sequence[Numbers], _: Tensors, __: Pieces) -> Numbers:
+    axis = node.attributes["axis"]
+    below = x[0] - x[0].max(axis=axis, keepdims=True)
+    return np.asarray(below - _each(mp.log, _each(mp.exp, below).sum(axis=axis, keepdims=True)))
 
 
 def _add(_: Node, x: Sequence[Numbers], __: Tensors, ___: Pieces) -> Numbers:
@@ -297,6 +304,7 @@ NODES: Mapping[str, NodeFunction] = {
     kinds.DENSE: _dense,
     kinds.ELEMENTWISE: _elementwise,
     kinds.SOFTMAX: _softmax,
+    kinds.LOG_SOFTMAX: _log_softmax,
     kinds.ADD: _add,
     kinds.SUBTRACT: _subtract,
     kinds.AVERAGE: _average,

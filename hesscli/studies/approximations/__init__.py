@@ -1,0 +1,1 @@
+"""Fisher matrices, Kronecker factors and diagonals that stand for a Hessian."""

@@ -1,0 +1,188 @@
+"""The approximations as blocks, each with its trace, its diagonal and how many numbers it holds.
+
+``contracted`` (N, units, units) is what makes distances exact: with a (N, rows) of a dense layer
+whose block is T = Σ_n a_n a_nᵀ ⊗ S_n,
+
+    ⟨T, X⟩ = Σ_n ⟨S_n, X(a_n)⟩,      X(a)[h,l] = Σ_{i,j} a_i X[(i,h),(j,l)] a_j
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from hesscli.problem.graph import Array
+from hesscli.problem.network import Problem
+from hesscli.studies.approximations.factors import Factors
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.layout import Layout
+from hesscli.witnesses.summed.engine import Chunks
+
+
+class Approximation(HessianBlock):
+    """A block that stands for another one, (P, P)."""
+
+    storage: int
+
+    @property
+    @abstractmethod
+    def trace(self) -> float:
+        """The sum of its diagonal."""
+
+
+class Structured(Approximation):
+    """An approximation whose distance from a dense layer's block is exact."""
+
+    @property
+    @abstractmethod
+    def squared_norm(self) -> float:
+        """‖X‖_F²."""
+
+    @abstractmethod
+    def contracted(self, a: Array) -> Array:
+        """X(a_n), (N, units, units)."""
+
+
+class Fisher(Approximation):
+    """F = Σ_{n,k} vec J vec Jᵀ by products, over all chunks; ``made`` gives a part's factors."""
+
+    in_threads = False
+
+    def __init__(
+        self,
+        parameter: str,
+        layout: Layout,
+        chunks: Chunks,
+        made: Callable[[Problem], Factors],
+        diagonal: Array,
+    ) -> None:
+        super().__init__(parameter, layout, chunks.problem.dtype)
+        self.chunks, self.made, self.diagonal = chunks, made, diagonal
+        self.storage = self.shape[0] * (self.shape[0] + 1) // 2
+
+    @property
+    def trace(self) -> float:
+        return float(self.diagonal.sum())
+
+    def _matmat(self, V: Array) -> Array:
+        V = np.asarray(V, dtype=self.dtype)
+        total = self.chunks.sum(lambda part: self.made(part).product(V))
+        return total.astype(self.dtype, copy=False)
+
+
+class Kronecker(Structured):
+    """A ⊗ B, A (rows, rows) and B (units, units)."""
+
+    def __init__(self, parameter: str, layout: Layout, A: Array, B: Array) -> None:
+        super().__init__(parameter, layout, np.dtype(A.dtype))
+        self.A, self.B = A, B
+        self.storage = sum(len(each) * (len(each) + 1) // 2 for each in (A, B))
+
+    @property
+    def trace(self) -> float:
+        return float(np.trace(self.A) * np.trace(self.B))
+
+    @property
+    def squared_norm(self) -> float:
+        return float(np.vdot(self.A, self.A) * np.vdot(self.B, self.B))
+
+    def contracted(self, a: Array) -> Array:
+        return np.asarray(np.einsum("ni,ni->n", a @ self.A, a)[:, None, None] * self.B)
+
+    def _matmat(self, V: Array) -> Array:
+        AV = (self.A @ V.reshape(len(self.A), -1)).reshape(len(self.A), len(self.B), -1)
+        return np.asarray(self.B @ AV).reshape(V.shape)
+
+
+class Eigenbasis(Structured):
+    """(U_A ⊗ U_B) diag(D) (U_A ⊗ U_B)ᵀ, D (rows, units): EKFAC (George et al. 2018)."""
+
+    def __init__(self, parameter: str, layout: Layout, U_A: Array, U_B: Array, D: Array) -> None:
+        super().__init__(parameter, layout, np.dtype(D.dtype))
+        self.U_A, self.U_B, self.D = U_A, U_B, D
+        self.storage = U_A.size + U_B.size + D.size
+
+    @property
+    def trace(self) -> float:
+        return float(self.D.sum())
+
+    @property
+    def squared_norm(self) -> float:
+        return float(np.vdot(self.D, self.D))
+
+    def contracted(self, a: Array) -> Array:
+        weights = np.square(a @ self.U_A) @ self.D
+        return np.asarray((self.U_B * weights[:, None]) @ self.U_B.T)
+
+    def _matmat(self, V: Array) -> Array:
+        turned = self._turn(self.U_A.T, self.U_B.T, V) * self.D.reshape(-1, 1)
+        return self._turn(self.U_A, self.U_B, turned)
+
+    @staticmethod
+    def _turn(left: Array, right: Array, V: Array) -> Array:
+        half = (left @ V.reshape(len(left), -1)).reshape(len(left), len(right), -1)
+        return np.asarray(right @ half).reshape(V.shape)
+
+
+class LowRankPlusDiagonal(Structured):
+    """Q diag(λ) Qᵀ + diag(d), Q (P, k); with k = 0 the diagonal."""
+
+    def __init__(self, parameter: str, layout: Layout, Q: Array, values: Array, d: Array) -> None:
+        super().__init__(parameter, layout, np.dtype(d.dtype))
+        self.Q, self.values, self.d = Q, values, d
+        self.storage = Q.size + values.size + d.size
+
+    @cached_property
+    def _own(self) -> Array:
+        """The diagonal of Q diag(λ) Qᵀ."""
+        return np.asarray(np.square(self.Q) @ self.values)
+
+    @property
+    def trace(self) -> float:
+        return float(self.values.sum() + self.d.sum())
+
+    @property
+    def squared_norm(self) -> float:
+        mixed = 2 * float(self._own @ self.d)
+        return float(np.vdot(self.values, self.values) + mixed + np.vdot(self.d, self.d))
+
+    def contracted(self, a: Array) -> Array:
+        rows = a.shape[1]
+        u = (a @ self.Q.reshape(rows, -1)).reshape(len(a), len(self.d) // rows, len(self.values))
+        own = np.square(a) @ self.d.reshape(rows, -1)
+        low: Array = (u * self.values) @ np.swapaxes(u, 1, 2)
+        return np.asarray(low + own[:, :, None] * np.eye(own.shape[1], dtype=own.dtype))
+
+    def _matmat(self, V: Array) -> Array:
+        low = self.Q @ (self.values[:, None] * (self.Q.T @ V))
+        return np.asarray(low + self.d[:, None] * V)
+
+
+class BlockDiagonal(Approximation):
+    """The blocks of the layers on the diagonal of the network's, in order."""
+
+    in_threads = False
+
+    def __init__(
+        self, parameter: str, layout: Layout, blocks: tuple[HessianBlock, ...], trace: float
+    ) -> None:
+        super().__init__(parameter, layout, blocks[0].dtype)
+        self.blocks, self._trace = blocks, trace
+        self.storage = sum(
+            getattr(block, "storage", block.shape[0] * (block.shape[0] + 1) // 2)
+            for block in blocks
+        )
+
+    @property
+    def trace(self) -> float:
+        return self._trace
+
+    def _matmat(self, V: Array) -> Array:
+        ends = np.cumsum([block.shape[0] for block in self.blocks])
+        parts = np.split(V, ends[:-1])
+        return np.concatenate(
+            [block.matmat(part) for block, part in zip(self.blocks, parts, strict=True)]
+        )

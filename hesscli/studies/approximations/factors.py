@@ -1,0 +1,201 @@
+"""What every approximation of a layer is made of: its inputs, and roots of ∂²ℓ/∂f² pulled to it.
+
+The layer sees a_{n,t} (rows,) at T places t of example n; a dense layer has one. With roots m of
+the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂z_{n,t}/∂f)ᵀ m_{n,k}:
+
+    J_{n,k} = Σ_t a_{n,t} δ_{n,k,t}ᵀ,      F = Σ_{n,k} vec J_{n,k} vec J_{n,k}ᵀ
+
+F is Gauss–Newton where M = ∂²ℓ/∂f², which for a loss that is a negative log-likelihood is the
+Fisher matrix of its distribution (Martens, "New insights and perspectives on the natural gradient
+method", JMLR 21, 2020); the Monte-Carlo Fisher where m are gradients at targets that the network
+itself draws; the empirical Fisher where m is the gradient of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from scipy.special import expit, softmax
+
+from hesscli.nodes.bilinear import BilinearAt
+from hesscli.nodes.dense import DenseAt
+from hesscli.problem.graph import CONV, DENSE, Array, Node
+from hesscli.problem.network import Problem, Targets
+from hesscli.system.errors import InputError
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import layout_of
+
+GAUSS_NEWTON, MONTE_CARLO, EMPIRICAL = "gauss_newton", "monte_carlo", "empirical"
+# An eigenvalue of ∂²ℓ/∂f² below this share of the largest is what rounding leaves of 0.
+_ROUNDING = 64
+# Targets that the network itself draws: classes, bits, or f + √(c/2) ε.
+_Draw = Callable[[Array, np.random.Generator, int], Targets]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """``a`` (n, T, rows) and ``delta`` (n, K, T, units) of some examples."""
+
+    a: Array
+    delta: Array
+
+    def rotated(self, U_a: Array, U_b: Array) -> Factors:
+        return Factors(self.a @ U_a, self.delta @ U_b)
+
+    def reduced(self) -> Factors:
+        """One place: the mean of a and the sum of δ over all (Eschenhagen et al. 2023)."""
+        return Factors(self.a.mean(axis=1, keepdims=True), self.delta.sum(axis=2, keepdims=True))
+
+    @property
+    def J(self) -> Array:
+        """(n, K, rows, units)."""
+        return np.asarray(np.swapaxes(self.a, 1, 2)[:, None] @ self.delta)
+
+    def product(self, V: Array) -> Array:
+        """F V for V (rows · units, k):  Σ_{n,k} J ⟨J, V⟩."""
+        (n, K, T, units), rows = self.delta.shape, self.a.shape[2]
+        U = (self.a.reshape(n * T, rows) @ V.reshape(rows, -1)).reshape(n, T * units, -1)
+        delta = self.delta.reshape(n, K, T * units)
+        U = np.swapaxes(delta, 1, 2) @ (delta @ U)
+        return np.asarray(self.a.reshape(n * T, rows).T @ U.reshape(n * T, -1)).reshape(V.shape)
+
+    def diagonal(self) -> Array:
+        """Σ_{n,k} J², (rows, units)."""
+        if self.a.shape[1] > 1:
+            return np.asarray(np.square(self.J).sum(axis=(0, 1)))
+        return np.asarray(np.square(self.a[:, 0]).T @ np.square(self.delta[:, :, 0]).sum(axis=1))
+
+    def A(self) -> Array:
+        """Σ_{n,t} a aᵀ."""
+        a = self.a.reshape(-1, self.a.shape[2])
+        return np.asarray(a.T @ a)
+
+    def B(self) -> Array:
+        """1/T Σ_{n,k,t} δ δᵀ."""
+        delta = self.delta.reshape(-1, self.delta.shape[3])
+        return np.asarray(delta.T @ delta / self.a.shape[1])
+
+    def toward_B(self, A: Array) -> Array:
+        """Σ_{n,k} Jᵀ A J: F, rearranged, times vec A (Van Loan and Pitsianis 1993)."""
+        if self.a.shape[1] > 1:
+            J = self.J
+            return np.asarray(np.einsum("nkiu,nkiv->uv", J, A @ J, optimize=True))
+        a, delta = self.a[:, 0], self.delta[:, :, 0]
+        weights = np.einsum("ni,ni->n", a @ A, a)
+        return np.asarray(np.einsum("nku,n,nkv->uv", delta, weights, delta, optimize=True))
+
+    def toward_A(self, B: Array) -> Array:
+        """Σ_{n,k} J B Jᵀ."""
+        if self.a.shape[1] > 1:
+            J = self.J
+            return np.asarray(np.einsum("nkiu,nkju->ij", J @ B, J, optimize=True))
+        a, delta = self.a[:, 0], self.delta[:, :, 0]
+        weights = np.einsum("nku,nku->n", delta @ B, delta)
+        return np.asarray((a * weights[:, None]).T @ a)
+
+
+def sole_node(problem: Problem, parameter: str) -> Node | None:
+    """The dense or convolutional node that alone uses a block's tensors, which are of its units."""
+    layout, graph = layout_of(problem, parameter), problem.graph
+    users = {node.name: node for tensor in layout.tensors for node in graph.users[tensor]}
+    if len(users) != 1 or len(layout.segments) != 1:
+        return None
+    (node,) = users.values()
+    plain = node.kind == DENSE or (node.kind == CONV and node.attributes["groups"] == 1)
+    return node if plain else None
+
+
+def factors(engine: ChainRule, parameter: str, node: Node, root: Callable[[], Array]) -> Factors:
+    """Those of a block of the engine's examples, from roots (n, K, c) of the loss."""
+    linearized, (segment,) = engine.linearized, layout_of(engine.problem, parameter).segments
+    linearized.reach([tensor.name for tensor in segment.tensors])
+    at = linearized.at(node.name, slice(None))
+    examples = engine.problem.examples
+    if isinstance(at, DenseAt):
+        a = at.x.a[:, None]
+    else:
+        assert isinstance(at, BilinearAt)  # ``sole_node`` lets no other through
+        a = at.a.reshape(examples, math.prod(node.shape[:-1]), -1)
+    ones = np.ones((*a.shape[:2], 1), dtype=a.dtype)
+    parts = [ones if tensor.is_vector else a for tensor in segment.tensors]
+    J = linearized.pulled_outputs(slice(None), values=[node.name]).values.get(node.name)
+    m = root()
+    if J is None:
+        # The output does not depend on the layer.
+        J = np.zeros((examples, m.shape[2], *node.shape), dtype=m.dtype)
+    delta = m @ J.reshape(*J.shape[:2], -1)
+    return Factors(np.concatenate(parts, axis=2), delta.reshape(*m.shape[:2], -1, segment.units))
+
+
+def root_of(engine: ChainRule, kind: str, samples: int, seed: int) -> Array:
+    """Roots m (n, K, c) of a kind; raises InputError for a loss that has none."""
+    linearized, problem = engine.linearized, engine.problem
+    f, scale = linearized.f, np.sqrt(linearized.scales)[:, None]
+    if kind == EMPIRICAL:
+        return np.asarray((scale * linearized.loss.gradient(f, problem.targets))[:, None])
+    if kind == MONTE_CARLO:
+        return _sampled(engine, samples, seed) * scale[:, None] / math.sqrt(samples)
+    M = linearized.loss.hessian(f, problem.targets)
+    values, vectors = np.linalg.eigh(M)
+    lowest = -_ROUNDING * np.finfo(M.dtype).eps * np.abs(values).max(axis=1, initial=0)
+    if (values.min(axis=1) < lowest).any():
+        raise InputError(
+            f"loss.name: {problem.loss.name}: its ∂²ℓ/∂f² has negative eigenvalues, so that "
+            "Gauss–Newton has no square root and no Kronecker factors; use a convex loss"
+        )
+    m = np.swapaxes(vectors * np.sqrt(np.maximum(values, 0))[:, None], 1, 2)
+    return np.asarray(m * scale[:, None])
+
+
+def draws_of(problem: Problem) -> _Draw | None:
+    """How the loss's distribution is drawn from; None where the loss is no likelihood's."""
+    return {
+        "sparse_categorical_crossentropy": _classes,
+        "categorical_crossentropy": _one_hot,
+        "binary_crossentropy": _bits,
+        "mean_squared_error": _normal,
+    }.get(problem.loss.name)
+
+
+def _sampled(engine: ChainRule, samples: int, seed: int) -> Array:
+    """Gradients (n, K, c) at targets that the network draws.
+
+    An example's draws are seeded by its numbers, so that they are the same in any chunk or process.
+    """
+    problem, linearized = engine.problem, engine.linearized
+    draw, f = draws_of(problem), linearized.f
+    assert draw is not None  # nobody asks otherwise
+    # The loss of bits is a mean over c: c ℓ is their −log likelihood, and ∂²ℓ/∂f² = c E g gᵀ.
+    factor = math.sqrt(f.shape[1]) if draw is _bits else 1.0
+    inputs = np.ascontiguousarray(problem.batch)
+    drawn = np.stack(
+        [
+            draw(each, np.random.default_rng([seed, crc32(x.tobytes())]), samples)
+            for each, x in zip(f, inputs, strict=True)
+        ],
+        axis=1,
+    )
+    gradients = [linearized.loss.gradient(f, targets) for targets in drawn]
+    return np.asarray(np.stack(gradients, axis=1) * f.dtype.type(factor))
+
+
+def _classes(f: Array, generator: np.random.Generator, samples: int) -> Targets:
+    p = softmax(f.astype(np.float64))
+    return np.asarray(generator.choice(len(p), samples, p=p / p.sum()))
+
+
+def _one_hot(f: Array, generator: np.random.Generator, samples: int) -> Array:
+    return np.asarray(np.eye(len(f), dtype=f.dtype)[_classes(f, generator, samples)])
+
+
+def _bits(f: Array, generator: np.random.Generator, samples: int) -> Array:
+    return np.asarray((generator.random((samples, len(f))) < expit(f)).astype(f.dtype))
+
+
+def _normal(f: Array, generator: np.random.Generator, samples: int) -> Array:
+    noise = generator.standard_normal((samples, len(f)))
+    return np.asarray(f + math.sqrt(len(f) / 2) * noise.astype(f.dtype))

@@ -1,0 +1,206 @@
+"""The approximations of a layer's block, each out of sums over the examples.
+
+KFAC             A ⊗ B,  A = 1/N Σ a aᵀ,  B = 1/T Σ δ δᵀ (Martens and Grosse 2015; at T places
+                 of a convolution, "expand": Grosse and Martens 2016)
+KFAC-reduce      the same of the mean of a and the sum of δ over the places (Eschenhagen et al.
+                 2023)
+EKFAC            D = Σ (U_Aᵀ J U_B)² in the eigenvectors of A and B (George et al. 2018)
+best Kronecker   the singular vectors of F rearranged (Van Loan and Pitsianis 1993)
+KFRA             B by the recursion over the batch's means (Botev et al. 2017)
+rank k + diagonal    the k largest eigenpairs of F, and what they leave of its diagonal
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from hesscli.nodes.calculus import calculus_of
+from hesscli.nodes.node import Wanted
+from hesscli.problem.execution import HELD
+from hesscli.problem.graph import DENSE, ELEMENTWISE, Array, Node
+from hesscli.problem.network import Problem
+from hesscli.studies.approximations.blocks import (
+    Approximation,
+    Eigenbasis,
+    Fisher,
+    Kronecker,
+    LowRankPlusDiagonal,
+)
+from hesscli.studies.approximations.factors import (
+    EMPIRICAL,
+    GAUSS_NEWTON,
+    MONTE_CARLO,
+    Factors,
+    draws_of,
+    factors,
+    root_of,
+)
+from hesscli.studies.eigen import Search, lanczos
+from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
+
+_SEARCH = Search(rtol=1e-10, remedy="use --rank 0")
+# Power iterations for the best Kronecker product, and the change of its norm that ends them; over
+# a dataset each takes a pass.
+_ITERATIONS, _CHANGE = 500, 1e-15
+_PASSES, _PASS_CHANGE = 12, 1e-4
+
+
+class Maker:
+    """Makes a layer's approximations; what the examples of one process give is kept."""
+
+    def __init__(self, engine: ChainRuleEngine, samples: int, seed: int) -> None:
+        self.problem, self.samples, self.seed = engine.problem, samples, seed
+        self.held = isinstance(engine, ChainRule)
+        self.chunks = (
+            Chunks(engine.problem, HELD) if isinstance(engine, ChainRule) else engine.chunks
+        )
+        self._engine = engine if isinstance(engine, ChainRule) else None
+        self._kept: dict[tuple[str, str], Factors] = {}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        drawn = (MONTE_CARLO,) if draws_of(self.problem) is not None else ()
+        return (GAUSS_NEWTON, *drawn, EMPIRICAL)
+
+    def factors(self, parameter: str, node: Node, kind: str, part: Problem) -> Factors:
+        key = (parameter, kind)
+        if self._engine is None:
+            return self._factors(ChainRule(part), parameter, node, kind)
+        if key not in self._kept:
+            self._kept[key] = self._factors(self._engine, parameter, node, kind)
+        return self._kept[key]
+
+    def _factors(self, engine: ChainRule, parameter: str, node: Node, kind: str) -> Factors:
+        root = partial(root_of, engine, kind, self.samples, self.seed)
+        return factors(engine, parameter, node, root)
+
+    def _sum(
+        self, of: Callable[[Problem], tuple[Array, ...]], like: tuple[tuple[int, ...], ...]
+    ) -> list[Array]:
+        """The sums over all examples of several arrays at once."""
+        total = self.chunks.sum(lambda part: np.concatenate([x.reshape(-1) for x in of(part)]))
+        ends = np.cumsum([int(np.prod(shape)) for shape in like])
+        parts = np.split(total, ends[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, like, strict=True)]
+
+    def made(
+        self, parameter: str, node: Node, rank: int, kfra: Array | None
+    ) -> Iterator[tuple[str, Approximation]]:
+        """(name, approximation) of each, Gauss–Newton first."""
+        layout = layout_of(self.problem, parameter)
+        (segment,) = layout.segments
+        rows, units = segment.rows, segment.units
+        shapes = ((rows, rows), (rows, rows), (units, units), (units, units), (rows, units))
+        several = node.kind != DENSE
+        kronecker = partial(Kronecker, parameter, layout)
+        fishers: list[tuple[str, Approximation]] = []
+        factored: list[tuple[str, Approximation]] = []
+        for kind in self.kinds:
+            of_part = partial(self.factors, parameter, node, kind)
+
+            def sums(
+                part: Problem, of_part: Callable[[Problem], Factors] = of_part
+            ) -> tuple[Array, ...]:
+                found = of_part(part)
+                reduced = found.reduced() if several else found
+                return found.A(), reduced.A(), found.B(), reduced.B(), found.diagonal()
+
+            A, A_reduced, B, B_reduced, diagonal = self._sum(sums, shapes)
+            A, A_reduced = A / self.problem.total, A_reduced / self.problem.total
+            fishers.append(
+                (kind, Fisher(parameter, layout, self.chunks, of_part, diagonal.reshape(-1)))
+            )
+            suffix = "" if kind == GAUSS_NEWTON else f"_{kind}"
+            factored.append((f"kfac{suffix}", kronecker(A, B)))
+            if several:
+                factored.append((f"kfac_reduce{suffix}", kronecker(A_reduced, B_reduced)))
+        yield from fishers
+        yield from factored
+        F, KFAC = fishers[0][1], factored[0][1]
+        assert isinstance(KFAC, Kronecker) and isinstance(F, Fisher)
+        if kfra is not None:
+            yield "kfra", kronecker(KFAC.A, kfra)
+        (_, U_A), (_, U_B) = np.linalg.eigh(KFAC.A), np.linalg.eigh(KFAC.B)
+        D = self.chunks.sum(lambda part: F.made(part).rotated(U_A, U_B).diagonal())
+        yield "ekfac", Eigenbasis(parameter, layout, U_A, U_B, D)
+        yield "best_kronecker", kronecker(*self._best(F, KFAC))
+        d = F.diagonal
+        none = np.zeros((len(d), 0))
+        yield "diagonal", LowRankPlusDiagonal(parameter, layout, none, none[0], d)
+        if self.held and 0 < rank < len(d):
+            start = np.random.default_rng(0).standard_normal(len(d))
+            values, Q = lanczos(F, parameter, start, _SEARCH, count=rank, which="LA")
+            rest = d - np.square(Q) @ values
+            yield f"rank_{rank}_diagonal", LowRankPlusDiagonal(parameter, layout, Q, values, rest)
+
+    def _best(self, F: Fisher, start: Kronecker) -> tuple[Array, Array]:
+        """A and B of the Kronecker product nearest to F, by alternating: each step is optimal."""
+        iterations, change = (_ITERATIONS, _CHANGE) if self.held else (_PASSES, _PASS_CHANGE)
+        A, B, before = start.A, start.B, 0.0
+        for _ in range(iterations):
+            size = float(np.linalg.norm(A))
+            if size == 0:
+                return A, B
+            A = A / size
+            B = self.chunks.sum(partial(_toward_B, F, A))
+            sigma = float(np.linalg.norm(B))
+            if sigma <= before * (1 + change):
+                break
+            before = sigma
+            A = self.chunks.sum(partial(_toward_A, F, B / sigma))
+        return A, B
+
+    def kfra(self) -> dict[str, Array]:
+        """B of each dense node by KFRA's recursion; empty where the network is no such chain."""
+        nodes = self.problem.graph.nodes
+        chained = all(
+            len(node.inputs) == 1 and node.kind in (DENSE, ELEMENTWISE) for node in nodes
+        ) and all(node.inputs[0] == below.name for below, node in pairwise(nodes))
+        if not chained:
+            return {}
+        curved = [node for node in nodes if node.kind == ELEMENTWISE]
+        shapes = [(node.shape[-1],) * 2 for node in [nodes[-1], *curved]]
+
+        def sums(part: Problem) -> tuple[Array, ...]:
+            engine = self._engine or ChainRule(part)
+            linearized = engine.linearized
+            m = root_of(engine, GAUSS_NEWTON, self.samples, self.seed).reshape(-1, shapes[0][0])
+            linearized.reach(values=[nodes[0].name])
+            slopes = []
+            for node in curved:
+                ones = np.ones((part.examples, 1, *node.shape), dtype=part.dtype)
+                pulled = calculus_of(node).pull(
+                    linearized.at(node.name, slice(None)), ones, Wanted((True,))
+                )
+                (slope,) = pulled.inputs
+                assert slope is not None  # it was wanted
+                slopes.append(slope[:, 0])
+            return (m.T @ m, *(slope.T @ slope for slope in slopes))
+
+        B, *means = self._sum(sums, tuple(shapes))
+        by_name = {
+            node.name: mean / self.problem.total for node, mean in zip(curved, means, strict=True)
+        }
+        found = {}
+        for node in reversed(nodes):
+            if node.kind == ELEMENTWISE:
+                B = B * by_name[node.name]
+                continue
+            found[node.name] = B
+            W = self.problem.graph.tensors[node.tensors["kernel"]]
+            B = W @ B @ W.T
+        return found
+
+
+def _toward_B(F: Fisher, A: Array, part: Problem) -> Array:
+    return F.made(part).toward_B(A)
+
+
+def _toward_A(F: Fisher, B: Array, part: Problem) -> Array:
+    return F.made(part).toward_A(B)
