@@ -16,15 +16,13 @@ from networks import make_problem
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Penalty, Problem
-from hesscli.studies.approximation import ApproximationOptions, _approximations, approximate
+from hesscli.studies.approximation import ApproximationOptions, approximate, approximations
 from hesscli.studies.approximations import distances
 from hesscli.studies.approximations.distances import Target
 from hesscli.studies.approximations.factors import sole_node
-from hesscli.studies.approximations.made import Maker
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
-from hesscli.witnesses.summed.engine import chain_rule_of
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "curvlinops.json").read_text())
 CONV = network(
@@ -40,10 +38,7 @@ CONV = network(
 def made(
     problem: Problem, parameter: str, execution: Execution = HELD, **options: Any
 ) -> Mapping[str, Any]:
-    engine = chain_rule_of(problem, execution)
-    asked = ApproximationOptions(**options)
-    maker = Maker(engine, asked.samples, asked.seed)
-    return dict(_approximations(engine, maker, parameter, asked))
+    return approximations(problem, parameter, ApproximationOptions(**options), execution=execution)
 
 
 def outer(rows: Array) -> Array:
@@ -151,18 +146,41 @@ def test_distances_without_forming_a_block_are_the_dense_ones(
                     assert X.trace == pytest.approx(np.trace(dense), rel=1e-12), method
 
 
+def test_of_a_dense_network_every_number_is_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without forming the network's block, and without probes; the trace as well."""
+    problem = make_problem((5, 4, 3, 3), "tanh", examples=2)
+    engine = ChainRule(problem)
+    T = [of("network").to_dense() for of in (engine.hessian, engine.gauss_newton)]
+    found = made(problem, "network", rank=3)
+    monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
+    rows = approximate([problem], ApproximationOptions(block="network", rank=3)).results
+    for row, X in zip(rows, found.values(), strict=True):
+        dense = X.to_dense()
+        assert row.exact and row.trace_ratio_error is None
+        assert row.trace_ratio == pytest.approx(np.trace(dense) / np.trace(T[0]), rel=1e-12)
+        for of_T, by in zip(T, (row.hessian, row.gauss_newton), strict=True):
+            residual = np.linalg.norm(of_T - dense) / np.linalg.norm(of_T)
+            cosine = np.vdot(of_T, dense) / np.linalg.norm(of_T) / np.linalg.norm(dense)
+            assert by.distance == pytest.approx(residual, abs=1e-12), row.method
+            assert by.cosine == pytest.approx(cosine, abs=1e-12), row.method
+
+
 def test_error_bars_hold_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     block = ChainRule(CONV).hessian("conv/kernel")
     X = made(CONV, "conv/kernel")["kfac"]
     exact = Target(block, np.zeros((0, 2)), held=True).distance(X)
     monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
-    inside = []
+    trace = np.trace(block.to_dense())
+    inside, traces = [], []
     for seed in range(200):
         probes = np.random.default_rng(seed).standard_normal((block.shape[0], 32))
-        found = Target(block, probes, held=True).distance(X)
+        target = Target(block, probes, held=True)
+        found = target.distance(X)
         inside.append(abs(found.distance - exact.distance) <= found.distance_error)
+        traces.append(abs(target.trace - trace) <= target.trace_error)
     # Of 200 seeds, two more than the 1 % that may be outside.
     assert np.mean(inside) >= 0.98
+    assert np.mean(traces) >= 0.98
 
 
 def test_chunks_give_the_same_as_all_examples_at_once() -> None:

@@ -16,7 +16,7 @@ from hesscli.report.common import (
     listed,
     study_document,
 )
-from hesscli.report.document import Case, Document, Drawing, to_digits
+from hesscli.report.document import Case, Document, Drawing, scientific, to_digits
 from hesscli.report.fields import Field, named, table
 from hesscli.studies.approximation import ApproximatedBlock, ApproximationStudy
 from hesscli.studies.approximations.distances import Distance
@@ -63,6 +63,20 @@ def _with_bar(
     return text
 
 
+def _count(number: int) -> str:
+    """``930``, ``308k``, ``277M``."""
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def _trace(row: ApproximatedBlock) -> str | None:
+    if row.trace_ratio is None or row.trace_ratio_error is None:
+        return None if row.trace_ratio is None else scientific(row.trace_ratio, 3)
+    return f"{row.trace_ratio:.2f} ± {row.trace_ratio_error:.2f}"
+
+
 def _data(block: str) -> tuple[Field, ...]:
     parts = ("distance", "distance_error", "cosine", "cosine_error")
     return tuple(Field(f"{block}.{part}") for part in parts)
@@ -75,6 +89,7 @@ _FIELDS = (
     *_data("hessian"),
     *_data("gauss_newton"),
     Field("trace_ratio"),
+    Field("trace_ratio_error"),
     Field("eigenvalue_ratio"),
     Field("angle"),
     Field("storage"),
@@ -87,10 +102,10 @@ _COLUMNS = (
     Field(None, _with_bar(attrgetter("hessian"), "distance"), "from H"),
     Field(None, _with_bar(attrgetter("hessian"), "cosine"), "cos H"),
     Field(None, _with_bar(attrgetter("gauss_newton"), "distance"), "from G"),
-    Field(None, attrgetter("trace_ratio"), "trace", to_digits(3)),
+    Field(None, _trace, "trace"),
     Field(None, attrgetter("eigenvalue_ratio"), "λ max", to_digits(3)),
     Field(None, attrgetter("angle"), "angle", "{:.0f}°".format),
-    Field(None, attrgetter("storage"), "numbers", "{:,}".format),
+    Field(None, attrgetter("storage"), "numbers", _count),
 )
 
 

@@ -14,7 +14,7 @@ from hesscli.problem.graph import Array
 from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
 from hesscli.studies.approximations.blocks import Approximation, BlockDiagonal, Fisher
-from hesscli.studies.approximations.distances import Distance, Doubles, Target
+from hesscli.studies.approximations.distances import Distance, Doubles, NetworkTarget, Target
 from hesscli.studies.approximations.factors import GAUSS_NEWTON, draws_of, sole_node
 from hesscli.studies.approximations.made import Maker
 from hesscli.studies.blocks import chosen
@@ -27,10 +27,13 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import evaluated
+from hesscli.studies.spectra.span import small_matrix
+from hesscli.studies.spectra.subject import EXACT_LIMIT, subject_of
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.system.errors import InputError
 from hesscli.system.ranges import require_whole
 from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK
 from hesscli.witnesses.penalized import PenalizedBlock, of_penalties
 from hesscli.witnesses.summed.engine import ChainRuleEngine, chain_rule_of
@@ -85,6 +88,7 @@ class ApproximatedBlock(Judged):
     hessian: Distance
     gauss_newton: Distance
     trace_ratio: float | None
+    trace_ratio_error: float | None
     eigenvalue_ratio: float | None
     angle: float | None
     storage: int
@@ -149,6 +153,33 @@ def approximate(
     )
 
 
+def approximations(
+    problem: Problem,
+    parameter: str,
+    options: ApproximationOptions,
+    *,
+    execution: Execution = HELD,
+) -> dict[str, Approximation]:
+    """Every approximation of a layer's block, or of ``network``, by name.
+
+    Raises KeyError where there is no such block, InputError as ``approximate``.
+    """
+    names = problem.trainable_layers if parameter == NETWORK else (parameter,)
+    _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
+    engine = chain_rule_of(problem, execution)
+    maker = Maker(engine, options.samples, options.seed)
+    return dict(_approximations(engine, maker, parameter, options))
+
+
+def _require_factors(block: str, others: Sequence[str]) -> None:
+    if others:
+        raise InputError(
+            f"--block {block}: {others[0]} is no dense layer and no convolution (of one "
+            "group) that uses its parameters alone, which Kronecker factors are of; choose others "
+            "with --layer"
+        )
+
+
 def _supported(
     problem: Problem, options: ApproximationOptions
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
@@ -160,11 +191,7 @@ def _supported(
     others = tuple(layer for layer, name in of_layers if sole_node(problem, name) is None)
     kept = [pair for pair in names if pair[0] not in others]
     if others and (options.block == NETWORK or options.layers or not kept):
-        raise InputError(
-            f"--block {options.block}: {others[0]} is no dense layer and no convolution (of one "
-            "group) that uses its parameters alone, which Kronecker factors are of; choose others "
-            "with --layer"
-        )
+        _require_factors(options.block, others)
     return kept, others
 
 
@@ -179,8 +206,7 @@ def _rows(
     problem, held = engine.problem, not execution.summed
     H, G = engine.hessian(parameter), engine.gauss_newton(parameter)
     size = int(H.shape[0])
-    probes: Doubles = np.random.default_rng(options.seed).standard_normal((size, options.probes))
-    of_H, of_G = (Target(block, probes, held=held) for block in (H, G))
+    of_H, of_G = _network_targets(engine, parameter) or _targets(H, G, options, held=held)
     added = of_penalties(problem, parameter, penalty.curvature)
     if added is not None:
         added = execution.workers.sum(added.astype(np.float64))
@@ -199,6 +225,7 @@ def _rows(
             hessian=of_H.distance(whole),
             gauss_newton=of_G.distance(whole),
             trace_ratio=trace / of_H.trace if of_H.trace else None,
+            trace_ratio_error=_ratio_error(trace, of_H.trace, of_H.trace_error),
             eigenvalue_ratio=value / largest[0]
             if largest and value is not None and largest[0]
             else None,
@@ -207,6 +234,32 @@ def _rows(
             exact=of_H.exact,
             tolerance=_SAME[problem.dtype.itemsize],
         )
+
+
+def _targets(
+    H: HessianBlock, G: HessianBlock, options: ApproximationOptions, *, held: bool
+) -> tuple[Target, Target]:
+    shape = (H.shape[0], options.probes)
+    probes: Doubles = np.random.default_rng(options.seed).standard_normal(shape)
+    return Target(H, probes, held=held), Target(G, probes, held=held)
+
+
+def _network_targets(
+    engine: ChainRuleEngine, parameter: str
+) -> tuple[NetworkTarget, NetworkTarget] | None:
+    """H and G of a network that needs no probes: of dense layers without penalties, not large."""
+    if parameter != NETWORK or not isinstance(engine, ChainRule):
+        return None
+    subject = subject_of(engine, NETWORK, NETWORK)
+    if not subject.own or subject.span.size > EXACT_LIMIT:
+        return None
+    none: Doubles = np.zeros((0, 0))
+    of_H, of_G = (
+        [Target(terms[index], none, held=True) for terms in subject.own] for index in (0, 1)
+    )
+    K_G = small_matrix(subject.gauss_newton, subject.span, [G for _, G, _ in subject.own])
+    K_C = small_matrix(subject.curvature, subject.span, [C for _, _, C in subject.own])
+    return NetworkTarget(K_G + K_C, K_G, of_H), NetworkTarget(K_G, K_G, of_G)
 
 
 def _approximations(
@@ -249,6 +302,11 @@ def _largest(block: HessianBlock) -> tuple[float, Array]:
     start = np.random.default_rng(0).standard_normal(size).astype(block.dtype)
     values, vectors = lanczos(block, block.parameter, start, _SEARCH, which="LA")
     return float(values[0]), vectors[:, 0]
+
+
+def _ratio_error(value: float, of: float, error: float | None) -> float | None:
+    """The error bar of value / of; None where it is exact, or no ratio."""
+    return None if error is None or of == 0 else abs(value) * error / of**2
 
 
 def _angle(first: Array, second: Array) -> float:
