@@ -16,7 +16,7 @@ from hesscli.report.common import (
     listed,
     study_document,
 )
-from hesscli.report.document import Case, Document, Drawing, scientific, to_digits
+from hesscli.report.document import Case, Document, Drawing
 from hesscli.report.fields import Field, named, table
 from hesscli.studies.approximation import ApproximatedBlock, ApproximationStudy
 from hesscli.studies.approximations.distances import Distance
@@ -73,7 +73,7 @@ def _count(number: int) -> str:
 
 def _trace(row: ApproximatedBlock) -> str | None:
     if row.trace_ratio is None or row.trace_ratio_error is None:
-        return None if row.trace_ratio is None else scientific(row.trace_ratio, 3)
+        return None if row.trace_ratio is None else f"{row.trace_ratio:.3g}"
     return f"{row.trace_ratio:.2f} ± {row.trace_ratio_error:.2f}"
 
 
@@ -103,7 +103,7 @@ _COLUMNS = (
     Field(None, _with_bar(attrgetter("hessian"), "cosine"), "cos H"),
     Field(None, _with_bar(attrgetter("gauss_newton"), "distance"), "from G"),
     Field(None, _trace, "trace"),
-    Field(None, attrgetter("eigenvalue_ratio"), "λ max", to_digits(3)),
+    Field(None, attrgetter("eigenvalue_ratio"), "λ max", "{:.3g}".format),
     Field(None, attrgetter("angle"), "angle", "{:.0f}°".format),
     Field(None, attrgetter("storage"), "numbers", _count),
 )
