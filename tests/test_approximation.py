@@ -146,6 +146,25 @@ def test_distances_without_forming_a_block_are_the_dense_ones(
                     assert X.trace == pytest.approx(np.trace(dense), rel=1e-12), method
 
 
+def test_of_a_dense_network_that_is_too_large_the_trace_is_exact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is the sum of its layers', whose norms would take too long."""
+    problem = make_problem((5, 4, 3), "tanh", examples=4)
+    T = ChainRule(problem).hessian("network").to_dense()
+    monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
+    monkeypatch.setattr(distances, "_WORK", 0.0)
+    for execution in (HELD, Execution(chunk=3)):
+        rows = approximate(
+            [problem], ApproximationOptions(block="network", rank=0), execution=execution
+        ).results
+        X = made(problem, "network", execution, rank=0)
+        for row, block in zip(rows, X.values(), strict=True):
+            assert not row.exact and row.hessian.distance_error is not None
+            assert row.trace_ratio_error is None
+            assert row.trace_ratio == pytest.approx(block.trace / np.trace(T), rel=1e-12)
+
+
 def test_of_a_dense_network_every_number_is_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without forming the network's block, and without probes; the trace as well."""
     problem = make_problem((5, 4, 3, 3), "tanh", examples=2)
@@ -219,6 +238,9 @@ def test_what_has_no_factors_is_refused_by_name() -> None:
         targets=np.array([[1.0, 0.0]] * 4),
         loss=Loss("categorical_focal_crossentropy"),
     )
+    for name in ("input", "input[0]"):
+        with pytest.raises(InputError, match="name a layer"):
+            approximations(CONV, name, ApproximationOptions())
     with pytest.raises(InputError, match="categorical_focal_crossentropy"):
         approximate([focal], ApproximationOptions())
     assert sole_node(CONV, "conv") is not None

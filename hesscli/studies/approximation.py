@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
 from hesscli.nodes import penalty
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import Array
+from hesscli.problem.graph import INPUT, Array
 from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
 from hesscli.studies.approximations.blocks import Approximation, BlockDiagonal, Fisher
-from hesscli.studies.approximations.distances import Distance, Doubles, NetworkTarget, Target
+from hesscli.studies.approximations.distances import (
+    Distance,
+    Doubles,
+    NetworkTarget,
+    Target,
+    needs_no_probes,
+)
 from hesscli.studies.approximations.factors import GAUSS_NEWTON, draws_of, sole_node
 from hesscli.studies.approximations.made import Maker
 from hesscli.studies.blocks import chosen
@@ -28,12 +35,11 @@ from hesscli.studies.context import (
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.spectra.span import small_matrix
-from hesscli.studies.spectra.subject import EXACT_LIMIT, subject_of
+from hesscli.studies.spectra.subject import EXACT_LIMIT, Subject, subject_of
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.system.errors import InputError
 from hesscli.system.ranges import require_whole
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK
 from hesscli.witnesses.penalized import PenalizedBlock, of_penalties
 from hesscli.witnesses.summed.engine import ChainRuleEngine, chain_rule_of
@@ -164,6 +170,8 @@ def approximations(
 
     Raises KeyError where there is no such block, InputError as ``approximate``.
     """
+    if parameter.partition("[")[0] == INPUT:
+        raise InputError(f"{parameter}: approximations are of layers' parameters; name a layer")
     names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
     engine = chain_rule_of(problem, execution)
@@ -204,9 +212,9 @@ def _rows(
     execution: Execution,
 ) -> Iterator[ApproximatedBlock]:
     problem, held = engine.problem, not execution.summed
-    H, G = engine.hessian(parameter), engine.gauss_newton(parameter)
-    size = int(H.shape[0])
-    of_H, of_G = _network_targets(engine, parameter) or _targets(H, G, options, held=held)
+    subject = subject_of(engine, layer, parameter)
+    H = subject.hessian
+    of_H, of_G = _targets(subject, options, held=held)
     added = of_penalties(problem, parameter, penalty.curvature)
     if added is not None:
         added = execution.workers.sum(added.astype(np.float64))
@@ -220,7 +228,7 @@ def _rows(
             layer=layer,
             block=options.block,
             parameter=parameter,
-            size=size,
+            size=subject.size,
             method=method,
             hessian=of_H.distance(whole),
             gauss_newton=of_G.distance(whole),
@@ -237,26 +245,32 @@ def _rows(
 
 
 def _targets(
-    H: HessianBlock, G: HessianBlock, options: ApproximationOptions, *, held: bool
-) -> tuple[Target, Target]:
-    shape = (H.shape[0], options.probes)
-    probes: Doubles = np.random.default_rng(options.seed).standard_normal(shape)
-    return Target(H, probes, held=held), Target(G, probes, held=held)
-
-
-def _network_targets(
-    engine: ChainRuleEngine, parameter: str
-) -> tuple[NetworkTarget, NetworkTarget] | None:
-    """H and G of a network that needs no probes: of dense layers without penalties, not large."""
-    if parameter != NETWORK or not isinstance(engine, ChainRule):
-        return None
-    subject = subject_of(engine, NETWORK, NETWORK)
-    if not subject.own or subject.span.size > EXACT_LIMIT:
-        return None
-    none: Doubles = np.zeros((0, 0))
-    of_H, of_G = (
-        [Target(terms[index], none, held=True) for terms in subject.own] for index in (0, 1)
+    subject: Subject, options: ApproximationOptions, *, held: bool
+) -> tuple[Target, Target] | tuple[NetworkTarget, NetworkTarget]:
+    """H and G; those of a network of dense layers need no probes where it is not too large."""
+    own = subject.own
+    small = subject.parameter == NETWORK and subject.span.size <= EXACT_LIMIT
+    if small and own and all(needs_no_probes(H) for H, _, _ in own):
+        return _of_network(subject)
+    probes: Doubles = np.random.default_rng(options.seed).standard_normal(
+        (subject.size, options.probes)
     )
+    diagonals = cache(subject.diagonals)
+
+    def trace(term: int) -> float | None:
+        found = diagonals()
+        return None if found is None else found[term].trace
+
+    return (
+        Target(subject.hessian, probes, held=held, trace=partial(trace, 0)),
+        Target(subject.gauss_newton, probes, held=held, trace=partial(trace, 1)),
+    )
+
+
+def _of_network(subject: Subject) -> tuple[NetworkTarget, NetworkTarget]:
+    none: Doubles = np.zeros((0, 0))
+    of_H = [Target(H, none, held=True) for H, _, _ in subject.own]
+    of_G = [Target(G, none, held=True) for _, G, _ in subject.own]
     K_G = small_matrix(subject.gauss_newton, subject.span, [G for _, G, _ in subject.own])
     K_C = small_matrix(subject.curvature, subject.span, [C for _, _, C in subject.own])
     return NetworkTarget(K_G + K_C, K_G, of_H), NetworkTarget(K_G, K_G, of_G)

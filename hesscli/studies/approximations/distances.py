@@ -12,7 +12,7 @@ error bar by the jackknife (Efron and Stein, Annals of Statistics 9, 1981).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +71,21 @@ class Products:
 class Target:
     """The block T that approximations are measured against, and its trace.
 
-    ``trace_error`` is the trace's error bar (99 %), None where it is exact.
+    ``trace_error`` is the trace's error bar (99 %), None where it is exact; it is estimated where
+    it is not that of a matrix at hand, and ``trace`` does not know it.
     """
 
     trace: float
     trace_error: float | None = None
 
-    def __init__(self, block: HessianBlock, probes: Doubles, *, held: bool) -> None:
+    def __init__(
+        self,
+        block: HessianBlock,
+        probes: Doubles,
+        *,
+        held: bool,
+        trace: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self.block = block
         size = block.shape[0]
         self._dense: Doubles | None = None
@@ -85,11 +93,7 @@ class Target:
         if size <= _DENSE_SIZE:
             self._dense = block.to_dense().astype(np.float64)
             self.trace = float(np.trace(self._dense))
-        elif (
-            held
-            and isinstance(block, DenseBlock)
-            and (frobenius_work(len(block.a), block.inputs, block.units) <= _WORK)
-        ):
+        elif held and isinstance(block, DenseBlock) and needs_no_probes(block):
             self._dense_layer = block
             self._a, self._S = block.a.astype(np.float64), block.S.astype(np.float64)
             (self._squared,) = squared_norms(self._a, [self._S])
@@ -97,6 +101,10 @@ class Target:
         else:
             self._probes = probes
             self._products = _products(block, probes)
+            known = trace()
+            if known is not None:
+                self.trace = known
+                return
             forms = _columns(probes, self._products)
             self.trace = float(forms.mean())
             self.trace_error = (
@@ -134,6 +142,12 @@ class Target:
             product = float(np.vdot(S, X.contracted(a)))
             residual = self._squared - 2 * product + of_X
         return Products(residual, product, self._squared, of_X)
+
+
+def needs_no_probes(block: DenseBlock) -> bool:
+    """Whether distances from a dense layer's block, all examples held, are exact."""
+    work = frobenius_work(len(block.a), block.inputs, block.units)
+    return block.shape[0] <= _DENSE_SIZE or work <= _WORK
 
 
 class NetworkTarget:
