@@ -92,6 +92,30 @@ def test_the_monte_carlo_fisher_tends_to_gauss_newton(loss: str) -> None:
     assert np.linalg.norm(G - drawn) < 5 / np.sqrt(20_000) * 2 * np.linalg.norm(G)
 
 
+def test_the_fisher_of_counts_is_not_gauss_newton() -> None:
+    """In a rate f the Fisher information is 1/f, the Hessian y/f²; Keras takes the mean of c."""
+    problem = replace(
+        make_problem((2, 3), "linear", examples=4),
+        targets=np.full((4, 3), 2.0),
+        loss=Loss("poisson"),
+    )
+    softplus = replace(problem.graph.nodes[-1], activation=Activation("softplus"))
+    graph = replace(problem.graph, nodes=(*problem.graph.nodes[:-1], softplus))
+    found = made(replace(problem, graph=graph), "dense1/kernel", samples=20_000)
+    z = problem.batch @ problem.layers[0].kernel + problem.layers[0].bias
+    f, slope = np.logaddexp(0, z), 1 / (1 + np.exp(-z))
+    information = slope**2 / (f + 1e-7) / 3 / 4
+    x = problem.batch
+    S = information[:, :, None] * np.eye(3)
+    F = sum(np.kron(np.outer(row, row), of) for row, of in zip(x, S, strict=True))
+    assert np.abs(found["fisher"].to_dense() - F).max() < 1e-14
+    kfac = np.kron(x.T @ x / 4, S.sum(axis=0))
+    assert np.abs(found["kfac_fisher"].to_dense() - kfac).max() < 1e-14
+    size = np.linalg.norm(F)
+    assert np.linalg.norm(found["monte_carlo"].to_dense() - F) < 10 / np.sqrt(20_000) * size
+    assert np.linalg.norm(found["gauss_newton"].to_dense() - F) > 0.1 * size
+
+
 def test_kfac_is_exact_for_one_example_and_for_linear_networks_with_squared_loss() -> None:
     one = make_problem((3, 4, 2), "tanh", examples=1)
     linear = replace(

@@ -27,15 +27,19 @@ if TYPE_CHECKING:
 _NAMES: Mapping[str, str] = MappingProxyType(
     {
         "gauss_newton": "Gauss–Newton",
+        "fisher": "Fisher",
         "monte_carlo": "Monte-Carlo Fisher",
         "empirical": "empirical Fisher",
         "block_diagonal": "G by layers",
+        "block_diagonal_fisher": "Fisher by layers",
         "block_diagonal_monte_carlo": "MC Fisher by layers",
         "block_diagonal_empirical": "empirical by layers",
         "kfac": "KFAC",
+        "kfac_fisher": "KFAC of the Fisher",
         "kfac_monte_carlo": "KFAC, Monte-Carlo",
         "kfac_empirical": "KFAC, empirical",
         "kfac_reduce": "KFAC-reduce",
+        "kfac_reduce_fisher": "KFAC-reduce, Fisher",
         "kfac_reduce_monte_carlo": "KFAC-reduce, MC",
         "kfac_reduce_empirical": "KFAC-reduce, empirical",
         "kfra": "KFRA",
@@ -156,7 +160,7 @@ def _notes(result: ApproximationStudy, rows: Sequence[ApproximatedBlock]) -> Ite
             f"{result.options.seed}."
         )
     if not result.likelihood:
-        yield "The loss is no −log likelihood: there is no Fisher matrix, and none is drawn from."
+        yield f"No likelihood is known here of {result.problem.loss}: nothing is drawn from it."
     if result.left_out:
         yield f"Neither dense nor a convolution, and left out: {listed(result.left_out)}."
     for _, group in groupby(rows, key=lambda row: row.layer):
