@@ -182,7 +182,7 @@ def _kept(found: Mapping[str, ApproximatedBlock]) -> str | None:
         return f"{kfac.layer}: Gauss–Newton is 0."
     kept, most = 1 - of_kfac**2, 1 - of_best**2
     begin = (
-        f"KFAC keeps {kept:.0%} of {kfac.layer}'s Gauss–Newton"
+        f"KFAC keeps {_share(kept)} of {kfac.layer}'s Gauss–Newton"
         if kept > 0
         else f"KFAC is farther from {kfac.layer}'s Gauss–Newton than 0 is"
     )
@@ -191,7 +191,12 @@ def _kept(found: Mapping[str, ApproximatedBlock]) -> str | None:
         if kfac.block == "network"
         else "no Kronecker product keeps more than"
     )
-    return f"{begin}; {product} {most:.0%} (1 − ‖G − X‖² / ‖G‖²)."
+    return f"{begin}; {product} {_share(most)} (1 − ‖G − X‖² / ‖G‖²)."
+
+
+def _share(share: float) -> str:
+    # 100% is for what is exact, up to rounding.
+    return f"{share if share > 1 - 1e-12 else min(share, 0.999):.1%}"
 
 
 def _drawing(result: ApproximationStudy) -> Drawing:
