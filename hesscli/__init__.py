@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from hesscli.api.questions import (
         approximate,
+        approximations,
         compare,
         entry,
         export,
@@ -72,6 +73,7 @@ __all__ = [
     "UnknownBlockError",
     "__version__",
     "approximate",
+    "approximations",
     "chain",
     "compare",
     "document",
@@ -107,6 +109,7 @@ if not TYPE_CHECKING:
         ),
         "hesscli.api.questions": (
             "approximate",
+            "approximations",
             "compare",
             "entry",
             "export",

@@ -16,15 +16,13 @@ from networks import make_problem
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Penalty, Problem
-from hesscli.studies.approximation import ApproximationOptions, _approximations, approximate
+from hesscli.studies.approximation import ApproximationOptions, approximate, approximations
 from hesscli.studies.approximations import distances
 from hesscli.studies.approximations.distances import Target
 from hesscli.studies.approximations.factors import sole_node
-from hesscli.studies.approximations.made import Maker
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.first import ChainFirst
-from hesscli.witnesses.summed.engine import chain_rule_of
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "curvlinops.json").read_text())
 CONV = network(
@@ -40,10 +38,7 @@ CONV = network(
 def made(
     problem: Problem, parameter: str, execution: Execution = HELD, **options: Any
 ) -> Mapping[str, Any]:
-    engine = chain_rule_of(problem, execution)
-    asked = ApproximationOptions(**options)
-    maker = Maker(engine, asked.samples, asked.seed)
-    return dict(_approximations(engine, maker, parameter, asked))
+    return approximations(problem, parameter, ApproximationOptions(**options), execution=execution)
 
 
 def outer(rows: Array) -> Array:
@@ -95,6 +90,30 @@ def test_the_monte_carlo_fisher_tends_to_gauss_newton(loss: str) -> None:
     G, drawn = found["gauss_newton"].to_dense(), found["monte_carlo"].to_dense()
     # The spread of an entry is about its size by √samples.
     assert np.linalg.norm(G - drawn) < 5 / np.sqrt(20_000) * 2 * np.linalg.norm(G)
+
+
+def test_the_fisher_of_counts_is_not_gauss_newton() -> None:
+    """In a rate f the Fisher information is 1/f, the Hessian y/f²; Keras takes the mean of c."""
+    problem = replace(
+        make_problem((2, 3), "linear", examples=4),
+        targets=np.full((4, 3), 2.0),
+        loss=Loss("poisson"),
+    )
+    softplus = replace(problem.graph.nodes[-1], activation=Activation("softplus"))
+    graph = replace(problem.graph, nodes=(*problem.graph.nodes[:-1], softplus))
+    found = made(replace(problem, graph=graph), "dense1/kernel", samples=20_000)
+    z = problem.batch @ problem.layers[0].kernel + problem.layers[0].bias
+    f, slope = np.logaddexp(0, z), 1 / (1 + np.exp(-z))
+    information = slope**2 / (f + 1e-7) / 3 / 4
+    x = problem.batch
+    S = information[:, :, None] * np.eye(3)
+    F = sum(np.kron(np.outer(row, row), of) for row, of in zip(x, S, strict=True))
+    assert np.abs(found["fisher"].to_dense() - F).max() < 1e-14
+    kfac = np.kron(x.T @ x / 4, S.sum(axis=0))
+    assert np.abs(found["kfac_fisher"].to_dense() - kfac).max() < 1e-14
+    size = np.linalg.norm(F)
+    assert np.linalg.norm(found["monte_carlo"].to_dense() - F) < 10 / np.sqrt(20_000) * size
+    assert np.linalg.norm(found["gauss_newton"].to_dense() - F) > 0.1 * size
 
 
 def test_kfac_is_exact_for_one_example_and_for_linear_networks_with_squared_loss() -> None:
@@ -151,18 +170,60 @@ def test_distances_without_forming_a_block_are_the_dense_ones(
                     assert X.trace == pytest.approx(np.trace(dense), rel=1e-12), method
 
 
+def test_of_a_dense_network_that_is_too_large_the_trace_is_exact(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is the sum of its layers', whose norms would take too long."""
+    problem = make_problem((5, 4, 3), "tanh", examples=4)
+    T = ChainRule(problem).hessian("network").to_dense()
+    monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
+    monkeypatch.setattr(distances, "_WORK", 0.0)
+    for execution in (HELD, Execution(chunk=3)):
+        rows = approximate(
+            [problem], ApproximationOptions(block="network", rank=0), execution=execution
+        ).results
+        X = made(problem, "network", execution, rank=0)
+        for row, block in zip(rows, X.values(), strict=True):
+            assert not row.exact and row.hessian.distance_error is not None
+            assert row.trace_ratio_error is None
+            assert row.trace_ratio == pytest.approx(block.trace / np.trace(T), rel=1e-12)
+
+
+def test_of_a_dense_network_every_number_is_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without forming the network's block, and without probes; the trace as well."""
+    problem = make_problem((5, 4, 3, 3), "tanh", examples=2)
+    engine = ChainRule(problem)
+    T = [of("network").to_dense() for of in (engine.hessian, engine.gauss_newton)]
+    found = made(problem, "network", rank=3)
+    monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
+    rows = approximate([problem], ApproximationOptions(block="network", rank=3)).results
+    for row, X in zip(rows, found.values(), strict=True):
+        dense = X.to_dense()
+        assert row.exact and row.trace_ratio_error is None
+        assert row.trace_ratio == pytest.approx(np.trace(dense) / np.trace(T[0]), rel=1e-12)
+        for of_T, by in zip(T, (row.hessian, row.gauss_newton), strict=True):
+            residual = np.linalg.norm(of_T - dense) / np.linalg.norm(of_T)
+            cosine = np.vdot(of_T, dense) / np.linalg.norm(of_T) / np.linalg.norm(dense)
+            assert by.distance == pytest.approx(residual, abs=1e-12), row.method
+            assert by.cosine == pytest.approx(cosine, abs=1e-12), row.method
+
+
 def test_error_bars_hold_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     block = ChainRule(CONV).hessian("conv/kernel")
     X = made(CONV, "conv/kernel")["kfac"]
     exact = Target(block, np.zeros((0, 2)), held=True).distance(X)
     monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
-    inside = []
+    trace = np.trace(block.to_dense())
+    inside, traces = [], []
     for seed in range(200):
         probes = np.random.default_rng(seed).standard_normal((block.shape[0], 32))
-        found = Target(block, probes, held=True).distance(X)
+        target = Target(block, probes, held=True)
+        found = target.distance(X)
         inside.append(abs(found.distance - exact.distance) <= found.distance_error)
+        traces.append(abs(target.trace - trace) <= target.trace_error)
     # Of 200 seeds, two more than the 1 % that may be outside.
     assert np.mean(inside) >= 0.98
+    assert np.mean(traces) >= 0.98
 
 
 def test_chunks_give_the_same_as_all_examples_at_once() -> None:
@@ -201,6 +262,9 @@ def test_what_has_no_factors_is_refused_by_name() -> None:
         targets=np.array([[1.0, 0.0]] * 4),
         loss=Loss("categorical_focal_crossentropy"),
     )
+    for name in ("input", "input[0]"):
+        with pytest.raises(InputError, match="name a layer"):
+            approximations(CONV, name, ApproximationOptions())
     with pytest.raises(InputError, match="categorical_focal_crossentropy"):
         approximate([focal], ApproximationOptions())
     assert sole_node(CONV, "conv") is not None

@@ -53,6 +53,7 @@ from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import InputError
 from hesscli.system.seeds import fresh_seed
+from hesscli.witnesses.block import HessianBlock
 
 # Where results are made, notebooks learn to show them.
 show_in_notebooks()
@@ -163,6 +164,19 @@ def approximate(
     return approximation.approximate(
         problems, options, progress, execution=execution_of(problems[0])
     )
+
+
+def approximations(
+    problem: Problem, block: str, *, samples: int = 1, rank: int = 10, probe_seed: int = 0
+) -> dict[str, HessianBlock]:
+    """The approximations of a layer, its kernel or the network as linear operators, by name.
+
+    They take the place of a Hessian block in SciPy's solvers and eigensolvers. Options and errors
+    are those of ``approximate``; an unknown ``block`` raises UnknownBlockError.
+    """
+    options = approximation.ApproximationOptions(samples=samples, rank=rank, seed=probe_seed)
+    found = approximation.approximations(problem, block, options, execution=execution_of(problem))
+    return {**found}
 
 
 def sweep(

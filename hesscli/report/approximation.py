@@ -16,7 +16,7 @@ from hesscli.report.common import (
     listed,
     study_document,
 )
-from hesscli.report.document import Case, Document, Drawing, to_digits
+from hesscli.report.document import Case, Document, Drawing
 from hesscli.report.fields import Field, named, table
 from hesscli.studies.approximation import ApproximatedBlock, ApproximationStudy
 from hesscli.studies.approximations.distances import Distance
@@ -27,15 +27,19 @@ if TYPE_CHECKING:
 _NAMES: Mapping[str, str] = MappingProxyType(
     {
         "gauss_newton": "Gauss–Newton",
+        "fisher": "Fisher",
         "monte_carlo": "Monte-Carlo Fisher",
         "empirical": "empirical Fisher",
         "block_diagonal": "G by layers",
+        "block_diagonal_fisher": "Fisher by layers",
         "block_diagonal_monte_carlo": "MC Fisher by layers",
         "block_diagonal_empirical": "empirical by layers",
         "kfac": "KFAC",
+        "kfac_fisher": "KFAC of the Fisher",
         "kfac_monte_carlo": "KFAC, Monte-Carlo",
         "kfac_empirical": "KFAC, empirical",
         "kfac_reduce": "KFAC-reduce",
+        "kfac_reduce_fisher": "KFAC-reduce, Fisher",
         "kfac_reduce_monte_carlo": "KFAC-reduce, MC",
         "kfac_reduce_empirical": "KFAC-reduce, empirical",
         "kfra": "KFRA",
@@ -63,6 +67,20 @@ def _with_bar(
     return text
 
 
+def _count(number: int) -> str:
+    """``930``, ``308k``, ``277M``."""
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def _trace(row: ApproximatedBlock) -> str | None:
+    if row.trace_ratio is None or row.trace_ratio_error is None:
+        return None if row.trace_ratio is None else f"{row.trace_ratio:.3g}"
+    return f"{row.trace_ratio:.2f} ± {row.trace_ratio_error:.2f}"
+
+
 def _data(block: str) -> tuple[Field, ...]:
     parts = ("distance", "distance_error", "cosine", "cosine_error")
     return tuple(Field(f"{block}.{part}") for part in parts)
@@ -75,6 +93,7 @@ _FIELDS = (
     *_data("hessian"),
     *_data("gauss_newton"),
     Field("trace_ratio"),
+    Field("trace_ratio_error"),
     Field("eigenvalue_ratio"),
     Field("angle"),
     Field("storage"),
@@ -87,10 +106,10 @@ _COLUMNS = (
     Field(None, _with_bar(attrgetter("hessian"), "distance"), "from H"),
     Field(None, _with_bar(attrgetter("hessian"), "cosine"), "cos H"),
     Field(None, _with_bar(attrgetter("gauss_newton"), "distance"), "from G"),
-    Field(None, attrgetter("trace_ratio"), "trace", to_digits(3)),
-    Field(None, attrgetter("eigenvalue_ratio"), "λ max", to_digits(3)),
+    Field(None, _trace, "trace"),
+    Field(None, attrgetter("eigenvalue_ratio"), "λ max", "{:.3g}".format),
     Field(None, attrgetter("angle"), "angle", "{:.0f}°".format),
-    Field(None, attrgetter("storage"), "numbers", "{:,}".format),
+    Field(None, attrgetter("storage"), "numbers", _count),
 )
 
 
@@ -141,7 +160,7 @@ def _notes(result: ApproximationStudy, rows: Sequence[ApproximatedBlock]) -> Ite
             f"{result.options.seed}."
         )
     if not result.likelihood:
-        yield "The loss is no −log likelihood: there is no Fisher matrix, and none is drawn from."
+        yield f"No likelihood is known here of {result.problem.loss}: nothing is drawn from it."
     if result.left_out:
         yield f"Neither dense nor a convolution, and left out: {listed(result.left_out)}."
     for _, group in groupby(rows, key=lambda row: row.layer):
@@ -163,7 +182,7 @@ def _kept(found: Mapping[str, ApproximatedBlock]) -> str | None:
         return f"{kfac.layer}: Gauss–Newton is 0."
     kept, most = 1 - of_kfac**2, 1 - of_best**2
     begin = (
-        f"KFAC keeps {kept:.0%} of {kfac.layer}'s Gauss–Newton"
+        f"KFAC keeps {_share(kept)} of {kfac.layer}'s Gauss–Newton"
         if kept > 0
         else f"KFAC is farther from {kfac.layer}'s Gauss–Newton than 0 is"
     )
@@ -172,7 +191,12 @@ def _kept(found: Mapping[str, ApproximatedBlock]) -> str | None:
         if kfac.block == "network"
         else "no Kronecker product keeps more than"
     )
-    return f"{begin}; {product} {most:.0%} (1 − ‖G − X‖² / ‖G‖²)."
+    return f"{begin}; {product} {_share(most)} (1 − ‖G − X‖² / ‖G‖²)."
+
+
+def _share(share: float) -> str:
+    # 100% is for what is exact, up to rounding.
+    return f"{share if share > 1 - 1e-12 else min(share, 0.999):.1%}"
 
 
 def _drawing(result: ApproximationStudy) -> Drawing:

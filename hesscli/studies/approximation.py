@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
 from hesscli.nodes import penalty
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import Array
+from hesscli.problem.graph import INPUT, Array
 from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
 from hesscli.studies.approximations.blocks import Approximation, BlockDiagonal, Fisher
-from hesscli.studies.approximations.distances import Distance, Doubles, Target
+from hesscli.studies.approximations.distances import (
+    Distance,
+    Doubles,
+    NetworkTarget,
+    Target,
+    needs_no_probes,
+)
 from hesscli.studies.approximations.factors import GAUSS_NEWTON, draws_of, sole_node
 from hesscli.studies.approximations.made import Maker
 from hesscli.studies.blocks import chosen
@@ -27,6 +34,8 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import evaluated
+from hesscli.studies.spectra.span import small_matrix
+from hesscli.studies.spectra.subject import EXACT_LIMIT, Subject, subject_of
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.system.errors import InputError
 from hesscli.system.ranges import require_whole
@@ -85,6 +94,7 @@ class ApproximatedBlock(Judged):
     hessian: Distance
     gauss_newton: Distance
     trace_ratio: float | None
+    trace_ratio_error: float | None
     eigenvalue_ratio: float | None
     angle: float | None
     storage: int
@@ -149,6 +159,35 @@ def approximate(
     )
 
 
+def approximations(
+    problem: Problem,
+    parameter: str,
+    options: ApproximationOptions,
+    *,
+    execution: Execution = HELD,
+) -> dict[str, Approximation]:
+    """Every approximation of a layer's block, or of ``network``, by name.
+
+    Raises KeyError where there is no such block, InputError as ``approximate``.
+    """
+    if parameter.partition("[")[0] == INPUT:
+        raise InputError(f"{parameter}: approximations are of layers' parameters; name a layer")
+    names = problem.trainable_layers if parameter == NETWORK else (parameter,)
+    _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
+    engine = chain_rule_of(problem, execution)
+    maker = Maker(engine, options.samples, options.seed)
+    return dict(_approximations(engine, maker, parameter, options))
+
+
+def _require_factors(block: str, others: Sequence[str]) -> None:
+    if others:
+        raise InputError(
+            f"--block {block}: {others[0]} is no dense layer and no convolution (of one "
+            "group) that uses its parameters alone, which Kronecker factors are of; choose others "
+            "with --layer"
+        )
+
+
 def _supported(
     problem: Problem, options: ApproximationOptions
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
@@ -160,11 +199,7 @@ def _supported(
     others = tuple(layer for layer, name in of_layers if sole_node(problem, name) is None)
     kept = [pair for pair in names if pair[0] not in others]
     if others and (options.block == NETWORK or options.layers or not kept):
-        raise InputError(
-            f"--block {options.block}: {others[0]} is no dense layer and no convolution (of one "
-            "group) that uses its parameters alone, which Kronecker factors are of; choose others "
-            "with --layer"
-        )
+        _require_factors(options.block, others)
     return kept, others
 
 
@@ -177,10 +212,9 @@ def _rows(
     execution: Execution,
 ) -> Iterator[ApproximatedBlock]:
     problem, held = engine.problem, not execution.summed
-    H, G = engine.hessian(parameter), engine.gauss_newton(parameter)
-    size = int(H.shape[0])
-    probes: Doubles = np.random.default_rng(options.seed).standard_normal((size, options.probes))
-    of_H, of_G = (Target(block, probes, held=held) for block in (H, G))
+    subject = subject_of(engine, layer, parameter)
+    H = subject.hessian
+    of_H, of_G = _targets(subject, options, held=held)
     added = of_penalties(problem, parameter, penalty.curvature)
     if added is not None:
         added = execution.workers.sum(added.astype(np.float64))
@@ -194,11 +228,12 @@ def _rows(
             layer=layer,
             block=options.block,
             parameter=parameter,
-            size=size,
+            size=subject.size,
             method=method,
             hessian=of_H.distance(whole),
             gauss_newton=of_G.distance(whole),
             trace_ratio=trace / of_H.trace if of_H.trace else None,
+            trace_ratio_error=_ratio_error(trace, of_H.trace, of_H.trace_error),
             eigenvalue_ratio=value / largest[0]
             if largest and value is not None and largest[0]
             else None,
@@ -207,6 +242,38 @@ def _rows(
             exact=of_H.exact,
             tolerance=_SAME[problem.dtype.itemsize],
         )
+
+
+def _targets(
+    subject: Subject, options: ApproximationOptions, *, held: bool
+) -> tuple[Target, Target] | tuple[NetworkTarget, NetworkTarget]:
+    """H and G; those of a network of dense layers need no probes where it is not too large."""
+    own = subject.own
+    small = subject.parameter == NETWORK and subject.span.size <= EXACT_LIMIT
+    if small and own and all(needs_no_probes(H) for H, _, _ in own):
+        return _of_network(subject)
+    probes: Doubles = np.random.default_rng(options.seed).standard_normal(
+        (subject.size, options.probes)
+    )
+    diagonals = cache(subject.diagonals)
+
+    def trace(term: int) -> float | None:
+        found = diagonals()
+        return None if found is None else found[term].trace
+
+    return (
+        Target(subject.hessian, probes, held=held, trace=partial(trace, 0)),
+        Target(subject.gauss_newton, probes, held=held, trace=partial(trace, 1)),
+    )
+
+
+def _of_network(subject: Subject) -> tuple[NetworkTarget, NetworkTarget]:
+    none: Doubles = np.zeros((0, 0))
+    of_H = [Target(H, none, held=True) for H, _, _ in subject.own]
+    of_G = [Target(G, none, held=True) for _, G, _ in subject.own]
+    K_G = small_matrix(subject.gauss_newton, subject.span, [G for _, G, _ in subject.own])
+    K_C = small_matrix(subject.curvature, subject.span, [C for _, _, C in subject.own])
+    return NetworkTarget(K_G + K_C, K_G, of_H), NetworkTarget(K_G, K_G, of_G)
 
 
 def _approximations(
@@ -249,6 +316,11 @@ def _largest(block: HessianBlock) -> tuple[float, Array]:
     start = np.random.default_rng(0).standard_normal(size).astype(block.dtype)
     values, vectors = lanczos(block, block.parameter, start, _SEARCH, which="LA")
     return float(values[0]), vectors[:, 0]
+
+
+def _ratio_error(value: float, of: float, error: float | None) -> float | None:
+    """The error bar of value / of; None where it is exact, or no ratio."""
+    return None if error is None or of == 0 else abs(value) * error / of**2
 
 
 def _angle(first: Array, second: Array) -> float:

@@ -3,7 +3,8 @@
     distance  ‖T − X‖_F / ‖T‖_F          cosine  ⟨T, X⟩ / (‖T‖_F ‖X‖_F)
 
 Small blocks are formed. For dense layers of any size ‖T − X‖² = ‖T‖² − 2⟨T, X⟩ + ‖X‖² out of a and
-S (hesscli.studies.approximations.blocks), and where X has the same a, S − S_X. All else is
+S (hesscli.studies.approximations.blocks), and where X has the same a, S − S_X. Networks of such
+layers are a sum over layers and over what is between them. All else is
 estimated by Hutchinson's E‖(T − X)v‖² = ‖T − X‖_F² over normal v, the same for every X, with an
 error bar by the jackknife (Efron and Stein, Annals of Statistics 9, 1981).
 """
@@ -11,6 +12,7 @@ error bar by the jackknife (Efron and Stein, Annals of Statistics 9, 1981).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +20,12 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from hesscli.problem.graph import Array
-from hesscli.studies.approximations.blocks import Fisher, Structured
+from hesscli.studies.approximations.blocks import BlockDiagonal, Fisher, Structured
 from hesscli.studies.norms import frobenius_work, squared_norms
 from hesscli.studies.spectra.moments import diagonal
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
+from hesscli.witnesses.layout import NETWORK
 
 # Up to so many parameters blocks are formed: 18 MB each.
 _DENSE_SIZE = 1500
@@ -47,12 +50,42 @@ class Distance:
     cosine_error: float | None = None
 
 
+@dataclass(frozen=True)
+class Products:
+    """‖T − X‖², ⟨T, X⟩, ‖T‖² and ‖X‖² in Frobenius norm."""
+
+    residual: float
+    product: float
+    T: float
+    X: float
+
+    @property
+    def distance(self) -> Distance:
+        # Rounding may leave less than nothing.
+        residual, T, X = (math.sqrt(max(each, 0.0)) for each in (self.residual, self.T, self.X))
+        if T == 0:
+            return Distance(None, None)
+        return Distance(residual / T, self.product / T / X if X > 0 else None)
+
+
 class Target:
-    """The block T that approximations are measured against, and its trace."""
+    """The block T that approximations are measured against, and its trace.
+
+    ``trace_error`` is the trace's error bar (99 %), None where it is exact; it is estimated where
+    it is not that of a matrix at hand, and ``trace`` does not know it.
+    """
 
     trace: float
+    trace_error: float | None = None
 
-    def __init__(self, block: HessianBlock, probes: Doubles, *, held: bool) -> None:
+    def __init__(
+        self,
+        block: HessianBlock,
+        probes: Doubles,
+        *,
+        held: bool,
+        trace: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self.block = block
         size = block.shape[0]
         self._dense: Doubles | None = None
@@ -60,11 +93,7 @@ class Target:
         if size <= _DENSE_SIZE:
             self._dense = block.to_dense().astype(np.float64)
             self.trace = float(np.trace(self._dense))
-        elif (
-            held
-            and isinstance(block, DenseBlock)
-            and (frobenius_work(len(block.a), block.inputs, block.units) <= _WORK)
-        ):
+        elif held and isinstance(block, DenseBlock) and needs_no_probes(block):
             self._dense_layer = block
             self._a, self._S = block.a.astype(np.float64), block.S.astype(np.float64)
             (self._squared,) = squared_norms(self._a, [self._S])
@@ -72,27 +101,35 @@ class Target:
         else:
             self._probes = probes
             self._products = _products(block, probes)
-            self.trace = float(_columns(probes, self._products).mean())
+            known = trace()
+            if known is not None:
+                self.trace = known
+                return
+            forms = _columns(probes, self._products)
+            self.trace = float(forms.mean())
+            self.trace_error = (
+                _quantile(len(forms)) * float(forms.std(ddof=1)) / math.sqrt(len(forms))
+            )
 
     @property
     def exact(self) -> bool:
         return self._dense is not None or self._dense_layer is not None
 
     def distance(self, X: HessianBlock) -> Distance:
-        if self._dense is not None:
-            dense = X.to_dense().astype(np.float64)
-            residual = float(np.linalg.norm(self._dense - dense))
-            product = float(np.vdot(self._dense, dense))
-            norms = float(np.linalg.norm(self._dense)), float(np.linalg.norm(dense))
-            return _distance(residual, product, *norms)
-        if self._dense_layer is not None:
-            return self._by_structure(X)
+        if self.exact:
+            return self.products(X).distance
         XV = _products(X, self._probes)
         T, R = self._products, self._products - XV
         squares = np.stack([_columns(T, T), _columns(XV, XV), _columns(T, XV), _columns(R, R)])
         return _estimated(squares)
 
-    def _by_structure(self, X: HessianBlock) -> Distance:
+    def products(self, X: HessianBlock) -> Products:
+        """What an exact distance is made of."""
+        if self._dense is not None:
+            dense = X.to_dense().astype(np.float64)
+            residual = _square(self._dense - dense)
+            product = float(np.vdot(self._dense, dense))
+            return Products(residual, product, _square(self._dense), _square(dense))
         a, S = self._a, self._S
         if isinstance(X, Fisher):
             delta = X.made(X.chunks.problem).delta[:, :, 0].astype(np.float64)
@@ -103,18 +140,56 @@ class Target:
             assert isinstance(X, Structured)  # of a dense layer there are no others
             of_X = X.squared_norm
             product = float(np.vdot(S, X.contracted(a)))
-            residual = max(self._squared - 2 * product + of_X, 0.0)
-        return _distance(_root(residual), product, _root(self._squared), _root(of_X))
+            residual = self._squared - 2 * product + of_X
+        return Products(residual, product, self._squared, of_X)
 
 
-def _root(square: float) -> float:
-    return math.sqrt(max(square, 0.0))
+def needs_no_probes(block: DenseBlock) -> bool:
+    """Whether distances from a dense layer's block, all examples held, are exact."""
+    work = frobenius_work(len(block.a), block.inputs, block.units)
+    return block.shape[0] <= _DENSE_SIZE or work <= _WORK
 
 
-def _distance(residual: float, product: float, T: float, X: float) -> Distance:
-    if T == 0:
-        return Distance(None, None)
-    return Distance(residual / T, product / T / X if X > 0 else None)
+class NetworkTarget:
+    """The network's T, of which H and G in the span of the examples are known.
+
+    ``K`` is T there, ``K_G`` Gauss–Newton (hesscli.studies.spectra.span). Every approximation but
+    G itself is block-diagonal, and its products with T are those of the ``layers``, all exact.
+    """
+
+    exact = True
+    trace_error = None
+
+    def __init__(self, K: Doubles, K_G: Doubles, layers: Sequence[Target]) -> None:
+        self._K, self._K_G, self._layers = K, K_G, layers
+        self.trace = math.fsum(layer.trace for layer in layers)
+
+    def distance(self, X: HessianBlock) -> Distance:
+        assert isinstance(X, BlockDiagonal)  # of the network there are no others
+        whole = _square(self._K)
+        if X.blocks[0].parameter == NETWORK:
+            residual, product = _square(self._K - self._K_G), float(np.vdot(self._K, self._K_G))
+            return Products(residual, product, whole, _square(self._K_G)).distance
+        of_layers = [
+            layer.products(block) for layer, block in zip(self._layers, X.blocks, strict=True)
+        ]
+        product, of_X = (
+            math.fsum(values)
+            for values in zip(*((each.product, each.X) for each in of_layers), strict=True)
+        )
+        # What is between layers, and what each layer's approximation misses.
+        between = max(whole - math.fsum(each.T for each in of_layers), 0.0)
+        residual = between + math.fsum(max(each.residual, 0.0) for each in of_layers)
+        return Products(residual, product, whole, of_X).distance
+
+
+def _square(matrix: Doubles) -> float:
+    return float(np.vdot(matrix, matrix))
+
+
+def _quantile(count: int) -> float:
+    """Of so many values' mean, how many of its standard errors the error bar is."""
+    return float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2))
 
 
 def _estimated(squares: Doubles) -> Distance:
@@ -130,7 +205,7 @@ def _estimated(squares: Doubles) -> Distance:
     spread = np.sqrt(
         (k - 1) / k * np.square(found[:, 1:] - found[:, 1:].mean(axis=1, keepdims=True)).sum(axis=1)
     )
-    bars = spread * float(stdtrit(k - 1, (1 + _CONFIDENCE) / 2))
+    bars = spread * _quantile(k)
     if means[1] == 0:
         return Distance(float(found[0, 0]), None, float(bars[0]), None)
     return Distance(float(found[0, 0]), float(found[1, 0]), float(bars[0]), float(bars[1]))

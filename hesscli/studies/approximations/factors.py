@@ -5,10 +5,11 @@ the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂z_{n,t}/∂f)�
 
     J_{n,k} = Σ_t a_{n,t} δ_{n,k,t}ᵀ,      F = Σ_{n,k} vec J_{n,k} vec J_{n,k}ᵀ
 
-F is Gauss–Newton where M = ∂²ℓ/∂f², which for a loss that is a negative log-likelihood is the
-Fisher matrix of its distribution (Martens, "New insights and perspectives on the natural gradient
-method", JMLR 21, 2020); the Monte-Carlo Fisher where m are gradients at targets that the network
-itself draws; the empirical Fisher where m is the gradient of the loss.
+F is Gauss–Newton where M = ∂²ℓ/∂f², and the Fisher matrix where M is the mean of that over targets
+that the network itself draws: the same for cross-entropies and mean squared error (Martens, "New
+insights and perspectives on the natural gradient method", JMLR 21, 2020). It is the Monte-Carlo
+Fisher where m are gradients at targets that are drawn so, and the empirical Fisher where m is the
+gradient of the loss.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ from scipy.special import expit, softmax
 
 from hesscli.nodes.bilinear import BilinearAt
 from hesscli.nodes.dense import DenseAt
+from hesscli.nodes.losses import EPSILON
 from hesscli.problem.graph import CONV, DENSE, Array, Node
 from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import layout_of
 
-GAUSS_NEWTON, MONTE_CARLO, EMPIRICAL = "gauss_newton", "monte_carlo", "empirical"
+GAUSS_NEWTON, FISHER = "gauss_newton", "fisher"
+MONTE_CARLO, EMPIRICAL = "monte_carlo", "empirical"
+# The one loss here whose ∂²ℓ/∂f² depends on the target, so that Gauss–Newton is not the Fisher.
+POISSON = "poisson"
 # An eigenvalue of ∂²ℓ/∂f² below this share of the largest is what rounding leaves of 0.
 _ROUNDING = 64
-# Targets that the network itself draws: classes, bits, or f + √(c/2) ε.
+# Targets that the network itself draws: classes, bits, counts, or f + √(c/2) ε.
 _Draw = Callable[[Array, np.random.Generator, int], Targets]
 
 
@@ -139,7 +144,9 @@ def root_of(engine: ChainRule, kind: str, samples: int, seed: int) -> Array:
         return np.asarray((scale * linearized.loss.gradient(f, problem.targets))[:, None])
     if kind == MONTE_CARLO:
         return _sampled(engine, samples, seed) * scale[:, None] / math.sqrt(samples)
-    M = linearized.loss.hessian(f, problem.targets)
+    # Poisson's ∂²ℓ/∂f² is linear in the target, whose mean is the rate f + ε of Keras's loss.
+    targets = f + f.dtype.type(EPSILON) if kind == FISHER else problem.targets
+    M = linearized.loss.hessian(f, targets)
     values, vectors = np.linalg.eigh(M)
     lowest = -_ROUNDING * np.finfo(M.dtype).eps * np.abs(values).max(axis=1, initial=0)
     if (values.min(axis=1) < lowest).any():
@@ -158,6 +165,7 @@ def draws_of(problem: Problem) -> _Draw | None:
         "categorical_crossentropy": _one_hot,
         "binary_crossentropy": _bits,
         "mean_squared_error": _normal,
+        POISSON: _counts,
     }.get(problem.loss.name)
 
 
@@ -169,8 +177,9 @@ def _sampled(engine: ChainRule, samples: int, seed: int) -> Array:
     problem, linearized = engine.problem, engine.linearized
     draw, f = draws_of(problem), linearized.f
     assert draw is not None  # nobody asks otherwise
-    # The loss of bits is a mean over c: c ℓ is their −log likelihood, and ∂²ℓ/∂f² = c E g gᵀ.
-    factor = math.sqrt(f.shape[1]) if draw is _bits else 1.0
+    # The loss of bits and counts is a mean over c: c ℓ is their −log likelihood, and
+    # E ∂²ℓ/∂f² = c E g gᵀ.
+    factor = math.sqrt(f.shape[1]) if draw in (_bits, _counts) else 1.0
     inputs = np.ascontiguousarray(problem.batch)
     drawn = np.stack(
         [
@@ -194,6 +203,10 @@ def _one_hot(f: Array, generator: np.random.Generator, samples: int) -> Array:
 
 def _bits(f: Array, generator: np.random.Generator, samples: int) -> Array:
     return np.asarray((generator.random((samples, len(f))) < expit(f)).astype(f.dtype))
+
+
+def _counts(f: Array, generator: np.random.Generator, samples: int) -> Array:
+    return generator.poisson(f + EPSILON, (samples, len(f))).astype(f.dtype)
 
 
 def _normal(f: Array, generator: np.random.Generator, samples: int) -> Array:

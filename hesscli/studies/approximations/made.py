@@ -32,8 +32,10 @@ from hesscli.studies.approximations.blocks import (
 )
 from hesscli.studies.approximations.factors import (
     EMPIRICAL,
+    FISHER,
     GAUSS_NEWTON,
     MONTE_CARLO,
+    POISSON,
     Factors,
     draws_of,
     factors,
@@ -66,7 +68,8 @@ class Maker:
     @property
     def kinds(self) -> tuple[str, ...]:
         drawn = (MONTE_CARLO,) if draws_of(self.problem) is not None else ()
-        return (GAUSS_NEWTON, *drawn, EMPIRICAL)
+        expected = (FISHER,) if self.problem.loss.name == POISSON else ()
+        return (GAUSS_NEWTON, *expected, *drawn, EMPIRICAL)
 
     def factors(self, parameter: str, node: Node, kind: str, part: Problem) -> Factors:
         key = (parameter, kind)
