@@ -373,7 +373,7 @@ def test_a_file_that_may_grow_no_more_is_not_left(run: Run) -> None:
 def test_a_folder_that_is_read_only_is_refused_before_anything_is_computed(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)
     for command in WRITERS:
         code, out, err = run(*command)
         assert (code, out, err.count("\n")) == (2, "", 1)

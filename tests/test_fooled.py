@@ -127,7 +127,7 @@ def test_two_undecided_columns_stay_within_eighty() -> None:
     print_table(document, console)
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
-    assert text.count(" UNDECIDED") == 2
+    assert {"UNDECIDED", "undecided"} <= set(text.split())
 
 
 def test_finite_differences_do_not_take_a_plugins_slope_on_trust(plugin: Plugin) -> None:

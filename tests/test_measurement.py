@@ -56,12 +56,9 @@ def test_the_curvature_along_the_gradient_is_the_second_difference_of_the_loss()
     for seed in range(8):
         problem = make_problem((3, 4, 2), "tanh", examples=2, seed=seed, scale=3.0)
         engine, theta = Descending(problem), problem.graph.vector()
-        at = engine.descent(theta, problem.inputs, problem.targets)
+        at = engine.descent(theta, problem)
         direction, h = at.gradient / np.linalg.norm(at.gradient), 1e-4
-        up, down = (
-            engine.descent(theta + s * h * direction, problem.inputs, problem.targets).loss
-            for s in (1, -1)
-        )
+        up, down = (engine.descent(theta + s * h * direction, problem).loss for s in (1, -1))
         found = measure(problem, 0, 0.0, {}, 0).measurement
         assert found.gradient_norm == pytest.approx(np.linalg.norm(at.gradient), rel=1e-12)
         assert found.gradient_curvature == pytest.approx(

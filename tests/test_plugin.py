@@ -150,7 +150,7 @@ def test_a_plugin_lasts_as_long_as_its_command(
 
 def test_all_includes_the_plugins(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(["config", "-c", small, "-a", "all", "--plugin", str(CUBE)], capsys)
-    assert (code, ", sin, cube;" in err) == (2, True)
+    assert (code, ", cube;" in err) == (2, True)
 
 
 def test_a_configuration_runs_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

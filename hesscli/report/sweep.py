@@ -23,33 +23,37 @@ from hesscli.studies.judge import Check
 from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
 from hesscli.studies.verdict import Verdict
 
+# Beside longer names norms of three digits are wider than a terminal.
+_LONG_NAME = 17
 # Columns of an input Hessian that fit beside each other.
 _COLUMNS = 4
 # Numbers of this size are read with decimals, as NumPy prints them; others with an exponent.
 _DECIMAL_SIZES = (1.0, 1e6)
 
 
-_FIELDS = (
-    Field("activation"),
-    named("node", "node", lambda row: row.label),
-    Field("kind"),
-    named("quantity", "at"),
-    Field("shape", title="shape", text=lambda shape: "×".join(map(str, shape))),
-    *(
-        Field(f"norms.{key}", attrgetter(f"{letter}_norm"), f"‖{letter}‖", to_digits(3))
-        for letter, key in (
-            ("g", "gradient"),
-            ("I", "linear_part"),
-            ("O", "curvature_part"),
-            ("S", "hessian"),
-        )
-    ),
-    Field(None, lambda row: row.worst_check.relative_residual, "residual", scientific),
-    Field("gradient_check", lambda row: row.g_check),
-    Field("hessian_check", lambda row: row.S_check),
-    STATUS,
-    verdict_column(lambda row: _limited(row)),
-)
+def _fields(digits: int = 3) -> tuple[Field, ...]:
+    """Norms have so many digits."""
+    return (
+        Field("activation"),
+        named("node", "node", lambda row: row.label),
+        Field("kind"),
+        named("quantity", "at"),
+        Field("shape", title="shape", text=lambda shape: "×".join(map(str, shape))),
+        *(
+            Field(f"norms.{key}", attrgetter(f"{letter}_norm"), f"‖{letter}‖", to_digits(digits))
+            for letter, key in (
+                ("g", "gradient"),
+                ("I", "linear_part"),
+                ("O", "curvature_part"),
+                ("S", "hessian"),
+            )
+        ),
+        Field(None, lambda row: row.worst_check.relative_residual, "residual", scientific),
+        Field("gradient_check", lambda row: row.g_check),
+        Field("hessian_check", lambda row: row.S_check),
+        STATUS,
+        verdict_column(lambda row: _limited(row)),
+    )
 
 
 def sweep_document(result: Sweep) -> Document:
@@ -57,7 +61,7 @@ def sweep_document(result: Sweep) -> Document:
     return study_document(
         result,
         "sweep",
-        _FIELDS,
+        _fields(),
         after={"inputs": result.inputs},
         tables=_tables(result),
         cases=(Case(row.activation, row.label, _failure(row)) for row in result.results),
@@ -67,9 +71,10 @@ def sweep_document(result: Sweep) -> Document:
 
 def _tables(result: Sweep) -> Iterator[Table]:
     for activation, rows in by_activation(result.results):
+        longest = max(len(row.label) for row in rows)
         yield table(
             f"{activation}: gradient g and Hessian S = I + O, from the loss back to the input",
-            _FIELDS,
+            _fields(3 if longest <= _LONG_NAME else 2),
             rows,
             _notes(result, activation, rows),
         )

@@ -206,7 +206,7 @@ def _keras_cache() -> str:
 
     path = keras_file()
     if not os.path.isfile(path):
-        return f"not in {path}; data.source: keras would download it"
+        return f"not in {path}; keras would download it"
     try:
         return f"{load_dataset('keras', 'train').examples:,} images in {path}"
     except HesscliError as error:
