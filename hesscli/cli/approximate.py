@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, complete_layer, problem_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    choice_option,
+    layer_option,
+    probe_seed_option,
+    probes_option,
+    problem_options,
+)
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
@@ -23,23 +30,8 @@ from hesscli.problem.names import MOST_PROBES
     """,
 )
 @problem_options
-@click.option(
-    "--block",
-    "-b",
-    type=click.Choice(("kernel", "layer", "network")),
-    default="kernel",
-    help="kernel, layer or network.",
-    metavar="NAME",
-)
-@click.option(
-    "--layer",
-    "-l",
-    "layers",
-    metavar="NAME",
-    multiple=True,
-    help="Look at this layer only; repeatable.",
-    shell_complete=complete_layer,
-)
+@choice_option("--block", "-b", among=("kernel", "layer", "network"))
+@layer_option
 @click.option(
     "--samples",
     metavar="N",
@@ -54,20 +46,8 @@ from hesscli.problem.names import MOST_PROBES
     default=10,
     help="Eigenpairs of rank K plus diagonal.",
 )
-@click.option(
-    "--probes",
-    metavar="N",
-    type=click.IntRange(2, MOST_PROBES),
-    default=32,
-    help="Random vectors, if it is estimated.",
-)
-@click.option(
-    "--probe-seed",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Seed of samples and random vectors.",
-)
+@probes_option(32)
+@probe_seed_option("samples and random vectors")
 @plot_option
 @output_options
 def approximate(

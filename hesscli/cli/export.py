@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.options import ProblemOptions, choice_option, problem_options
 from hesscli.cli.progress import progress_bar
 from hesscli.system.errors import InputError
 
@@ -48,13 +48,7 @@ def _rows(
     help="File to write: .npy, .npz, .h5 or .hdf5.",
     type=click.Path(),
 )
-@click.option(
-    "--term",
-    type=click.Choice(("hessian", "gauss-newton", "curvature")),
-    default="hessian",
-    help="hessian, gauss-newton or curvature.",
-    metavar="NAME",
-)
+@choice_option("--term", among=("hessian", "gauss-newton", "curvature"))
 @click.option(
     "--rows", metavar="START:STOP", callback=_rows, help="Some of the rows.", show_default="all"
 )

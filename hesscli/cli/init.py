@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ALL, ProblemOptions, problem_options
+from hesscli.cli.options import ALL, ProblemOptions, choice_option, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
@@ -79,25 +79,12 @@ def _deviations(
 @click.option(
     "--seeds", metavar="N", type=click.IntRange(1, MOST_SEEDS), default=5, help="Draws of each."
 )
-@click.option(
-    "--block",
-    "-b",
-    type=click.Choice(("kernel", "bias", "layer")),
-    default="kernel",
-    help="kernel, bias or layer.",
-    metavar="NAME",
-)
+@choice_option("--block", "-b", among=("kernel", "bias", "layer"))
 @click.option("--tune", is_flag=True, help="Find the scale of each layer's initializer.")
 @click.option(
     "--target", metavar="X", type=float, help="The norm that --tune is to reach.", show_default="1"
 )
-@click.option(
-    "--norm",
-    type=click.Choice(("frobenius", "spectral")),
-    default="frobenius",
-    help="frobenius or spectral.",
-    metavar="NAME",
-)
+@choice_option("--norm", among=("frobenius", "spectral"))
 @click.option("--write", "write_path", metavar="FILE", help="Write the tuned configuration (YAML).")
 @plot_option
 @output_options

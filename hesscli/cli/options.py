@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -296,6 +296,51 @@ threads_option = click.option(
     show_default="all",
 )
 
+layer_option = click.option(
+    "--layer",
+    "-l",
+    "layers",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=complete_layer,
+    help="Look at this layer only; repeatable.",
+)
+
+
+def choice_option(
+    *names: str, among: Sequence[str], default: str | None = None, text: str | None = None
+) -> Callable[[Command], Command]:
+    """An option of one word ``among`` others, the first unless another is the default."""
+    return click.option(
+        *names,
+        metavar="NAME",
+        type=click.Choice(among),
+        default=default or among[0],
+        help=text or f"{', '.join(among[:-1])} or {among[-1]}.",
+    )
+
+
+def probes_option(default: int) -> Callable[[Command], Command]:
+    """``--probes`` of an estimate with an error bar: of a single one there is no spread."""
+    return click.option(
+        "--probes",
+        metavar="N",
+        type=click.IntRange(2, MOST_PROBES),
+        default=default,
+        help="Random vectors, if it is estimated.",
+    )
+
+
+def probe_seed_option(seeded: str) -> Callable[[Command], Command]:
+    """``--probe-seed`` of what is drawn alike in every run unless it is given."""
+    return click.option(
+        "--probe-seed",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help=f"Seed of {seeded}.",
+    )
+
 
 def _layer_sizes(
     context: click.Context, parameter: click.Parameter, text: str | None
@@ -497,23 +542,10 @@ def witness_options(function: Command) -> Command:
         show_default="32",
         help="Random products of probes.",
     )
-    @click.option(
-        "--block",
-        "-b",
-        type=click.Choice(BLOCKS),
-        metavar="NAME",
-        default="kernel",
-        help="kernel, input, network, …",
+    @choice_option(
+        "--block", "-b", among=BLOCKS, default="kernel", text="kernel, input, network, …"
     )
-    @click.option(
-        "--layer",
-        "-l",
-        "layers",
-        metavar="NAME",
-        multiple=True,
-        shell_complete=complete_layer,
-        help="Look at this layer only; repeatable.",
-    )
+    @layer_option
     @click.option(
         "--probe-seed",
         metavar="N",

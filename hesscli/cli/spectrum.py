@@ -5,11 +5,17 @@ from __future__ import annotations
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, complete_layer, problem_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    choice_option,
+    layer_option,
+    probe_seed_option,
+    probes_option,
+    problem_options,
+)
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record, reports
-from hesscli.problem.names import MOST_PROBES
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 
@@ -33,33 +39,12 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     """,
 )
 @problem_options
-@click.option(
-    "--block",
-    "-b",
-    type=click.Choice(("kernel", "bias", "layer", "network")),
-    default="kernel",
-    help="kernel, bias, layer or network.",
-    metavar="NAME",
-)
-@click.option(
-    "--layer",
-    "-l",
-    "layers",
-    metavar="NAME",
-    multiple=True,
-    help="Look at this layer only; repeatable.",
-    shell_complete=complete_layer,
-)
+@choice_option("--block", "-b", among=("kernel", "bias", "layer", "network"))
+@layer_option
 @click.option(
     "--top", metavar="K", type=click.IntRange(min=1), help="Show K eigenvalues of H and of G."
 )
-@click.option(
-    "--which",
-    type=click.Choice(("magnitude", "ends")),
-    default="magnitude",
-    help="magnitude or ends.",
-    metavar="NAME",
-)
+@choice_option("--which", among=("magnitude", "ends"))
 @click.option(
     "--density",
     is_flag=True,
@@ -69,13 +54,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
 @click.option(
     "--eigenvectors", "vectors_path", metavar="FILE", help="Write the eigenvectors of --top (.npz)."
 )
-@click.option(
-    "--probes",
-    metavar="N",
-    type=click.IntRange(2, MOST_PROBES),
-    default=10,
-    help="Random vectors, if it is estimated.",
-)
+@probes_option(10)
 @click.option(
     "--steps",
     metavar="N",
@@ -83,13 +62,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     default=80,
     help="Lanczos steps from each of them.",
 )
-@click.option(
-    "--probe-seed",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Seed of the random vectors.",
-)
+@probe_seed_option("the random vectors")
 @plot_option
 @output_options
 def spectrum(

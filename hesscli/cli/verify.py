@@ -7,7 +7,13 @@ from typing import Literal
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    WitnessOptions,
+    choice_option,
+    problem_options,
+    witness_options,
+)
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import plugins, record, replayed_report
@@ -48,20 +54,8 @@ def _witness_names(
 )
 @problem_options
 @witness_options
-@click.option(
-    "--terms",
-    type=click.Choice(("hessian", "gauss-newton")),
-    default="hessian",
-    help="hessian or gauss-newton.",
-    metavar="NAME",
-)
-@click.option(
-    "--of",
-    type=click.Choice(("gradient", "jacobian", "hessian")),
-    default="hessian",
-    help="gradient, jacobian or hessian.",
-    metavar="NAME",
-)
+@choice_option("--terms", among=("hessian", "gauss-newton"))
+@choice_option("--of", among=("gradient", "jacobian", "hessian"), default="hessian")
 @click.option(
     "--witnesses",
     default=",".join(DEFAULT_WITNESSES),
