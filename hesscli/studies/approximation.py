@@ -41,7 +41,7 @@ from hesscli.system.errors import InputError
 from hesscli.system.ranges import require_whole
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import NETWORK
-from hesscli.witnesses.penalized import PenalizedBlock, of_penalties
+from hesscli.witnesses.penalized import PenalizedBlock, of_penalties, unpenalized
 from hesscli.witnesses.summed.engine import ChainRuleEngine, chain_rule_of
 
 BLOCK_DIAGONAL = "block_diagonal"
@@ -301,10 +301,6 @@ def _approximations(
             if isinstance(parts[0], Fisher) and method != GAUSS_NEWTON:
                 name = f"{BLOCK_DIAGONAL}_{method}"
             yield name, BlockDiagonal(NETWORK, G.layout, parts, trace)
-
-
-def unpenalized(block: HessianBlock) -> HessianBlock:
-    return block.block if isinstance(block, PenalizedBlock) else block
 
 
 def _largest(block: HessianBlock) -> tuple[float, Array]:

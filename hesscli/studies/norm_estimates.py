@@ -19,7 +19,7 @@ from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.penalized import PenalizedBlock
+from hesscli.witnesses.penalized import unpenalized
 
 # Their relative error is some √(2 / PRODUCTS) where the eigenvalues are of one size.
 PRODUCTS, _SEED = 64, 0
@@ -58,7 +58,7 @@ def _size(block: HessianBlock) -> Size:
 
 def has_structure(block: HessianBlock) -> bool:
     """Whether a block is a dense layer's, with or without penalties."""
-    own = block.block if isinstance(block, PenalizedBlock) else block
+    own = unpenalized(block)
     return isinstance(own, DenseBlock)
 
 

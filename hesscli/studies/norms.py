@@ -28,7 +28,7 @@ from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
-from hesscli.witnesses.penalized import PenalizedBlock
+from hesscli.witnesses.penalized import PenalizedBlock, unpenalized
 
 # Below this size LAPACK is faster than Lanczos.
 _DENSE_SIZE = 128
@@ -118,13 +118,12 @@ def length(v: Array) -> float:
     return scale * float(np.linalg.norm(values))
 
 
-def layer_block(block: object) -> DenseBlock:
+def layer_block(block: HessianBlock) -> DenseBlock:
     """The block of a layer as what it is, without penalties; TypeError for one of another kind."""
-    if isinstance(block, PenalizedBlock):
-        block = block.block
-    if not isinstance(block, DenseBlock):
-        raise TypeError(f"{type(block).__name__} is no layer's block")
-    return block
+    own = unpenalized(block)
+    if not isinstance(own, DenseBlock):
+        raise TypeError(f"{type(own).__name__} is no layer's block")
+    return own
 
 
 def _relative(array: Array) -> tuple[Doubles, float]:

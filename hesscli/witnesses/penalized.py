@@ -69,3 +69,8 @@ class PenalizedBlock(HessianBlock):
         with np.errstate(over="ignore", invalid="ignore"):
             added = float(self.diagonal.astype(np.float64) @ np.square(flat))
             return self.block.quadratic_form(v) + added
+
+
+def unpenalized(block: HessianBlock) -> HessianBlock:
+    """The block of the loss over the examples alone."""
+    return block.block if isinstance(block, PenalizedBlock) else block

@@ -93,8 +93,7 @@ class Kronecker(Structured):
         return np.asarray(np.einsum("ni,ni->n", a @ self.A, a)[:, None, None] * self.B)
 
     def _matmat(self, V: Array) -> Array:
-        AV = (self.A @ V.reshape(len(self.A), -1)).reshape(len(self.A), len(self.B), -1)
-        return np.asarray(self.B @ AV).reshape(V.shape)
+        return _times(self.A, self.B, V)
 
 
 class Eigenbasis(Structured):
@@ -118,13 +117,8 @@ class Eigenbasis(Structured):
         return np.asarray((self.U_B * weights[:, None]) @ self.U_B.T)
 
     def _matmat(self, V: Array) -> Array:
-        turned = self._turn(self.U_A.T, self.U_B.T, V) * self.D.reshape(-1, 1)
-        return self._turn(self.U_A, self.U_B, turned)
-
-    @staticmethod
-    def _turn(left: Array, right: Array, V: Array) -> Array:
-        half = (left @ V.reshape(len(left), -1)).reshape(len(left), len(right), -1)
-        return np.asarray(right @ half).reshape(V.shape)
+        turned = _times(self.U_A.T, self.U_B.T, V) * self.D.reshape(-1, 1)
+        return _times(self.U_A, self.U_B, turned)
 
 
 class LowRankPlusDiagonal(Structured):
@@ -186,3 +180,9 @@ class BlockDiagonal(Approximation):
         return np.concatenate(
             [block.matmat(part) for block, part in zip(self.blocks, parts, strict=True)]
         )
+
+
+def _times(A: Array, B: Array, V: Array) -> Array:
+    """(A ⊗ B) V for V (rows · units, k)."""
+    AV = (A @ V.reshape(len(A), -1)).reshape(len(A), len(B), -1)
+    return np.asarray(B @ AV).reshape(V.shape)

@@ -114,8 +114,22 @@ def sole_node(problem: Problem, parameter: str) -> Node | None:
     return node if plain else None
 
 
-def factors(engine: ChainRule, parameter: str, node: Node, root: Callable[[], Array]) -> Factors:
-    """Those of a block of the engine's examples, from roots (n, K, c) of the loss."""
+@dataclass(frozen=True)
+class Seen:
+    """What a layer sees of some examples: ``a``, and ∂z/∂f as ``J`` (n, c, T · units)."""
+
+    a: Array
+    J: Array
+    units: int
+
+    def factors(self, m: Array) -> Factors:
+        """Those of roots m (n, K, c) of the loss."""
+        delta = m @ self.J
+        return Factors(self.a, delta.reshape(*m.shape[:2], -1, self.units))
+
+
+def seen(engine: ChainRule, parameter: str, node: Node) -> Seen:
+    """What the node of a block sees of the engine's examples."""
     linearized, (segment,) = engine.linearized, layout_of(engine.problem, parameter).segments
     linearized.reach([tensor.name for tensor in segment.tensors])
     at = linearized.at(node.name, slice(None))
@@ -128,12 +142,10 @@ def factors(engine: ChainRule, parameter: str, node: Node, root: Callable[[], Ar
     ones = np.ones((*a.shape[:2], 1), dtype=a.dtype)
     parts = [ones if tensor.is_vector else a for tensor in segment.tensors]
     J = linearized.pulled_outputs(slice(None), values=[node.name]).values.get(node.name)
-    m = root()
     if J is None:
         # The output does not depend on the layer.
-        J = np.zeros((examples, m.shape[2], *node.shape), dtype=m.dtype)
-    delta = m @ J.reshape(*J.shape[:2], -1)
-    return Factors(np.concatenate(parts, axis=2), delta.reshape(*m.shape[:2], -1, segment.units))
+        J = np.zeros((examples, engine.problem.outputs, *node.shape), dtype=a.dtype)
+    return Seen(np.concatenate(parts, axis=2), J.reshape(*J.shape[:2], -1), segment.units)
 
 
 def root_of(engine: ChainRule, kind: str, samples: int, seed: int) -> Array:

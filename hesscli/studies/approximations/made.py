@@ -12,7 +12,7 @@ rank k + diagonal    the k largest eigenpairs of F, and what they leave of its d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -38,8 +38,8 @@ from hesscli.studies.approximations.factors import (
     POISSON,
     Factors,
     draws_of,
-    factors,
     root_of,
+    seen,
 )
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -63,7 +63,7 @@ class Maker:
             Chunks(engine.problem, HELD) if isinstance(engine, ChainRule) else engine.chunks
         )
         self._engine = engine if isinstance(engine, ChainRule) else None
-        self._kept: dict[tuple[str, str], Factors] = {}
+        self._kept: dict[str, dict[str, Factors]] = {}
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -71,17 +71,23 @@ class Maker:
         expected = (FISHER,) if self.problem.loss.name == POISSON else ()
         return (GAUSS_NEWTON, *expected, *drawn, EMPIRICAL)
 
-    def factors(self, parameter: str, node: Node, kind: str, part: Problem) -> Factors:
-        key = (parameter, kind)
-        if self._engine is None:
-            return self._factors(ChainRule(part), parameter, node, kind)
-        if key not in self._kept:
-            self._kept[key] = self._factors(self._engine, parameter, node, kind)
-        return self._kept[key]
+    def factors(
+        self, parameter: str, node: Node, kinds: Sequence[str], part: Problem
+    ) -> dict[str, Factors]:
+        """A layer's factors by kind, out of one pass over the part's examples."""
+        if parameter in self._kept:
+            return self._kept[parameter]
+        engine = self._engine or ChainRule(part)
+        of_layer = seen(engine, parameter, node)
+        found = {
+            kind: of_layer.factors(root_of(engine, kind, self.samples, self.seed)) for kind in kinds
+        }
+        if self.held:
+            self._kept[parameter] = found
+        return found
 
-    def _factors(self, engine: ChainRule, parameter: str, node: Node, kind: str) -> Factors:
-        root = partial(root_of, engine, kind, self.samples, self.seed)
-        return factors(engine, parameter, node, root)
+    def _of_kind(self, parameter: str, node: Node, kind: str, part: Problem) -> Factors:
+        return self.factors(parameter, node, (kind,), part)[kind]
 
     def _sum(
         self, of: Callable[[Problem], tuple[Array, ...]], like: tuple[tuple[int, ...], ...]
@@ -98,35 +104,52 @@ class Maker:
         """(name, approximation) of each, Gauss–Newton first."""
         layout = layout_of(self.problem, parameter)
         (segment,) = layout.segments
-        rows, units = segment.rows, segment.units
-        shapes = ((rows, rows), (rows, rows), (units, units), (units, units), (rows, units))
-        several = node.kind != DENSE
+        rows, units, kinds = segment.rows, segment.units, self.kinds
+        names = ("kfac",) if node.kind == DENSE else ("kfac", "kfac_reduce")
+        shapes = (
+            *[(rows, rows)] * len(names),
+            *[(units, units)] * len(names) * len(kinds),
+            *[(rows, units)] * len(kinds),
+        )
         kronecker = partial(Kronecker, parameter, layout)
-        fishers: list[tuple[str, Approximation]] = []
-        factored: list[tuple[str, Approximation]] = []
-        for kind in self.kinds:
-            of_part = partial(self.factors, parameter, node, kind)
 
-            def sums(
-                part: Problem, of_part: Callable[[Problem], Factors] = of_part
-            ) -> tuple[Array, ...]:
-                found = of_part(part)
-                reduced = found.reduced() if several else found
-                return found.A(), reduced.A(), found.B(), reduced.B(), found.diagonal()
-
-            A, A_reduced, B, B_reduced, diagonal = self._sum(sums, shapes)
-            A, A_reduced = A / self.problem.total, A_reduced / self.problem.total
-            fishers.append(
-                (kind, Fisher(parameter, layout, self.chunks, of_part, diagonal.reshape(-1)))
+        def sums(part: Problem) -> tuple[Array, ...]:
+            found = list(self.factors(parameter, node, kinds, part).values())
+            forms = [found, [each.reduced() for each in found]][: len(names)]
+            # All kinds have the same a.
+            return (
+                *(form[0].A() for form in forms),
+                *(each.B() for form in forms for each in form),
+                *(each.diagonal() for each in found),
             )
-            suffix = "" if kind == GAUSS_NEWTON else f"_{kind}"
-            factored.append((f"kfac{suffix}", kronecker(A, B)))
-            if several:
-                factored.append((f"kfac_reduce{suffix}", kronecker(A_reduced, B_reduced)))
+
+        totals = iter(self._sum(sums, shapes))
+        As = [next(totals) / self.problem.total for _ in names]
+        Bs = {(name, kind): next(totals) for name in names for kind in kinds}
+        fishers = [
+            (
+                kind,
+                Fisher(
+                    parameter,
+                    layout,
+                    self.chunks,
+                    partial(self._of_kind, parameter, node, kind),
+                    next(totals).reshape(-1),
+                ),
+            )
+            for kind in kinds
+        ]
+        factored = [
+            (
+                name if kind == GAUSS_NEWTON else f"{name}_{kind}",
+                kronecker(A, Bs[name, kind]),
+            )
+            for kind in kinds
+            for name, A in zip(names, As, strict=True)
+        ]
         yield from fishers
         yield from factored
         F, KFAC = fishers[0][1], factored[0][1]
-        assert isinstance(KFAC, Kronecker) and isinstance(F, Fisher)
         if kfra is not None:
             yield "kfra", kronecker(KFAC.A, kfra)
         (_, U_A), (_, U_B) = np.linalg.eigh(KFAC.A), np.linalg.eigh(KFAC.B)
