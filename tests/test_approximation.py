@@ -18,7 +18,7 @@ from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Penalty, Problem
 from hesscli.studies.approximation import ApproximationOptions, approximate, approximations
 from hesscli.studies.approximations import distances
-from hesscli.studies.approximations.distances import Target
+from hesscli.studies.approximations.distances import Images, Target
 from hesscli.studies.approximations.factors import sole_node
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -155,7 +155,7 @@ def test_distances_without_forming_a_block_are_the_dense_ones(
             T = block.to_dense()
             with monkeypatch.context() as patched:
                 patched.setattr(distances, "_DENSE_SIZE", 0)
-                target = Target(block, probes, held=True)
+                target = Target(block, Images(probes), held=True)
                 assert target.exact
                 assert target.trace == pytest.approx(np.trace(T), rel=1e-12)
                 for method, X in made(problem, parameter, rank=3).items():
@@ -211,13 +211,13 @@ def test_of_a_dense_network_every_number_is_the_dense_one(monkeypatch: pytest.Mo
 def test_error_bars_hold_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     block = ChainRule(CONV).hessian("conv/kernel")
     X = made(CONV, "conv/kernel")["kfac"]
-    exact = Target(block, np.zeros((0, 2)), held=True).distance(X)
+    exact = Target(block, Images(np.zeros((0, 2))), held=True).distance(X)
     monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
     trace = np.trace(block.to_dense())
     inside, traces = [], []
     for seed in range(200):
         probes = np.random.default_rng(seed).standard_normal((block.shape[0], 32))
-        target = Target(block, probes, held=True)
+        target = Target(block, Images(probes), held=True)
         found = target.distance(X)
         inside.append(abs(found.distance - exact.distance) <= found.distance_error)
         traces.append(abs(target.trace - trace) <= target.trace_error)

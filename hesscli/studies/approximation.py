@@ -17,7 +17,7 @@ from hesscli.problem.network import Problem
 from hesscli.studies.approximations.blocks import Approximation, BlockDiagonal, Fisher
 from hesscli.studies.approximations.distances import (
     Distance,
-    Doubles,
+    Images,
     NetworkTarget,
     Target,
     needs_no_probes,
@@ -252,9 +252,8 @@ def _targets(
     small = subject.parameter == NETWORK and subject.span.size <= EXACT_LIMIT
     if small and own and all(needs_no_probes(H) for H, _, _ in own):
         return _of_network(subject)
-    probes: Doubles = np.random.default_rng(options.seed).standard_normal(
-        (subject.size, options.probes)
-    )
+    generator = np.random.default_rng(options.seed)
+    images = Images(generator.standard_normal((subject.size, options.probes)))
     diagonals = cache(subject.diagonals)
 
     def trace(term: int) -> float | None:
@@ -262,15 +261,20 @@ def _targets(
         return None if found is None else found[term].trace
 
     return (
-        Target(subject.hessian, probes, held=held, trace=partial(trace, 0)),
-        Target(subject.gauss_newton, probes, held=held, trace=partial(trace, 1)),
+        Target(subject.hessian, images, held=held, trace=partial(trace, 0)),
+        Target(subject.gauss_newton, images, held=held, trace=partial(trace, 1)),
     )
 
 
 def _of_network(subject: Subject) -> tuple[NetworkTarget, NetworkTarget]:
-    none: Doubles = np.zeros((0, 0))
-    of_H = [Target(H, none, held=True) for H, _, _ in subject.own]
-    of_G = [Target(G, none, held=True) for _, G, _ in subject.own]
+    images = [Images(np.zeros((0, 0))) for _ in subject.own]
+    of_H, of_G = (
+        [
+            Target(terms[term], each, held=True)
+            for each, terms in zip(images, subject.own, strict=True)
+        ]
+        for term in (0, 1)
+    )
     K_G = small_matrix(subject.gauss_newton, subject.span, [G for _, G, _ in subject.own])
     K_C = small_matrix(subject.curvature, subject.span, [C for _, _, C in subject.own])
     return NetworkTarget(K_G + K_C, K_G, of_H), NetworkTarget(K_G, K_G, of_G)

@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from hesscli.problem.graph import Array
 from hesscli.studies.approximations.blocks import BlockDiagonal, Fisher, Structured
 from hesscli.studies.norms import frobenius_work, squared_norms
 from hesscli.studies.spectra.moments import diagonal
@@ -68,6 +68,19 @@ class Products:
         return Distance(residual / T, self.product / T / X if X > 0 else None)
 
 
+class Images:
+    """What distances need of an approximation, once for all the blocks that it is measured against.
+
+    ``probes`` (P, k) are the random vectors where no distance is exact.
+    """
+
+    def __init__(self, probes: Doubles) -> None:
+        self.probes = probes
+        # Of the last one alone: an approximation is measured against H, and then against G.
+        self.dense = lru_cache(maxsize=1)(_dense)
+        self.products = lru_cache(maxsize=1)(partial(_products, V=probes))
+
+
 class Target:
     """The block T that approximations are measured against, and its trace.
 
@@ -81,17 +94,17 @@ class Target:
     def __init__(
         self,
         block: HessianBlock,
-        probes: Doubles,
+        images: Images,
         *,
         held: bool,
         trace: Callable[[], float | None] = lambda: None,
     ) -> None:
-        self.block = block
+        self._images = images
         size = block.shape[0]
         self._dense: Doubles | None = None
         self._dense_layer: DenseBlock | None = None
         if size <= _DENSE_SIZE:
-            self._dense = block.to_dense().astype(np.float64)
+            self._dense = _dense(block)
             self.trace = float(np.trace(self._dense))
         elif held and isinstance(block, DenseBlock) and needs_no_probes(block):
             self._dense_layer = block
@@ -99,13 +112,12 @@ class Target:
             (self._squared,) = squared_norms(self._a, [self._S])
             self.trace = diagonal(block).trace
         else:
-            self._probes = probes
-            self._products = _products(block, probes)
+            self._products = _products(block, images.probes)
             known = trace()
             if known is not None:
                 self.trace = known
                 return
-            forms = _columns(probes, self._products)
+            forms = _columns(images.probes, self._products)
             self.trace = float(forms.mean())
             self.trace_error = (
                 _quantile(len(forms)) * float(forms.std(ddof=1)) / math.sqrt(len(forms))
@@ -118,7 +130,7 @@ class Target:
     def distance(self, X: HessianBlock) -> Distance:
         if self.exact:
             return self.products(X).distance
-        XV = _products(X, self._probes)
+        XV = self._images.products(X)
         T, R = self._products, self._products - XV
         squares = np.stack([_columns(T, T), _columns(XV, XV), _columns(T, XV), _columns(R, R)])
         return _estimated(squares)
@@ -126,7 +138,7 @@ class Target:
     def products(self, X: HessianBlock) -> Products:
         """What an exact distance is made of."""
         if self._dense is not None:
-            dense = X.to_dense().astype(np.float64)
+            dense = self._images.dense(X)
             residual = _square(self._dense - dense)
             product = float(np.vdot(self._dense, dense))
             return Products(residual, product, _square(self._dense), _square(dense))
@@ -215,5 +227,9 @@ def _columns(left: Doubles, right: Doubles) -> Doubles:
     return np.asarray((left * right).sum(axis=0))
 
 
-def _products(block: HessianBlock, V: Array) -> Doubles:
+def _dense(block: HessianBlock) -> Doubles:
+    return block.to_dense().astype(np.float64)
+
+
+def _products(block: HessianBlock, V: Doubles) -> Doubles:
     return np.asarray(block.matmat(V.astype(block.dtype))).astype(np.float64)
