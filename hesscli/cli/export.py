@@ -9,6 +9,7 @@ import click
 
 from hesscli.cli.command import Command
 from hesscli.cli.options import ProblemOptions, choice_option, problem_options
+from hesscli.cli.output import OutputOptions, format_option
 from hesscli.cli.progress import progress_bar
 from hesscli.system.errors import InputError
 
@@ -53,21 +54,14 @@ def _rows(
     "--rows", metavar="START:STOP", callback=_rows, help="Some of the rows.", show_default="all"
 )
 @problem_options
-@click.option(
-    "--format",
-    "-f",
-    "format_name",
-    type=click.Choice(("table", "json", "csv", "markdown", "junit", "html")),
-    default="table",
-    help="Format of what is said about the file; table unless given.",
-)
+@format_option
 def export(
     block: str,
     path: str,
     term: Literal["hessian", "gauss-newton", "curvature"],
     rows: tuple[int, int | None] | None,
     problem: ProblemOptions,
-    format_name: str,
+    format_name: str | None,
 ) -> int:
     """Write a block of the Hessian to a file.
 
@@ -89,7 +83,6 @@ def export(
     from hesscli.config.load import to_yaml
     from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
-    from hesscli.report.output import write_document
 
     (chosen,) = problem.problems(config)
     if names:
@@ -105,5 +98,5 @@ def export(
             progress=progress,
             execution=problem.execution(chosen),
         )
-    write_document(document_of(result), format_name, None)
+    OutputOptions(format_name).write(document_of(result))
     return 0

@@ -151,18 +151,18 @@ def _failure(row: ApproximatedBlock) -> str | None:
 
 def _notes(result: ApproximationStudy, rows: Sequence[ApproximatedBlock]) -> Iterator[str]:
     yield (
-        "from H = ‖H − X‖ / ‖H‖ in Frobenius norm, from G likewise; trace and largest eigenvalue "
-        "relative to H's, angle between the eigenvectors of these"
+        "from H is ‖H − X‖ / ‖H‖ in the Frobenius norm, and from G likewise; trace and λ max are "
+        "relative to H's; angle is between the eigenvectors of the two largest eigenvalues."
     )
     if not all(row.exact for row in rows):
         yield (
-            f"± is 99 % of {result.options.probes} random vectors, --probe-seed "
-            f"{result.options.seed}."
+            f"± is the 99 % error bar of an estimate from {result.options.probes} random vectors "
+            f"(--probe-seed {result.options.seed})."
         )
     if not result.likelihood:
-        yield f"No likelihood is known here of {result.problem.loss}: nothing is drawn from it."
+        yield f"No targets can be drawn for {result.problem.loss}: there is no Monte-Carlo Fisher."
     if result.left_out:
-        yield f"Neither dense nor a convolution, and left out: {listed(result.left_out)}."
+        yield f"Left out, being neither dense nor convolutional: {listed(result.left_out)}."
     for _, group in groupby(rows, key=lambda row: row.layer):
         found = {row.method: row for row in group}
         sentence = _kept(found)
