@@ -139,10 +139,9 @@ class Record:
 
             from hesscli.report.difference import matched, with_match
             from hesscli.report.formats import render
-            from hesscli.studies.checks import DEFAULT_RTOL
+            from hesscli.studies.checks import rtol_for
 
-            rtol = self.config.check.rtol
-            rtol = DEFAULT_RTOL[self.config.dtype] if rtol is None else rtol
+            rtol = rtol_for(self.config.dtype, self.config.check.rtol)
             match = matched(report.data, json.loads(render(document, "json")), rtol)
             document = with_match(document, match, report.path)
             passed = passed and match.passed

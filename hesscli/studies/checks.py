@@ -31,6 +31,11 @@ _Pair = tuple[int, int]
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
 
 
+def rtol_for(dtype: str, given: float | None) -> float:
+    """The relative tolerance: the one that is given, or the default of the type."""
+    return DEFAULT_RTOL[dtype] if given is None else given
+
+
 def frobenius_norm(values: Array) -> float:
     """The Frobenius norm, of which no square overflows or vanishes; NaN of what is not finite."""
     largest = float(np.abs(values).max())

@@ -11,7 +11,7 @@ import numpy as np
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import DEFAULT_RTOL
+from hesscli.studies.checks import rtol_for
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -219,7 +219,7 @@ def _entry_of(
         require_held(problem, execution, "an input belongs to one of them")
     chain_rule, autodiff = chain_rule_of(problem, execution), autodiff_of(problem, execution)
     floor = cache(partial(_floor, chain_rule, place))
-    rtol = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
+    rtol = rtol_for(problem.dtype.name, rtol)
 
     # H is symmetric: the row is a product, which for one is quicker than rows().
     unit = np.zeros(place.layout.size, dtype=problem.dtype)

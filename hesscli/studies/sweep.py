@@ -12,7 +12,7 @@ import numpy as np
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import DEFAULT_RTOL, frobenius_norm
+from hesscli.studies.checks import frobenius_norm, rtol_for
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -123,7 +123,7 @@ def sweep(
     inputs: list[SweptInput] = []
     for problem in problems:
         _require_memory(problem)
-        rtol_here = DEFAULT_RTOL[problem.dtype.name] if rtol is None else rtol
+        rtol_here = rtol_for(problem.dtype.name, rtol)
         nodes = [_Node(problem, quantity, rtol_here) for quantity in quantities(problem)]
         for before, part in Chunks(problem, execution).parts():
             sweeper = _Sweeper(part)

@@ -17,7 +17,7 @@ from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import LOSS, plugin_names
 from hesscli.studies.blocks import chosen
-from hesscli.studies.checks import DEFAULT_RTOL, check_entries, check_own_products
+from hesscli.studies.checks import check_entries, check_own_products, rtol_for
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.finitechecks import (
     ENTRIES_LIMIT,
@@ -79,7 +79,7 @@ class CheckOptions:
         require_whole("probe_seed", self.seed, 0)
 
     def rtol_for(self, problem: Problem) -> float:
-        return DEFAULT_RTOL[problem.dtype.name] if self.rtol is None else self.rtol
+        return rtol_for(problem.dtype.name, self.rtol)
 
     def method_for(self, problem: Problem, subject: Subject) -> str:
         """The method, where ``auto`` is every entry while that is affordable."""
