@@ -110,7 +110,7 @@ class Windows:
         """The mean of what each window sees of x (m, *spatial, c) inside it: (m, *out, c)."""
         padded = self.pad(x)
         first, *others = self.places
-        mean = padded[first].copy()
+        mean: Array = padded[first].copy()
         for places in others:
             mean += padded[places]
         mean /= self.counts.astype(x.dtype)
