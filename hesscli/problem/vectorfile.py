@@ -41,6 +41,11 @@ def require_vector_path(path: str, key: str) -> None:
     check_writable(path)
 
 
+def holds_tensors(path: str) -> bool:
+    """Whether a vector file has an array for each tensor, and so may have those of other blocks."""
+    return _suffix(path) == ".npz"
+
+
 def write_vector(path: str, v: Array, shapes: Shapes) -> None:
     """Writes v (P,) to ``path``, whole or not at all, so that ``read_vector`` reads it.
 

@@ -7,7 +7,7 @@ conjugate gradients positive definite ones (Hestenes and Stiefel 1952).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
@@ -25,6 +25,8 @@ MINRES, CG = "minres", "cg"
 _STEPS = 10
 # The residual that CG updates drifts from the true one by less than this.
 _DRIFT = 0.5
+# A sum of products is good to so many roundings of the largest curvature.
+_ROUNDINGS = 1000
 
 
 def no_watch(products: int) -> None:
@@ -35,7 +37,8 @@ def no_watch(products: int) -> None:
 class Iterated:
     """x (P,), found by ``products`` of H.
 
-    ``curvature`` is the least uᵀ(H + λI)u of the unit vectors u that were multiplied.
+    ``curvature`` is the least uᵀ(H + λI)u of the unit vectors u that were multiplied, 0 where
+    rounding leaves nothing of it.
     """
 
     x: Array
@@ -52,14 +55,21 @@ class _Counting:
     damping: float
     watch: Watch
     products: int = 0
-    curvature: float = field(default=np.inf)
+    least: float = np.inf
+    most: float = -np.inf
 
     def times(self, u: Array) -> Array:
         self.products += 1
         self.watch(self.products)
         product = self.multiply(u).astype(np.float64) + self.damping * u
-        self.curvature = min(self.curvature, float(u @ product) / float(u @ u))
+        curvature = float(u @ product) / float(u @ u)
+        self.least, self.most = min(self.least, curvature), max(self.most, curvature)
         return product
+
+    def curvature(self, dtype: np.dtype[np.floating]) -> float:
+        """The least one, by products that are good to ``dtype``."""
+        rounding = np.finfo(dtype).eps * max(abs(self.least), abs(self.most))
+        return 0.0 if abs(self.least) <= _ROUNDINGS * rounding else self.least
 
 
 def iterated(
@@ -90,9 +100,9 @@ def iterated(
 
     def scaled(u: Array) -> Array:
         product = operator.times(u)
-        if method == CG and operator.curvature <= 0:
+        if method == CG and operator.least <= 0:
             raise NumericalError(
-                f"{name}: H + λI has the curvature {operator.curvature:.2e} in a direction, so it "
+                f"{name}: H + λI has the curvature {operator.least:.2e} in a direction, so it "
                 f"is not positive definite, which {CG} needs; use {MINRES} or a larger damping"
             )
         return np.asarray(scale * product)
@@ -116,4 +126,4 @@ def iterated(
     except StopIteration:
         # The residual is small enough.
         pass
-    return Iterated(best * scale * size, method, operator.products, operator.curvature)
+    return Iterated(best * scale * size, method, operator.products, operator.curvature(block.dtype))

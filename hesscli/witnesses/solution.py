@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Exact:
     method: str
     smallest: float
     null: int
+    negative: int
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class Solution:
     ``residual`` is ‖(H + λI) x − v‖ / ‖v‖ by a product with x, and the system solved
     (``passed``) where that is at most ``rtol``; ``form`` is xᵀHx. ``method`` is factors,
     eigenvalues, minres or cg, the last two by so many ``products``. ``smallest`` is the smallest
-    eigenvalue of H and ``null`` how many of H + λI are 0 up to rounding, both None where the
-    method does not see them; ``curvature`` is the least uᵀ(H + λI)u that was met in a unit vector
-    u, None where none was looked at.
+    eigenvalue of H, and of those of H + λI ``null`` are 0 up to rounding and ``negative`` below 0:
+    None where the method does not see them. ``curvature`` is the least uᵀ(H + λI)u that was met in
+    a unit vector u, 0 where rounding leaves nothing of it and None where none was looked at.
     """
 
     x: Array
@@ -76,6 +77,7 @@ class Solution:
     curvature: float | None = None
     smallest: float | None = None
     null: int | None = None
+    negative: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -136,7 +138,7 @@ def of_matrix(block: HessianBlock, K: Array, v: Array, damping: float) -> Exact:
         )
     eigenvalues, U = np.linalg.eigh(K.astype(np.float64))
     found = in_eigenbasis(U.T @ v, eigenvalues, damping, block.dtype)
-    return Exact(U @ found.x, "eigenvalues", found.smallest, found.null)
+    return replace(found, x=U @ found.x, method="eigenvalues")
 
 
 def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[Any]) -> Exact:
@@ -147,9 +149,14 @@ def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[
     shifted = eigenvalues + damping
     scale = float(np.abs(eigenvalues).max(initial=0.0))
     # As numpy.linalg.matrix_rank takes a singular value for 0.
-    zero = np.abs(shifted) <= np.finfo(dtype).eps * eigenvalues.size * scale
+    rounding = np.finfo(dtype).eps * eigenvalues.size * scale
+    zero = np.abs(shifted) <= rounding
     x = np.where(zero, 0.0, c / np.where(zero, 1.0, shifted))
-    return Exact(x, "factors", float(eigenvalues.min()), int(zero.sum()))
+    smallest = float(eigenvalues.min())
+    negative = int((~zero & (shifted < 0)).sum())
+    return Exact(
+        x, "factors", 0.0 if abs(smallest) <= rounding else smallest, int(zero.sum()), negative
+    )
 
 
 def _vector(block: HessianBlock, v: Any) -> Array:

@@ -204,6 +204,7 @@ class BlockDiagonal(Approximation):
             " and ".join(dict.fromkeys(each.method for each in known)),
             min(each.smallest for each in known),
             sum(each.null for each in known),
+            sum(each.negative for each in known),
         )
 
     def _matmat(self, V: Array) -> Array:
