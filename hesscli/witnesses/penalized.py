@@ -41,18 +41,18 @@ def penalized(block: HessianBlock, problem: Problem, of: OfTensor) -> HessianBlo
 
 
 class PenalizedBlock(HessianBlock):
-    """H + diag(d), d (P,)."""
+    """H + diag(d), d = ``added`` (P,)."""
 
     def __init__(self, block: HessianBlock, diagonal: Array) -> None:
         super().__init__(block.parameter, block.layout, block.dtype)
         self.in_threads = block.in_threads
         self.block = block
-        self.diagonal = diagonal
+        self.added = diagonal
 
     def _matmat(self, V: Array) -> Array:
         V = np.asarray(V, dtype=self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(self.block.matmat(V) + self.diagonal[:, None] * V)
+            return np.asarray(self.block.matmat(V) + self.added[:, None] * V)
 
     @property
     def row_bytes(self) -> int:
@@ -61,13 +61,16 @@ class PenalizedBlock(HessianBlock):
     def rows(self, start: int, stop: int) -> Array:
         rows = np.array(self.block.rows(start, stop))
         own = np.arange(start, start + len(rows))
-        rows[own - start, own] += self.diagonal[own]
+        rows[own - start, own] += self.added[own]
         return rows
+
+    def diagonal(self) -> Array:
+        return np.asarray(self.block.diagonal() + self.added)
 
     def quadratic_form(self, v: Array) -> float:
         flat = np.asarray(v, dtype=self.dtype).reshape(-1).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            added = float(self.diagonal.astype(np.float64) @ np.square(flat))
+            added = float(self.added.astype(np.float64) @ np.square(flat))
             return self.block.quadratic_form(v) + added
 
 
