@@ -302,8 +302,8 @@ def test_numbers_out_of_their_range_are_refused() -> None:
     np.testing.assert_array_equal(H.solve(np.ones((3, 4)), 1.0).x, H.solve(np.ones(12), 1.0).x)
     with pytest.raises(InputError, match="exact: dense1/kernel has no factors"):
         ChainRule(WIDE).hessian("dense1/kernel").solve(np.ones(1200), 1.0, "exact")
-    with pytest.raises(InputError, match="'kfca' is unknown; did you mean 'kfac'"):
-        SolveOptions(matrices=("kfca",))
+    with pytest.raises(InputError, match="'kfacs' is unknown; did you mean 'kfac'"):
+        SolveOptions(matrices=("kfacs",))
     with pytest.raises(InputError, match="--matrix kfra: conv/kernel has none; it has"):
         solved(CONV, "kernel", layers=("conv",), matrices=("kfra",))
 
@@ -333,7 +333,7 @@ def test_what_is_saved_solves_the_system(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "wrong"),
     [
-        (("--vector", "none.npy"), "--vector: none.npy: cannot be read"),
+        (("--vector", "none.npy"), "none.npy: cannot be read"),
         (("--vector", "short.npy", "-l", "dense2"), "--vector: short.npy: of shape (3,)"),
         (("--vector", "short.npy", "--save", "short.npy"), "would write over it"),
         (("--save", "x.txt"), "the suffix must be .npy or .npz"),

@@ -235,7 +235,7 @@ def _rows(
     largest = _largest(H) if held else None
     for method, X in _approximations(engine, maker, parameter, options):
         whole: HessianBlock = X if added is None else PenalizedBlock(X, added.astype(X.dtype))
-        trace = X.trace + (0.0 if added is None else float(added.sum()))
+        trace = X.trace() + (0.0 if added is None else float(added.sum()))
         value, vector = (None, None) if largest is None else _largest(whole)
         yield ApproximatedBlock(
             activation=problem.hidden_activation,
@@ -317,12 +317,12 @@ def _approximations(
         return
     G = engine.gauss_newton(NETWORK)
     layers = [dict(of(name)) for name in problem.trainable_layers]
-    trace = sum(layer[GAUSS_NEWTON].trace for layer in layers)
+    trace = sum(layer[GAUSS_NEWTON].trace() for layer in layers)
     yield GAUSS_NEWTON, BlockDiagonal(NETWORK, G.layout, (unpenalized(G),), trace)
     for method in layers[0]:
         if all(method in layer for layer in layers):
             parts = tuple(layer[method] for layer in layers)
-            trace = sum(part.trace for part in parts)
+            trace = sum(part.trace() for part in parts)
             name = BLOCK_DIAGONAL if method == GAUSS_NEWTON else method
             if isinstance(parts[0], Fisher) and method != GAUSS_NEWTON:
                 name = f"{BLOCK_DIAGONAL}_{method}"

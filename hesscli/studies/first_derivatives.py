@@ -29,13 +29,11 @@ from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_sub
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
-from hesscli.witnesses.jacobian import FirstOrderEngine, JacobianBlock
+from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.layout import INPUT, Layout, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
-from hesscli.witnesses.summed.engine import Chunks, Floor, OtherChunks
+from hesscli.witnesses.summed.engine import Chunks, Floor
 
 FirstDerivative = Literal["gradient", "jacobian"]
 
@@ -179,43 +177,13 @@ def _shape(problem: Problem, of: FirstDerivative, subject: Subject) -> tuple[int
     return (*(problem.examples * c for c in outputs), subject.size)
 
 
-@dataclass(frozen=True)
-class _Engines:
-    """Both witnesses' first derivatives of a problem that is held, and their floors."""
-
-    autodiff: FirstOrderEngine
-    chain_rule: FirstOrderEngine
-    floor: RoundingFloor
-
-    @classmethod
-    def of(cls, problem: Problem) -> _Engines:
-        chain_rule = ChainRule(problem)
-        floor = RoundingFloor(chain_rule)
-        return cls(AutodiffFirst(Autodiff(problem)), ChainFirst(chain_rule), floor)
-
-    def gradient(self, name: str) -> Array:
-        """Autodiff's and the chain rule's gradient, (2, P)."""
-        return np.stack([self.autodiff.gradient(name), self.chain_rule.gradient(name)])
-
-
 def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
-    problem = witnesses.problem
-    held = None if witnesses.execution.summed else _Engines.of(problem)
     for name in subject.parameters:
-        of_all = held.gradient if held else partial(_summed_gradients, witnesses)
-        # What is too large for the type is not finite in it, and refused as that.
-        with np.errstate(over="ignore"):
-            theirs, ours = of_all(name)[:, None].astype(problem.dtype, copy=False)
-        layout = layout_of(problem, name)
+        theirs, ours = (of.gradient(name) for of in (witnesses.autodiff, witnesses.chain_rule))
+        layout = layout_of(witnesses.problem, name)
         floor = partial(_gradient_floor, witnesses.floor, name)
-        yield _Piece(layout, 0, theirs, ours, floor, partial(_gradient_names, layout))
-
-
-def _summed_gradients(witnesses: Witnesses, name: str) -> Array:
-    of = witnesses.problem, witnesses.execution, witnesses.watch
-    autodiff = OtherChunks(*of).sum(lambda part: AutodiffFirst(Autodiff(part)).gradient(name))
-    chain_rule = Chunks(*of).sum(lambda part: ChainFirst(ChainRule(part)).gradient(name))
-    return np.stack([autodiff, chain_rule])
+        names = partial(_gradient_names, layout)
+        yield _Piece(layout, 0, theirs[None], ours[None], floor, names)
 
 
 def _gradient_floor(floor: Floor, name: str) -> Array:
@@ -225,10 +193,10 @@ def _gradient_floor(floor: Floor, name: str) -> Array:
 def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
     problem = witnesses.problem
     for first, part in Chunks(problem, witnesses.execution).parts():
-        engines = _Engines.of(part)
+        chain_rule, autodiff = ChainRule(part), Autodiff(part)
         for name in subject.parameters:
-            J, reference = engines.chain_rule.jacobian(name), engines.autodiff.jacobian(name)
-            floor = engines.floor.jacobian(name)
+            J, reference = chain_rule.jacobian(name), autodiff.jacobian(name)
+            floor = RoundingFloor(chain_rule).jacobian(name)
             for start, stop in pieces(0, J.shape[0], J.shape[1] * J.dtype.itemsize):
                 yield _Piece(
                     J.layout,

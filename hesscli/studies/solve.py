@@ -43,8 +43,6 @@ from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.near import nearest
 from hesscli.system.ranges import require_not_negative
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import Layout
 from hesscli.witnesses.penalized import PenalizedBlock
 from hesscli.witnesses.solution import Asked, Solution, solution
@@ -169,7 +167,7 @@ def solve(
                 task = f"{problem.hidden_activation} {parameter} {matrix}"
                 show = partial(_show, progress, task, len(rows), total)
                 show(0)
-                v = _gradient(engine, parameter) if vector is None else vector(X.layout.shapes)
+                v = engine.gradient(parameter) if vector is None else vector(X.layout.shapes)
                 found = solution(X, v, options.damping, options.asked, show)
                 step = None
                 if vector is None:
@@ -223,12 +221,6 @@ def _matrices(
             known = ", ".join(each.replace("_", "-") for each in others)
             raise InputError(f"--matrix {name}: {parameter} has none; it has {known}")
         yield name, X
-
-
-def _gradient(engine: ChainRuleEngine, parameter: str) -> Array:
-    if isinstance(engine, ChainRule):
-        return ChainFirst(engine).gradient(parameter)
-    return engine.chunks.sum(lambda part: ChainFirst(ChainRule(part)).gradient(parameter))
 
 
 def _step(

@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
+from hesscli.system.errors import InputError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
+from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.krylov import Watch, no_watch
 from hesscli.witnesses.layout import Layout
 from hesscli.witnesses.solution import AUTO, Asked, Exact, Solution, of_matrix, solution
@@ -105,6 +107,36 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
             # The last sum is in double precision: of the type's own digits it may leave none.
             return float(flat.astype(np.float64) @ self._matvec(flat).astype(np.float64))
 
+    def hvp(self, v: Array) -> Array:
+        """H v, like v: of shape (P,), or of any other with P numbers, as that of the only tensor.
+
+        Raises InputError for a vector of another size.
+        """
+        v = np.asarray(v, dtype=self.dtype)
+        if v.size != self.shape[0]:
+            raise InputError(
+                f"{self.parameter}: a vector of {v.size:,} numbers; it must have {self.shape[0]:,}"
+            )
+        return np.asarray(self._matvec(v.reshape(-1)).reshape(v.shape))
+
+    def diagonal(self) -> Array:
+        """H[i,i] (P,), in double precision: by rows, a piece of them at a time."""
+        found = np.empty(self.shape[0])
+        threads = None if self.in_threads else 1
+
+        def fill(piece: tuple[int, int]) -> None:
+            start, stop = piece
+            rows = self.rows(start, stop)
+            found[start:stop] = rows[np.arange(stop - start), np.arange(start, stop)]
+
+        for _ in in_threads(fill, self.row_pieces(_PIECE_BYTES), threads):
+            pass
+        return found
+
+    def trace(self) -> float:
+        """The sum of the diagonal."""
+        return float(self.diagonal().sum())
+
     def solve(
         self,
         v: ArrayLike,
@@ -159,7 +191,8 @@ class Engine(Protocol):
     """One witness: it turns a Problem into Hessian blocks.
 
     ``parameter`` is the name of a block (hesscli.witnesses.layout); an unknown one raises KeyError.
-    For every parameter, hessian = gauss_newton + curvature.
+    For every parameter, hessian = gauss_newton + curvature. ``gradient`` is ∂L/∂θ (P,), in the
+    order of the block's layout.
     """
 
     def hessian(self, parameter: str) -> HessianBlock: ...
@@ -167,3 +200,7 @@ class Engine(Protocol):
     def gauss_newton(self, parameter: str) -> HessianBlock: ...
 
     def curvature(self, parameter: str) -> HessianBlock: ...
+
+    def gradient(self, parameter: str) -> Array: ...
+
+    def jacobian(self, parameter: str) -> JacobianBlock: ...

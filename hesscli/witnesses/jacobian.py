@@ -1,9 +1,8 @@
-"""The interface of first derivatives: the gradient as an array, a Jacobian as its rows."""
+"""The interface of a Jacobian: its rows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +54,3 @@ class JacobianBlock(ABC):
         """The example and the output of each row from ``start`` to ``stop``."""
         examples, outputs = np.divmod(np.arange(start, min(stop, self.shape[0])), self.outputs)
         return self.first_example + examples, outputs
-
-
-class FirstOrderEngine(Protocol):
-    """One witness of first derivatives; an unknown ``parameter`` raises KeyError.
-
-    ``gradient`` is ∂L/∂θ (P,) in the order of the block's layout.
-    """
-
-    def gradient(self, parameter: str) -> Array: ...
-
-    def jacobian(self, parameter: str) -> JacobianBlock: ...

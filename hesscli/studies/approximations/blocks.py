@@ -1,4 +1,4 @@
-"""The approximations as blocks, each with its trace, its diagonal and how many numbers it holds.
+"""The approximations as blocks, each with its diagonal and how many numbers it holds.
 
 ``contracted`` (N, units, units) is what makes distances exact: with a (N, rows) of a dense layer
 whose block is T = Σ_n a_n a_nᵀ ⊗ S_n,
@@ -30,11 +30,6 @@ class Approximation(HessianBlock):
     storage: int
     semidefinite = True
 
-    @property
-    @abstractmethod
-    def trace(self) -> float:
-        """The sum of its diagonal."""
-
 
 class Structured(Approximation):
     """An approximation whose distance from a dense layer's block is exact."""
@@ -63,12 +58,11 @@ class Fisher(Approximation):
         diagonal: Array,
     ) -> None:
         super().__init__(parameter, layout, chunks.problem.dtype)
-        self.chunks, self.made, self.diagonal = chunks, made, diagonal
+        self.chunks, self.made, self._diagonal = chunks, made, diagonal
         self.storage = self.shape[0] * (self.shape[0] + 1) // 2
 
-    @property
-    def trace(self) -> float:
-        return float(self.diagonal.sum())
+    def diagonal(self) -> Array:
+        return self._diagonal
 
     def _matmat(self, V: Array) -> Array:
         V = np.asarray(V, dtype=self.dtype)
@@ -84,9 +78,8 @@ class Kronecker(Structured):
         self.A, self.B = A, B
         self.storage = sum(len(each) * (len(each) + 1) // 2 for each in (A, B))
 
-    @property
-    def trace(self) -> float:
-        return float(np.trace(self.A) * np.trace(self.B))
+    def diagonal(self) -> Array:
+        return np.outer(np.diagonal(self.A), np.diagonal(self.B)).reshape(-1)
 
     @property
     def squared_norm(self) -> float:
@@ -114,9 +107,8 @@ class Eigenbasis(Structured):
         self.U_A, self.U_B, self.D = U_A, U_B, D
         self.storage = U_A.size + U_B.size + D.size
 
-    @property
-    def trace(self) -> float:
-        return float(self.D.sum())
+    def diagonal(self) -> Array:
+        return np.asarray(np.square(self.U_A) @ self.D @ np.square(self.U_B).T).reshape(-1)
 
     @property
     def squared_norm(self) -> float:
@@ -149,9 +141,8 @@ class LowRankPlusDiagonal(Structured):
         """The diagonal of Q diag(λ) Qᵀ."""
         return np.asarray(np.square(self.Q) @ self.values)
 
-    @property
-    def trace(self) -> float:
-        return float(self.values.sum() + self.d.sum())
+    def diagonal(self) -> Array:
+        return np.asarray(self._own + self.d)
 
     @property
     def squared_norm(self) -> float:
@@ -190,8 +181,11 @@ class BlockDiagonal(Approximation):
             for block in blocks
         )
 
-    @property
+    def diagonal(self) -> Array:
+        return np.concatenate([block.diagonal() for block in self.blocks])
+
     def trace(self) -> float:
+        # Known, where a layer's diagonal takes a product for each parameter.
         return self._trace
 
     def exactly(self, v: Array, damping: float) -> Exact | None:

@@ -22,7 +22,7 @@ _MOST = 2500
 def spanned(block: HessianBlock) -> HessianBlock:
     """``block``, with the eigenvalues of its small matrix if there is one, and not too large."""
     if isinstance(block, PenalizedBlock):
-        return PenalizedBlock(spanned(block.block), block.diagonal)
+        return PenalizedBlock(spanned(block.block), block.added)
     own: tuple[DenseBlock, ...]
     if isinstance(block, DenseBlock):
         own, span = (block,), layer_span(block)

@@ -40,7 +40,6 @@ from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.blocks import InputsBlock, ProductBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.chain_rule.network import NetworkBlock
 from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.rounding.noise import Noise, noisy_calculus, noisy_loss, steady_calculus
@@ -195,8 +194,8 @@ class RoundingFloor:
 
     def gradient(self, parameter: str) -> Array:
         """The floor of ∂L/∂θ, (P,) for the block's parameters."""
-        exact = ChainFirst(self.exact).gradient(parameter)
-        (error,) = self._deviations((exact,), lambda run: (ChainFirst(run).gradient(parameter),))
+        exact = self.exact.gradient(parameter)
+        (error,) = self._deviations((exact,), lambda run: (run.gradient(parameter),))
         return self._safe(error, parameter)
 
     def jacobian(self, parameter: str) -> JacobianBlock:
@@ -205,9 +204,9 @@ class RoundingFloor:
 
     def jacobian_rows(self, parameter: str, start: int, stop: int) -> Array:
         """The floors of some rows of a Jacobian."""
-        exact = ChainFirst(self.exact).jacobian(parameter).rows(start, stop)
+        exact = self.exact.jacobian(parameter).rows(start, stop)
         (error,) = self._deviations(
-            (exact,), lambda run: (ChainFirst(run).jacobian(parameter).rows(start, stop),)
+            (exact,), lambda run: (run.jacobian(parameter).rows(start, stop),)
         )
         return self._safe(error, parameter)
 
