@@ -18,6 +18,7 @@ from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, noticing_readers
 from hesscli.cli.replay import diff, replay
+from hesscli.cli.solve import solve
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from hesscli.workers.ranks import Ranks
 
 # What several processes do together.
-ON_RANKS = ("verify", "compare", "approximate", "spectrum", "init", "train", "replay")
+ON_RANKS = ("verify", "compare", "approximate", "solve", "spectrum", "init", "train", "replay")
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -102,6 +103,7 @@ for command in (
     verify,
     compare,
     approximate,
+    solve,
     sweep,
     entry,
     spectrum,

@@ -6,6 +6,7 @@ A penalty is a sum over numbers, so its Hessian is diagonal; each witness finds 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Penalty, Problem
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.solution import Exact
 
 # What a penalty gives for each number of a tensor.
 OfTensor = Callable[[Array, Penalty], Array]
@@ -45,7 +47,8 @@ class PenalizedBlock(HessianBlock):
 
     def __init__(self, block: HessianBlock, diagonal: Array) -> None:
         super().__init__(block.parameter, block.layout, block.dtype)
-        self.in_threads = block.in_threads
+        self.in_threads, self.semidefinite = block.in_threads, block.semidefinite
+        self.most_eigenvalues = block.most_eigenvalues
         self.block = block
         self.added = diagonal
 
@@ -53,6 +56,14 @@ class PenalizedBlock(HessianBlock):
         V = np.asarray(V, dtype=self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(self.block.matmat(V) + self.added[:, None] * V)
+
+    def exactly(self, v: Array, damping: float) -> Exact | None:
+        first = float(self.added[0])
+        if not (self.added == first).all():
+            return super().exactly(v, damping)
+        # The same for all parameters, it is more damping.
+        found = self.block.exactly(v, damping + first)
+        return found and replace(found, smallest=found.smallest + first)
 
     @property
     def row_bytes(self) -> int:

@@ -9,7 +9,8 @@ whose block is T = Σ_n a_n a_nᵀ ⊗ S_n,
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,7 @@ from hesscli.problem.network import Problem
 from hesscli.studies.approximations.factors import Factors
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import Layout
+from hesscli.witnesses.solution import Exact, in_eigenbasis
 from hesscli.witnesses.summed.engine import Chunks
 
 
@@ -26,6 +28,7 @@ class Approximation(HessianBlock):
     """A block that stands for another one, (P, P)."""
 
     storage: int
+    semidefinite = True
 
 
 class Structured(Approximation):
@@ -85,6 +88,13 @@ class Kronecker(Structured):
     def contracted(self, a: Array) -> Array:
         return np.asarray(np.einsum("ni,ni->n", a @ self.A, a)[:, None, None] * self.B)
 
+    def exactly(self, v: Array, damping: float) -> Exact:
+        (of_A, U_A), (of_B, U_B) = (
+            np.linalg.eigh(each.astype(np.float64)) for each in (self.A, self.B)
+        )
+        whole = Eigenbasis(self.parameter, self.layout, U_A, U_B, np.outer(of_A, of_B))
+        return whole.exactly(v, damping)
+
     def _matmat(self, V: Array) -> Array:
         return _times(self.A, self.B, V)
 
@@ -107,6 +117,11 @@ class Eigenbasis(Structured):
     def contracted(self, a: Array) -> Array:
         weights = np.square(a @ self.U_A) @ self.D
         return np.asarray((self.U_B * weights[:, None]) @ self.U_B.T)
+
+    def exactly(self, v: Array, damping: float) -> Exact:
+        c = _times(self.U_A.T, self.U_B.T, v)
+        found = in_eigenbasis(c, self.D.reshape(-1), damping, self.dtype)
+        return replace(found, x=_times(self.U_A, self.U_B, found.x))
 
     def _matmat(self, V: Array) -> Array:
         turned = _times(self.U_A.T, self.U_B.T, V) * self.D.reshape(-1, 1)
@@ -141,6 +156,11 @@ class LowRankPlusDiagonal(Structured):
         low: Array = (u * self.values) @ np.swapaxes(u, 1, 2)
         return np.asarray(low + own[:, :, None] * np.eye(own.shape[1], dtype=own.dtype))
 
+    def exactly(self, v: Array, damping: float) -> Exact | None:
+        if self.values.size > 0:
+            return super().exactly(v, damping)
+        return in_eigenbasis(v, self.d.astype(np.float64), damping, self.dtype)
+
     def _matmat(self, V: Array) -> Array:
         low = self.Q @ (self.values[:, None] * (self.Q.T @ V))
         return np.asarray(low + self.d[:, None] * V)
@@ -168,12 +188,26 @@ class BlockDiagonal(Approximation):
         # Known, where a layer's diagonal takes a product for each parameter.
         return self._trace
 
-    def _matmat(self, V: Array) -> Array:
-        ends = np.cumsum([block.shape[0] for block in self.blocks])
-        parts = np.split(V, ends[:-1])
-        return np.concatenate(
-            [block.matmat(part) for block, part in zip(self.blocks, parts, strict=True)]
+    def exactly(self, v: Array, damping: float) -> Exact | None:
+        found = [block.exactly(part, damping) for block, part in self._with(v)]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        return Exact(
+            np.concatenate([each.x for each in known]),
+            " and ".join(dict.fromkeys(each.method for each in known)),
+            min(each.smallest for each in known),
+            sum(each.null for each in known),
+            sum(each.negative for each in known),
         )
+
+    def _matmat(self, V: Array) -> Array:
+        return np.concatenate([block.matmat(part) for block, part in self._with(V)])
+
+    def _with(self, V: Array) -> Iterator[tuple[HessianBlock, Array]]:
+        """Each block with its part of V (P, …)."""
+        ends = np.cumsum([block.shape[0] for block in self.blocks])
+        return zip(self.blocks, np.split(V, ends[:-1]), strict=True)
 
 
 def _times(A: Array, B: Array, V: Array) -> Array:

@@ -233,6 +233,8 @@ class SummedBlock(HessianBlock):
 
     # Its products use the threads themselves.
     in_threads = False
+    # Each of its rows may take a pass over all examples, and so does a step of MINRES.
+    most_eigenvalues = 128
 
     def __init__(
         self, engine: SummedEngine[E], parameter: str, of: Callable[[E], HessianBlock]
