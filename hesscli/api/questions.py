@@ -402,19 +402,23 @@ def export(
     block: str,
     path: str,
     *,
+    of: exports.Of = "hessian",
     term: exports.Term = "hessian",
     rows: tuple[int, int | None] | None = None,
     progress: Progress = no_progress,
 ) -> exports.Export:
     """Writes a block, by the chain rule, to a .npy, .npz, .h5 or .hdf5 file, row by row.
 
-    ``term`` is hessian, gauss-newton or curvature; ``rows`` (start, stop) some of the rows.
+    ``of`` is hessian, diagonal, gradient or jacobian; ``term``, of the first two, hessian,
+    gauss-newton or curvature; ``rows`` (start, stop) some of the rows.
     """
+    require_one_of("of", of, get_args(exports.Of))
     require_one_of("term", term, get_args(exports.Term))
     return exports.export_block(
         problem,
         block,
         path,
+        of=of,
         term=term,
         rows=rows,
         progress=progress,

@@ -11,14 +11,13 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
-from hesscli.system.errors import InputError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
 from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.krylov import Watch, no_watch
 from hesscli.witnesses.layout import Layout
-from hesscli.witnesses.solution import AUTO, Asked, Exact, Solution, of_matrix, solution
+from hesscli.witnesses.solution import AUTO, Asked, Exact, Solution, of_matrix, solution, vector_of
 
 # to_dense() leaves this share of the available memory for everything else.
 _DENSE_SHARE = 0.8
@@ -107,17 +106,13 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
             # The last sum is in double precision: of the type's own digits it may leave none.
             return float(flat.astype(np.float64) @ self._matvec(flat).astype(np.float64))
 
-    def hvp(self, v: Array) -> Array:
-        """H v, like v: of shape (P,), or of any other with P numbers, as that of the only tensor.
+    def hvp(self, v: ArrayLike) -> Array:
+        """H v, like v: of shape (P,) or of the parameter's own shape.
 
-        Raises InputError for a vector of another size.
+        Raises InputError for a v that does not fit.
         """
-        v = np.asarray(v, dtype=self.dtype)
-        if v.size != self.shape[0]:
-            raise InputError(
-                f"{self.parameter}: a vector of {v.size:,} numbers; it must have {self.shape[0]:,}"
-            )
-        return np.asarray(self._matvec(v.reshape(-1)).reshape(v.shape))
+        flat = vector_of(self, v).astype(self.dtype, copy=False)
+        return self._matvec(flat).reshape(np.shape(v))
 
     def diagonal(self) -> Array:
         """H[i,i] (P,), in double precision: by rows, a piece of them at a time."""

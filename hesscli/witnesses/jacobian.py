@@ -13,6 +13,17 @@ from hesscli.system.errors import InputError
 from hesscli.witnesses.layout import INPUT, Layout, input_example, layout_of
 
 
+def jacobian_shape(problem: Problem, parameter: str) -> tuple[int, int]:
+    """(N·c, P), or (c, P) of an example's input; raises InputError for all inputs at once."""
+    if parameter == INPUT:
+        raise InputError(
+            f"{INPUT}: an output depends on the input of its own example only; ask for the "
+            f"Jacobian in {INPUT}[0] to {INPUT}[{problem.examples - 1}]"
+        )
+    examples = problem.examples if input_example(parameter) is None else 1
+    return examples * problem.outputs, layout_of(problem, parameter).size
+
+
 class JacobianBlock(ABC):
     """The Jacobian ∂f/∂θ of the network's output f (N, c) in the parameters of a block.
 
@@ -23,18 +34,11 @@ class JacobianBlock(ABC):
 
     def __init__(self, problem: Problem, parameter: str) -> None:
         self.parameter = parameter
+        self.shape = jacobian_shape(problem, parameter)
         self.layout: Layout = layout_of(problem, parameter)
         self.dtype: np.dtype[np.floating] = problem.dtype
-        example = input_example(parameter)
-        if parameter == INPUT:
-            raise InputError(
-                f"{INPUT}: an output depends on the input of its own example only; ask for the "
-                f"Jacobian in {INPUT}[0] to {INPUT}[{problem.examples - 1}]"
-            )
         self.outputs = problem.outputs
-        self.first_example = 0 if example is None else example
-        examples = problem.examples if example is None else 1
-        self.shape = (examples * self.outputs, self.layout.size)
+        self.first_example = input_example(parameter) or 0
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Array:

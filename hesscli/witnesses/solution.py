@@ -91,7 +91,7 @@ def solution(
     damping = require_not_negative("damping", damping)
     if not math.isfinite(damping):
         raise InputError(f"damping: {damping:g}; it must be finite")
-    v = _vector(block, v)
+    v = vector_of(block, v)
     rtol = RTOL[block.dtype.name] if asked.rtol is None else asked.rtol
     found: Exact | Iterated | None = None
     if asked.method in (AUTO, EXACT):
@@ -159,7 +159,7 @@ def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[
     )
 
 
-def _vector(block: HessianBlock, v: Any) -> Array:
+def vector_of(block: HessianBlock, v: Any) -> Array:
     """What is given as v (P,); InputError where it is no vector of the block's parameters."""
     try:
         array = np.asarray(v, dtype=np.float64)
