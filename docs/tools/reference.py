@@ -145,7 +145,7 @@ def _rows_of_keys(kind: Any, prefix: str) -> list[str]:
     rows = ["| key | takes | default | |", "|---|---|---|---|"]
     for name, key in keys_of(kind).items():
         if key.prose:
-            takes, prose = _cell(key.takes.documented), _cell(key.prose)
+            takes, prose = _cell(key.takes.described()), _cell(key.prose)
             rows.append(f"| `{prefix}{name}` | {takes} | {_default(key.default)} | {prose} |")
         else:
             rows.append(f"| `{name}` | the keys [below](#{name}) | | |")

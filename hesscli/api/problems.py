@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hesscli.config.build import build_problem, with_hidden_activation
 from hesscli.config.consistency import require_own_arguments
-from hesscli.config.layer import LayerName
+from hesscli.config.layer import NAME
 from hesscli.config.load import Override, config_of, to_document, whole_number
 from hesscli.config.load import load_config as load_file
 from hesscli.config.named import ACTIVATION
@@ -250,7 +250,7 @@ def _layers(
             )
         layers.append(
             Layer(
-                name=_decoded(LayerName(), name, f"names[{index}]"),
+                name=_decoded(NAME, name, f"names[{index}]"),
                 kernel=W,
                 bias=b,
                 activation=activation_of(activation, f"activations[{index}]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -16,19 +16,18 @@ from hesscli.problem.names import RESERVED_NAMES
 from hesscli.problem.network import Penalty
 from hesscli.system.errors import shown
 from hesscli.system.takes import (
-    Boolean,
     Choice,
     ConfigKeyError,
     ListOf,
     Matrix,
-    Number,
     Path,
     Record,
     Takes,
-    Text,
-    Whole,
+    boolean,
     keys_of,
     mapping_with,
+    text,
+    whole,
 )
 
 Row = tuple[float, ...]
@@ -37,25 +36,24 @@ _LAYER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 @dataclass(frozen=True)
-class LayerName(Takes):
-    """A name that a layer may have."""
+class _Name(Takes):
+    def decoded(self, value: Any, path: Path) -> Any:
+        text().decode(value, path)
+        if value in RESERVED_NAMES:
+            raise ConfigKeyError(path, f"{shown(value)} names a block; choose another name")
+        return super().decoded(value, path)
 
-    words = "made of letters, digits, _ . and -"
 
-    def decoded(self, value: Any, path: Path) -> str:
-        name: str = Text().decode(value, path)
-        if not _LAYER_NAME.fullmatch(name):
-            raise self.refused(name, path)
-        if name in RESERVED_NAMES:
-            raise ConfigKeyError(path, f"{shown(name)} names a block; choose another name")
-        return name
+NAME = _Name(
+    "made of letters, digits, _ . and -", lambda value: _LAYER_NAME.fullmatch(value) is not None
+)
 
 
 @dataclass(frozen=True)
 class _Argument(Takes):
-    """What layertypes.py judges: numbers, text, true and false, and lists of them."""
+    """What layertypes.py judges."""
 
-    words = "a number, text or a list"
+    words: str = "a number, text or a list"
 
     def decoded(self, value: Any, path: Path) -> Any:
         if isinstance(value, list):
@@ -65,40 +63,23 @@ class _Argument(Takes):
         raise self.refused(value, path)
 
 
-@dataclass(frozen=True)
-class _ByName(Takes):
-    """Pairs that are keys of the layer themselves; ``item`` is what each takes."""
-
-    item: Takes
-
-    def decoded(self, value: Any, path: Path) -> Any:
-        raise self.refused(value, path)
-
-
-def _layer_types() -> tuple[str, ...]:
+def _types() -> tuple[str, ...]:
     return (*TYPES, SHARED)
 
 
-_PENALTY = Record(Penalty, says="`{l1: …, l2: …}`", spelled=False)
+_PENALTY = Record(says="`{l1: …, l2: …}`", spelled=False, kind=Penalty)
 
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """One layer; ``activation`` is applied to its output.
+    """One layer; None leaves it to the model, to the initializers or to the layer's type.
 
-    ``kernel``, rows of (inputs, units), and ``bias`` (units,) of a dense layer stand in place of
-    the initializers' values; None draws them. ``initializer`` draws this layer's kernels; None
-    leaves it to the model's. ``type`` and ``arguments`` are Keras's (hesscli.problem.layertypes);
-    ``inputs`` None is the layer before. ``initializers`` and ``regularizers`` are those of other
-    tensors than kernel and bias, by role.
+    ``type`` and ``arguments`` are Keras's (hesscli.problem.layertypes); ``initializers`` and
+    ``regularizers`` are pairs of a role and what it has.
     """
 
-    name: Annotated[
-        str,
-        LayerName(says="letters, digits, _ . and -"),
-        "what results call the layer; dense1, dense2 … if it is left out",
-    ]
-    units: Annotated[int, Whole(1), "a dense layer's outputs; must be given there"] = 0
+    name: Annotated[str, NAME, "what results call the layer; dense1, dense2 … if it is left out"]
+    units: Annotated[int, whole(1), "a dense layer's outputs; must be given there"] = 0
     activation: Annotated[Activation, ACTIVATION, "applied to the layer's output"] = Activation(
         "linear"
     )
@@ -108,7 +89,7 @@ class LayerConfig:
         "the kernel's values, not drawn",
     ] = None
     bias: Annotated[
-        Row | None, ListOf(Number(), says="`[…]`", spelled=False), "the bias's values, not drawn"
+        Row | None, ListOf(says="`[…]`", spelled=False), "the bias's values, not drawn"
     ] = None
     initializer: Annotated[
         Initializer | None,
@@ -122,34 +103,36 @@ class LayerConfig:
         None
     )
     trainable: Annotated[
-        bool, Boolean(spelled=False), "whether the block `network` has the layer's parameters"
+        bool, boolean(spelled=False), "whether the block `network` has the layer's parameters"
     ] = True
     type: Annotated[
         str,
-        Choice(_layer_types, says="a type of layer", spelled=False),
+        Choice("a type of layer", names=_types, spelled=False),
         "Keras's class in other letters: dense, conv2d, max_pooling2d …",
     ] = DENSE
     inputs: Annotated[
         tuple[str, ...] | None,
-        ListOf(Text(), "name", or_one=True, says="`[name, …]`, or `input`", spelled=False),
+        ListOf(
+            item=text(), says="`[name, …]`, or `input`", alone=text(), wrapped=True, spelled=False
+        ),
         "the layers that it takes; without it the one before",
     ] = None
     use_bias: Annotated[
-        bool | None, Boolean(spelled=False), "whether it has a bias; without it, as the model says"
+        bool | None, boolean(spelled=False), "whether it has a bias; without it, as the model says"
     ] = None
     arguments: Annotated[
         tuple[tuple[str, Any], ...],
-        _ByName(_Argument(), says="each a key of the layer"),
+        Takes("each a key of the layer"),
         "Keras's arguments of the type, such as `filters`, `kernel_size`, `strides`, `padding`",
     ] = ()
     initializers: Annotated[
         tuple[tuple[str, Initializer], ...],
-        _ByName(BIAS_INITIALIZER, says="`gamma_initializer: …` and the like"),
+        Takes("`gamma_initializer: …` and the like"),
         "draw the tensors that are no kernel: `bias`, `gamma`, `beta`, `alpha`",
     ] = ()
     regularizers: Annotated[
         tuple[tuple[str, Penalty], ...],
-        _ByName(replace(_PENALTY, also=(None,)), says="`gamma_regularizer: …` and the like"),
+        Takes("`gamma_regularizer: …` and the like"),
         "added to the loss for the tensors that are neither kernel nor bias",
     ] = ()
 
@@ -180,69 +163,55 @@ class LayerConfig:
 _SHARED = LayerType(lambda _of, _shapes: Made(()), SHARED, ("of",))
 
 
-def _keys(type_: str) -> Iterator[tuple[str, str, str]]:
-    """The keys that a type of layer has, in order, each with its field and its name there.
-
-    The name is empty unless the field holds pairs.
-    """
+def _keys(type_: str) -> dict[str, tuple[str, str, Takes]]:
+    """The keys that a type of layer has: the field of each, its name in a field of pairs, Takes."""
     of = TYPES.get(type_, _SHARED)
-    dense = ("name", "units", "activation", "type", "inputs", "kernel", "bias")
-    first = dense if type_ == DENSE else ("name", "type", "inputs", "activation")
-    yield from ((key, key, "") for key in first if key != "activation" or of.activated)
-    for key in of.arguments:
-        if key == "use_bias":
-            yield key, key, ""
-        elif key not in first:
-            yield key, "arguments", key
-    if any(role.endswith("kernel") for role in of.roles):
-        yield "initializer", "initializer", ""
+    is_dense = type_ == DENSE
+
+    def own(*keys: str) -> dict[str, tuple[str, str, Takes]]:
+        return {key: (key, "", keys_of(LayerConfig)[key].takes) for key in keys}
+
+    found = own("name", "units") if is_dense else own("name", "type", "inputs")
+    found |= own("activation") if of.activated else {}
+    found |= own("type", "inputs", "kernel", "bias") if is_dense else {}
+    found |= {key: ("arguments", key, _Argument()) for key in of.arguments if key not in found}
+    found |= own("initializer") if any(role.endswith("kernel") for role in of.roles) else {}
     for role in of.roles:
-        key = f"{role.removesuffix('_kernel')}_regularizer"
-        yield (key, key, "") if role in ("kernel", "bias") else (key, "regularizers", role)
-    for role in of.roles:
+        regularizer = f"{role.removesuffix('_kernel')}_regularizer"
+        found[regularizer] = "regularizers", role, replace(_PENALTY, also=(None,))
         if "kernel" not in role:
-            yield f"{role}_initializer", "initializers", role
-    if of.roles:
-        yield "trainable", "trainable", ""
+            found[f"{role}_initializer"] = "initializers", role, BIAS_INITIALIZER
+    found |= own(*({"use_bias", "kernel_regularizer", "bias_regularizer"} & found.keys()))
+    return found | (own("trainable") if of.roles else {})
 
 
 @dataclass(frozen=True)
-class LayerTakes(Takes):
+class _Layer(Takes):
     """A mapping with the keys that the layer's type has."""
 
-    words = "a layer"
-
     def decoded(self, value: Any, path: Path) -> LayerConfig:
-        declared = keys_of(LayerConfig)
         type_ = value.get("type", DENSE) if isinstance(value, Mapping) else DENSE
-        declared["type"].takes.decode(type_, (*path, "type"))
-        keys = list(_keys(type_))
-        mapping = mapping_with(value, path, [key for key, _, _ in keys])
+        keys_of(LayerConfig)["type"].takes.decode(type_, (*path, "type"))
+        keys = _keys(type_)
+        mapping = mapping_with(value, path, keys)
         if type_ == DENSE and "units" not in mapping:
             raise ConfigKeyError((*path, "units"), "missing; it must be given")
         found: dict[str, Any] = {}
-        for key, field, place in keys:
-            if key in mapping:
-                takes = declared[field].takes
-                takes = takes.item if isinstance(takes, _ByName) else takes
-                decoded = takes.decode(mapping[key], (*path, key))
-                if not place:
-                    found[field] = decoded
-                elif decoded is not None:
-                    found[field] = (*found.get(field, ()), (place, decoded))
+        for key, (field, name, takes) in keys.items():
+            decoded = takes.decode(mapping[key], (*path, key)) if key in mapping else None
+            if name and decoded is not None:
+                found[field] = (*found.get(field, ()), (name, decoded))
+            elif not name and key in mapping:
+                found[field] = decoded
         return LayerConfig(**found)
 
     def encode(self, value: LayerConfig) -> dict[str, Any]:
-        """The layer with the keys that its type has, but for those that say nothing."""
         declared = keys_of(LayerConfig)
         found = {}
-        for key, field, place in _keys(value.type):
-            takes, own = declared[field].takes, getattr(value, field)
-            if isinstance(takes, _ByName):
-                takes, own = takes.item, dict(own).get(place)
-                if own is not None:
-                    found[key] = takes.encode(own)
-            elif takes.spelled or own != declared[field].default:
+        for key, (field, name, takes) in _keys(value.type).items():
+            own = dict(getattr(value, field)).get(name) if name else getattr(value, field)
+            default = None if name else declared[field].default
+            if own != default or (takes.spelled and not name):
                 found[key] = takes.encode(own)
         return found
 
@@ -251,7 +220,7 @@ class LayerTakes(Takes):
 class Layers(ListOf):
     """The layers, whose names differ; one without a name is called by its type and place."""
 
-    item: Takes = LayerTakes()
+    item: Takes = _Layer()
     noun: str = "layer"
 
     def decoded(self, value: Any, path: Path) -> tuple[LayerConfig, ...]:
@@ -262,7 +231,7 @@ class Layers(ListOf):
                 else item
                 for place, item in enumerate(value)
             ]
-        layers = super().decoded(value, path)
+        layers: tuple[LayerConfig, ...] = super().decoded(value, path)
         names = [layer.name for layer in layers]
         for place, name in enumerate(names):
             if name in names[:place]:

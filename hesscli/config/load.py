@@ -21,7 +21,7 @@ from hesscli.system.errors import InputError, shown
 from hesscli.system.files import opened
 from hesscli.system.takes import LARGEST_INTEGER, ConfigKeyError, Path, Record
 
-_CONFIG = Record(Config)
+_CONFIG = Record(kind=Config)
 _MODEL: Path = ("model",)
 _KERAS: Path = ("model", "keras")
 _REGISTERED: Path = ("model", "registered_names")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hesscli.problem import initializers, registry
@@ -18,17 +18,17 @@ from hesscli.system.takes import Choice, ConfigKeyError, Number, Path, Takes, ma
 class Named(Takes):
     """A name with the parameters that it has, given to ``kind`` as its arguments."""
 
-    kind: Callable[[str, tuple[tuple[str, float], ...]], Any]
-    names: Callable[[], Sequence[str]] = field(kw_only=True)
-    parameters: Callable[[str], Mapping[str, float]] = field(kw_only=True)
-    aliases: Mapping[str, str] = field(kw_only=True, default_factory=dict)
+    kind: Callable[[str, tuple[tuple[str, float], ...]], Any] = Activation
+    names: Callable[[], Sequence[str]] = registry.activation_names
+    parameters: Callable[[str], Mapping[str, float]] = registry.parameter_defaults
+    aliases: Mapping[str, str] = field(default_factory=lambda: ACTIVATION_ALIASES)
 
     def decoded(self, value: Any, path: Path) -> Any:
         if isinstance(value, Mapping):
             given, name_path = value, (*path, "name")
         else:
             given, name_path = {"name": value}, path
-        choice = Choice((*self.names(), *self.aliases))
+        choice = Choice(names=lambda: (*self.names(), *self.aliases))
         name = choice.decode(given.get("name"), name_path)
         name = self.aliases.get(name, name)
         mapping = mapping_with(given, path, ["name", *self.parameters(name)])
@@ -43,9 +43,9 @@ class Named(Takes):
 
 @dataclass(frozen=True)
 class _Initializer(Named):
-    """An initializer; not ``of_any_rank`` are those that Keras defines for matrices alone."""
+    """An initializer; of a bias, it must not be one that needs a matrix."""
 
-    of_any_rank: bool = field(kw_only=True, default=False)
+    of_bias: bool = False
 
     def decoded(self, value: Any, path: Path) -> Initializer:
         found: Initializer = super().decoded(value, path)
@@ -53,28 +53,17 @@ class _Initializer(Named):
         if "minval" in values and not 0 <= values["maxval"] - values["minval"] < math.inf:
             text = f"minval {values['minval']:g} and maxval {values['maxval']:g}"
             raise ConfigKeyError(path, f"{text}; maxval must be above minval, by a finite amount")
-        if self.of_any_rank and found.name in initializers.MATRIX_ONLY:
+        if self.of_bias and found.name in initializers.MATRIX_ONLY:
             raise ConfigKeyError(path, f"{found.name!r} needs a matrix; choose another for biases")
         return found
 
 
-ACTIVATION = Named(
-    Activation,
-    says="an activation",
-    names=registry.activation_names,
-    parameters=registry.parameter_defaults,
-    aliases=ACTIVATION_ALIASES,
-)
+ACTIVATION = Named("an activation")
 INITIALIZER = _Initializer(
-    Initializer,
-    says="an initializer",
+    "an initializer",
+    kind=Initializer,
     names=lambda: initializers.NAMES,
     parameters=initializers.parameter_defaults,
+    aliases={},
 )
-BIAS_INITIALIZER = _Initializer(
-    Initializer,
-    says="an initializer, but orthogonal",
-    names=lambda: initializers.NAMES,
-    parameters=initializers.parameter_defaults,
-    of_any_rank=True,
-)
+BIAS_INITIALIZER = replace(INITIALIZER, words="an initializer, but orthogonal", of_bias=True)

@@ -23,35 +23,33 @@ from hesscli.problem.names import CHECK_METHODS, DTYPES, MOST_PROBES, NORMALIZE,
 from hesscli.problem.network import Loss
 from hesscli.system.takes import (
     LARGEST_INTEGER,
-    Boolean,
-    Choice,
     ListOf,
     Matrix,
     Number,
-    OrList,
     Path,
-    Size,
-    Text,
-    Whole,
+    Takes,
+    boolean,
     is_whole,
+    not_negative,
+    one_of,
+    positive,
+    size,
+    text,
+    whole,
 )
 
 BatchSize = int | Literal["all"]
 
 
-@dataclass(frozen=True)
-class _RegisteredName(Text):
-    """What Keras has registered, an equals sign, and what a plugin calls it."""
+def _is_registered(value: Any) -> bool:
+    name = str(value).partition("=")[2]
+    return name in (*registry.plugin_names(), *registry.plugin_names(registry.LAYER))
 
-    words = (
-        "as in mine>GatedUnit=glu, the second being an activation or a layer of a plugin (--plugin)"
-    )
 
-    def decoded(self, value: Any, path: Path) -> str:
-        name = Text().decode(value, path).partition("=")[2]
-        if name not in (*registry.plugin_names(), *registry.plugin_names(registry.LAYER)):
-            raise self.refused(value, path)
-        return str(value)
+_REGISTERED_NAME = Takes(
+    "as in mine>GatedUnit=glu, the second being an activation or a layer of a plugin (--plugin)",
+    _is_registered,
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,12 @@ class _Targets(Matrix):
     def decoded(self, value: Any, path: Path) -> Any:
         if isinstance(value, list) and any(isinstance(item, list) for item in value):
             return super().decoded(value, path)
-        numbers = ListOf(Number()).decode(value, path)
+        numbers = ListOf().decode(value, path)
         are_labels = all(is_whole(item, -LARGEST_INTEGER) for item in value)
         return tuple(value) if are_labels else numbers
 
 
-_BATCH_SIZE = Whole(1, also=("all",))
+_BATCH_SIZE = whole(1, also=("all",))
 
 
 @dataclass(frozen=True)
@@ -82,14 +80,15 @@ class ModelConfig:
 
     inputs: Annotated[
         int | tuple[int, ...],
-        OrList(
-            Whole(1),
-            ListOf(Whole(1), "size"),
+        ListOf(
             says="a whole number, 1 or more, or a shape such as `[28, 28, 1]`",
+            item=whole(1),
+            noun="size",
+            alone=whole(1),
         ),
         "values of an example",
     ] = 784
-    bias: Annotated[bool, Boolean(), "whether the layers have biases"] = True
+    bias: Annotated[bool, boolean(), "whether the layers have biases"] = True
     initializer: Annotated[Initializer, INITIALIZER, "draws the kernels"] = Initializer(
         "glorot_uniform"
     )
@@ -105,22 +104,22 @@ class ModelConfig:
     )
     weights: Annotated[
         str | None,
-        Text(says="the path of a problem file"),
+        text(says="the path of a problem file"),
         "parameters in the place of the initializers'",
     ] = None
     keras: Annotated[
         str | None,
-        Text(says="the path of a Keras model"),
+        text(says="the path of a Keras model"),
         "inputs, layers and parameters, all from there",
     ] = None
     registered_names: Annotated[
         tuple[str, ...],
         ListOf(
-            _RegisteredName(),
-            "name",
-            least=0,
-            or_one=True,
             says="a list such as `[mine>GatedUnit=glu]`",
+            item=_REGISTERED_NAME,
+            least=0,
+            alone=_REGISTERED_NAME,
+            wrapped=True,
             spelled=False,
         ),
         "what the Keras model's registered names are called in a plugin, where it differs",
@@ -154,27 +153,27 @@ class DataConfig:
 
     source: Annotated[
         str,
-        Text(
+        text(
             says="embedded, keras, or the path of an `.npz`, `.csv` or `.mat` file or of a folder "
             "with IDX, `.npy` or `.csv` files or images"
         ),
         "where the examples are from",
     ] = "embedded"
-    split: Annotated[str, Choice(SPLITS), "which half of the source"] = "train"
+    split: Annotated[str, one_of(SPLITS), "which half of the source"] = "train"
     batch_size: Annotated[BatchSize, _BATCH_SIZE, "examples in the batch"] = 32
-    offset: Annotated[int, Whole(0), "the first example"] = 0
+    offset: Annotated[int, whole(0), "the first example"] = 0
     shuffle: Annotated[
-        bool, Boolean(), "permute all examples with `seed` before `offset` is counted"
+        bool, boolean(), "permute all examples with `seed` before `offset` is counted"
     ] = False
     scale: Annotated[
         float | str | None,
-        Number(above=0, also=(SYMMETRIC, NORMALIZE)),
+        positive(also=(SYMMETRIC, NORMALIZE)),
         "what the source's numbers are multiplied by; without it unsigned bytes by 1/255; "
         "`symmetric` is 2x − 1 of these, `normalize` is `keras.utils.normalize(x, axis=1)`",
     ] = None
     memory: Annotated[
         str | int | None,
-        Size(),
+        size(),
         "what the examples may take at a time; without it a quarter of what is free",
     ] = None
     inputs: Annotated[
@@ -189,10 +188,9 @@ class DataConfig:
     ] = None
     sample_weight: Annotated[
         str | Row | None,
-        OrList(
-            Text(),
-            ListOf(Number()),
+        ListOf(
             says="the name of an array in the source, or a number for each of `inputs`",
+            alone=text(),
             spelled=False,
         ),
         "what the loss of each example is multiplied by; their sum stays divided by the number of "
@@ -207,13 +205,13 @@ class CheckConfig:
     ``probes`` is the number of random products, where these are what is compared.
     """
 
-    method: Annotated[str, Choice(CHECK_METHODS), "how much of a block is compared"] = "auto"
+    method: Annotated[str, one_of(CHECK_METHODS), "how much of a block is compared"] = "auto"
     rtol: Annotated[
         float | None,
-        Number(least=0),
+        not_negative(),
         "the relative tolerance; without it 1e-10 in float64 and 1e-5 in float32",
     ] = None
-    probes: Annotated[int, Whole(1, MOST_PROBES), "random products of `probes`"] = 32
+    probes: Annotated[int, whole(1, MOST_PROBES), "random products of `probes`"] = 32
 
 
 @dataclass(frozen=True)
@@ -227,16 +225,18 @@ class TrainConfig:
     a checkpoint is written where one was asked for.
     """
 
-    learning_rate: Annotated[float, Number(above=0), "η"] = 0.1
-    momentum: Annotated[float, Number(least=0, below=1), "β"] = 0.0
+    learning_rate: Annotated[float, positive(), "η"] = 0.1
+    momentum: Annotated[
+        float, Number("0 or more and below 1", lambda value: 0 <= value < 1), "β"
+    ] = 0.0
     batch_size: Annotated[BatchSize, _BATCH_SIZE, "examples in a mini-batch"] = 64
-    steps: Annotated[int, Whole(1), "in all, those of a resumed run included"] = 2000
+    steps: Annotated[int, whole(1), "in all, those of a resumed run included"] = 2000
     examples: Annotated[BatchSize, _BATCH_SIZE, "train on the first N examples"] = "all"
-    every: Annotated[int, Whole(1), "steps from one measurement to the next"] = 20
+    every: Annotated[int, whole(1), "steps from one measurement to the next"] = 20
     measure_examples: Annotated[
         BatchSize, _BATCH_SIZE, "measure on the first N training examples"
     ] = 256
-    checkpoint_every: Annotated[int, Whole(1), "steps from one checkpoint to the next"] = 200
+    checkpoint_every: Annotated[int, whole(1), "steps from one checkpoint to the next"] = 200
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: Loss = field(default_factory=Loss)
     data: DataConfig = field(default_factory=DataConfig)
-    dtype: Annotated[str, Choice(DTYPES), "floating-point type of everything"] = "float64"
-    seed: Annotated[int, Whole(0), "of the parameters and the shuffle"] = 0
+    dtype: Annotated[str, one_of(DTYPES), "floating-point type of everything"] = "float64"
+    seed: Annotated[int, whole(0), "of the parameters and the shuffle"] = 0
     check: CheckConfig = field(default_factory=CheckConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

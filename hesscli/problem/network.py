@@ -19,13 +19,16 @@ from hesscli.problem.registry import loss_names
 from hesscli.problem.stored import StoredInputs
 from hesscli.system.errors import shown
 from hesscli.system.takes import (
-    Boolean,
     Choice,
     ConfigKeyError,
     Number,
     Path,
     Takes,
+    boolean,
     is_whole,
+    not_negative,
+    one_of,
+    positive,
 )
 
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
@@ -36,8 +39,7 @@ Targets = NDArray[Any]
 class _ClassWeights(Takes):
     """A weight for each of some classes; JSON has text for the classes."""
 
-    words = "{class: weight, …}"
-    item = Number(least=0)
+    words: str = "{class: weight, …}"
 
     def decoded(self, value: Any, path: Path) -> dict[int, float]:
         if not isinstance(value, Mapping) or not value:
@@ -47,7 +49,7 @@ class _ClassWeights(Takes):
             if not is_whole(key, 0):
                 text = f"{shown(key)} is no class; they are whole numbers from 0"
                 raise ConfigKeyError(path, text)
-        return {key: self.item.decode(of, (*path, key)) for key, of in given.items()}
+        return {key: not_negative().decode(of, (*path, key)) for key, of in given.items()}
 
 
 @dataclass(frozen=True)
@@ -61,25 +63,27 @@ class Loss:
     one at the end. ``label_smoothing`` is in the targets that a Problem has.
     """
 
-    name: Annotated[str, Choice(loss_names, says="a loss"), "the loss of one example"] = (
+    name: Annotated[str, Choice("a loss", names=loss_names), "the loss of one example"] = (
         "sparse_categorical_crossentropy"
     )
-    reduction: Annotated[str, Choice(REDUCTIONS), "over the batch: c = 1/N or 1"] = "mean"
+    reduction: Annotated[str, one_of(REDUCTIONS), "over the batch: c = 1/N or 1"] = "mean"
     from_logits: Annotated[
         bool | None,
-        Boolean(),
+        boolean(),
         "false where a cross-entropy is of probabilities, true of what the network gives",
     ] = None
     label_smoothing: Annotated[
-        float, Number(least=0, most=1), "of the targets of a cross-entropy that has them as numbers"
+        float,
+        Number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+        "of the targets of a cross-entropy that has them as numbers",
     ] = 0.0
     regularization: Annotated[
-        bool, Boolean(), "whether the layers' regularizers are part of the loss"
+        bool, boolean(), "whether the layers' regularizers are part of the loss"
     ] = True
-    delta: Annotated[float, Number(above=0), "of huber: where it becomes linear"] = 1.0
-    alpha: Annotated[float, Number(above=0, spelled=False), "of the focal loss: its factor"] = 0.25
+    delta: Annotated[float, positive(), "of huber: where it becomes linear"] = 1.0
+    alpha: Annotated[float, positive(spelled=False), "of the focal loss: its factor"] = 0.25
     gamma: Annotated[
-        float, Number(least=0, spelled=False), "of the focal loss: the power of 1 − p"
+        float, not_negative(spelled=False), "of the focal loss: the power of 1 − p"
     ] = 2.0
     class_weight: Annotated[
         Mapping[int, float] | None,
@@ -96,8 +100,8 @@ class Loss:
 class Penalty:
     """Keras's regularizer of a tensor: Σ l1 |θ| + l2 θ², added to the loss as it is."""
 
-    l1: Annotated[float, Number(least=0), "times Σ |θ|"] = 0.0
-    l2: Annotated[float, Number(least=0), "times Σ θ²"] = 0.0
+    l1: Annotated[float, not_negative(), "times Σ |θ|"] = 0.0
+    l2: Annotated[float, not_negative(), "times Σ θ²"] = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ over them.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache, partial
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -44,53 +43,52 @@ def _part(part: str | int) -> str:
     return text if text.isprintable() and len(text) <= _LONGEST_KEY else shown(text)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Takes(ABC):
-    """The values that a key takes.
+def _anything(_value: Any) -> bool:
+    return True
 
-    ``also`` are words, and None for null, that are taken as they are. ``says`` is how the
-    documentation describes the values if ``words``, which complete "it must be …", are not enough.
-    A key that is not ``spelled`` is written only if its value is not the default. A key takes the
-    place of those it is ``instead_of``: one configuration cannot have both.
+
+@dataclass(frozen=True)
+class Takes:
+    """The values that a key takes: those that ``fits`` is true of.
+
+    ``words`` complete "it must be …". ``also`` are texts, and None for null, that are taken as they
+    are. ``says`` is what the documentation says in place of ``words``. A key that is not
+    ``spelled`` is written only if its value is not the default. A configuration that has the key
+    cannot have those that it is ``instead_of``.
     """
 
-    also: tuple[str | None, ...] = ()
-    says: str = ""
-    spelled: bool = True
-    instead_of: tuple[str, ...] = ()
-
-    @property
-    def words(self) -> str:
-        """What the value must be."""
-        return self.says
-
-    @abstractmethod
-    def decoded(self, value: Any, path: Path) -> Any:
-        """The value that the dataclass holds; raises ConfigKeyError."""
+    words: str = ""
+    fits: Callable[[Any], bool] = _anything
+    also: tuple[str | None, ...] = field(default=(), kw_only=True)
+    says: str = field(default="", kw_only=True)
+    spelled: bool = field(default=True, kw_only=True)
+    instead_of: tuple[str, ...] = field(default=(), kw_only=True)
 
     def decode(self, value: Any, path: Path) -> Any:
-        """``decoded``, unless the plain value is one of ``also``."""
+        """The dataclass's value for a plain one of YAML or JSON; raises ConfigKeyError."""
         is_word = (value is None or isinstance(value, str)) and value in self.also
         return value if is_word else self.decoded(value, path)
 
+    def decoded(self, value: Any, path: Path) -> Any:
+        """As ``decode``, for a value that is not one of ``also``."""
+        if not self.fits(value):
+            raise self.refused(value, path)
+        return value
+
     def encode(self, value: Any) -> Any:
-        """A value of the dataclass as YAML and JSON hold it."""
+        """The plain value for one of the dataclass."""
         return [self.encode(each) for each in value] if isinstance(value, tuple) else value
 
-    @property
-    def documented(self) -> str:
-        """The values as the documentation describes them."""
-        return self._with_also(self.says or self.words)
+    def described(self, words: str = "") -> str:
+        """What the value must be, as the documentation says it, or in other words."""
+        each = [words or self.says or self.words]
+        each += ["null" if word is None else word for word in self.also]
+        return ", or ".join([", ".join(each[:-1]), each[-1]]) if self.also else each[0]
 
     def refused(self, value: Any, path: Path, words: str = "") -> ConfigKeyError:
         """The error that says what the value must be."""
-        return ConfigKeyError(
-            path, f"{shown(value)}; it must be {self._with_also(words or self.words)}"
-        )
-
-    def _with_also(self, words: str) -> str:
-        each = [words, *("null" if word is None else word for word in self.also)]
-        return ", or ".join([", ".join(each[:-1]), each[-1]]) if self.also else words
+        wanted = self.described(words or self.words)
+        return ConfigKeyError(path, f"{shown(value)}; it must be {wanted}")
 
 
 def is_whole(value: Any, least: int, most: int = LARGEST_INTEGER) -> bool:
@@ -98,43 +96,18 @@ def is_whole(value: Any, least: int, most: int = LARGEST_INTEGER) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-@dataclass(frozen=True)
-class Whole(Takes):
+def whole(least: int, most: int = LARGEST_INTEGER, **more: Any) -> Takes:
     """A whole number in a range."""
-
-    least: int
-    most: int = LARGEST_INTEGER
-
-    @property
-    def words(self) -> str:
-        upwards = "or more" if self.most == LARGEST_INTEGER else f"to {self.most:,}"
-        return f"a whole number, {self.least} {upwards}"
-
-    def decoded(self, value: Any, path: Path) -> Any:
-        if not is_whole(value, self.least, self.most):
-            raise self.refused(value, path)
-        return value
+    upwards = "or more" if most == LARGEST_INTEGER else f"to {most:,}"
+    words = f"a whole number, {least} {upwards}"
+    return Takes(words, lambda value: is_whole(value, least, most), **more)
 
 
 @dataclass(frozen=True)
 class Number(Takes):
-    """A finite number, with bounds that belong to the range (``least``, ``most``) or do not."""
+    """A finite number that ``fits``."""
 
-    least: float = -math.inf
-    most: float = math.inf
-    above: float = -math.inf
-    below: float = math.inf
-
-    @property
-    def words(self) -> str:
-        if self.above > -math.inf:
-            return f"a number above {self.above:g}"
-        if self.most < math.inf:
-            return f"a number from {self.least:g} to {self.most:g}"
-        if self.least == -math.inf:
-            return "a number"
-        upper = f" and below {self.below:g}" if self.below < math.inf else ""
-        return f"{self.least:g} or more{upper}"
+    words: str = "a number"
 
     def decoded(self, value: Any, path: Path) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -145,92 +118,57 @@ class Number(Takes):
             number = math.inf
         if not math.isfinite(number):
             raise self.refused(value, path, "a finite number")
-        if not (self.least <= number <= self.most and self.above < number < self.below):
-            raise self.refused(value, path)
-        return number
+        return float(super().decoded(number, path))
 
 
-@dataclass(frozen=True)
-class Boolean(Takes):
-    """True or false."""
-
-    words = "true or false"
-
-    def decoded(self, value: Any, path: Path) -> bool:
-        if not isinstance(value, bool):
-            raise self.refused(value, path)
-        return value
-
-
-@dataclass(frozen=True)
-class Text(Takes):
-    """Text that is not empty."""
-
-    words = "text, and not empty"
-
-    def decoded(self, value: Any, path: Path) -> str:
-        if not isinstance(value, str) or not value:
-            raise self.refused(value, path)
-        return value
-
-
-@dataclass(frozen=True)
-class Size(Takes):
-    """Bytes as a number, or with a unit."""
-
-    words = "a size such as 500MB or 2GB"
-
-    def decoded(self, value: Any, path: Path) -> Any:
-        if not is_whole(parse_size(value) if isinstance(value, str) else value, 1):
-            raise self.refused(value, path)
-        return value
+positive = partial(Number, "a number above 0", lambda value: value > 0)
+not_negative = partial(Number, "0 or more", lambda value: value >= 0)
+boolean = partial(Takes, "true or false", lambda value: isinstance(value, bool))
+text = partial(Takes, "text, and not empty", lambda value: isinstance(value, str) and value != "")
+size = partial(
+    Takes,
+    "a size such as 500MB or 2GB",
+    lambda value: is_whole(parse_size(value) if isinstance(value, str) else value, 1),
+)
 
 
 @dataclass(frozen=True)
 class Choice(Takes):
-    """One of some names; a function gives those that may change while the program runs."""
+    """One of some names, which may change while the program runs."""
 
-    names: Sequence[str] | Callable[[], Sequence[str]]
-
-    @property
-    def words(self) -> str:
-        names = self._names()
-        return f"{', '.join(names[:-1])} or {names[-1]}"
+    names: Callable[[], Sequence[str]] = tuple
 
     def decoded(self, value: Any, path: Path) -> str:
-        names = self._names()
-        if value not in names:
+        if value not in (names := self.names()):
             hint = nearest(value if isinstance(value, str) else "", names)
             raise ConfigKeyError(path, f"{shown(value)} is unknown{hint}")
         return str(value)
 
-    def _names(self) -> Sequence[str]:
-        return self.names() if callable(self.names) else self.names
+
+def one_of(names: Sequence[str], **more: Any) -> Takes:
+    """One of some names that stay the same."""
+    return Choice(f"{', '.join(names[:-1])} or {names[-1]}", names=lambda: names, **more)
 
 
 @dataclass(frozen=True)
 class ListOf(Takes):
-    """A list with an item or more; ``noun`` names an item, ``each`` says more about it.
+    """A list with an item or more; ``noun`` names an item.
 
-    With ``or_one``, text alone stands for a list with it.
+    A value that is not a list may be taken ``alone``, as it is or ``wrapped``: a list with it.
     """
 
-    item: Takes
+    item: Takes = Number()
     noun: str = "number"
-    each: str = ""
     least: int = 1
-    or_one: bool = False
+    alone: Takes | None = None
+    wrapped: bool = False
 
-    @property
-    def words(self) -> str:
-        each = f", each {self.each}" if self.each else ""
-        return f"a list of one {self.noun} or more{each}"
-
-    def decoded(self, value: Any, path: Path) -> tuple[Any, ...]:
-        if self.or_one and isinstance(value, str):
-            value = [value]
+    def decoded(self, value: Any, path: Path) -> Any:
+        if self.alone is not None and not isinstance(value, list):
+            one = self.alone.decode(value, path)
+            return (one,) if self.wrapped else one
         if not isinstance(value, list) or len(value) < self.least:
-            raise self.refused(value, path)
+            raise self.refused(value, path, self.words or f"a list of one {self.noun} or more")
         return tuple(self.item.decode(item, (*path, place)) for place, item in enumerate(value))
 
 
@@ -238,11 +176,10 @@ class ListOf(Takes):
 class Matrix(ListOf):
     """Rows of equally many numbers."""
 
-    item: Takes = ListOf(Number())
-    noun: str = "row"
-    each: str = "a list of numbers"
+    words: str = "a list of one row or more, each a list of numbers"
+    item: Takes = ListOf()
 
-    def decoded(self, value: Any, path: Path) -> tuple[Any, ...]:
+    def decoded(self, value: Any, path: Path) -> Any:
         rows = super().decoded(value, path)
         for place, row in enumerate(rows):
             if len(row) != len(rows[0]):
@@ -252,29 +189,10 @@ class Matrix(ListOf):
 
 
 @dataclass(frozen=True)
-class OrList(Takes):
-    """A value of one kind, or a list of several."""
-
-    one: Takes
-    several: Takes
-
-    @property
-    def words(self) -> str:
-        return f"{self.one.words}, or {self.several.words}"
-
-    def decoded(self, value: Any, path: Path) -> Any:
-        return (self.several if isinstance(value, list) else self.one).decode(value, path)
-
-
-@dataclass(frozen=True)
 class Record(Takes):
-    """A mapping with the keys that a dataclass declares."""
+    """A mapping with the keys that the dataclass ``kind`` declares."""
 
-    kind: Any
-
-    @property
-    def words(self) -> str:
-        return _mapping_with(keys_of(self.kind))
+    kind: Any = None
 
     def decoded(self, value: Any, path: Path) -> Any:
         keys = keys_of(self.kind)
@@ -288,15 +206,14 @@ class Record(Takes):
         return self.kind(**found)
 
     def encode(self, value: Any) -> dict[str, Any]:
-        found = {}
-        replaced: set[str] = set()
-        for name, key in keys_of(self.kind).items():
-            own = getattr(value, name)
-            if own != key.default:
-                replaced.update(key.takes.instead_of)
-            if key.takes.spelled or own != key.default:
-                found[name] = key.takes.encode(own)
-        return {name: of for name, of in found.items() if name not in replaced}
+        keys = keys_of(self.kind)
+        given = [name for name, key in keys.items() if getattr(value, name) != key.default]
+        replaced = {other for name in given for other in keys[name].takes.instead_of}
+        return {
+            name: key.takes.encode(getattr(value, name))
+            for name, key in keys.items()
+            if (key.takes.spelled or name in given) and name not in replaced
+        }
 
 
 @dataclass(frozen=True)
@@ -314,17 +231,17 @@ def keys_of(kind: Any) -> Mapping[str, Key]:
     """The keys that a dataclass declares, by name; a nested dataclass is a Record."""
     hints = get_type_hints(kind, include_extras=True)
     found = {}
-    for field in fields(kind):
-        hint = hints[field.name]
+    for each in fields(kind):
+        hint = hints[each.name]
         if get_origin(hint) is Annotated:
             type_, takes, prose = get_args(hint)
             if NoneType in get_args(type_):
                 takes = replace(takes, also=(*takes.also, None))
         elif is_dataclass(hint):
-            takes, prose = Record(hint), ""
+            takes, prose = Record(kind=hint), ""
         else:
-            raise TypeError(f"{kind.__name__}.{field.name} does not declare what it takes")
-        found[field.name] = Key(field.name, takes, prose, field.default)
+            raise TypeError(f"{kind.__name__}.{each.name} does not declare what it takes")
+        found[each.name] = Key(each.name, takes, prose, each.default)
     return found
 
 
@@ -332,12 +249,9 @@ def mapping_with(value: Any, path: Path, keys: Iterable[str]) -> Mapping[str, An
     """``value`` if it is a mapping without other keys; raises ConfigKeyError."""
     names = list(keys)
     if not isinstance(value, Mapping):
-        raise ConfigKeyError(path, f"{shown(value)}; it must be {_mapping_with(names)}")
+        text = f"it must be a mapping with {', '.join(names)}"
+        raise ConfigKeyError(path, f"{shown(value)}; {text}")
     for key in value:
         if key not in names:
             raise ConfigKeyError((*path, str(key)), f"unknown key{nearest(str(key), names)}")
     return value
-
-
-def _mapping_with(keys: Iterable[str]) -> str:
-    return f"a mapping with {', '.join(keys)}"
