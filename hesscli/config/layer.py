@@ -79,17 +79,17 @@ class LayerConfig:
     """
 
     name: Annotated[str, NAME, "what results call the layer; dense1, dense2 … if it is left out"]
-    units: Annotated[int, whole(1), "a dense layer's outputs; must be given there"] = 0
+    units: Annotated[int, whole(1), "a dense layer's outputs; required for a dense layer"] = 0
     activation: Annotated[Activation, ACTIVATION, "applied to the layer's output"] = Activation(
         "linear"
     )
     kernel: Annotated[
         tuple[Row, ...] | None,
         Matrix(says="`[[…], …]`, inputs × units", spelled=False),
-        "the kernel's values, not drawn",
+        "the kernel's values, if they are not drawn",
     ] = None
     bias: Annotated[
-        Row | None, ListOf(says="`[…]`", spelled=False), "the bias's values, not drawn"
+        Row | None, ListOf(says="`[…]`", spelled=False), "the bias's values, if they are not drawn"
     ] = None
     initializer: Annotated[
         Initializer | None,
@@ -103,22 +103,22 @@ class LayerConfig:
         None
     )
     trainable: Annotated[
-        bool, boolean(spelled=False), "whether the block `network` has the layer's parameters"
+        bool, boolean(spelled=False), "whether the block `network` contains the layer's parameters"
     ] = True
     type: Annotated[
         str,
         Choice("a type of layer", names=_types, spelled=False),
-        "Keras's class in other letters: dense, conv2d, max_pooling2d …",
+        "Keras's class in snake case: dense, conv2d, max_pooling2d …",
     ] = DENSE
     inputs: Annotated[
         tuple[str, ...] | None,
         ListOf(
             item=text(), says="`[name, …]`, or `input`", alone=text(), wrapped=True, spelled=False
         ),
-        "the layers that it takes; without it the one before",
+        "the layers whose outputs it takes; without it, the layer before",
     ] = None
     use_bias: Annotated[
-        bool | None, boolean(spelled=False), "whether it has a bias; without it, as the model says"
+        bool | None, boolean(spelled=False), "whether it has a bias; without it, as in `model.bias`"
     ] = None
     arguments: Annotated[
         tuple[tuple[str, Any], ...],
@@ -128,7 +128,7 @@ class LayerConfig:
     initializers: Annotated[
         tuple[tuple[str, Initializer], ...],
         Takes("`gamma_initializer: …` and the like"),
-        "draw the tensors that are no kernel: `bias`, `gamma`, `beta`, `alpha`",
+        "draw the tensors that are not a kernel: `bias`, `gamma`, `beta`, `alpha`",
     ] = ()
     regularizers: Annotated[
         tuple[tuple[str, Penalty], ...],

@@ -69,14 +69,7 @@ _BATCH_SIZE = whole(1, also=("all",))
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: ``inputs`` values an example, layers, and where the parameters are from.
-
-    ``inputs`` may be a shape, as [28, 28, 1].
-
-    ``weights`` is the path of a problem file; None draws them from the initializers. ``keras`` is
-    the path of a Keras model, from which inputs, layers and parameters are then taken;
-    ``registered_names`` are pairs ``registered=plugin's``.
-    """
+    """The network: the values of an example, its layers, and where the parameters are from."""
 
     inputs: Annotated[
         int | tuple[int, ...],
@@ -86,7 +79,7 @@ class ModelConfig:
             noun="size",
             alone=whole(1),
         ),
-        "values of an example",
+        "the number of values of an example",
     ] = 784
     bias: Annotated[bool, boolean(), "whether the layers have biases"] = True
     initializer: Annotated[Initializer, INITIALIZER, "draws the kernels"] = Initializer(
@@ -105,12 +98,12 @@ class ModelConfig:
     weights: Annotated[
         str | None,
         text(says="the path of a problem file"),
-        "parameters in the place of the initializers'",
+        "the parameters, instead of the initializers' values",
     ] = None
     keras: Annotated[
         str | None,
         text(says="the path of a Keras model"),
-        "inputs, layers and parameters, all from there",
+        "the inputs, layers and parameters are those of this model",
     ] = None
     registered_names: Annotated[
         tuple[str, ...],
@@ -122,7 +115,7 @@ class ModelConfig:
             wrapped=True,
             spelled=False,
         ),
-        "what the Keras model's registered names are called in a plugin, where it differs",
+        "what the Keras model's registered names are called in a plugin, if it differs",
     ] = ()
 
     @property
@@ -146,9 +139,7 @@ class ModelConfig:
 class DataConfig:
     """Where the batch comes from, and which examples it takes.
 
-    ``inputs``, rows of (N, d), stand in place of ``source`` and ``split``; then ``targets`` are
-    N labels or rows of numbers, or None for a loss that looks at none. ``sample_weight`` names an
-    array (M,) of the source, or holds N numbers beside ``inputs``.
+    ``inputs`` is (N, d); then ``targets`` are N labels or rows, None for a loss that has none.
     """
 
     source: Annotated[
@@ -168,8 +159,8 @@ class DataConfig:
     scale: Annotated[
         float | str | None,
         positive(also=(SYMMETRIC, NORMALIZE)),
-        "what the source's numbers are multiplied by; without it unsigned bytes by 1/255; "
-        "`symmetric` is 2x − 1 of these, `normalize` is `keras.utils.normalize(x, axis=1)`",
+        "what the source's numbers are multiplied by; without it, unsigned bytes are divided by "
+        "255; `symmetric` maps these to 2x − 1, `normalize` is `keras.utils.normalize(x, axis=1)`",
     ] = None
     memory: Annotated[
         str | int | None,
@@ -193,17 +184,14 @@ class DataConfig:
             alone=text(),
             spelled=False,
         ),
-        "what the loss of each example is multiplied by; their sum stays divided by the number of "
-        "examples, as in Keras",
+        "what the loss of each example is multiplied by; as in Keras, the sum is still divided by "
+        "the number of examples",
     ] = None
 
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """How much of a block is compared; ``rtol`` None means the default of the dtype.
-
-    ``probes`` is the number of random products, where these are what is compared.
-    """
+    """How much of a block is compared, and how exactly."""
 
     method: Annotated[str, one_of(CHECK_METHODS), "how much of a block is compared"] = "auto"
     rtol: Annotated[
@@ -211,7 +199,7 @@ class CheckConfig:
         not_negative(),
         "the relative tolerance; without it 1e-10 in float64 and 1e-5 in float32",
     ] = None
-    probes: Annotated[int, whole(1, MOST_PROBES), "random products of `probes`"] = 32
+    probes: Annotated[int, whole(1, MOST_PROBES), "random products that `probes` compares"] = 32
 
 
 @dataclass(frozen=True)
@@ -221,16 +209,16 @@ class TrainConfig:
     It trains on the first ``examples`` of the data from ``data.offset`` on, in mini-batches of
     ``batch_size``, for ``steps`` steps in all; ``data.batch_size`` says nothing about training.
     Every ``every`` steps the curvature is measured on the first ``measure_examples`` of the
-    training examples (on all of them where there are fewer), and every ``checkpoint_every`` steps
-    a checkpoint is written where one was asked for.
+    training examples (on all of them if there are fewer), and every ``checkpoint_every`` steps
+    a checkpoint is written if one was asked for.
     """
 
-    learning_rate: Annotated[float, positive(), "η"] = 0.1
+    learning_rate: Annotated[float, positive(), "the learning rate η"] = 0.1
     momentum: Annotated[
-        float, Number("0 or more and below 1", lambda value: 0 <= value < 1), "β"
+        float, Number("0 or more and below 1", lambda value: 0 <= value < 1), "the momentum β"
     ] = 0.0
     batch_size: Annotated[BatchSize, _BATCH_SIZE, "examples in a mini-batch"] = 64
-    steps: Annotated[int, whole(1), "in all, those of a resumed run included"] = 2000
+    steps: Annotated[int, whole(1), "of the whole run, those before it was resumed included"] = 2000
     examples: Annotated[BatchSize, _BATCH_SIZE, "train on the first N examples"] = "all"
     every: Annotated[int, whole(1), "steps from one measurement to the next"] = 20
     measure_examples: Annotated[
@@ -247,6 +235,6 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     data: DataConfig = field(default_factory=DataConfig)
     dtype: Annotated[str, one_of(DTYPES), "floating-point type of everything"] = "float64"
-    seed: Annotated[int, whole(0), "of the parameters and the shuffle"] = 0
+    seed: Annotated[int, whole(0), "decides the parameters and the shuffle"] = 0
     check: CheckConfig = field(default_factory=CheckConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

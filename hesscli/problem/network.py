@@ -70,25 +70,25 @@ class Loss:
     from_logits: Annotated[
         bool | None,
         boolean(),
-        "false where a cross-entropy is of probabilities, true of what the network gives",
+        "false if a cross-entropy takes probabilities, true if it takes the network's outputs",
     ] = None
     label_smoothing: Annotated[
         float,
         Number("a number from 0 to 1", lambda value: 0 <= value <= 1),
-        "of the targets of a cross-entropy that has them as numbers",
+        "of the targets of a cross-entropy, if they are numbers",
     ] = 0.0
     regularization: Annotated[
         bool, boolean(), "whether the layers' regularizers are part of the loss"
     ] = True
-    delta: Annotated[float, positive(), "of huber: where it becomes linear"] = 1.0
-    alpha: Annotated[float, positive(spelled=False), "of the focal loss: its factor"] = 0.25
-    gamma: Annotated[
-        float, not_negative(spelled=False), "of the focal loss: the power of 1 − p"
-    ] = 2.0
+    delta: Annotated[float, positive(), "the error above which the loss huber is linear"] = 1.0
+    alpha: Annotated[float, positive(spelled=False), "the factor of the focal loss"] = 0.25
+    gamma: Annotated[float, not_negative(spelled=False), "the power of 1 − p in the focal loss"] = (
+        2.0
+    )
     class_weight: Annotated[
         Mapping[int, float] | None,
         _ClassWeights(says="`{class: weight, …}`, each 0 or more", spelled=False),
-        "what the losses of a class's examples are multiplied by, 1 where it says nothing",
+        "what the losses of a class's examples are multiplied by; 1 for the classes left out",
     ] = None
 
     def scale(self, examples: int) -> float:
