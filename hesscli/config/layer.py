@@ -67,6 +67,7 @@ def _types() -> tuple[str, ...]:
     return (*TYPES, SHARED)
 
 
+_INPUTS = replace(text(), words="the names of layers, or input")
 _PENALTY = Record(says="`{l1: …, l2: …}`", spelled=False, kind=Penalty)
 
 
@@ -113,7 +114,12 @@ class LayerConfig:
     inputs: Annotated[
         tuple[str, ...] | None,
         ListOf(
-            item=text(), says="`[name, …]`, or `input`", alone=text(), wrapped=True, spelled=False
+            _INPUTS.words,
+            says="`[name, …]`, or `input`",
+            item=text(),
+            alone=_INPUTS,
+            wrapped=True,
+            spelled=False,
         ),
         "the layers whose outputs it takes; without it, the layer before",
     ] = None

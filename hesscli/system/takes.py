@@ -118,7 +118,9 @@ class Number(Takes):
             number = math.inf
         if not math.isfinite(number):
             raise self.refused(value, path, "a finite number")
-        return float(super().decoded(number, path))
+        if not self.fits(number):
+            raise self.refused(value, path)
+        return number
 
 
 positive = partial(Number, "a number above 0", lambda value: value > 0)
