@@ -21,7 +21,7 @@ from hesscli.config.schema import (
     TrainConfig,
 )
 from hesscli.problem import data, initializers, registry
-from hesscli.problem.graph import Activation
+from hesscli.problem.graph import Activation, Penalty
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.layers import DENSE, SHARED, LayerType, Made
 from hesscli.problem.layertypes import TYPES
@@ -35,7 +35,7 @@ from hesscli.problem.names import (
     RESERVED_NAMES,
     SYMMETRIC,
 )
-from hesscli.problem.network import Loss, Penalty
+from hesscli.problem.network import Loss
 from hesscli.system.errors import shown
 from hesscli.system.memory import parse_size
 from hesscli.system.near import nearest
@@ -360,6 +360,8 @@ def _layer(value: Any, path: Path) -> LayerConfig:
     regularizers = {f"{role.removesuffix('_kernel')}_regularizer": role for role in of.roles}
     own.update(dict.fromkeys(initializers, _bias_initializer))
     own.update(dict.fromkeys(regularizers, _optional(_penalty)))
+    if type_ != SHARED:
+        own["activity_regularizer"] = _optional(_penalty)
     arguments = [key for key in of.arguments if key not in own]
     own.update(dict.fromkeys(arguments, _argument))
     if "use_bias" in of.arguments:

@@ -261,7 +261,7 @@ def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
         found["activation"] = _plain(layer.activation)
     found.update({key: _plain(inner) for key, inner in layer.arguments})
     optional = ["use_bias", "kernel", "bias", "initializer"]
-    optional += ["kernel_regularizer", "bias_regularizer"]
+    optional += ["kernel_regularizer", "bias_regularizer", "activity_regularizer"]
     given = {key: getattr(layer, key) for key in optional}
     given["trainable"] = None if layer.trainable else False
     given |= {f"{role}_initializer": of for role, of in layer.initializers}

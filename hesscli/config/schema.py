@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from hesscli.problem.graph import INPUT, Activation
+from hesscli.problem.graph import INPUT, Activation, Penalty
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.layers import DENSE, LayerSpec, Plan, planned
+from hesscli.problem.layers import ACTIVITY, DENSE, LayerSpec, Plan, planned
 from hesscli.problem.layertypes import TYPES
-from hesscli.problem.network import Loss, Penalty
+from hesscli.problem.network import Loss
 
 BatchSize = int | Literal["all"]
 Row = tuple[float, ...]
@@ -54,6 +54,11 @@ class LayerConfig:
     ] = None
     bias_regularizer: Annotated[
         Penalty | None, "`{l1: …, l2: …}`", "added to the loss: Σ l1 |b| + l2 b²"
+    ] = None
+    activity_regularizer: Annotated[
+        Penalty | None,
+        "`{l1: …, l2: …}`",
+        "added to the loss for the layer's output y: 1/N Σ l1 |y| + l2 y² over the N examples",
     ] = None
     trainable: Annotated[
         bool, "true or false", "whether the block `network` has the layer's parameters"
@@ -103,7 +108,11 @@ class LayerConfig:
 
     def penalties(self) -> dict[str, Penalty]:
         """Its regularizers by role."""
-        own = {"kernel": self.kernel_regularizer, "bias": self.bias_regularizer}
+        own = {
+            "kernel": self.kernel_regularizer,
+            "bias": self.bias_regularizer,
+            ACTIVITY: self.activity_regularizer,
+        }
         found = {role: penalty for role, penalty in own.items() if penalty is not None}
         return {**found, **dict(self.regularizers)}
 
