@@ -117,6 +117,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "gradient": ("verify", "--of", "gradient", *BATCH),
     "compare": ("compare", "--check", "form", *BATCH),
     "approximate": ("approximate", "-l", "dense2", "--rank", "0", *BATCH),
+    "product": ("product", "-b", "layer", *BATCH),
     "exact": ("spectrum", "-l", "dense2", "--top", "3", *BATCH),
     "lanczos": (
         "spectrum",
@@ -229,6 +230,12 @@ def _of_approximate(row: Any) -> Numbers:
         yield "trace", row["trace_ratio"], row["trace_ratio"]
 
 
+def _of_product(row: Any) -> Numbers:
+    for witness in ("autodiff", "chain_rule"):
+        yield f"norm {witness}", row["norm"][witness], row["norm"][witness]
+        yield f"form {witness}", row["form"][witness], row["norm"][witness] * row["vector_norm"]
+
+
 def _of_train(row: Any) -> Numbers:
     for name in ("loss", "accuracy", "sharpness", "trace", "gradient_norm"):
         yield name, row[name], row[name]
@@ -239,6 +246,7 @@ _NUMBERS: Mapping[str, Callable[[Any], Numbers]] = {
     "verify-gradient": _of_gradient,
     "compare": _of_compare,
     "approximate": _of_approximate,
+    "product": _of_product,
     "spectrum": _of_spectrum,
     "train": _of_train,
 }

@@ -36,6 +36,7 @@ COMMANDS = {
     "verify failing": ("verify", "-a", "tanh", "--terms", "gauss-newton"),
     "compare": ("compare", "-a", "gelu", "--set", "check.method=form"),
     "approximate": ("approximate", "-a", "tanh", "-l", "dense2", "--samples", "2"),
+    "product": ("product", "-a", "tanh", "-b", "network", "--probe-seed", "3"),
     "sweep": ("sweep", "-a", "tanh", "--block", "input"),
     "entry": ("entry", "dense1/kernel[1,2]", "-a", "tanh", "dense2/bias[0]"),
     "entry of one": ("entry", "input[0][1]", "-n", "2"),
