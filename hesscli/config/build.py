@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hesscli.config.consistency import require_consistent
-from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem import graph as kinds
@@ -47,6 +46,7 @@ from hesscli.system.memory import (
     parse_size,
     require_memory,
 )
+from hesscli.system.takes import ConfigKeyError
 from hesscli.workers.share import ALONE, Workers, share_of
 
 # How pixels may have been prepared for a model, as data.scale says it.
