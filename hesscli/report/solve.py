@@ -81,12 +81,10 @@ def solve_document(result: Solve) -> Document:
 
 def _table(result: Solve, activation: str, rows: Sequence[SolvedBlock]) -> Table:
     newton = rows[0].step is not None
-    damping = f"{result.options.damping:g}"
-    title = (
-        f"{activation}: the damped Newton step Δ = −(X + {damping} I)⁻¹ g"
-        if newton
-        else f"{activation}: (X + {damping} I) x = v"
-    )
+    damping = result.options.damping
+    system = f"(X + {damping:g} I)" if damping else "X"
+    step = "the damped Newton step" if damping else "the Newton step"
+    title = f"{activation}: {step} Δ = −{system}⁻¹ g" if newton else f"{activation}: {system} x = v"
     return table(
         title, (*_COLUMNS, *(_OF_GRADIENT if newton else _OF_VECTOR)), rows, _notes(rows, newton)
     )
