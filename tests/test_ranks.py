@@ -124,6 +124,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "compare": ("compare", "--check", "form", *BATCH),
     "approximate": ("approximate", "-l", "dense2", "--rank", "0", *BATCH),
     "solve": ("solve", "-b", "network", "-m", "gauss-newton", "-m", "kfac", *MINRES, *BATCH),
+    "product": ("product", "-b", "layer", *BATCH),
     "exact": ("spectrum", "-l", "dense2", "--top", "3", *BATCH),
     "lanczos": (
         "spectrum",
@@ -242,6 +243,12 @@ def _of_solve(row: Any) -> Numbers:
         yield name, row["step"][name], row["step"]["slope"]
 
 
+def _of_product(row: Any) -> Numbers:
+    for witness in ("autodiff", "chain_rule"):
+        yield f"norm {witness}", row["norm"][witness], row["norm"][witness]
+        yield f"form {witness}", row["form"][witness], row["norm"][witness] * row["vector_norm"]
+
+
 def _of_train(row: Any) -> Numbers:
     for name in ("loss", "accuracy", "sharpness", "trace", "gradient_norm"):
         yield name, row[name], row[name]
@@ -253,6 +260,7 @@ _NUMBERS: Mapping[str, Callable[[Any], Numbers]] = {
     "compare": _of_compare,
     "approximate": _of_approximate,
     "solve": _of_solve,
+    "product": _of_product,
     "spectrum": _of_spectrum,
     "train": _of_train,
 }

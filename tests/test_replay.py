@@ -38,6 +38,7 @@ COMMANDS = {
     "approximate": ("approximate", "-a", "tanh", "-l", "dense2", "--samples", "2"),
     "solve": ("solve", "-a", "tanh", "-m", "hessian", "-m", "kfac", "--damping", "0.3"),
     "solve a vector": ("solve", "-l", "dense2", "--vector", "v.npy", "--method", "minres"),
+    "product": ("product", "-a", "tanh", "-b", "network", "--probe-seed", "3"),
     "sweep": ("sweep", "-a", "tanh", "--block", "input"),
     "entry": ("entry", "dense1/kernel[1,2]", "-a", "tanh", "dense2/bias[0]"),
     "entry of one": ("entry", "input[0][1]", "-n", "2"),

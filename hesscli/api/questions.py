@@ -48,6 +48,7 @@ from hesscli.studies import (
 from hesscli.studies import entry as entries
 from hesscli.studies import export as exports
 from hesscli.studies import first_derivatives as first
+from hesscli.studies import product as multiplied
 from hesscli.studies import solve as systems
 from hesscli.studies import spectrum as spectra
 from hesscli.studies import sweep as sweeps
@@ -212,6 +213,31 @@ def solve(
     problems = _problems(problem, activations)
     of_block = None if vector is None else lambda _: np.asarray(vector)
     return systems.solve(problems, options, of_block, progress, execution=execution_of(problems[0]))
+
+
+def product(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    block: str = "kernel",
+    layers: Sequence[str] = (),
+    vector: ArrayLike | None = None,
+    rtol: float | None = None,
+    probe_seed: int = 0,
+    progress: Progress = no_progress,
+) -> multiplied.Product:
+    """H·v and its terms by both witnesses, for ``vector`` (P,) or a normal one by ``probe_seed``.
+
+    A row for each block and term; ``row.product`` (P,) is the chain rule's. One product alone is
+    ``ChainRule(problem).hessian("dense1/kernel").hvp(v)``.
+    """
+    require_one_of("block", block, BLOCKS)
+    options = multiplied.ProductOptions(block, _known_layers(problem, layers), rtol, probe_seed)
+    problems = _problems(problem, activations)
+    of_block = None if vector is None else lambda _: np.asarray(vector)
+    return multiplied.product(
+        problems, options, of_block, progress, execution=execution_of(problems[0])
+    )
 
 
 def sweep(

@@ -34,6 +34,7 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
             *("activations", "block", "layers"),
             *("matrices", "damping", "vector", "method", "rtol", "products"),
         ),
+        "product": ("activations", "block", "layers", "probe_seed", "vector"),
         "sweep": ("activations", "block"),
         "entry": ("first", "second", "activations", "referee"),
         "spectrum": (*_SHARED, "top", "which", "density", "steps"),

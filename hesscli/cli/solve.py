@@ -102,8 +102,9 @@ def solve(
     recorded = record(config, more_files=[] if vector is None else [("vector", vector)])
 
     from hesscli.report.documents import document_of
-    from hesscli.report.solutions import require_one_file, write_solutions
+    from hesscli.report.vectors import require_one_file, write_vectors
     from hesscli.studies import solve as study
+    from hesscli.studies.blocks import chosen
     from hesscli.witnesses.solution import Asked
 
     options = study.SolveOptions(
@@ -114,7 +115,8 @@ def solve(
         asked=Asked(method, rtol, products),
     )
     if solution_path is not None:
-        require_one_file(problems, options, solution_path)
+        choices = {"--activation": len(problems), "--matrix": len(options.matrices)}
+        require_one_file(solution_path, choices, len(chosen(problems[0], block, options.layers)))
     with progress_bar() as progress:
         result = study.solve(
             problems,
@@ -124,5 +126,5 @@ def solve(
             execution=problem.execution(problems[0]),
         )
     if solution_path is not None and reports():
-        write_solutions(result, solution_path)
+        write_vectors([(row.layout, row.solution.x) for row in result.results], solution_path)
     return recorded.write(document_of(result), result.passed, output)

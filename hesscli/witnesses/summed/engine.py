@@ -22,6 +22,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
+from hesscli.nodes.passes import HESSIAN, Term
 from hesscli.problem.execution import LARGEST_CHUNK, Execution, example_bytes, product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
@@ -300,6 +301,9 @@ class SummedFloor:
         return float(
             self._chunks.sum(lambda part: np.asarray(_floor(part).product_norm(parameter, V)))
         )
+
+    def product(self, parameter: str, V: Array, term: Term = HESSIAN) -> Array:
+        return self._chunks.sum(lambda part: _floor(part).product(parameter, V, term))
 
     def gradient(self, parameter: str) -> Array:
         return self._chunks.sum(lambda part: _floor(part).gradient(parameter))
