@@ -52,7 +52,8 @@ def process_of(rank: int, folder: Path) -> int:
             with suppress(OSError):
                 environment = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
                 command = Path(f"/proc/{number}/cmdline").read_bytes()
-                if b"PMI_RANK=%d" % rank in environment and b"-m\0hesscli" in command:
+                ranks = {b"PMI_RANK=%d" % rank, b"OMPI_COMM_WORLD_RANK=%d" % rank}
+                if not ranks.isdisjoint(environment) and b"-m\0hesscli" in command:
                     return number
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hesscli.config.decode import ConfigKeyError, Path
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem.layers import LayerError
 from hesscli.problem.names import LOSS_ARGUMENTS, LOSSES_WITHOUT_TARGETS
 from hesscli.problem.network import Loss
+from hesscli.system.takes import ConfigKeyError, Path
 
 
 def require_consistent(config: Config) -> None:
