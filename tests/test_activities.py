@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hesscli.witnesses.chain_rule.first import ChainFirst
 
 from hesscli import problem_from_config, problem_from_keras, train, verify
 from hesscli.nodes.passes import GAUSS_NEWTON
@@ -22,7 +23,6 @@ from hesscli.system.errors import InputError
 from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.referee.engine import Referee
 from hesscli.witnesses.summed.engine import chain_rule_of
 from hesscli.workers.share import ALONE
