@@ -145,6 +145,9 @@ def test_layers_that_the_output_does_not_depend_on_have_hessians_of_0() -> None:
     problem = network(specs, (2,))
     assert disagreements(problem) == []
     engine = ChainRule(problem)
+    V = np.random.default_rng(0).standard_normal((engine.hessian(NETWORK).shape[0], 2))
+    values, bars = FiniteDifferences(problem).hessian(NETWORK).product_with_error(V)
+    assert (np.abs(values - engine.hessian(NETWORK).matmat(V)) <= bars).all()
     for value in ("dead", "dead/activation", "dead2"):
         *_, (name, S) = engine.linearized.second(slice(None), HESSIAN, value)
         linear, curved = engine.linearized.split_second(slice(None), value)

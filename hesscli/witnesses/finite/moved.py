@@ -6,6 +6,7 @@ block does not move is computed once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -188,7 +189,13 @@ class MovedLoss:
             lambda node: calculi[node.name],
         )
         found = {**pulled.tensors, **pulled.values}
-        parts = [found[name].reshape(*h.shape, -1) for name in self.shapes]
+        parts = [
+            # The output may not depend on it.
+            found[name].reshape(*h.shape, -1)
+            if name in found
+            else np.zeros((*h.shape, math.prod(shape)))
+            for name, shape in self.shapes.items()
+        ]
         gradient = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         return Point(loss, gradient, crossed.reshape(h.shape))
 
