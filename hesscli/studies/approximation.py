@@ -183,6 +183,7 @@ def some_approximations(
     if parameter.partition("[")[0] == INPUT:
         raise InputError(f"{parameter}: approximations are of layers' parameters; name a layer")
     problem = engine.problem
+    _require_no_activities(problem)
     names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
     maker = Maker(engine, options.samples, options.seed)
@@ -193,6 +194,14 @@ def penalties(problem: Problem, parameter: str, execution: Execution) -> Array |
     """The diagonal (P,) that the penalties of all examples add to a block; None where none do."""
     added = of_penalties(problem, parameter, penalty.curvature)
     return None if added is None else execution.workers.sum(added.astype(np.float64))
+
+
+def _require_no_activities(problem: Problem) -> None:
+    if problem.graph.activities:
+        raise InputError(
+            f"activity_regularizer: {', '.join(problem.graph.activities)} have one, and Kronecker "
+            "factors are of the output's loss alone; use --without-regularization"
+        )
 
 
 def _require_factors(block: str, others: Sequence[str]) -> None:
@@ -208,6 +217,7 @@ def _supported(
     problem: Problem, options: ApproximationOptions
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """The blocks that are looked at, and the layers that are left out."""
+    _require_no_activities(problem)
     names = chosen(problem, options.block, options.layers)
     of_layers = (
         [(name, name) for name in problem.trainable_layers] if options.block == NETWORK else names

@@ -29,6 +29,7 @@ from hesscli.studies.context import (
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Tally
 from hesscli.studies.norms import length
+from hesscli.studies.ontrial import judged
 from hesscli.studies.rows import Piece
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.studies.witnesses import Witnesses
@@ -179,7 +180,7 @@ def _multiplied(
             chain_rule_norm=length(chain_rule),
             autodiff_form=forms[0],
             chain_rule_form=forms[1],
-            check=witnesses.judged(tally.check("product")),
+            check=judged(problem, tally.check("product")),
         )
 
 

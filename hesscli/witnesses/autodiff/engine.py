@@ -59,7 +59,7 @@ class Autodiff(TensorflowNetwork):
         values = self.variables(layout_of(self.problem, parameter), x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            loss = self.loss(self.output(x, values), targets)
+            loss = self.loss(self.judged_values(x, values), targets)
         gradient: Array = flat(tape.gradient(loss, values, unconnected_gradients="zero"), 1)[0]
         found = of_penalties(self.problem, parameter, self.penalty_gradient)
         return gradient if found is None else gradient + found
@@ -93,7 +93,7 @@ class Autodiff(TensorflowNetwork):
                     inner.watch(copies)
                     moved = {**values, quantity.value: copies}
                     moved.update(self.values(moved, downstream))
-                    loss = self.loss(moved[graph.output], targets)
+                    loss = self.loss(moved, targets)
                 gradients = inner.gradient(loss, copies, unconnected_gradients="zero")
             chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)
             shape = [high - low, 1, *graph.shape_of(quantity.value)]
