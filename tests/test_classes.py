@@ -17,7 +17,7 @@ from scipy.special import softmax
 import hesscli
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Activation, Array, Layer, chain
-from hesscli.problem.network import Loss, Problem
+from hesscli.problem.network import Loss, Penalty, Problem
 from hesscli.studies import spectrum as spectra
 from hesscli.studies.spectra import classes
 from hesscli.studies.spectra.classes import PARTS, class_blocks, class_parts
@@ -136,6 +136,16 @@ def test_another_loss_has_no_classes(loss: str) -> None:
     problem = several(targets=np.eye(3)[LABELS], loss=Loss(loss))
     with pytest.raises(InputError, match=rf"--classes: .*; the loss is {loss}"):
         class_parts(problem, "network", HELD, 0)
+
+
+def test_penalties_are_left_out_and_those_of_values_are_refused() -> None:
+    problem = several()
+    expected = class_parts(problem, "network", HELD, 0).trace
+    penalized = replace(problem, penalties={"dense1/kernel": Penalty(l2=0.5)})
+    assert class_parts(penalized, "network", HELD, 0).trace == expected
+    graph = replace(problem.graph, activities={"dense1": Penalty(l2=0.5)})
+    with pytest.raises(InputError, match=r"--classes: dense1 have an activity_regularizer"):
+        class_parts(replace(problem, graph=graph), "network", HELD, 0)
 
 
 def test_the_command_shows_and_records_them(run: Run, tmp_path: Path) -> None:

@@ -110,13 +110,19 @@ def class_blocks(
 ) -> tuple[HessianBlock, dict[str, HessianBlock]]:
     """G of a block of parameters without penalties, and its PARTS, whose sum it is.
 
-    Raises InputError where the loss is not the cross-entropy of classes, or the memory too small.
+    Raises InputError where the loss is not the cross-entropy of classes, where values have
+    penalties, or where the memory is too small.
     """
     name = problem.loss.name
     if name not in CROSSENTROPIES[:2]:
         raise InputError(
             f"--classes: the parts of the classes are those of {' or '.join(CROSSENTROPIES[:2])}; "
             f"the loss is {name}"
+        )
+    if problem.graph.activities:
+        raise InputError(
+            f"--classes: {', '.join(problem.graph.activities)} have an activity_regularizer, and "
+            "the parts of the classes are of the output's loss alone; use --without-regularization"
         )
     problem = replace(problem, penalties={})
     loss = loss_derivatives(problem.loss)
