@@ -110,6 +110,17 @@ def test_of_a_linear_layer_and_zero_weights_it_is_a_closed_form() -> None:
     assert found.passed
 
 
+@pytest.mark.parametrize("execution", [HELD, Execution(chunk=2)], ids=["held", "chunks"])
+def test_of_other_layers_the_traces_come_from_each_example_s_gradients(
+    execution: Execution,
+) -> None:
+    problem = PROBLEMS["other layers"]
+    found = class_parts(problem, "network", execution, 0)
+    expected = {name: np.trace(X) for name, X in by_definition(problem, "network").items()}
+    assert found.trace.parts == pytest.approx(expected, abs=1e-12 * found.trace.value)
+    assert found.passed
+
+
 def test_an_eigenvalue_is_the_sum_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = several()
     dense = np.linalg.eigvalsh(Autodiff(problem).gauss_newton("network").to_dense())[::-1]

@@ -72,6 +72,6 @@ def class_failure(found: ClassParts | None) -> str | None:
     if found is None or found.passed:
         return None
     return (
-        f"the parts of the classes do not add up to G: relative residual of the trace "
+        f"the parts of the classes do not add up to G: relative residual "
         f"{scientific(found.residual)}, allowed {found.rtol:.0e}"
     )

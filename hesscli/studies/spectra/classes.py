@@ -38,7 +38,7 @@ from hesscli.system.errors import InputError
 from hesscli.system.memory import require_memory
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.layout import NETWORK, layout_of
 from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks, SummedEngine
 
 PARTS = ("class", "cross", "within", "own")
@@ -56,13 +56,19 @@ class Attributed:
     value: float
     parts: Mapping[str, float]
 
+    @property
+    def beyond(self) -> float:
+        """How far the parts are together from the whole."""
+        return abs(sum(self.parts.values()) - self.value)
+
 
 @dataclass(frozen=True)
 class ClassParts(Judged):
     """The trace of G and its largest eigenvalues, by PARTS.
 
     An eigenvalue λ with the eigenvector v has vᵀXv of the part X. ``residual`` is how far the
-    parts' traces are from that of G, relative to it; it passes up to ``rtol``.
+    parts are together from vᵀGv, or from the trace, relative to the largest eigenvalue or the
+    trace; it passes up to ``rtol``.
     """
 
     trace: Attributed
@@ -141,19 +147,50 @@ def class_parts(problem: Problem, parameter: str, execution: Execution, count: i
     Raises what ``class_blocks`` does, and NumericalError where Lanczos does not converge.
     """
     G, blocks = class_blocks(problem, parameter, execution)
-    trace = G.trace()
-    traces = {name: block.trace() for name, block in blocks.items()}
-    values, vectors = _largest(G, max(count, problem.outputs))
-    beyond = abs(sum(traces.values()) - trace)
-    return ClassParts(
-        Attributed(trace, traces),
-        tuple(
-            Attributed(float(value), {name: of.quadratic_form(v) for name, of in blocks.items()})
-            for value, v in zip(values, vectors.T, strict=True)
-        ),
-        beyond / abs(trace) if trace else beyond,
-        DEFAULT_RTOL[problem.dtype.name],
+    if _is_dense(problem, parameter):
+        traces = {name: block.trace() for name, block in blocks.items()}
+        trace = Attributed(G.trace(), traces)
+    else:
+        trace = _by_examples(problem, parameter, execution, blocks)
+    _, vectors = _largest(G, max(count, problem.outputs))
+    eigenvalues = tuple(
+        Attributed(G.quadratic_form(v), {name: of.quadratic_form(v) for name, of in blocks.items()})
+        for v in vectors.T
     )
+    largest = max(abs(of.value) for of in eigenvalues)
+    beyond = [
+        of.beyond / scale if scale else of.beyond
+        for of, scale in [(trace, abs(trace.value)), *((of, largest) for of in eigenvalues)]
+    ]
+    return ClassParts(trace, eigenvalues, max(beyond), DEFAULT_RTOL[problem.dtype.name])
+
+
+def _is_dense(problem: Problem, parameter: str) -> bool:
+    """Whether a diagonal comes from a formula; of other layers each number takes a product."""
+    names = problem.trainable_layers if parameter == NETWORK else (parameter,)
+    return all(map(ChainRule(problem.part(0, 1)).is_dense, names))
+
+
+def _by_examples(
+    problem: Problem, parameter: str, execution: Execution, blocks: Mapping[str, HessianBlock]
+) -> Attributed:
+    """The traces out of each example's gradients, Σ w_nk ‖g_nk‖²."""
+    own, others = Chunks(problem, execution).sum(partial(_squares, parameter)).tolist()
+    of_class, cross = blocks["class"].trace(), blocks["cross"].trace()
+    traces = (of_class, cross, others - of_class - cross, own)
+    return Attributed(own + others, dict(zip(PARTS, traces, strict=True)))
+
+
+def _squares(parameter: str, part: Problem) -> Array:
+    """Σ_n w_nk ‖g_nk‖² of the classes k = y of the examples, and of the others."""
+    engine, classes = ChainRule(part), part.outputs
+    J, f = engine.jacobian(parameter), engine.linearized.f
+    sums = np.zeros(2)
+    for n, (p, y) in enumerate(zip(softmax(f, axis=-1), _labels(part.targets), strict=True)):
+        g = (np.eye(classes) - p) @ J.rows(n * classes, (n + 1) * classes)
+        squares = part.scales[n] * p * np.square(g).sum(axis=1)
+        sums += squares[y], np.delete(squares, y).sum()
+    return sums
 
 
 def _largest(G: HessianBlock, count: int) -> tuple[Array, Array]:
