@@ -292,6 +292,7 @@ def spectrum(
     top: int = 0,
     ends: bool = False,
     density: bool = False,
+    classes: bool = False,
     probes: int = 10,
     steps: int = 80,
     seed: int = 0,
@@ -301,7 +302,8 @@ def spectrum(
 
     ``block`` is kernel, bias, layer or network; ``top`` asks for so many eigenpairs, largest
     first or with ``ends`` half from either end. Of a large block these are then all there is, and
-    every other number is None, unless ``density`` asks for the whole spectrum. ``probes``,
+    every other number is None, unless ``density`` asks for the whole spectrum. ``classes`` takes
+    G apart into what comes from between and from within the classes (Papyan 2020). ``probes``,
     ``steps`` and ``seed`` are those of the estimates where a spectrum is not exact.
     """
     require_one_of("block", block, ("kernel", "bias", "layer", "network"))
@@ -311,6 +313,7 @@ def spectrum(
         top=top,
         ends=ends,
         density=density,
+        classes=classes,
         probes=probes,
         steps=steps,
         seed=seed,

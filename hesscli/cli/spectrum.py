@@ -36,6 +36,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
       hesscli spectrum --batch-size 512 --layer dense1 --probes 20
       hesscli spectrum --top 5 --eigenvectors vectors.npz
       hesscli spectrum --block network --batch-size 256 --top 1
+      hesscli spectrum --block network --classes --top 10
     """,
 )
 @problem_options
@@ -51,6 +52,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     callback=_density_for_plots,
     help="With --top: rank, trace, norms, density as well.",
 )
+@click.option("--classes", is_flag=True, help="Which classes' gradients make trace and λ of G.")
 @click.option(
     "--eigenvectors", "vectors_path", metavar="FILE", help="Write the eigenvectors of --top (.npz)."
 )
@@ -72,6 +74,7 @@ def spectrum(
     top: int | None,
     which: str,
     density: bool,
+    classes: bool,
     vectors_path: str | None,
     probes: int,
     steps: int,
@@ -112,6 +115,7 @@ def spectrum(
         steps=steps,
         seed=probe_seed,
         density=density,
+        classes=classes,
     )
     with progress_bar() as progress:
         result = study.spectrum(
