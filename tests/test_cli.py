@@ -140,7 +140,8 @@ def test_help_fits_a_screen_and_ends_in_examples_that_parse(
 WRONG = [
     ("verfy", "No such command 'verfy'; did you mean 'verify'?"),
     ("docter --format json", "No such command 'docter'; did you mean 'doctor'?"),
-    ("zzz", "No such command 'zzz'; hesscli --help lists what there is"),
+    ("zzz", "No such command 'zzz'; hesscli --help lists the commands"),
+    ("verify --nonsense", "No such option '--nonsense'; hesscli verify --help lists the options"),
     ("verify --chek form", "No such option '--chek'; did you mean '--check'?"),
     ("doctor --no-tensorfow", "did you mean '--no-tensorflow'?"),
     ("compare --formt json", "'--format'"),

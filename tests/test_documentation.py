@@ -170,11 +170,13 @@ def test_no_block_is_overlooked() -> None:
         "python",
         "yaml",
         "json",
+        "math",
         "text",
     }
     for page in PAGES:
         rest = FENCED.sub("", page.read_text(encoding="utf-8"))
         assert "```" not in rest, page.name
+        assert re.sub(r"`[^`]*`", "", rest).count("$") % 2 == 0, f"{page.name}: a formula is open"
         assert not re.search(r"^\s+\$ ", rest, re.MULTILINE), page.name
 
 

@@ -140,7 +140,7 @@ main()
 """
 MOMENTS = {
     "while it imports": ("importlib", "import_module", "config"),
-    "while it reads": ("hesscli.config.decode", "decode", "config --config tiny.yaml"),
+    "while it reads": ("hesscli.config.text", "parsed", "config --config tiny.yaml"),
     "while its threads compute": ("hesscli.system.pieces", "pieces", "export network -o H.npz"),
     "before a file takes its place": ("os", "fsync", "spectrum -c tiny.yaml -o out.json"),
     "after a file took its place": (

@@ -178,7 +178,7 @@ REFUSALS = {
     "kernel empty": (
         ("[[1, 0], [0, 1], [1, 1]]", "[]"),
         "c.yaml:4: model.layers.1.kernel: a list; it must be a list of one row or more, each a "
-        "list of numbers",
+        "list of numbers, or null",
     ),
     "kernel deeper": (
         ("[[1, 0], [0, 1], [1, 1]]", "[[[1]]]"),

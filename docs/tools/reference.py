@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import click
 
@@ -26,6 +26,7 @@ from hesscli.problem.initializers import Initializer
 from hesscli.problem.layers import SHARED
 from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS, INITIALIZERS, LOSSES
+from hesscli.system.takes import Record, keys_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 _LOSSES = {
@@ -44,6 +45,7 @@ _LOSSES = {
     "poisson": "the mean over outputs of f − y log(f + 1e-7)",
     "sum_of_squares": "Σ_h f_h²; it takes no targets",
     "sum": "Σ_h f_h; it takes no targets",
+    "output": "f_K with K = `index`, one output in place of a loss; it takes no targets",
 }
 _SECTION = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 
@@ -84,10 +86,9 @@ def _wrapped_options(text: str) -> str:
 def configuration() -> str:
     """Every key of the configuration, section by section."""
     parts = ["## Keys\n", *_rows_of_keys(Config, ""), ""]
-    for field in fields(Config):
-        kind = get_type_hints(Config)[field.name]
-        if is_dataclass(kind):
-            parts += [f"### {field.name}\n", *_rows_of_keys(kind, f"{field.name}."), ""]
+    for name, key in keys_of(Config).items():
+        if isinstance(key.takes, Record):
+            parts += [f"### {name}\n", *_rows_of_keys(key.takes.kind, f"{name}."), ""]
     parts += ["### A layer of model.layers\n", *_rows_of_keys(LayerConfig, ""), ""]
     parts += [
         "### Types of layers\n",
@@ -142,27 +143,18 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
 
 
 def _rows_of_keys(kind: Any, prefix: str) -> list[str]:
-    hints = get_type_hints(kind, include_extras=True)
     rows = ["| key | takes | default | |", "|---|---|---|---|"]
-    for field in fields(kind):
-        hint = hints[field.name]
-        if get_origin(hint) is Annotated:
-            _, takes, about = get_args(hint)
-            rows.append(
-                f"| `{prefix}{field.name}` | {_cell(takes)} | {_default(field)} | {_cell(about)} |"
-            )
-        elif not is_dataclass(hint):
-            raise TypeError(f"{kind.__name__}.{field.name} is not annotated with what it is")
+    for name, key in keys_of(kind).items():
+        if key.prose:
+            takes, prose = _cell(key.takes.described()), _cell(key.prose)
+            rows.append(f"| `{prefix}{name}` | {takes} | {_default(key.default)} | {prose} |")
         else:
-            rows.append(f"| `{field.name}` | the keys [below](#{field.name}) | | |")
+            rows.append(f"| `{name}` | the keys [below](#{name}) | | |")
     return rows
 
 
-def _default(field: Field[Any]) -> str:
-    value = field.default
-    if value is MISSING:
-        return ""
-    if value is None:
+def _default(value: Any) -> str:
+    if value in (MISSING, None, ()):
         return ""
     if isinstance(value, bool):
         return str(value).lower()

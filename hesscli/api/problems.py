@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hesscli.config.build import build_problem, with_hidden_activation
 from hesscli.config.consistency import require_own_arguments
-from hesscli.config.decode import ConfigKeyError, Path, layer_name
-from hesscli.config.decode import activation as decoded_activation
+from hesscli.config.layer import NAME
 from hesscli.config.load import Override, config_of, to_document, whole_number
 from hesscli.config.load import load_config as load_file
+from hesscli.config.named import ACTIVATION
 from hesscli.config.schema import Config
 from hesscli.problem.data import Dataset
 from hesscli.problem.graph import Activation, Array, Layer, chain
@@ -31,13 +31,12 @@ from hesscli.problem.weights import example_weights, require_weights
 from hesscli.studies.agreement import agreed
 from hesscli.system.errors import InputError, reason
 from hesscli.system.near import nearest
+from hesscli.system.takes import ConfigKeyError, Takes
 
 # A YAML file, what one would hold, a Config, or None for the defaults.
 ConfigSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Config | None
 # A Keras name, {"name": "elu", "alpha": 0.5}, or what the names stand for.
 ActivationLike: TypeAlias = str | Mapping[str, Any] | Activation
-
-T = TypeVar("T")
 
 _GIVEN = "the given arrays"
 
@@ -251,7 +250,7 @@ def _layers(
             )
         layers.append(
             Layer(
-                name=_decoded(layer_name, name, f"names[{index}]"),
+                name=_decoded(NAME, name, f"names[{index}]"),
                 kernel=W,
                 bias=b,
                 activation=activation_of(activation, f"activations[{index}]"),
@@ -329,12 +328,13 @@ def activation_of(value: ActivationLike, where: str) -> Activation:
     """An activation by any of its names; raises InputError."""
     if isinstance(value, Activation):
         value = {"name": value.name, **dict(value.parameters)}
-    return _decoded(decoded_activation, value, where)
+    activation: Activation = _decoded(ACTIVATION, value, where)
+    return activation
 
 
-def _decoded(decode: Callable[[Any, Path], T], value: Any, where: str) -> T:
+def _decoded(takes: Takes, value: Any, where: str) -> Any:
     try:
-        return decode(value, (where,))
+        return takes.decode(value, (where,))
     except ConfigKeyError as error:
         raise InputError(str(error)) from None
 

@@ -23,6 +23,7 @@ from hesscli.problem.names import (
     CHECK_METHODS,
     DTYPES,
     MOST_PROBES,
+    OUTPUT,
 )
 from hesscli.problem.registry import loss_names, plugin_names
 from hesscli.system.errors import HesscliError, InputError
@@ -48,6 +49,7 @@ _WRITTEN = {
     "paths": "--output",
     "plot": "--plot",
     "save_path": "--save-problem",
+    "solution_path": "--save",
     "checkpoint": "--checkpoint",
 }
 
@@ -162,6 +164,7 @@ class ProblemOptions:
     replayed: Report | None = None
     workers: Workers = ALONE
     written: tuple[tuple[str, str], ...] = ()
+    output_index: int | None = None
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
@@ -174,10 +177,11 @@ class ProblemOptions:
 
             with self.naming_the_file():
                 for key, path in files_read(config, held_out=True):
-                    self._require_unwritten(key, path)
+                    self.require_unwritten(key, path)
         return config
 
-    def _require_unwritten(self, key: str, path: str) -> None:
+    def require_unwritten(self, key: str, path: str) -> None:
+        """Raises InputError where the command would write over a file that it reads."""
         for option, other in self.written:
             if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
                 raise InputError(
@@ -246,6 +250,16 @@ class ProblemOptions:
             yield Override(("data", "source"), self.data, "--data")
         if self.loss is not None:
             yield Override(("loss", "name"), self.loss, "--loss")
+        if self.output_index is not None:
+            if self.loss is not None:
+                raise InputError(
+                    f"--output-index {self.output_index}: an output stands in place of the loss; "
+                    "leave --loss out"
+                )
+            yield Override(("loss", "name"), OUTPUT, "--output-index")
+            yield Override(("loss", "index"), self.output_index, "--output-index")
+            # Penalties belong to no output.
+            yield Override(("loss", "regularization"), False, "--output-index")
         if self.layer_sizes:
             inputs, *units = self.layer_sizes
             layers = [{"units": count} for count in units]
@@ -401,6 +415,12 @@ def problem_options(
         help="Loss, as in mean_squared_error.",
     )
     @click.option(
+        "--output-index",
+        metavar="K",
+        type=click.IntRange(min=0),
+        help="Output K in place of a loss.",
+    )
+    @click.option(
         "--layers",
         "layer_sizes",
         metavar="SIZES",
@@ -458,6 +478,7 @@ def problem_options(
         registered_names: tuple[str, ...],
         data: str | None,
         loss: str | None,
+        output_index: int | None,
         layer_sizes: tuple[int, ...],
         activations: tuple[str, ...],
         batch_size: str | None,
@@ -485,6 +506,7 @@ def problem_options(
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
             written=tuple(_written(others)),
+            output_index=output_index,
         )
         return function(problem=problem, **others)
 

@@ -11,6 +11,7 @@ import click
 
 from hesscli.cli.interrupt import INTERRUPTED, Interrupted, say_interrupted
 from hesscli.system.errors import HesscliError, one_line, reason
+from hesscli.system.near import nearest_of
 
 FAILED_INPUT = 2
 # A fault of the program itself: EX_SOFTWARE of sysexits.h.
@@ -19,7 +20,6 @@ _REPORT = (
     "hesscli: this is an error in hesscli, not in what you gave it; please report it with the "
     "lines above and what hesscli doctor prints"
 )
-_SEE_HELP = "; hesscli --help lists what there is"
 
 # Called with the line that a command ends with, and the exit code.
 Tell = Callable[[str, int], None]
@@ -63,9 +63,7 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
         code = run()
         return code if isinstance(code, int) else 0
     except (click.exceptions.NoSuchCommand, click.exceptions.NoSuchOption) as error:
-        # Click lists all that are near, by the alphabet; the nearest comes first here.
-        near = f"; did you mean {error.possibilities[0]!r}?" if error.possibilities else ""
-        return _ended(tell, f"{error.message.rstrip('.')}{near or _SEE_HELP}")
+        return _ended(tell, f"{error.message.rstrip('.')}{_instead(error)}")
     except click.ClickException as error:
         return _ended(tell, error.format_message())
     except HesscliError as error:
@@ -93,6 +91,16 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
         import traceback
 
         return _ended(tell, f"{traceback.format_exc()}{_REPORT}", FAULT)
+
+
+def _instead(error: click.exceptions.NoSuchCommand | click.exceptions.NoSuchOption) -> str:
+    """What a name that does not exist may stand for, or where to find those that do."""
+    name, kind = getattr(error, "option_name", ""), "options"
+    if isinstance(error, click.exceptions.NoSuchCommand):
+        name, kind = error.command_name, "commands"
+    near = nearest_of(name, error.possibilities or ())
+    path = "hesscli" if error.ctx is None else error.ctx.command_path
+    return f"; {path} --help lists the {kind}" if near is None else f"; did you mean {near!r}?"
 
 
 def _ended(tell: Tell, line: str, code: int = FAILED_INPUT) -> int:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hesscli.config.consistency import require_consistent
-from hesscli.config.decode import ConfigKeyError
 from hesscli.config.kerasmodel import network_of
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem import graph as kinds
@@ -47,6 +46,7 @@ from hesscli.system.memory import (
     parse_size,
     require_memory,
 )
+from hesscli.system.takes import ConfigKeyError
 from hesscli.workers.share import ALONE, Workers, share_of
 
 # How pixels may have been prepared for a model, as data.scale says it.
@@ -130,7 +130,10 @@ def build_problem(
     of_all = dataset.sample_weight
     own = None if of_all is None else of_all[places(order)]
     weights = example_weights(config.loss, own, fitted, graph.nodes[-1].shape[-1])
-    if weights is not None:
+    if config.loss.of_class is not None:
+        part = f"only the examples of class {config.loss.of_class} have a loss (loss.of_class)"
+        notes = (*notes, part)
+    elif weights is not None:
         key = "data.sample_weight" if config.loss.class_weight is None else "loss.class_weight"
         notes = (*notes, f"the loss of each example is multiplied by its weight ({key})")
     original = None
@@ -388,7 +391,7 @@ def _require_free(last: LayerConfig, keras: KerasNetwork, ends: str) -> None:
 
 def _is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
     """Whether ``loss`` is the one that the model was compiled with."""
-    compiled = replace(loss, regularization=True, class_weight=None)
+    compiled = replace(loss, regularization=True, class_weight=None, of_class=None)
     return isinstance(keras.loss, Loss) and compiled == keras.loss
 
 

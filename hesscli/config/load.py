@@ -6,26 +6,22 @@ import copy
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from hesscli.config.consistency import require_consistent
-from hesscli.config.decode import LARGEST_INTEGER, ConfigKeyError, Path, decode
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
-from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.config.layer import LayerConfig, Layers
+from hesscli.config.schema import Config
 from hesscli.config.text import NOT_YAML, dumped, line_of, parsed, syntax
 from hesscli.problem.data import is_batch_file
-from hesscli.problem.graph import Activation
-from hesscli.problem.initializers import Initializer
-from hesscli.problem.layers import DENSE
-from hesscli.problem.layertypes import TYPES
-from hesscli.problem.names import FOCAL
-from hesscli.problem.network import Loss
 from hesscli.system.errors import InputError, shown
 from hesscli.system.files import opened
+from hesscli.system.takes import LARGEST_INTEGER, ConfigKeyError, Path, Record
 
+_CONFIG = Record(kind=Config)
 _MODEL: Path = ("model",)
 _KERAS: Path = ("model", "keras")
 _REGISTERED: Path = ("model", "registered_names")
@@ -103,14 +99,15 @@ def _configured(
     if isinstance(model, Mapping) and model.get("keras") is not None:
         named = any(override.path in (("loss",), ("loss", "name")) for override in overrides)
         with _placed(path, root, early):
-            config = decode(document)
+            config: Config = _CONFIG.decode(document, ())
         of_loss = (*document.get("loss", {}), *(("name",) if named else ()))
         with _prefixed(origin):
             config = with_keras_layers(config, model, of_loss)
-        document |= {"model": _plain(config.model), "loss": _plain(config.loss)}
+        plain = to_document(config)
+        document |= {"model": plain["model"], "loss": plain["loss"]}
     _overlay(document, overrides[len(early) :])
     with _placed(path, root, overrides):
-        config = decode(document)
+        config = _CONFIG.decode(document, ())
     with _prefixed(origin):
         check_keras_layers(config.model)
     with _placed(path, root, overrides):
@@ -125,18 +122,17 @@ def _configured(
 
 def to_document(config: Config) -> dict[str, Any]:
     """The configuration as plain values, every key spelled out."""
-    document: dict[str, Any] = _plain(config)
-    return document
+    return _CONFIG.encode(config)
 
 
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that ``load_config`` reads back as an equal Config."""
-    return dumped(_plain(config), default_flow_style=None, width=100)
+    return dumped(to_document(config), default_flow_style=None, width=100)
 
 
 def layers_to_yaml(layers: tuple[LayerConfig, ...]) -> str:
     """The section ``model.layers`` alone, in short lines: a key and its value on each."""
-    section = {"model": {"layers": _plain(layers)}}
+    section = {"model": {"layers": Layers().encode(layers)}}
     return dumped(section, default_flow_style=False)
 
 
@@ -211,63 +207,10 @@ def _assign(document: Any, path: Path, value: Any) -> None:
 
 def _default(path: Path) -> Any:
     """What an override of a part of ``path`` changes if the file does not give it."""
-    value: Any = Config()
+    value: Any = _CONFIG.encode(Config())
     for key in path:
-        value = getattr(value, str(key), None)
-    return _plain(value) if isinstance(value, Activation | Initializer | tuple) else {}
-
-
-def _plain(value: Any) -> Any:
-    """A configuration's dataclasses as YAML holds them."""
-    if isinstance(value, Activation | Initializer):
-        # A name alone stands for {name: …}.
-        return {"name": value.name, **dict(value.parameters)} if value.parameters else value.name
-    if isinstance(value, LayerConfig):
-        return _plain_layer(value)
-    if is_dataclass(value):
-        unused = _unused_keys(value)
-        names = [field.name for field in fields(value) if field.name not in unused]
-        return {name: _plain(getattr(value, name)) for name in names}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _unused_keys(value: Any) -> tuple[str, ...]:
-    """Keys that say nothing beside the others."""
-    if isinstance(value, Loss):
-        of_another = ("alpha", "gamma") if value.name != FOCAL else ()
-        return (*of_another, *(("class_weight",) if value.class_weight is None else ()))
-    if isinstance(value, DataConfig) and value.inputs is not None:
-        return ("source", "split")
-    if isinstance(value, ModelConfig) and not value.registered_names:
-        return ("registered_names",)
-    if isinstance(value, DataConfig):
-        unset = ("inputs", "targets", "sample_weight")
-        return tuple(key for key in unset if getattr(value, key) is None)
-    return ()
-
-
-def _plain_layer(layer: LayerConfig) -> dict[str, Any]:
-    """A layer with the keys that its type has, but for those that say nothing."""
-    found: dict[str, Any] = {"name": layer.name}
-    if layer.type != DENSE:
-        found["type"] = layer.type
-    if layer.inputs is not None:
-        found["inputs"] = list(layer.inputs)
-    if layer.type == DENSE:
-        found["units"] = layer.units
-    if layer.type in TYPES and TYPES[layer.type].activated:
-        found["activation"] = _plain(layer.activation)
-    found.update({key: _plain(inner) for key, inner in layer.arguments})
-    optional = ["use_bias", "kernel", "bias", "initializer"]
-    optional += ["kernel_regularizer", "bias_regularizer", "activity_regularizer"]
-    given = {key: getattr(layer, key) for key in optional}
-    given["trainable"] = None if layer.trainable else False
-    given |= {f"{role}_initializer": of for role, of in layer.initializers}
-    given |= {f"{role.removesuffix('_kernel')}_regularizer": of for role, of in layer.regularizers}
-    found |= {key: _plain(inner) for key, inner in given.items() if inner is not None}
-    return found if layer.trainable else found | {"trainable": False}
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str | list) else {}
 
 
 def _parse(path: str) -> tuple[dict[str, Any], yaml.Node | None]:

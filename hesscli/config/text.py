@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import yaml
 
-from hesscli.config.decode import Path, dotted
 from hesscli.system.errors import InputError, reason
+from hesscli.system.takes import Path, dotted
 
 # Where a node stands, as messages begin.
 Place = Callable[[yaml.Node], str]

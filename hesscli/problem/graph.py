@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.system.takes import not_negative
+
 Array = NDArray[np.floating]
 
 # The value that the examples themselves are.
@@ -108,8 +110,8 @@ class Node:
 class Penalty:
     """Keras's regularizer of numbers: Σ l1 |θ| + l2 θ²."""
 
-    l1: Annotated[float, "0 or more", "times Σ |θ|"] = 0.0
-    l2: Annotated[float, "0 or more", "times Σ θ²"] = 0.0
+    l1: Annotated[float, not_negative(), "times Σ |θ|"] = 0.0
+    l2: Annotated[float, not_negative(), "times Σ θ²"] = 0.0
 
     def __add__(self, other: Penalty) -> Penalty:
         return Penalty(self.l1 + other.l1, self.l2 + other.l2)

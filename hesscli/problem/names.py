@@ -36,10 +36,13 @@ LOSSES = (
     "poisson",
     "sum_of_squares",
     "sum",
+    "output",
 )
 # Those that take logits.
 CROSSENTROPIES = LOSSES[:4]
 FOCAL = CROSSENTROPIES[3]
+# Not a loss, but one of the network's outputs in its place.
+OUTPUT = LOSSES[-1]
 # The losses that have an argument.
 LOSS_ARGUMENTS = {
     "from_logits": CROSSENTROPIES,
@@ -47,8 +50,9 @@ LOSS_ARGUMENTS = {
     "delta": ("huber",),
     "alpha": (FOCAL,),
     "gamma": (FOCAL,),
+    "index": (OUTPUT,),
 }
-LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum")
+LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum", OUTPUT)
 INITIALIZERS = (
     "zeros",
     "ones",
@@ -82,5 +86,12 @@ MOST_PROBES = 10**6
 MOST_SEEDS = 1000
 # auto: entries while that is affordable, probes beyond.
 CHECK_METHODS = ("auto", "form", "probes", "entries")
+# auto: exact where factors or few eigenvalues are at hand, else cg or minres.
+SOLVERS = ("auto", "exact", "minres", "cg")
+# What a system is made of: H, G, and what stands for them (hesscli approximate).
+MATRICES = (
+    *("hessian", "gauss-newton", "kfac", "kfac-reduce", "kfac-empirical", "kfra", "ekfac"),
+    *("best-kronecker", "diagonal", "empirical"),
+)
 WITNESSES = ("chain_rule", "autodiff", "finite")
 DEFAULT_WITNESSES = ("chain_rule", "autodiff")

@@ -14,10 +14,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.graph import Activation, Array, Graph, Layer, Penalty, read_only
+from hesscli.problem.names import OUTPUT, REDUCTIONS
+from hesscli.problem.registry import loss_names
 from hesscli.problem.stored import StoredInputs
+from hesscli.system.errors import InputError, shown
+from hesscli.system.takes import (
+    Choice,
+    ConfigKeyError,
+    Number,
+    Path,
+    Takes,
+    boolean,
+    is_whole,
+    not_negative,
+    one_of,
+    positive,
+    whole,
+)
 
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
 Targets = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _ClassWeights(Takes):
+    """A weight for each of some classes; JSON has text for the classes."""
+
+    words: str = "{class: weight, …}"
+
+    def decoded(self, value: Any, path: Path) -> dict[int, float]:
+        if not isinstance(value, Mapping) or not value:
+            raise self.refused(value, path)
+        given = {int(key) if str(key).isdecimal() else key: of for key, of in value.items()}
+        for key in given:
+            if not is_whole(key, 0):
+                text = f"{shown(key)} is no class; they are whole numbers from 0"
+                raise ConfigKeyError(path, text)
+        return {key: not_negative().decode(of, (*path, key)) for key, of in given.items()}
 
 
 @dataclass(frozen=True)
@@ -31,26 +64,38 @@ class Loss:
     one at the end. ``label_smoothing`` is in the targets that a Problem has.
     """
 
-    name: Annotated[str, "a loss", "the loss of one example"] = "sparse_categorical_crossentropy"
-    reduction: Annotated[str, "mean or sum", "over the batch: c = 1/N or 1"] = "mean"
+    name: Annotated[str, Choice("a loss", names=loss_names), "the loss of one example"] = (
+        "sparse_categorical_crossentropy"
+    )
+    reduction: Annotated[str, one_of(REDUCTIONS), "over the batch: c = 1/N or 1"] = "mean"
     from_logits: Annotated[
         bool | None,
-        "true, false or null",
-        "false where a cross-entropy is of probabilities, true of what the network gives",
+        boolean(),
+        "false if a cross-entropy takes probabilities, true if it takes the network's outputs",
     ] = None
     label_smoothing: Annotated[
-        float, "a number, 0 to 1", "of the targets of a cross-entropy that has them as numbers"
+        float,
+        Number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+        "of the targets of a cross-entropy, if they are numbers",
     ] = 0.0
     regularization: Annotated[
-        bool, "true or false", "whether the layers' regularizers are part of the loss"
+        bool, boolean(), "whether the layers' regularizers are part of the loss"
     ] = True
-    delta: Annotated[float, "a number above 0", "of huber: where it becomes linear"] = 1.0
-    alpha: Annotated[float, "a number above 0", "of the focal loss: its factor"] = 0.25
-    gamma: Annotated[float, "0 or more", "of the focal loss: the power of 1 − p"] = 2.0
+    delta: Annotated[float, positive(), "the error above which the loss huber is linear"] = 1.0
+    alpha: Annotated[float, positive(spelled=False), "the factor of the focal loss"] = 0.25
+    gamma: Annotated[float, not_negative(spelled=False), "the power of 1 − p in the focal loss"] = (
+        2.0
+    )
+    index: Annotated[int, whole(0), "which output the loss output is"] = 0
+    of_class: Annotated[
+        int | None,
+        whole(0),
+        "the class whose examples alone have a loss; it is still divided by N of all",
+    ] = None
     class_weight: Annotated[
         Mapping[int, float] | None,
-        "`{class: weight, …}`, each 0 or more",
-        "what the losses of a class's examples are multiplied by, 1 where it says nothing",
+        _ClassWeights(says="`{class: weight, …}`, each 0 or more", spelled=False),
+        "what the losses of a class's examples are multiplied by; 1 for the classes left out",
     ] = None
 
     def scale(self, examples: int) -> float:
@@ -117,6 +162,11 @@ class Problem:
     sample_weight: Array | None = None
 
     def __post_init__(self) -> None:
+        if self.loss.name == OUTPUT and self.loss.index >= self.outputs:
+            raise InputError(
+                f"loss.index: {self.loss.index}; the network has the outputs 0 to "
+                f"{self.outputs - 1}"
+            )
         if isinstance(self.inputs, np.ndarray):
             object.__setattr__(self, "inputs", read_only(self.inputs))
         object.__setattr__(self, "targets", read_only(self.targets))

@@ -99,7 +99,7 @@ def match_document(match: Match, first: str, second: str) -> Document:
     shown_here = match.differences[:_SHOWN]
     left = len(match.differences) - len(shown_here)
     more = (f"{left} more; --format json or csv holds the first {_MOST:,}.",) if left else ()
-    title = "What differs" if match.differences else "Nothing differs"
+    title = "What differs" if match.differences else "Nothing differs between the two results"
     return Document(
         heading=f"{first} · {second}",
         tables=(table(title, _DIFFERENCE, shown_here, (*more, text)),),

@@ -97,10 +97,11 @@ def _markdown(document: Document) -> str:
     # Two spaces at its end keep a line apart from the next.
     lines = ["  \n".join(document.heading.splitlines())]
     for table in document.tables:
-        lines += ["", f"### {table.title}", ""]
-        lines.append(_markdown_row(column.title for column in table.columns))
-        lines.append(_markdown_row("---:" if column.numeric else "---" for column in table.columns))
-        lines += [_markdown_row(row) for row in table.rows]
+        lines += ["", f"### {table.title}"]
+        if table.rows:
+            kinds = ("---:" if column.numeric else "---" for column in table.columns)
+            head = ([column.title for column in table.columns], kinds)
+            lines += ["", *(_markdown_row(row) for row in (*head, *table.rows))]
         for note in table.notes:
             lines += ["", note]
     return "\n".join(lines) + "\n"

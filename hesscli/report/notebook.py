@@ -65,7 +65,8 @@ def _html_table(table: Table) -> Iterator[str]:
     yield "<table>"
     yield f'<caption style="text-align: left"><b>{escape(table.title)}</b></caption>'
     titles = [column.title for column in table.columns]
-    yield f"<thead>{_row('th', titles, table.columns)}</thead>"
+    if table.rows:
+        yield f"<thead>{_row('th', titles, table.columns)}</thead>"
     yield "<tbody>"
     for row in table.rows:
         yield _row("td", row, table.columns)

@@ -120,6 +120,14 @@ def image_address(drawing: Drawing, largest_svg: int) -> str:
 
 
 def _table(table: Table) -> Iterator[str]:
+    yield f"<h2>{escape(table.title)}</h2>"
+    if table.rows:
+        yield _grid(table)
+    for note in table.notes:
+        yield f'<p class="note">{escape(note)}</p>'
+
+
+def _grid(table: Table) -> str:
     # Of no terminal, whatever the environment says about one.
     console = Console(
         file=io.StringIO(),
@@ -133,8 +141,5 @@ def _table(table: Table) -> Iterator[str]:
     console.print(rich_table(table), crop=False)
     code = console.export_html(theme=_THEME, code_format="{code}", inline_styles=True)
     text = "\n".join(line.rstrip() for line in code.splitlines())
-    yield f"<h2>{escape(table.title)}</h2>"
     # A table that scrolls can be reached by the keyboard.
-    yield f'<pre tabindex="0" role="group" aria-label="{escape(table.title)}">{text}</pre>'
-    for note in table.notes:
-        yield f'<p class="note">{escape(note)}</p>'
+    return f'<pre tabindex="0" role="group" aria-label="{escape(table.title)}">{text}</pre>'

@@ -49,7 +49,7 @@ def _renderable(document: Document, width: int | None) -> RenderableType:
     for table in document.tables:
         parts.append(Text())
         parts.append(Text(table.title, style="bold"))
-        parts.append(rich_table(table, width))
+        parts += [rich_table(table, width)] if table.rows else []
         parts.extend(Padding(styled(note), (0, 0, 0, 1)) for note in table.notes)
     return Group(*parts)
 

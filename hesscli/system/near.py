@@ -14,12 +14,16 @@ def nearest(
     Neither upper case nor a hyphen in the place of an underscore makes a name another one.
     ``shown`` writes the name that is near, ``choose`` comes before all of them.
     """
+    near = nearest_of(name, names)
+    return f"; {choose} {', '.join(names)}" if near is None else f"; did you mean {shown(near)}?"
+
+
+def nearest_of(name: str, names: Sequence[str]) -> str | None:
+    """The one of ``names`` that is near ``name``; the hyphens of an option make none nearer."""
     folded = {_folded(each): each for each in reversed(names)}
     near = get_close_matches(_folded(name), list(folded), n=1)
-    if near:
-        return f"; did you mean {shown(folded[near[0]])}?"
-    return f"; {choose} {', '.join(names)}"
+    return folded[near[0]] if near else None
 
 
 def _folded(name: str) -> str:
-    return name.casefold().replace("-", "_")
+    return name.casefold().lstrip("-").replace("-", "_")
