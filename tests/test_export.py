@@ -203,7 +203,7 @@ WRONG = [
     ("dense1/kernel -o H.txt", "--output H.txt: the suffix '.txt' names no format of arrays; use"),
     ("dense1/kernel -o H", "the suffix '' names no format of arrays; use .npy, .npz, .h5, .hdf5"),
     ("dense1/kernel", "Missing option '--output'"),
-    ("dense9/kernel -o H.npy", "'dense9/kernel' is no block; use <layer>/kernel"),
+    ("dense9/kernel -o H.npy", "'dense9/kernel' is not a block; use <layer>/kernel"),
     ("dense3 --set model.bias=false -a relu -a tanh -o H.npy", "a file holds the block of one"),
     ("dense1/bias --set model.bias=false -o H.npy", "'dense1/bias' is no block"),
     ("input[32] -o H.npy", "'input[32]' is no block"),

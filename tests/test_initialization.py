@@ -258,9 +258,9 @@ def test_the_drawing_has_a_line_with_error_bars_for_each_layer(
 
 
 WRONG = [
-    ("--stddev 1,x", "'x' is no standard deviation"),
-    ("--stddev 0", "'0' is no standard deviation"),
-    ("--stddev nan", "'nan' is no standard deviation"),
+    ("--stddev 1,x", "'x' is not a standard deviation"),
+    ("--stddev 0", "'0' is not a standard deviation"),
+    ("--stddev nan", "'nan' is not a standard deviation"),
     ("--initializer glorot", "'glorot' is not one of"),
     ("--seeds 0", "0 is not in the range"),
     ("--target 2", "--target belongs to --tune"),

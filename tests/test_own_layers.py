@@ -192,7 +192,11 @@ def test_a_wrong_argument_is_one_line(layers: None, tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "no shapes": ('"shapes": shapes,', "", "shapes is not given, or no function; it must take"),
+    "no shapes": (
+        '"shapes": shapes,',
+        "",
+        "shapes is not given, or is not a function; it must take",
+    ),
     "other roles": ('"gate_bias": (units,)', '"gate": (units,)', "for each of kernel, bias, gate"),
     "no size": ('"bias": (units,)', '"bias": ("units",)', "must be a shape of whole numbers"),
     "no initializer": ('"glorot_uniform"', '"glorot"', "one of Keras's initializers: zeros, ones"),

@@ -177,6 +177,23 @@ class ProblemOptions:
                     self._require_unwritten(key, path)
         return config
 
+    def require_one_activation(self, why: str) -> None:
+        """Raises InputError for several activations; ``why`` says what there is room for."""
+        if len(self.activations) > 1:
+            names = ", ".join(self.activations)
+            raise InputError(f"--activation: {names}; {why}, so give one")
+
+    def config_of_one(self, why: str, more: Iterable[Override] = ()) -> Config:
+        """The configuration with ``--activation`` applied, of which there is one at most."""
+        self.require_one_activation(why)
+        config = self.config(more)
+        if not self.activations:
+            return config
+        from hesscli.config.build import with_hidden_activation
+        from hesscli.problem.graph import Activation
+
+        return with_hidden_activation(config, Activation(self.activations[0]))
+
     def _require_unwritten(self, key: str, path: str) -> None:
         for option, other in self.written:
             if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
@@ -303,7 +320,7 @@ layer_option = click.option(
     metavar="NAME",
     multiple=True,
     shell_complete=complete_layer,
-    help="Look at this layer only; repeatable.",
+    help="Only this layer; repeatable.",
 )
 
 
@@ -327,7 +344,7 @@ def probes_option(default: int) -> Callable[[Command], Command]:
         metavar="N",
         type=click.IntRange(2, MOST_PROBES),
         default=default,
-        help="Random vectors, if it is estimated.",
+        help="Random vectors of an estimate.",
     )
 
 
@@ -437,7 +454,7 @@ def problem_options(
         show_default="float64",
     )
     @click.option(
-        "--memory", metavar="SIZE", show_default="a quarter", help="For the examples, as in 2GB."
+        "--memory", metavar="SIZE", show_default="a quarter", help="For the examples: 2GB."
     )
     @threads_option
     @click.option(

@@ -398,7 +398,7 @@ def _keras_notes(
     if penalized and loss.regularization:
         notes.append(f"the regularizers of {', '.join(penalized)} are part of the loss")
     for registered, name in keras.plugins.items():
-        notes.append(f"{registered} is the plugin's {name}: the file holds its name alone")
+        notes.append(f"{registered} is the plugin's {name}: the file contains its name only")
     untold = [name for name in keras.plugins.values() if is_untold(name)]
     if untold:
         notes.append(
@@ -482,7 +482,7 @@ def _stored_parameters(
         if name not in stored:
             raise InputError(
                 f"model.weights: {path}: no {name} in it (it holds {', '.join(stored)}); "
-                "model.layers and model.bias must say the same"
+                "model.layers and model.bias must match the file"
             )
         if stored[name].shape != shape:
             raise InputError(
@@ -493,7 +493,7 @@ def _stored_parameters(
     if unused:
         raise InputError(
             f"model.weights: {path}: {', '.join(unused)} would not be used; "
-            "model.layers and model.bias must say the same"
+            "model.layers and model.bias must match the file"
         )
     parameters: dict[str, Array] = {}
     for name in shapes:

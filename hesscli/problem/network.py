@@ -47,7 +47,7 @@ class _ClassWeights(Takes):
         given = {int(key) if str(key).isdecimal() else key: of for key, of in value.items()}
         for key in given:
             if not is_whole(key, 0):
-                text = f"{shown(key)} is no class; they are whole numbers from 0"
+                text = f"{shown(key)} is not a class; they are whole numbers from 0"
                 raise ConfigKeyError(path, text)
         return {key: not_negative().decode(of, (*path, key)) for key, of in given.items()}
 
