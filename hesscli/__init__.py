@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     )
     from hesscli.config.schema import Config
     from hesscli.nodes.plugins import load_plugin
-    from hesscli.problem.graph import Activation, Graph, Layer, Node, chain
-    from hesscli.problem.network import Loss, Penalty, Problem
+    from hesscli.problem.graph import Activation, Graph, Layer, Node, Penalty, chain
+    from hesscli.problem.network import Loss, Problem
     from hesscli.report.document import Document
     from hesscli.system.errors import HesscliError, InputError, NumericalError, UnknownBlockError
     from hesscli.system.threads import use_threads
@@ -133,7 +133,7 @@ if not TYPE_CHECKING:
             "UnknownBlockError",
         ),
         "hesscli.problem.graph": ("Activation", "Graph", "Layer", "Node", "chain"),
-        "hesscli.problem.network": ("Loss", "Penalty", "Problem"),
+        "hesscli.problem.network": ("Loss", "Problem"),
         "hesscli.nodes.plugins": ("load_plugin",),
         "hesscli.system.threads": ("use_threads",),
         "hesscli.report.document": ("Document",),

@@ -14,8 +14,8 @@ from layer_networks import ended, layer, network
 from networks import make_problem
 
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import Activation, Array, Layer, chain
-from hesscli.problem.network import Loss, Penalty, Problem
+from hesscli.problem.graph import Activation, Array, Layer, Penalty, chain
+from hesscli.problem.network import Loss, Problem
 from hesscli.studies.approximation import ApproximationOptions, approximate, approximations
 from hesscli.studies.approximations import distances
 from hesscli.studies.approximations.distances import Images, Target

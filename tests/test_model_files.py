@@ -94,11 +94,30 @@ def test_older_names_of_functions(tmp_path: Path) -> None:
     assert any("softmax" in note for note in problem.notes)
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_the_hard_sigmoid_of_keras_2_is_another_function(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    model_of(L.Dense(4, "hard_sigmoid", name="gate")).save(path)
+    assert problem_from_keras(path, X, Y).hidden_activation == "hard_sigmoid"
+    if suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            file.attrs["keras_version"] = "2.15.0"
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        members["metadata.json"] = b'{"keras_version": "2.15.0"}'
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    with pytest.raises(InputError, match=r"'gate' has the hard_sigmoid of Keras 2\.15\.0"):
+        problem_from_keras(path, X, Y)
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "partial": (lambda: L.Dense(4, partial(keras.activations.elu, alpha=0.3)), "functools.partial"),
     "lambda": (lambda: L.Dense(4, lambda z: z * z), "a function of Python's own"),
     "Lambda": (lambda: L.Lambda(lambda z: 2 * z, name="twice"), "layer 'twice' is a Lambda"),
-    "activity": (lambda: L.Dense(4, activity_regularizer="l2"), "activity_regularizer"),
+    "activity": (lambda: L.Dense(4, activity_regularizer=abs), "activity_regularizer"),
     "regularizer": (lambda: L.Dense(4, kernel_regularizer=abs), "kernel_regularizer"),
 }
 

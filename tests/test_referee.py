@@ -14,9 +14,9 @@ from test_fooled import saturated
 
 from hesscli.cli.main import cli
 from hesscli.nodes.plugins import forget, load_plugin
-from hesscli.problem.graph import Activation, Array, Graph, Layer, Node, chain
+from hesscli.problem.graph import Activation, Array, Graph, Layer, Node, Penalty, chain
 from hesscli.problem.names import ACTIVATIONS, LOSSES
-from hesscli.problem.network import Loss, Penalty, Problem
+from hesscli.problem.network import Loss, Problem
 from hesscli.problem.targets import fit_targets
 from hesscli.report.documents import document_of
 from hesscli.studies.entry import entry

@@ -25,15 +25,15 @@ from hesscli.problem.data import (
     to_inputs,
 )
 from hesscli.problem.execution import fits
-from hesscli.problem.graph import Activation, Array, Graph, Layer, Node, chain
+from hesscli.problem.graph import Activation, Array, Graph, Layer, Node, Penalty, chain
 from hesscli.problem.initializers import Initializer
 from hesscli.problem.keras_layers import SIGMOID, KerasNetwork
 from hesscli.problem.keras_losses import serialized
 from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.layers import LINEAR, SOFTMAX
+from hesscli.problem.layers import ACTIVITY, LINEAR, SOFTMAX
 from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import CROSSENTROPIES, LOSS_ARGUMENTS, NORMALIZE, SYMMETRIC
-from hesscli.problem.network import Loss, Original, Penalty, Problem, Targets
+from hesscli.problem.network import Loss, Original, Problem, Targets
 from hesscli.problem.npz import require_finite
 from hesscli.problem.problemfile import read_parameters, read_penalties
 from hesscli.problem.registry import is_untold
@@ -119,10 +119,13 @@ def build_problem(
     last = ending.layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
     where = f"{origin}: for {last.name} and loss {config.loss.name}"
-    graph = _graph(config.model, ending, arrays)
-    penalties = _penalties(config, graph)
+    found = _penalties(config)
+    graph = _graph(config, ending, arrays, found)
+    penalties = {
+        name: of for name, of in found.items() if name in graph.tensors and of != Penalty()
+    }
     if not config.loss.regularization:
-        notes = (*notes, *_left_out(penalties))
+        notes = (*notes, *_left_out([*penalties, *_activities(config.model, ending, found)]))
     fitted = fit_targets(targets, config.loss.name, graph.nodes[-1].shape[-1], dtype, where)
     of_all = dataset.sample_weight
     own = None if of_all is None else of_all[places(order)]
@@ -135,7 +138,7 @@ def build_problem(
         as_given = keras.before_rescaling if dataset.is_batch else keras.model_inputs
         convert = partial(as_given, dtype=dtype, scale=data.scale)
         inputs = replace(stored, convert=convert)
-        original = _original(config, keras, arrays, inputs, fitted)
+        original = _original(config, keras, arrays, inputs, fitted, found)
         if not dataset.is_batch and dataset.inputs.dtype.kind in "iu":
             original = replace(
                 original,
@@ -172,23 +175,33 @@ def _prepared(dataset: Dataset, keras: KerasNetwork | None, scale: Scale) -> str
     return f"{preparation(kind, scale or 1)}, then its Rescaling ({factor:g}·x{shift})"
 
 
-def _penalties(config: Config, graph: Graph) -> dict[str, Penalty]:
-    """The regularizers of the graph's tensors, be they part of the loss or left out.
+def _penalties(config: Config) -> dict[str, Penalty]:
+    """The regularizers by tensor or value, ``<layer>/activity`` for the values of a layer.
 
-    Those of the configuration stand before those of a problem file.
+    Those of the configuration stand before those of a problem file. They may be left out of the
+    loss.
     """
     model = config.model
     found = {} if model.weights is None else read_penalties(model.weights)
-    found |= {
+    return found | {
         f"{layer.name}/{role}": penalty
         for layer in model.layers
         for role, penalty in layer.penalties().items()
     }
-    return {
-        name: penalty
-        for name, penalty in found.items()
-        if name in graph.tensors and penalty != Penalty()
-    }
+
+
+def _activities(
+    model: ModelConfig, ending: _Ending, penalties: Mapping[str, Penalty]
+) -> dict[str, Penalty]:
+    """The penalties on the values of the graph: one for each use of a layer."""
+    plan = replace(model, layers=ending.layers).plan()
+    own: dict[str, Penalty] = {}
+    for layer, values in plan.outputs.items():
+        of = penalties.get(f"{layer}/{ACTIVITY}")
+        if of is not None:
+            own |= {value: own.get(value, Penalty()) + of for value in values}
+    found = {name: penalties[name] for name in plan.values if name in penalties}
+    return {name: of for name, of in {**found, **own}.items() if of != Penalty()}
 
 
 def _left_out(penalties: Collection[str]) -> tuple[str, ...]:
@@ -255,7 +268,20 @@ def _arrays(
     return _stored_parameters(model, model.weights, dtype)
 
 
-def _graph(model: ModelConfig, ending: _Ending, arrays: Mapping[str, Array]) -> Graph:
+def _graph(
+    config: Config,
+    ending: _Ending,
+    arrays: Mapping[str, Array],
+    penalties: Mapping[str, Penalty],
+) -> Graph:
+    """The nodes, with the penalties on their values where these are part of the loss."""
+    graph = _nodes(config.model, ending, arrays)
+    if not config.loss.regularization:
+        return graph
+    return replace(graph, activities=_activities(config.model, ending, penalties))
+
+
+def _nodes(model: ModelConfig, ending: _Ending, arrays: Mapping[str, Array]) -> Graph:
     """The nodes of the layers, and a softmax behind them if there is one."""
     layers = ending.layers
     if all(layer.is_plain for layer in layers) and isinstance(model.inputs, int):
@@ -325,6 +351,8 @@ def _ending(layers: tuple[LayerConfig, ...], keras: KerasNetwork, loss: Loss) ->
     elif last.activation.name == keras.layers[-1].activation.name == SIGMOID:
         ends = SIGMOID
     belongs = SIGMOID if loss.name == "binary_crossentropy" else SOFTMAX
+    if loss.name in CROSSENTROPIES and loss.from_logits is not True and loss.regularization:
+        _require_free(last, keras, belongs)
     of_loss = f"{'compiled with' if _is_compiled(keras, loss) else 'under'} the loss "
     of_loss += _described(loss)
     if loss.name in CROSSENTROPIES and loss.from_logits is not True:
@@ -348,6 +376,16 @@ def _ending(layers: tuple[LayerConfig, ...], keras: KerasNetwork, loss: Loss) ->
     return _Ending(layers, keras.softmax, None, of_loss)
 
 
+def _require_free(last: LayerConfig, keras: KerasNetwork, ends: str) -> None:
+    """Refuses a penalty on the probabilities that a cross-entropy has in it."""
+    if last.activity_regularizer is not None and ends in (last.type, last.activation.name):
+        raise InputError(
+            f"model.keras: {keras.path}: layer {keras.layers[-1].keras_name!r} has an "
+            f"activity_regularizer on its {ends}, which is in the loss; "
+            "use --without-regularization, or a layer without one there"
+        )
+
+
 def _is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
     """Whether ``loss`` is the one that the model was compiled with."""
     compiled = replace(loss, regularization=True, class_weight=None)
@@ -360,6 +398,7 @@ def _original(
     arrays: Mapping[str, Array],
     inputs: StoredInputs,
     targets: Targets,
+    penalties: Mapping[str, Penalty],
 ) -> Original:
     """The model as it is: the configured activations may be others, which the user chose."""
     loss, both = config.loss, zip(config.model.layers, keras.layers, strict=True)
@@ -368,7 +407,7 @@ def _original(
     of_loss = serialized(loss, from_logits=ending.folded is None)
     return Original(
         path=keras.path,
-        graph=_graph(config.model, ending, arrays),
+        graph=_graph(config, ending, arrays, penalties),
         shape=keras.shape,
         inputs=inputs,
         targets=targets,

@@ -10,7 +10,7 @@ from hesscli.config.schema import Config, LayerConfig, ModelConfig
 from hesscli.problem.graph import INPUT
 from hesscli.problem.keras_layers import KerasLayer, KerasNetwork
 from hesscli.problem.keras_model import read_network
-from hesscli.problem.layers import DENSE
+from hesscli.problem.layers import ACTIVITY, DENSE
 from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
 
@@ -110,6 +110,7 @@ def _layer(layer: KerasLayer, before: str, has_bias: bool) -> LayerConfig:
         layer.activation,
         kernel_regularizer=penalties.pop("kernel", None),
         bias_regularizer=penalties.pop("bias", None),
+        activity_regularizer=penalties.pop(ACTIVITY, None),
         type=spec.type,
         inputs=None if spec.inputs == (before,) else spec.inputs,
         use_bias=None if own == has_bias else own,

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from hesscli.config.named import ACTIVATION, BIAS_INITIALIZER, INITIALIZER
-from hesscli.problem.graph import Activation
+from hesscli.problem.graph import Activation, Penalty
 from hesscli.problem.initializers import Initializer
-from hesscli.problem.layers import DENSE, SHARED, LayerSpec, LayerType, Made
+from hesscli.problem.layers import ACTIVITY, DENSE, SHARED, LayerSpec, LayerType, Made
 from hesscli.problem.layertypes import TYPES
 from hesscli.problem.names import RESERVED_NAMES
-from hesscli.problem.network import Penalty
 from hesscli.system.errors import shown
 from hesscli.system.takes import (
     Choice,
@@ -103,6 +102,11 @@ class LayerConfig:
     bias_regularizer: Annotated[Penalty | None, _PENALTY, "added to the loss: Σ l1 |b| + l2 b²"] = (
         None
     )
+    activity_regularizer: Annotated[
+        Penalty | None,
+        _PENALTY,
+        "added to the loss for the layer's output y: 1/N Σ l1 |y| + l2 y² over the N examples",
+    ] = None
     trainable: Annotated[
         bool, boolean(spelled=False), "whether the block `network` contains the layer's parameters"
     ] = True
@@ -160,7 +164,11 @@ class LayerConfig:
 
     def penalties(self) -> dict[str, Penalty]:
         """Its regularizers by role."""
-        own = {"kernel": self.kernel_regularizer, "bias": self.bias_regularizer}
+        own = {
+            "kernel": self.kernel_regularizer,
+            "bias": self.bias_regularizer,
+            ACTIVITY: self.activity_regularizer,
+        }
         found = {role: penalty for role, penalty in own.items() if penalty is not None}
         return {**found, **dict(self.regularizers)}
 
@@ -188,6 +196,7 @@ def _keys(type_: str) -> dict[str, tuple[str, str, Takes]]:
         if "kernel" not in role:
             found[f"{role}_initializer"] = "initializers", role, BIAS_INITIALIZER
     found |= own(*({"use_bias", "kernel_regularizer", "bias_regularizer"} & found.keys()))
+    found |= own("activity_regularizer") if type_ != SHARED else {}
     return found | (own("trainable") if of.roles else {})
 
 

@@ -3,6 +3,7 @@
     forward    y = F(x; θ), node by node
     backward   cotangents from the output down: pull; a value that is read twice adds its own up
     product    H·V: push up, Rg_f = c ∂²ℓ/∂f² Rf at the loss, then pull(Rg) + bend(g, R·) down
+               (likewise Rg_v = ∂²P/∂v² Rv at every value v with a penalty P)
     second     S = ∂²L/∂v² at a value v, example by example: I = pull(pull(S)ᵀ)ᵀ, O = bend
 
 Gauss–Newton is the product without any ``bend``; the curvature term is the rest, with Rg_f = 0.
@@ -19,9 +20,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from typing import NamedTuple
 
 import numpy as np
 
+from hesscli.nodes import penalty
 from hesscli.nodes.calculus import Dispatch, calculus_of
 from hesscli.nodes.losses import HessianProduct, LossDerivatives
 from hesscli.nodes.node import Calculus, Pulled, Wanted, unit_directions
@@ -60,15 +63,27 @@ class Moved:
     values: dict[str, Array] = field(default_factory=dict)
 
 
+class Passed(NamedTuple):
+    """What a forward pass gives: the output f (n, *shape), and of nodes what they need again.
+
+    ``penalized`` are the values (n, *shape) that have a penalty.
+    """
+
+    f: Array
+    records: dict[str, object]
+    penalized: dict[str, Array]
+
+
 def forward(
     graph: Graph,
     inputs: Array,
     keep: Collection[Node],
     calculus: Dispatch = calculus_of,
     check: Check = unchecked,
-) -> tuple[Array, dict[str, object]]:
-    """The output f (n, *shape), and what the nodes in ``keep`` need again, by their names."""
+) -> Passed:
+    """The pass up the graph; what the nodes in ``keep`` need again is kept by their names."""
     values = {INPUT: inputs}
+    penalized = dict(values) if INPUT in graph.activities else {}
     unread = {value: len(readers) for value, readers in graph.readers.items()}
     records: dict[str, object] = {}
     for node in graph.nodes:
@@ -76,6 +91,8 @@ def forward(
         y, at = calculus(node).forward([values[value] for value in node.inputs], theta)
         check(node, "forward pass", y)
         values[node.name] = y
+        if node.name in graph.activities:
+            penalized[node.name] = y
         if node in keep:
             records[node.name] = at
         del at
@@ -83,20 +100,43 @@ def forward(
             unread[value] -= 1
             if not unread[value]:
                 del values[value]
-    return y, records
+    return Passed(y, records, penalized)
+
+
+def activity(graph: Graph, penalized: Mapping[str, Array], scale: float) -> Array:
+    """C Σ P(v) over the values of each example that have a penalty, (n,), in double precision.
+
+    A single 0 where none has.
+    """
+    total = np.zeros(())
+    for name, value in penalized.items():
+        each = penalty.each(value.astype(np.float64), graph.activities[name])
+        total = total + scale * each.reshape(len(value), -1).sum(axis=1)
+    return total
+
+
+def loss_cotangents(
+    graph: Graph, g: Array, penalized: Mapping[str, Array], scale: float
+) -> dict[str, Array]:
+    """Where backward passes begin: ∂L/∂f (n, 1, c) at the output, c ∂P at penalized values."""
+    found = {graph.output: g[:, None]}
+    for name, value in penalized.items():
+        own = value.dtype.type(scale) * penalty.gradient(value, graph.activities[name])[:, None]
+        found[name] = found[name] + own if name in found else own
+    return found
 
 
 def backward(
     graph: Graph,
     records: Mapping[str, object],
-    g: Array,
+    cotangents: Mapping[str, Array],
     tensors: Collection[str] = (),
     values: Collection[str] = (),
     calculus: Dispatch = calculus_of,
 ) -> Moved:
-    """What cotangents g (n, k, *out) of the output are worth at ``tensors`` and ``values``."""
+    """What cotangents (n, k, *shape) of some values are worth at ``tensors`` and ``values``."""
     nodes = graph.downstream(values, tensors)
-    return _downward(nodes, {graph.output: g}, tensors, values, calculus, records)
+    return _downward(nodes, dict(cotangents), tensors, values, calculus, records)
 
 
 def _downward(
@@ -148,7 +188,8 @@ class Linearized:
 
     Of every node that depends on the values and tensors that were asked for it holds what
     ``push``, ``pull`` and ``bend`` need; of the others nothing: at large widths that takes more
-    memory than the weights. ``loss`` is that of an example, ``scales`` (N,) the factors of the sum.
+    memory than the weights. ``loss`` is that of an example, ``scales`` (N,) the factors of the sum,
+    ``of_activity`` that of the penalties on values.
     """
 
     def __init__(
@@ -158,6 +199,7 @@ class Linearized:
         targets: Targets,
         loss: LossDerivatives,
         scales: Array,
+        of_activity: float,
         calculus: Dispatch = calculus_of,
         check: Check = unchecked,
     ) -> None:
@@ -165,10 +207,12 @@ class Linearized:
         self.targets = targets
         self.loss = loss
         self.scales = scales
+        self.of_activity = of_activity
         self._inputs = inputs
         self._calculus = cache(calculus)
         self._check = check
         self._records: dict[str, object] = {}
+        self._penalized: dict[str, Array] = {}
         self._f: Array | None = None
 
     def again(self, other: Linearized) -> Linearized:
@@ -183,10 +227,10 @@ class Linearized:
         """The network's output (N, c)."""
         if self._f is None:
             with np.errstate(over="ignore", invalid="ignore"):
-                self._f, _ = self.forward(())
+                self._f = self.forward(()).f
         return self._f
 
-    def forward(self, keep: Collection[Node]) -> tuple[Array, dict[str, object]]:
+    def forward(self, keep: Collection[Node]) -> Passed:
         """The output, and what the nodes in ``keep`` need again."""
         return forward(self.graph, self._inputs(), keep, self._calculus, self._check)
 
@@ -202,15 +246,16 @@ class Linearized:
             records[node.name] = self._calculus(node).curved(fresh[node.name], g[:, 0])
 
         with np.errstate(over="ignore", invalid="ignore"):
-            self._f, fresh = self.forward(nodes)
-            g = {self.graph.output: self.output_gradient()[:, None]}
-            _downward(nodes, g, (), (), self._calculus, fresh, curve)
-        # A node that the output does not depend on has no part in any product.
+            self._f, fresh, penalized = self.forward(nodes)
+            _downward(nodes, self._cotangents(penalized), (), (), self._calculus, fresh, curve)
+        # A node that the loss does not depend on has no part in any product.
         self._records = {node.name: fresh[node.name] for node in nodes} | records
+        self._penalized = penalized
 
-    def output_gradient(self) -> Array:
-        """∂L/∂f (N, c)."""
-        return np.asarray(self.scales[:, None] * self.loss.gradient(self.f, self.targets))
+    def _cotangents(self, penalized: Mapping[str, Array]) -> dict[str, Array]:
+        """∂L/∂f, and what penalties begin with."""
+        g = self.scales[:, None] * self.loss.gradient(self.f, self.targets)
+        return loss_cotangents(self.graph, np.asarray(g), penalized, self.of_activity)
 
     def at(self, node: str, chosen: slice) -> object:
         """What is held of a node, for some of the examples."""
@@ -218,12 +263,14 @@ class Linearized:
 
     def cotangents(self, tensors: Collection[str] = (), values: Collection[str] = ()) -> Moved:
         """The gradient: (1, *shape) in tensors, (N, 1, *shape) in values."""
-        nodes, records = self.graph.downstream(values, tensors), self._records
+        nodes = self.graph.downstream(values, tensors)
         # What overflows is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
-            if any(node.name not in records for node in nodes):
-                self._f, records = self.forward(nodes)
-            g = self.output_gradient()[:, None]
+            if any(node.name not in self._records for node in nodes):
+                self._f, records, penalized = self.forward(nodes)
+            else:
+                records, penalized = self._records, self._penalized
+            g = self._cotangents(penalized)
             return backward(self.graph, records, g, tensors, values, self._calculus)
 
     def pulled_outputs(
@@ -236,7 +283,8 @@ class Linearized:
         f = self.f[chosen]
         units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
-            return backward(self.graph, records, units, tensors, values, self._calculus)
+            of_outputs = {self.graph.output: units}
+            return backward(self.graph, records, of_outputs, tensors, values, self._calculus)
 
     def pushed(
         self, moved: Moved, chosen: slice = slice(None), needed: Collection[str] | None = None
@@ -286,7 +334,7 @@ class Linearized:
             if node not in straight and not _is_straight(node, calculus(node), of_tensors)
         }
         needed = {value for node in bent for value in node.inputs}
-        R = self.pushed(moved, chosen, {graph.output, *needed, *shown})
+        R = self.pushed(moved, chosen, {graph.output, *graph.activities, *needed, *shown})
 
         def bend(node: Node, at: object, pulled: Pulled) -> None:
             if node not in bent:
@@ -297,11 +345,16 @@ class Linearized:
         Rf = R.get(graph.output)
         if Rf is None:
             Rf = np.zeros((len(self.f[chosen]), _count(moved), self.f.shape[1]), self.f.dtype)
-        Rg = self.through_loss(Rf, chosen) if term.seeded else np.zeros_like(Rf)
+        Rg = {graph.output: self.through_loss(Rf, chosen) if term.seeded else np.zeros_like(Rf)}
         del Rf
+        if term.seeded:
+            for value, curvature in self._curvatures.items():
+                if value in R:
+                    own = curvature * R[value]
+                    Rg[value] = Rg[value] + own if value in Rg else own
         found = _downward(
             graph.downstream(values, tensors),
-            {graph.output: Rg},
+            Rg,
             tensors,
             values,
             calculus,
@@ -313,6 +366,16 @@ class Linearized:
     def through_loss(self, Rf: Array, chosen: slice = slice(None)) -> Array:
         """∂²L/∂f² times Rf (n, k, c)."""
         return np.asarray(self.scales[chosen, None, None] * self._loss_product(chosen, Rf))
+
+    @cached_property
+    def _curvatures(self) -> dict[str, Array]:
+        """C ∂²P/∂v², one number for each value of which the penalty has any."""
+        one = np.ones((), dtype=self.f.dtype)
+        return {
+            value: np.asarray(one.dtype.type(self.of_activity) * penalty.curvature(one, of))
+            for value, of in self.graph.activities.items()
+            if of.l2
+        }
 
     @cached_property
     def _loss_product(self) -> HessianProduct:
@@ -343,8 +406,9 @@ class Linearized:
                 if len(readers) == 1 and readers[0].name in S and value in graph.effective:
                     (node,) = readers
                     above = S[node.name] if len(node.inputs) > 1 else S.pop(node.name)
-                    S[value] = self._second_below(node, value, above, chosen, bent=term.bent)
-                    del above
+                    below = self._second_below(node, value, above, chosen, bent=term.bent)
+                    S[value] = self._penalized_second(below, value, term)
+                    del above, below
                     self._check(node, "backward sweep", S[value])
                 else:
                     S[value] = self._second_by_units(chosen, term, value)
@@ -365,6 +429,7 @@ class Linearized:
                 (node,) = readers
                 *_, (_, above) = self.second(chosen, HESSIAN, node.name)
                 linear = self._second_below(node, value, above, chosen, bent=False)
+                linear = self._penalized_second(linear, value, HESSIAN)
             else:
                 linear = self._second_by_units(chosen, HESSIAN, value, readers)
             O = np.zeros_like(linear)  # noqa: E741  # the letter of the mathematics
@@ -395,7 +460,14 @@ class Linearized:
     def _second_at_output(self, chosen: slice, term: Term) -> Array:
         S = self.loss.hessian(self.f[chosen], self.targets[chosen])
         S = np.asarray(self.scales[chosen, None, None] * S)
-        return S if term.seeded else np.zeros_like(S)
+        S = S if term.seeded else np.zeros_like(S)
+        return self._penalized_second(S, self.graph.output, term)
+
+    def _penalized_second(self, S: Array, value: str, term: Term) -> Array:
+        """S (n, d, d) at a value with what its own penalty has, on the diagonal."""
+        if not term.seeded or value not in self._curvatures:
+            return S
+        return S + self._curvatures[value] * np.eye(S.shape[1], dtype=S.dtype)
 
     def _second_by_units(
         self, chosen: slice, term: Term, value: str, straight: Collection[Node] = ()

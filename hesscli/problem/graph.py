@@ -10,10 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hesscli.system.takes import not_negative
 
 Array = NDArray[np.floating]
 
@@ -104,18 +106,31 @@ class Node:
         return self.name.partition("/")[0]
 
 
+@dataclass(frozen=True)
+class Penalty:
+    """Keras's regularizer of numbers: Σ l1 |θ| + l2 θ²."""
+
+    l1: Annotated[float, not_negative(), "times Σ |θ|"] = 0.0
+    l2: Annotated[float, not_negative(), "times Σ θ²"] = 0.0
+
+    def __add__(self, other: Penalty) -> Penalty:
+        return Penalty(self.l1 + other.l1, self.l2 + other.l2)
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """Nodes in an order in which each comes after its inputs; the last one's value is the output.
 
     ``tensors`` are the parameters by name, ``<layer>/<role>``, in the order of the block
     ``network``. They are read-only views: every witness sees the same numbers, and the arrays of
-    whoever made the graph stay writable.
+    whoever made the graph stay writable. ``activities`` are the penalties on values, by their
+    names: they are part of each example's loss, divided by the number of examples.
     """
 
     nodes: tuple[Node, ...]
     tensors: Mapping[str, Array]
     input_shape: tuple[int, ...]
+    activities: Mapping[str, Penalty] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         views = {name: read_only(array) for name, array in self.tensors.items()}
@@ -141,8 +156,8 @@ class Graph:
 
     @cached_property
     def effective(self) -> frozenset[str]:
-        """The values that the output depends on, and the output itself."""
-        found = {self.output}
+        """The values that the loss depends on: the output, what is penalized, and all before."""
+        found = {self.output, *self.activities}
         for node in reversed(self.nodes):
             if node.name in found:
                 found.update(node.inputs)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from hesscli.problem.data import Scale, to_inputs
-from hesscli.problem.graph import INPUT, Activation, Array
+from hesscli.problem.graph import INPUT, Activation, Array, Penalty
 from hesscli.problem.keras_losses import (
     UnknownLossError,
     compiled_loss,
@@ -29,6 +29,7 @@ from hesscli.problem.keras_losses import (
 )
 from hesscli.problem.layers import (
     ACTIVATION,
+    ACTIVITY,
     FLATTEN,
     LINEAR,
     LOG_SOFTMAX,
@@ -40,7 +41,7 @@ from hesscli.problem.layers import (
 )
 from hesscli.problem.layertypes import BY_KERAS_CLASS, IDLE, TYPES
 from hesscli.problem.names import RESERVED_NAMES
-from hesscli.problem.network import Loss, Penalty
+from hesscli.problem.network import Loss
 from hesscli.problem.npz import RawArray
 from hesscli.problem.registry import ACTIVATION as PLUGIN_ACTIVATION
 from hesscli.problem.registry import LAYER, plugin_for
@@ -83,7 +84,8 @@ _DTYPES = ("float32", "float64")
 _REGULARIZERS = {"l1": {"l1": 0.01}, "l2": {"l2": 0.01}, "l1_l2": {"l1": 0.01, "l2": 0.01}}
 _MODELS = ("Sequential", "Functional")
 # What the configuration of any layer has, and what decides nothing once the numbers are there.
-_OF_ALL = ("name", "trainable", "dtype", "activity_regularizer", "build_config")
+_ACTIVITY_KEY = "activity_regularizer"
+_OF_ALL = ("name", "trainable", "dtype", _ACTIVITY_KEY, "build_config")
 _DRAWS = re.compile(r".*_(initializer|constraint)")
 
 
@@ -185,7 +187,7 @@ def described(document: Mapping[str, Any], path: str, names: Mapping[str, str]) 
     reader.model(kind, config, "", [INPUT])
     reader.require_one_input()
     found, input_shape = _without_flatten(_with_activations(reader.found), shape)
-    softmax = bool(found) and found[-1].spec.type == SOFTMAX and _is_last_axis(found[-1].spec)
+    softmax = bool(found) and _is_softmax(found[-1])
     found = found[:-1] if softmax else found
     try:
         plan = planned([layer.spec for layer in found], input_shape, TYPES)
@@ -212,8 +214,10 @@ def described(document: Mapping[str, Any], path: str, names: Mapping[str, str]) 
     )
 
 
-def _is_last_axis(spec: LayerSpec) -> bool:
-    return spec.arguments.get("axis", -1) in (-1, [-1])
+def _is_softmax(layer: KerasLayer) -> bool:
+    """Whether a loss may have the layer in it."""
+    is_last_axis = layer.spec.arguments.get("axis", -1) in (-1, [-1])
+    return layer.spec.type == SOFTMAX and is_last_axis and ACTIVITY not in layer.penalties
 
 
 def _with_activations(found: Sequence[KerasLayer]) -> list[KerasLayer]:
@@ -227,7 +231,7 @@ def _with_activations(found: Sequence[KerasLayer]) -> list[KerasLayer]:
         if spec.type == ACTIVATION:
             (name,) = spec.inputs
             before = kept.get(name)
-            if spec.activation == LINEAR:
+            if spec.activation == LINEAR and not layer.penalties:
                 renamed[spec.name] = name
                 readers[name] += readers[spec.name] - 1
                 continue
@@ -237,11 +241,14 @@ def _with_activations(found: Sequence[KerasLayer]) -> list[KerasLayer]:
                 and before.spec.type in TYPES
                 and TYPES[before.spec.type].activated
                 and before.activation == LINEAR
+                and ACTIVITY not in before.penalties
                 and readers[name] == 1
                 and name not in shared
             ):
                 own = replace(before.spec, activation=spec.activation)
-                kept[name] = replace(before, spec=own)
+                kept[name] = replace(
+                    before, spec=own, penalties={**before.penalties, **layer.penalties}
+                )
                 renamed[spec.name] = name
                 readers[name] = readers[spec.name]
                 continue
@@ -254,7 +261,9 @@ def _without_flatten(
 ) -> tuple[list[KerasLayer], tuple[int, ...]]:
     """The layers, and the shape of what they read: flat where all that read it flatten it."""
     first = [layer.name for layer in found if INPUT in layer.spec.inputs]
-    if not all(layer.spec.type == FLATTEN for layer in found if layer.name in first):
+    if not all(
+        layer.spec.type == FLATTEN and not layer.penalties for layer in found if layer.name in first
+    ):
         return list(found), shape
 
     def named(layer: KerasLayer) -> KerasLayer:
@@ -393,7 +402,13 @@ class KerasReader:
                 f"{label} computes in {policy}; supported are {' and '.join(_DTYPES)}"
             )
         if own and kind in ("InputLayer", *IDLE):
-            return inputs[0]
+            if config.get(_ACTIVITY_KEY) is None:
+                return inputs[0]
+            return self._layer(ACTIVATION, label, config, f"{group}vars", inputs)
+        if own and kind == "ActivityRegularization":
+            of = {"class_name": "L1L2", "config": {key: config[key] for key in ("l1", "l2")}}
+            named = {"name": config["name"], _ACTIVITY_KEY: {"module": "keras.regularizers", **of}}
+            return self._layer(ACTIVATION, label, named, f"{group}vars", inputs)
         if own and kind == "Rescaling":
             return self._rescale(label, config, inputs)
         if kind == "Lambda":
@@ -433,6 +448,8 @@ class KerasReader:
         (value,) = inputs
         if value not in self._rescaled or self._read:
             raise self._refused(f"{label} is a Rescaling after other layers; it must come first")
+        if config.get(_ACTIVITY_KEY) is not None:
+            raise self._refused(f"{label} is a Rescaling with an {_ACTIVITY_KEY}; use one without")
         scale, offset = config["scale"], config["offset"]
         if not (_is_number(scale) and _is_number(offset)):
             raise self._refused(f"{label} has a scale or offset that is not one finite number")
@@ -485,22 +502,26 @@ class KerasReader:
         if activation.name in _OVER_AXIS and type_ == ACTIVATION:
             spec = replace(spec, type=activation.name)
         trainable = config.get("trainable", True) is not False
-        penalties = {} if type_ == SHARED else self._penalties(label, config, of.roles)
-        # As in Keras, which regularizes what it trains.
-        penalties = penalties if trainable else {}
+        # As in Keras, which regularizes what it trains, and what a layer gives in any case.
+        penalties = self._penalties(label, config, of.roles if trainable else ())
+        at_end = activation.name in _OVER_AXIS and spec.type not in _OVER_AXIS
+        of_end = {ACTIVITY: penalties.pop(ACTIVITY)} if at_end and ACTIVITY in penalties else {}
+        penalties = {} if type_ == SHARED else penalties
         self._names.setdefault(group, spec.name)
         found = KerasLayer(spec, config["name"], group, penalties, trainable=trainable)
         self.found.append(found)
         if type_ == FLATTEN and levels:
             self._rescaled[spec.name] = max(levels)
-        if activation.name not in _OVER_AXIS or spec.type in _OVER_AXIS:
+        if not at_end:
             return spec.name
-        return self._over_axis(activation.name, config["name"], group, spec.name)
+        return self._over_axis(activation.name, config["name"], group, spec.name, of_end)
 
-    def _over_axis(self, kind: str, keras_name: str, group: str, value: str) -> str:
+    def _over_axis(
+        self, kind: str, keras_name: str, group: str, value: str, penalties: Mapping[str, Penalty]
+    ) -> str:
         name = self._free(f"{keras_name}_{kind}")
         self.found.append(
-            KerasLayer(LayerSpec(name, kind, (value,)), keras_name, f"{group}/{kind}", {})
+            KerasLayer(LayerSpec(name, kind, (value,)), keras_name, f"{group}/{kind}", penalties)
         )
         return name
 
@@ -509,10 +530,8 @@ class KerasReader:
 
     def _penalties(
         self, label: str, config: Mapping[str, Any], roles: Sequence[str]
-    ) -> Mapping[str, Penalty]:
-        if config.get("activity_regularizer") is not None:
-            raise self._refused(f"{label} has an activity_regularizer, which is not supported")
-        found = {role: config.get(_regularizer_key(config, role)) for role in roles}
+    ) -> dict[str, Penalty]:
+        found = {role: config.get(_regularizer_key(config, role)) for role in (*roles, ACTIVITY)}
         return {
             role: self._penalty(f"{label}: {_regularizer_key(config, role)}", given)
             for role, given in found.items()

@@ -45,6 +45,8 @@ _NEEDED = "a model that Keras saved as .keras or .h5 is needed"
 # Of an HDF5 file, and its attributes that describe the model.
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ATTRIBUTES = ("model_config", "training_config")
+# Which Keras saved a model: an attribute, or in a file beside the description.
+_VERSION, _METADATA, _BEFORE_KERAS_3 = "keras_version", "metadata.json", ("1.", "2.")
 # The keys of a layer's tensors in an open store, for messages that begin with the text.
 _KeysOf = Callable[[Any, KerasLayer, str], list[str]]
 
@@ -68,9 +70,18 @@ def read_network(path: str, names: Mapping[str, str] | None = None) -> KerasNetw
         where = f"{path}: {_CONFIG}"
         with _opened(path) as archive:
             document = _read_member(archive, _CONFIG, _MAX_CONFIG_BYTES, path)
+            has_version = _METADATA in archive.namelist()
+            beside = (
+                _read_member(archive, _METADATA, _MAX_CONFIG_BYTES, path) if has_version else b"{}"
+            )
     try:
         found = json.loads(document)
-        return _described(_owned(found) if is_json(path) else found, path, names or {})
+        found = (
+            _owned(found)
+            if is_json(path)
+            else {**found, _VERSION: json.loads(beside).get(_VERSION)}
+        )
+        return _described(found, path, names or {})
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{where} does not describe a model as Keras 3 does ({reason(error)}); {_NEEDED}"
@@ -141,10 +152,12 @@ def _read_hdf5_network(path: str, names: Mapping[str, str]) -> KerasNetwork:
             model, training = (
                 json.loads(_attribute(store, key, path) or "null") for key in _ATTRIBUTES
             )
+            version = _attribute(store, _VERSION, path)
         if model is None:
             raise InputError(f"{path}: no model_config in it, only numbers; {_NEEDED}")
         # The classes of Keras 2, and of HDF5 files of Keras 3, are named without their modules.
-        return _described({**_owned(model), "compile_config": _owned(training)}, path, names)
+        document = {**_owned(model), "compile_config": _owned(training), _VERSION: version}
+        return _described(document, path, names)
     # What h5py and json raise on what is not their own.
     except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({reason(error)}); {_NEEDED}") from error
@@ -155,6 +168,14 @@ def _described(document: Mapping[str, Any], path: str, names: Mapping[str, str])
     network = described(document, path, names)
     for found in _foreign(document["config"], network.plugins):
         raise InputError(f"{path}: {found} in it is not Keras's own; {_NEEDED}")
+    version = str(document.get(_VERSION) or "")
+    for layer in network.layers:
+        if layer.activation.name == "hard_sigmoid" and version.startswith(_BEFORE_KERAS_3):
+            raise InputError(
+                f"{path}: layer {layer.keras_name!r} has the hard_sigmoid of Keras {version}, "
+                "0.2 z + 0.5 between 0 and 1, which Keras 3 takes for z/6 + 0.5; define the former "
+                "as a plugin's activation, or save the model with Keras 3 if the latter is meant"
+            )
     return network
 
 

@@ -21,6 +21,8 @@ Shape = tuple[int, ...]
 LINEAR = Activation("linear")
 DENSE, SHARED, SOFTMAX, ACTIVATION, FLATTEN = "dense", "shared", "softmax", "activation", "flatten"
 LOG_SOFTMAX, NORMALIZATION = "log_softmax", "normalization"
+# The role of a penalty on what a layer gives.
+ACTIVITY = "activity"
 
 
 class LayerError(ValueError):
@@ -189,7 +191,7 @@ class Plan:
     """The nodes of layers without their arrays, and the shapes of all tensors by name.
 
     ``constants`` are the shapes of those that are no parameters; ``constants_of`` their names by
-    node and role.
+    node and role. ``outputs`` are the values that each layer gives, one for each use of it.
     """
 
     nodes: tuple[Node, ...]
@@ -197,6 +199,12 @@ class Plan:
     tensors: Mapping[str, Shape]
     constants: Mapping[str, Shape]
     constants_of: Mapping[str, Mapping[str, str]]
+    outputs: Mapping[str, tuple[str, ...]]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The names of the values: the input, and one for each node."""
+        return (INPUT, *(node.name for node in self.nodes))
 
     def shapes_of(self, layer: str) -> dict[str, Shape]:
         """The shapes of a layer's tensors by role, and then those of its constants."""
@@ -224,7 +232,7 @@ def planned(specs: Sequence[LayerSpec], input_shape: Shape, types: Mapping[str, 
     """The nodes of layers, one after the other; LayerError, with the layer's place, where wrong."""
     values, shapes = {INPUT: INPUT}, {INPUT: input_shape}
     made_of: dict[str, Made] = {}
-    uses: dict[str, int] = {}
+    outputs: dict[str, tuple[str, ...]] = {}
     nodes: list[Node] = []
     tensors: dict[str, Shape] = {}
     constants: dict[str, Shape] = {}
@@ -247,8 +255,8 @@ def planned(specs: Sequence[LayerSpec], input_shape: Shape, types: Mapping[str, 
             error.place = place
             raise
         made_of.setdefault(of.name, made)
-        uses[of.name] = uses.get(of.name, 0) + 1
-        base = of.name if uses[of.name] == 1 else f"{of.name}/{uses[of.name]}"
+        used = outputs.get(of.name, ())
+        base = f"{of.name}/{len(used) + 1}" if used else of.name
         tensors.update({f"{of.name}/{role}": shape for role, shape in made.tensors.items()})
         constants.update({f"{of.name}/{role}": shape for role, shape in made.constants.items()})
         for part in made.parts:
@@ -270,7 +278,8 @@ def planned(specs: Sequence[LayerSpec], input_shape: Shape, types: Mapping[str, 
             shapes[name] = part.shape
         # A layer without a node, such as a dropout, is what it reads.
         values[spec.name] = nodes[-1].name if made.parts else read[0]
-    return Plan(tuple(nodes), input_shape, tensors, constants, constants_of)
+        outputs[of.name] = (*used, values[spec.name])
+    return Plan(tuple(nodes), input_shape, tensors, constants, constants_of, outputs)
 
 
 def _shared(

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hesscli.problem.graph import Activation, Array, Graph, Layer, read_only
+from hesscli.problem.graph import Activation, Array, Graph, Layer, Penalty, read_only
 from hesscli.problem.names import REDUCTIONS
 from hesscli.problem.registry import loss_names
 from hesscli.problem.stored import StoredInputs
@@ -97,14 +97,6 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Penalty:
-    """Keras's regularizer of a tensor: Σ l1 |θ| + l2 θ², added to the loss as it is."""
-
-    l1: Annotated[float, not_negative(), "times Σ |θ|"] = 0.0
-    l2: Annotated[float, not_negative(), "times Σ θ²"] = 0.0
-
-
-@dataclass(frozen=True)
 class Original:
     """The Keras model that a problem is made of, on the batch as the model itself takes it.
 
@@ -142,10 +134,10 @@ class Problem:
     ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of them
     only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which are read
     in slices. ``sample_weight`` (N,) multiplies the examples' losses; None is 1 for all.
-    ``penalties`` are those of the tensors that have one, by name; ``original`` is the Keras model
-    that the problem is made of, and ``prepared`` says how its inputs were prepared. ``frozen`` are
-    the layers that are not trainable. How a problem is run stands beside it
-    (hesscli.problem.execution).
+    ``penalties`` are those of the tensors that have one, by name, added as they are; those of
+    values stand in the graph. ``original`` is the Keras model that the problem is made of, and
+    ``prepared`` says how its inputs were prepared. ``frozen`` are the layers that are not
+    trainable. How a problem is run stands beside it (hesscli.problem.execution).
     """
 
     graph: Graph
@@ -191,6 +183,11 @@ class Problem:
         """
         c = np.full(self.examples, self.loss.scale(self.total))
         return c if self.sample_weight is None else c * self.sample_weight
+
+    @property
+    def of_activity(self) -> float:
+        """The factor of the penalties on values, which Keras divides by the batch: 1/N."""
+        return 1.0 / self.total
 
     @property
     def share(self) -> float:

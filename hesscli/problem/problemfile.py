@@ -18,8 +18,8 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 from numpy.lib import format as npy
 
-from hesscli.problem.graph import Array
-from hesscli.problem.network import Penalty, Problem, Targets
+from hesscli.problem.graph import Array, Penalty
+from hesscli.problem.network import Problem, Targets
 from hesscli.problem.npz import RawArray, array_names, read_arrays, read_rows
 from hesscli.problem.stored import FileRows
 from hesscli.problem.weights import SAMPLE_WEIGHT
@@ -76,7 +76,7 @@ def read_parameters(path: str) -> dict[str, Array]:
 
 
 def read_penalties(path: str) -> dict[str, Penalty]:
-    """The regularizers by the names of the parameters that have one, (l1, l2) each.
+    """The regularizers by the names of the parameters and values that have one, (l1, l2) each.
 
     Raises InputError where the file is unreadable, or one is anything but two numbers.
     """
@@ -148,9 +148,8 @@ def save_problem(
         **problem.graph.tensors,
         **problem.graph.constants,
     }
-    arrays.update(
-        {f"{_PENALTY}{name}": np.array((of.l1, of.l2)) for name, of in problem.penalties.items()}
-    )
+    penalties = {**problem.penalties, **problem.graph.activities}
+    arrays.update({f"{_PENALTY}{name}": np.array((of.l1, of.l2)) for name, of in penalties.items()})
     if problem.sample_weight is not None:
         arrays[SAMPLE_WEIGHT] = problem.sample_weight
     arrays.update({f"{_TRAINING}{name}": array for name, array in training.items()})

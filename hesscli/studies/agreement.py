@@ -113,10 +113,11 @@ class _Agreement:
         if self.original.loss is None:
             return
         mean = part.loss.reduction == "mean"
+        penalized = part.penalties or part.graph.activities
         self.batch = KerasBatch(
             inputs,
             targets,
-            weights=(part.share if mean else 1.0, part.share if part.penalties else 0.0),
+            weights=(part.share if mean else 1.0, part.share if penalized else 0.0),
             of_examples=part.sample_weight,
             as_logits=part.loss.from_logits is True,
         )
@@ -181,7 +182,7 @@ class _Agreement:
         def keep(_node: Node, _where: str, value: Array) -> None:
             ours.append(value)
 
-        f, _ = forward(part.graph, part.graph.shaped(part.batch), (), check=keep)
+        f = forward(part.graph, part.graph.shaped(part.batch), (), check=keep).f
         ours.append(self._shown(f))
         flat = [value.reshape(len(inputs), -1) for value in ours]
         name = "its output"

@@ -172,11 +172,20 @@ def approximations(
     """
     if parameter.partition("[")[0] == INPUT:
         raise InputError(f"{parameter}: approximations are of layers' parameters; name a layer")
+    _require_no_activities(problem)
     names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
     engine = chain_rule_of(problem, execution)
     maker = Maker(engine, options.samples, options.seed)
     return dict(_approximations(engine, maker, parameter, options))
+
+
+def _require_no_activities(problem: Problem) -> None:
+    if problem.graph.activities:
+        raise InputError(
+            f"activity_regularizer: {', '.join(problem.graph.activities)} have one, and Kronecker "
+            "factors are of the output's loss alone; use --without-regularization"
+        )
 
 
 def _require_factors(block: str, others: Sequence[str]) -> None:
@@ -192,6 +201,7 @@ def _supported(
     problem: Problem, options: ApproximationOptions
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """The blocks that are looked at, and the layers that are left out."""
+    _require_no_activities(problem)
     names = chosen(problem, options.block, options.layers)
     of_layers = (
         [(name, name) for name in problem.trainable_layers] if options.block == NETWORK else names

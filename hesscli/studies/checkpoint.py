@@ -89,7 +89,8 @@ def _loss_text(problem: Problem) -> str:
     others = (key for key in given if key not in ("name", "reduction", "regularization"))
     parts = [problem.loss.name, problem.loss.reduction]
     parts += [f"{key} {given[key]}" for key in others if given[key] != usual[key]]
-    parts += [f"{name} l1 {of.l1:g} l2 {of.l2:g}" for name, of in problem.penalties.items()]
+    penalties = {**problem.penalties, **problem.graph.activities}
+    parts += [f"{name} l1 {of.l1:g} l2 {of.l2:g}" for name, of in penalties.items()]
     return ", ".join(parts)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
-from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -120,12 +118,10 @@ def _compared_block(
     mine = _split(witnesses, chain_rule, subject)
     reference = _split(witnesses, witnesses.autodiff, subject)
     scale = abs(mine.gauss_newton) + abs(mine.curvature)
-    form_floor = partial(witnesses.form_floor, subject)
     rtol = options.rtol_for(witnesses.problem)
 
     def form_check(reference: float, candidate: float) -> Check:
-        residual = reference - candidate
-        return check_form(subject.parameters[0], residual, scale, form_floor, rtol)
+        return witnesses.check_form(subject, reference - candidate, scale, rtol)
 
     form_checks = (
         form_check(reference.hessian, mine.hessian),

@@ -22,6 +22,7 @@ from hesscli.studies.context import (
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form, contradiction
 from hesscli.studies.judge import Check, Residual, excused, of_layers
+from hesscli.studies.ontrial import judged
 from hesscli.studies.referee import (
     CORNER,
     Answer,
@@ -235,6 +236,7 @@ def _entry_of(
     ours = {term: row(chain_rule, term) for term in terms}
     found = [
         _term(
+            problem,
             term,
             float(theirs[term][place.column]),
             float(ours[term][place.column]),
@@ -249,6 +251,7 @@ def _entry_of(
     if not place.separate_examples:
         block = finite_of(problem, execution).hessian(place.block)
         finite = _finite(block, place, unit, found[0].autodiff, scale, rtol, floor)
+        finite = replace(finite, check=judged(problem, finite.check))
     result = EntryOf(problem.hidden_activation, place.block, tuple(found), finite)
     if not referee and found[0].check.verdict is not Verdict.UNDECIDED:
         return result
@@ -283,7 +286,9 @@ def _ruling(
     by_witness = {"chain_rule": term.chain_rule, "autodiff": term.autodiff}
     scale = max(abs(exact.value), largest)
     checks = {
-        name: judged_exactly("entry", place.names, exact, value, scale, rtol, floor)
+        name: judged(
+            problem, judged_exactly("entry", place.names, exact, value, scale, rtol, floor)
+        )
         for name, value in by_witness.items()
     }
     return Ruling("chain_rule", (Answer(place.names, exact, by_witness, checks),))
@@ -308,6 +313,7 @@ def _finite(
 
 
 def _term(
+    problem: Problem,
     term: str,
     autodiff: float,
     chain_rule: float,
@@ -324,7 +330,7 @@ def _term(
     (check,) = excused(
         lambda found: [Residual(size, found, names).judged("entry", scale, rtol)], 0.0, floor
     )
-    return EntryTerm(term, autodiff, chain_rule, check)
+    return EntryTerm(term, autodiff, chain_rule, judged(problem, check))
 
 
 def _floor(chain_rule: ChainRuleEngine, place: _Place) -> float:

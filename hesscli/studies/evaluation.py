@@ -49,22 +49,23 @@ def batch_loss(
     """
     engine = Descending(problem)
     theta = problem.graph.vector() if theta is None else theta
-    # The losses, and how many are right: a count, which is whole.
-    sums = np.zeros(2)
+    # The losses, how many are right, which is a whole number, and the penalties of values.
+    sums = np.zeros(3)
     classified = True
     start, stop, _ = own.indices(problem.examples)
     for low, high in pieces(start, stop, 1, _EVALUATED):
         targets = problem.targets[low:high]
-        f = engine.outputs(theta, problem.inputs[low:high])
+        f, activity = engine.outputs_and_activity(theta, problem.inputs[low:high])
         right = accuracy(f, targets, problem.loss.name)
         classified = classified and right is not None
         losses = problem.scales[low:high] * engine.losses(f, targets)
-        sums += float(losses.sum()), round((right or 0.0) * len(f))
+        activity *= problem.of_activity
+        sums += float(losses.sum()), round((right or 0.0) * len(f)), activity
     total = workers.sum(sums)
     return BatchLoss(
         activation=problem.hidden_activation,
         data=float(total[0]),
-        penalty=engine.penalty(theta),
+        penalty=engine.penalty(theta) + float(total[2]),
         accuracy=float(total[1]) / problem.total if classified else None,
     )
 

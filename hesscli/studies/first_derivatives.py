@@ -24,6 +24,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Seen, Tally, of_layers
+from hesscli.studies.ontrial import judged
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError, NumericalError
@@ -159,7 +160,7 @@ def verify_first(
                 shape=shape,
                 autodiff_norm=norms[0],
                 chain_rule_norm=norms[1],
-                check=tally.check("entries"),
+                check=judged(problem, tally.check("entries")),
             )
         )
     first = problems[0]

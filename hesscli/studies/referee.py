@@ -19,6 +19,7 @@ from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.judge import Check, Names, Residual, excused, of_layers
+from hesscli.studies.ontrial import judged
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses
 from hesscli.system.errors import InputError
@@ -245,8 +246,9 @@ class _Questions:
         floor: Callable[[], float],
     ) -> Answer:
         checks = {
-            witness: self.witnesses.judged(
-                judged_exactly(method, names, exact, value, scale, self.rtol, floor)
+            witness: judged(
+                self.witnesses.problem,
+                judged_exactly(method, names, exact, value, scale, self.rtol, floor),
             )
             for witness, value in by_witness.items()
         }

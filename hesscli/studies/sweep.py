@@ -22,6 +22,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.judge import Check, Names, Seen, Tally, worst
+from hesscli.studies.ontrial import judged
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
@@ -163,8 +164,8 @@ class _Node:
             I_norm=self.norms["I"],
             O_norm=self.norms["O"],
             S_norm=self.norms["S"],
-            g_check=self.tallies[0].check("entries"),
-            S_check=self.tallies[1].check("entries"),
+            g_check=judged(self.problem, self.tallies[0].check("entries")),
+            S_check=judged(self.problem, self.tallies[1].check("entries")),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from hesscli.problem.execution import HELD, Execution
@@ -11,7 +12,6 @@ from hesscli.problem.graph import OWN_LAYER
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import LAYER, LOSS, lacks_tensorflow
-from hesscli.studies.checks import check_form
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -22,6 +22,7 @@ from hesscli.studies.context import (
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.judge import Check, relative
+from hesscli.studies.ontrial import judged
 from hesscli.studies.referee import Ruling, ruling
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
@@ -226,19 +227,14 @@ class _Inquiry:
     def rtol(self) -> float:
         return self.options.rtol_for(self.engines.problem)
 
-    def _form_floor(self) -> float:
-        return self.engines.form_floor(self.subject)
-
     def exact(self, candidate: Blocks, chain_rule: float, autodiff: float) -> WitnessPair:
         """The chain rule's candidate against autodiff, and what is open by the referee."""
-        name = self.subject.parameters[0]
-        form_check = check_form(
-            name, autodiff - chain_rule, self.scale, self._form_floor, self.rtol
+        form_check = self.engines.check_form(
+            self.subject, autodiff - chain_rule, self.scale, self.rtol
         )
         found = self.engines.check(self.subject, [candidate], self.options, self.progress)
         check = form_check if found is None else found[0]
-        judged = self.engines.judged
-        pair = WitnessPair("chain_rule", "autodiff", judged(form_check), judged(check))
+        pair = WitnessPair("chain_rule", "autodiff", form_check, check)
         of = {"chain_rule": candidate, "autodiff": self.engines.autodiff.hessian}
         return self.ruled(pair, of)
 
@@ -260,13 +256,15 @@ class _Inquiry:
         if wrong is not None:
             return WitnessPair(*names, wrong, wrong)
         name = self.subject.parameters[0]
-        form_check = check_finite_form(name, form, finite, self.scale, self._form_floor, self.rtol)
+        floor = partial(self.engines.form_floor, self.subject)
+        form_check = check_finite_form(name, form, finite, self.scale, floor, self.rtol)
+        form_check = judged(self.engines.problem, form_check)
         check = form_check
         if self.options.method != "form":
             check = self.engines.check_finite(
                 self.subject, exact, self.rtol, self.options.seed, self.progress
             )
-        return WitnessPair(*names, self.engines.judged(form_check), self.engines.judged(check))
+        return WitnessPair(*names, form_check, check)
 
 
 def _verified_block(

@@ -12,12 +12,11 @@ from math import prod
 import numpy as np
 
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import DENSE, OWN_LAYER, Array, Graph
+from hesscli.problem.graph import DENSE, Array, Graph
 from hesscli.problem.names import MOST_PROBES
 from hesscli.problem.network import Problem
-from hesscli.problem.registry import LOSS, plugin_names
 from hesscli.studies.blocks import chosen
-from hesscli.studies.checks import check_entries, check_own_products, rtol_for
+from hesscli.studies.checks import check_entries, check_form, check_own_products, rtol_for
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.finitechecks import (
     ENTRIES_LIMIT,
@@ -27,6 +26,7 @@ from hesscli.studies.finitechecks import (
     merged_finite,
 )
 from hesscli.studies.judge import Check, excused, merged
+from hesscli.studies.ontrial import judged
 from hesscli.studies.probes import check_probes
 from hesscli.system.ranges import require_not_negative, require_whole
 from hesscli.witnesses.block import HessianBlock
@@ -136,17 +136,6 @@ class Witnesses:
     execution: Execution = HELD
     watch: Watch | None = None
 
-    @property
-    def on_trial(self) -> bool:
-        """Whether the floor is made by what a plugin defines, other than an activation."""
-        nodes = self.problem.graph.nodes
-        own_loss = self.problem.loss.name in plugin_names(LOSS)
-        return own_loss or any(node.kind == OWN_LAYER for node in nodes)
-
-    def judged(self, check: Check) -> Check:
-        """``check``, in which what is on trial does not vouch for itself."""
-        return check.on_trial() if self.on_trial else check
-
     @cached_property
     def autodiff(self) -> AutodiffEngine:
         return autodiff_of(self.problem, self.execution, self.watch)
@@ -175,6 +164,11 @@ class Witnesses:
             return value
         return np.arange(1, value.size + 1, dtype=value.dtype) / value.size
 
+    def check_form(self, subject: Subject, residual: float, scale: float, rtol: float) -> Check:
+        """The check of a difference of two of the subject's quadratic forms."""
+        floor = functools.partial(self.form_floor, subject)
+        return judged(self.problem, check_form(subject.parameters[0], residual, scale, floor, rtol))
+
     def finite_form(self, subject: Subject) -> tuple[float, float]:
         """``form`` by finite differences, and its error bar."""
         found = [
@@ -202,14 +196,14 @@ class Witnesses:
         compare = check_finite_entries if small else random
         progress = self._naming_the_activation(progress)
 
-        def judged(name: str, floor: Array) -> list[Check]:
+        def checked(name: str, floor: Array) -> list[Check]:
             return [compare(exact(name), self.finite.hessian(name), floor, rtol, progress)]
 
-        checks = self._excused(subject, judged)
-        return merged_finite([check for (check,) in checks])
+        checks = self._excused(subject, checked)
+        return judged(self.problem, merged_finite([check for (check,) in checks]))
 
     def _excused(
-        self, subject: Subject, judged: Callable[[str, Array], Sequence[Check]]
+        self, subject: Subject, checked: Callable[[str, Array], Sequence[Check]]
     ) -> list[Sequence[Check]]:
         """The checks of each block, with the floor of its entries where it is needed."""
         checks = []
@@ -217,7 +211,7 @@ class Witnesses:
             groups = layout_of(self.problem, name).groups
             none: Array = np.zeros((groups, groups))
             floor = functools.partial(self.floor.entries, name)
-            checks.append(excused(functools.partial(judged, name), none, floor))
+            checks.append(excused(functools.partial(checked, name), none, floor))
         return checks
 
     def check_entries(
@@ -230,11 +224,11 @@ class Witnesses:
         """Every entry of autodiff's Hessian against each candidate's, all blocks in one check."""
         progress = self._naming_the_activation(progress)
 
-        def judged(name: str, floor: Array) -> Sequence[Check]:
+        def checked(name: str, floor: Array) -> Sequence[Check]:
             of = [candidate(name) for candidate in candidates]
             return check_entries(self.autodiff.hessian(name), of, floor, rtol, progress)
 
-        checks = self._excused(subject, judged)
+        checks = self._excused(subject, checked)
         return [merged(of_candidate) for of_candidate in zip(*checks, strict=True)]
 
     def check_probes(
@@ -274,12 +268,15 @@ class Witnesses:
         if method == "form":
             return None
         if method == "probes":
-            return self.check_probes(subject, candidates, options, progress)
-        found = self.check_entries(subject, candidates, options.rtol_for(self.problem), progress)
-        return [
-            self._with_products(subject, candidate, check, options)
-            for candidate, check in zip(candidates, found, strict=True)
-        ]
+            found = self.check_probes(subject, candidates, options, progress)
+        else:
+            rtol = options.rtol_for(self.problem)
+            entries = self.check_entries(subject, candidates, rtol, progress)
+            found = [
+                self._with_products(subject, candidate, check, options)
+                for candidate, check in zip(candidates, entries, strict=True)
+            ]
+        return [judged(self.problem, check) for check in found]
 
     def _with_products(
         self,

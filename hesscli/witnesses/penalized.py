@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hesscli.problem.graph import Array
-from hesscli.problem.network import Penalty, Problem
+from hesscli.problem.graph import Array, Penalty
+from hesscli.problem.network import Problem
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import layout_of
 

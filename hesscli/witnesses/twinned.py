@@ -11,7 +11,7 @@ from hesscli.problem.layers import Arguments
 from hesscli.problem.layertypes import TYPES
 from hesscli.problem.registry import LAYER, plugin_names, tensorflow_function
 
-_UNUSED = re.compile(r".*_(initializer|constraint|regularizer)")
+_UNUSED = re.compile(r"(?!activity).*_(initializer|constraint|regularizer)")
 
 
 def custom_objects(keras: ModuleType, plugins: Mapping[str, str]) -> dict[str, Any]:

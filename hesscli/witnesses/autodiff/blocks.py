@@ -15,7 +15,7 @@ from hesscli.witnesses.autodiff.rows import TracedRows
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import input_example, layout_of
 
-Output = Callable[[Tensor, Tensor], Tensor]
+Output = Callable[[Tensor, Tensor], dict[str, Tensor]]
 # A tape keeps some twenty arrays of this size, in every thread.
 _PIECE_BYTES = 8 * 2**20
 
@@ -57,8 +57,8 @@ class _Block(HessianBlock):
     def _at_pre_activations(self, step: Tensor, added: Tensor, output: Output) -> Tensor:
         """The product with one node's directions, as far as its pre-activations (k, N, units).
 
-        ``output`` gives f (k, N, c) after ``step`` (k, 1, 1) along the directions, with ``added``
-        (k, N, units) on the pre-activations; both are zero.
+        ``output`` gives f (k, N, c), and what else the loss is of, after ``step`` (k, 1, 1) along
+        the directions, with ``added`` (k, N, units) on the pre-activations; both are zero.
         """
         raise NotImplementedError
 
@@ -75,13 +75,13 @@ class _Block(HessianBlock):
         V = tf.constant(vectors.reshape(count, segment.rows, segment.units))
         multiplied: list[Tensor] = []
 
-        def output(step: Tensor, added: Tensor) -> Tensor:
+        def output(step: Tensor, added: Tensor) -> dict[str, Tensor]:
             def shift(a: Tensor) -> Tensor:
                 factors = engine.factors(segment, a)
                 multiplied.append(factors)
                 return added + step * tf.matmul(factors, V)
 
-            return engine.output(self._x, {}, (node, shift))
+            return engine.judged_values(self._x, {}, (node, shift))
 
         examples = self._x.shape[0]
         step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
@@ -138,7 +138,7 @@ class AutodiffHessian(_Block):
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(step)
                 moved = self._moved(parameters, step, directions)
-                loss = engine.loss(engine.output(self._x, moved), self._targets)
+                loss = engine.loss(engine.judged_values(self._x, moved), self._targets)
             slopes = inner.gradient(loss, step, unconnected_gradients="zero")
         products: dict[str, Tensor] = outer.gradient(
             slopes, parameters, unconnected_gradients="zero"
@@ -184,6 +184,8 @@ class AutodiffHessian(_Block):
 class AutodiffGaussNewton(_Block):
     """The Gauss–Newton term Jᵀ (∂²ℓ/∂f²) J: forward mode (J v), the loss's Hessian, reverse mode.
 
+    f is all that the loss is of: the values that have a penalty stand beside the output.
+
     J v is reverse mode transposed by a second reverse pass (Townsend 2017, "A new trick for
     calculating Jacobian vector products"): Jᵀw is linear in w, and its derivative by w along v is
     J v. ``tf.autodiff.ForwardAccumulator`` gives the same but compiles a function for every
@@ -199,13 +201,15 @@ class AutodiffGaussNewton(_Block):
         parameters = self._copies(count)
         step = tf.zeros(count, dtype=self.dtype.name)
 
-        def output() -> Tensor:
-            return self.engine.output(self._x, self._moved(parameters, step, directions))
+        def output() -> dict[str, Tensor]:
+            return self.engine.judged_values(self._x, self._moved(parameters, step, directions))
 
         products: dict[str, Tensor] = self._there_and_back(parameters, step, output)
         return list(products.values())
 
-    def _there_and_back(self, values: Any, step: Tensor, output: Callable[[], Tensor]) -> Any:
+    def _there_and_back(
+        self, values: Any, step: Tensor, output: Callable[[], dict[str, Tensor]]
+    ) -> Any:
         """Jᵀ (∂²ℓ/∂f²) J v by ``values``, where the output moves along v with ``step``."""
         engine, tf = self.engine, self.engine.tf
         with tf.GradientTape(watch_accessed_variables=False) as backward:
@@ -214,13 +218,14 @@ class AutodiffGaussNewton(_Block):
                 with tf.GradientTape(watch_accessed_variables=False) as to_step:
                     to_step.watch(step)
                     f = output()
-                w = tf.zeros_like(f)
+                w = tf.nest.map_structure(tf.zeros_like, f)
                 to_w.watch(w)
                 transposed = to_step.gradient(
                     f, step, output_gradients=w, unconnected_gradients="zero"
                 )
             Jv = to_w.gradient(transposed, w, unconnected_gradients="zero")
-        HJv = engine.loss_hessian_product(tf.stop_gradient(f), self._targets, tf.stop_gradient(Jv))
+        at, along = (tf.nest.map_structure(tf.stop_gradient, of) for of in (f, Jv))
+        HJv = engine.loss_hessian_product(at, self._targets, along)
         return backward.gradient(f, values, output_gradients=HJv, unconnected_gradients="zero")
 
 

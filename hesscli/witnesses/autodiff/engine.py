@@ -76,7 +76,7 @@ class Autodiff(TensorflowNetwork):
                     inner.watch(copies)
                     moved = {**values, quantity.value: copies}
                     moved.update(self.values(moved, downstream))
-                    loss = self.loss(moved[graph.output], targets)
+                    loss = self.loss(moved, targets)
                 gradients = inner.gradient(loss, copies, unconnected_gradients="zero")
             chosen = tf.one_hot(tf.range(low, high), d, dtype=self.problem.dtype.name)
             shape = [high - low, 1, *graph.shape_of(quantity.value)]

@@ -34,7 +34,7 @@ class AutodiffFirst:
         values = engine.variables(layout_of(engine.problem, parameter), x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            loss = engine.loss(engine.output(x, values), targets)
+            loss = engine.loss(engine.judged_values(x, values), targets)
         gradient: Array = _flat(tape.gradient(loss, values, unconnected_gradients="zero"), 1)[0]
         found = of_penalties(engine.problem, parameter, engine.penalty_gradient)
         return gradient if found is None else gradient + found

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from hesscli.problem.graph import Penalty
 from hesscli.problem.names import FOCAL
-from hesscli.problem.network import Loss, Penalty
+from hesscli.problem.network import Loss
 from hesscli.problem.registry import LOSS, lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
 
@@ -67,10 +68,8 @@ def activation_functions(tf: ModuleType) -> Mapping[str, Callable[..., Tensor]]:
 
 
 def penalty_function(tf: ModuleType, penalty: Penalty) -> Callable[[Tensor], Tensor]:
-    """Keras's L1L2 regularizer."""
-    return lambda theta: (
-        penalty.l1 * tf.reduce_sum(tf.abs(theta)) + penalty.l2 * tf.reduce_sum(tf.square(theta))
-    )
+    """What Keras's L1L2 regularizer adds for each number."""
+    return lambda theta: penalty.l1 * tf.abs(theta) + penalty.l2 * tf.square(theta)
 
 
 def loss_function(tf: ModuleType, loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from math import prod
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hesscli.problem.graph import DENSE, INPUT, Activation, Array, Node
-from hesscli.problem.network import Penalty, Problem
+from hesscli.problem.graph import DENSE, INPUT, Activation, Array, Node, Penalty
+from hesscli.problem.network import Problem
 from hesscli.problem.registry import lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
 from hesscli.system.tensorflow import load_tensorflow
@@ -29,10 +29,14 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Judged(NamedTuple):
-    """What examples' outputs are compared with, and the factors (N,) of their losses."""
+    """What examples' outputs are compared with, and the factors (N,) of their losses.
+
+    ``of_activity`` is the factor of the penalties on values.
+    """
 
     targets: Tensor
     scales: Tensor
+    of_activity: Tensor
 
 
 class TensorflowNetwork:
@@ -83,7 +87,8 @@ class TensorflowNetwork:
         tf, problem = self.tf, self.problem
         scales = tf.constant(problem.scales[chosen], problem.dtype.name)
         x = problem.graph.shaped(problem.inputs[chosen])
-        return tf.constant(x), Judged(tf.constant(problem.targets[chosen]), scales)
+        of_activity = tf.constant(problem.of_activity, problem.dtype.name)
+        return tf.constant(x), Judged(tf.constant(problem.targets[chosen]), scales, of_activity)
 
     def variables(self, layout: Layout, x: Tensor) -> dict[str, Tensor]:
         """What a block is differentiated by: its tensors, or its inputs x."""
@@ -139,28 +144,47 @@ class TensorflowNetwork:
                 if not unread[name]:
                     del values[name]
 
-    def output(
+    def judged_values(
         self, x: Tensor, replaced: Tensors, shift: tuple[str, Function] | None = None
-    ) -> Tensor:
+    ) -> dict[str, Tensor]:
+        """What the loss is of, at examples x, with some tensors, or INPUT, replaced.
+
+        That is the network's output (…, N, c), and the values (…, N, *shape) that have a penalty.
+        """
+        graph = self.problem.graph
+        given, wanted = {INPUT: x, **replaced}, {graph.output, *graph.activities}
+        found = self.values(given, graph.nodes, shift)
+        of_input = {INPUT: given[INPUT]} if INPUT in wanted else {}
+        return {**of_input, **{name: value for name, value in found if name in wanted}}
+
+    def output(self, x: Tensor, replaced: Tensors) -> Tensor:
         """The network's output (…, N, c) at examples x, with some tensors, or INPUT, replaced."""
-        values = self.values({INPUT: x, **replaced}, self.problem.graph.nodes, shift)
-        ((_, f),) = deque(values, maxlen=1)
-        return f
+        return self.judged_values(x, replaced)[self.problem.graph.output]
 
-    def loss(self, f: Tensor, by: Judged) -> Tensor:
-        """The loss (…) of outputs (…, N, c), summed over the examples."""
-        return self.tf.reduce_sum(by.scales * self._loss_function(f, by.targets), axis=-1)
+    def loss(self, values: Tensors, by: Judged) -> Tensor:
+        """The loss (…) of ``judged_values``, summed over the examples."""
+        tf, graph = self.tf, self.problem.graph
+        f = values[graph.output]
+        loss = tf.reduce_sum(by.scales * self._loss_function(f, by.targets), axis=-1)
+        for name, of in graph.activities.items():
+            each = penalty_function(tf, of)(values[name])
+            own = range(-1 - len(graph.shape_of(name)), 0)
+            loss = loss + by.of_activity * tf.reduce_sum(each, axis=list(own))
+        return loss
 
-    def loss_hessian_product(self, f: Tensor, by: Judged, v: Tensor) -> Tensor:
-        """(∂²L/∂f²) v at outputs f, both (…, N, c)."""
+    def loss_hessian_product(self, values: Tensors, by: Judged, v: Tensors) -> dict[str, Tensor]:
+        """(∂²L/∂v²) v at ``judged_values``, of which each penalty and the loss have one."""
         tf = self.tf
         with tf.GradientTape(watch_accessed_variables=False) as outer:
-            outer.watch(f)
+            outer.watch(values)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
-                inner.watch(f)
-                loss = self.loss(f, by)
-            gradient = inner.gradient(loss, f, unconnected_gradients="zero")
-        return outer.gradient(gradient, f, output_gradients=v, unconnected_gradients="zero")
+                inner.watch(values)
+                loss = self.loss(values, by)
+            gradient = inner.gradient(loss, values, unconnected_gradients="zero")
+        product: dict[str, Tensor] = outer.gradient(
+            gradient, values, output_gradients=v, unconnected_gradients="zero"
+        )
+        return product
 
     def penalty_curvature(self, theta: Array, penalty: Penalty) -> Array:
         """The diagonal of ∂²P/∂θ², like θ: the sums of its rows."""
@@ -170,7 +194,7 @@ class TensorflowNetwork:
             outer.watch(value)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(value)
-                total = penalty_function(tf, penalty)(value)
+                total = tf.reduce_sum(penalty_function(tf, penalty)(value))
             slopes = inner.gradient(total, value)
         return np.asarray(outer.gradient(slopes, value, unconnected_gradients="zero"))
 
@@ -179,7 +203,7 @@ class TensorflowNetwork:
         value = self.tf.constant(theta)
         with self.tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(value)
-            total = penalty_function(self.tf, penalty)(value)
+            total = self.tf.reduce_sum(penalty_function(self.tf, penalty)(value))
         return np.asarray(tape.gradient(total, value))
 
     def with_parameters(self, parameters: Tensors) -> TensorflowNetwork:

@@ -96,7 +96,7 @@ def _row_function(skeleton: TensorflowNetwork, layout: Layout, index: int) -> Ca
                 inner.watch(steps)
                 if node is None:
                     own = network.variables(Layout((segment,)), x)
-                    f = network.output(x, _moved(network, own, numbers, steps))
+                    f = network.judged_values(x, _moved(network, own, numbers, steps))
                 else:
                     f, _ = _moved_output(network, segment, node, numbers, steps, x, 0)
                 loss = network.loss(f, targets)
@@ -157,8 +157,8 @@ def _moved_output(
     steps: Tensor,
     x: Tensor,
     added: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The output after steps (R,) in the parameters with these numbers in the node's segment.
+) -> tuple[dict[str, Tensor], Tensor]:
+    """What the loss is of after steps (R,) in the parameters with these numbers in the segment.
 
     And what the segment's parameters multiply, (N, rows). ``added`` is added to the node's
     pre-activations.
@@ -173,7 +173,7 @@ def _moved_output(
         chosen = tf.gather(factors, numbers // segment.units, axis=1)
         return added + tf.matmul(chosen * steps, units)
 
-    return network.output(x, {}, (node, shift)), multiplied[0]
+    return network.judged_values(x, {}, (node, shift)), multiplied[0]
 
 
 def _likeness(problem: Problem) -> Hashable:
@@ -194,7 +194,11 @@ def _likeness(problem: Problem) -> Hashable:
     )
     shapes = tuple((name, tensor.shape) for name, tensor in graph.tensors.items())
     targets = problem.targets.shape, problem.targets.dtype.name
-    loss = str(problem.loss), tensorflow_function(problem.loss.name, LOSS)
+    loss = (
+        str(problem.loss),
+        tensorflow_function(problem.loss.name, LOSS),
+        tuple(graph.activities.items()),
+    )
     return nodes, shapes, loss, problem.dtype.name, problem.inputs.shape, targets
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hesscli.nodes import penalty
 from hesscli.nodes.losses import loss_derivatives
-from hesscli.nodes.passes import backward, forward
+from hesscli.nodes.passes import activity, backward, forward, loss_cotangents
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem, Targets
 from hesscli.problem.stored import StoredInputs
@@ -44,18 +44,20 @@ class Descending:
         """
         graph = self._graph.with_vector(parameters)
         with np.errstate(over="ignore", invalid="ignore"):
-            f, records = forward(graph, graph.shaped(batch.batch), graph.nodes)
+            f, records, penalized = forward(graph, graph.shaped(batch.batch), graph.nodes)
             scales = batch.scales.astype(parameters.dtype)
             loss = float((scales * self._loss.value(f, batch.targets)).sum())
+            loss += float(activity(graph, penalized, batch.of_activity).sum())
             g = scales[:, None] * self._loss.gradient(f, batch.targets)
-            found = backward(graph, records, g[:, None], list(graph.tensors)).tensors
+            cotangents = loss_cotangents(graph, g, penalized, batch.of_activity)
+            found = backward(graph, records, cotangents, list(graph.tensors)).tensors
         share = batch.share
         parts = []
         for name, theta in graph.tensors.items():
-            g = found[name][0] if name in found else np.zeros_like(theta)
+            own = found[name][0] if name in found else np.zeros_like(theta)
             if name in self._penalties:
-                g = g + theta.dtype.type(share) * penalty.gradient(theta, self._penalties[name])
-            parts.append(g.reshape(-1))
+                own = own + theta.dtype.type(share) * penalty.gradient(theta, self._penalties[name])
+            parts.append(own.reshape(-1))
         return Descent(loss + share * self.penalty(parameters), np.concatenate(parts), f)
 
     def penalty(self, parameters: Array) -> float:
@@ -68,15 +70,22 @@ class Descending:
 
     def outputs(self, parameters: Array, inputs: Array | StoredInputs) -> Array:
         """The network's outputs f (N, c) for ``inputs`` (N, d), in pieces of bounded memory."""
+        return self.outputs_and_activity(parameters, inputs)[0]
+
+    def outputs_and_activity(
+        self, parameters: Array, inputs: Array | StoredInputs
+    ) -> tuple[Array, float]:
+        """The outputs, and Σ P(v) over the examples and the values that have a penalty."""
         graph = self._graph.with_vector(parameters)
         shapes = [graph.input_shape, *(node.shape for node in graph.nodes)]
         widest = max(map(math.prod, shapes)) * parameters.dtype.itemsize
         with np.errstate(over="ignore", invalid="ignore"):
-            parts = [
-                forward(graph, graph.shaped(inputs[start:stop]), ())[0]
-                for start, stop in pieces(0, len(inputs), widest)
-            ]
-        return np.concatenate(parts)
+            parts, total = [], 0.0
+            for start, stop in pieces(0, len(inputs), widest):
+                f, _, penalized = forward(graph, graph.shaped(inputs[start:stop]), ())
+                parts.append(f)
+                total += float(activity(graph, penalized, 1.0).sum())
+        return np.concatenate(parts), total
 
     def losses(self, outputs: Array, targets: Targets) -> Array:
         """ℓ (N,) of each example."""

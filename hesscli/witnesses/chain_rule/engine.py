@@ -74,6 +74,7 @@ class ChainRule:
             problem.targets,
             loss_derivatives(problem.loss) if loss is None else loss,
             problem.scales.astype(problem.dtype),
+            problem.of_activity,
             calculus,
             _require_finite if check is None else check,
         )

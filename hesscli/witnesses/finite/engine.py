@@ -40,8 +40,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.nodes.penalty import each
-from hesscli.problem.graph import Array
-from hesscli.problem.network import Penalty, Problem
+from hesscli.problem.graph import Array, Penalty
+from hesscli.problem.network import Problem
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock

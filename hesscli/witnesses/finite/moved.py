@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hesscli.nodes.calculus import calculus_of
 from hesscli.nodes.losses import loss_derivatives, loss_pieces
 from hesscli.nodes.node import Calculus
-from hesscli.nodes.passes import backward, forward
+from hesscli.nodes.passes import activity, backward, forward, loss_cotangents
 from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, LOG_SOFTMAX, SOFTMAX, Array, Node
 from hesscli.problem.network import Problem, Targets
 from hesscli.system.errors import NumericalError
@@ -97,16 +97,23 @@ class MovedLoss:
         self._moved = graph.downstream(self._inputs, self._tensors)
         names = [*self._inputs, *(node.name for node in self._moved)]
         # What may not move by much: what other nodes than linear ones read, and the loss.
+        of_loss = {graph.output, *graph.activities}
         self._read = [
             name
             for name in names
-            if name == graph.output or any(node.kind != DENSE for node in graph.readers[name])
+            if name in of_loss or any(node.kind != DENSE for node in graph.readers[name])
         ]
+        self._penalized = [name for name in names if name in graph.activities]
+        self._of_activity = problem.of_activity
         self._records: dict[str, object] = {}
         self._rest = {INPUT: self._x}
         with np.errstate(all="ignore"):
-            f, self._records = forward(graph, self._x, self._moved, check=self._keep_rest)
+            f, self._records, penalized = forward(
+                graph, self._x, self._moved, check=self._keep_rest
+            )
             self.at_rest = float(self._scales @ self._loss.value(f, self._targets))
+            penalized = {name: penalized[name] for name in self._penalized}
+            self.at_rest += float(activity(graph, penalized, self._of_activity).sum())
             if self._piece is not None:
                 self._own_piece = self._piece(f, self._targets).reshape(1, -1)
         if not np.isfinite(f).all():
@@ -160,7 +167,13 @@ class MovedLoss:
         if noise is not None:
             terms = np.abs(losses) + self._subtracted(f)
             losses = losses + noise.of_size(ELEMENTARY * terms)
-        loss = (scales * losses).reshape(*h.shape, -1).sum(axis=-1)
+        penalized = {
+            name: values[name].reshape(-1, *self._rest[name].shape[1:]) for name in self._penalized
+        }
+        added = activity(self._graph, penalized, self._of_activity)
+        if noise is not None:
+            added = added + noise.of_size(ELEMENTARY * added)
+        loss = (scales * losses + added).reshape(*h.shape, -1).sum(axis=-1)
         if not slopes:
             return Point(loss, np.empty((*h.shape, 0)), crossed.reshape(h.shape))
         g = scales[:, None] * self._loss.gradient(f, targets)
@@ -169,7 +182,7 @@ class MovedLoss:
         pulled = backward(
             self._graph,
             records,
-            g[:, None],
+            loss_cotangents(self._graph, g, penalized, self._of_activity),
             self._tensors,
             self._inputs,
             lambda node: calculi[node.name],
@@ -203,6 +216,9 @@ class MovedLoss:
 
     def _margins(self, values: Mapping[str, Array]) -> Iterator[tuple[Array, Array]]:
         """What changes its sign at a kink, at rest (n, …) and after the steps (k, n, …)."""
+        for name in self._penalized:
+            if self._graph.activities[name].l1:
+                yield self._rest[name], values[name]
         for node in self._moved:
             if node.activation is not None:
                 (name,) = node.inputs
@@ -260,8 +276,8 @@ class MovedLoss:
             if node.name in self._read:
                 values[node.name] = y.reshape(k, n, *y.shape[1:])
 
-        _, records = forward(self._graph, x, self._moved, lambda node: calculi[node.name], keep)
-        return values, records
+        passed = forward(self._graph, x, self._moved, lambda node: calculi[node.name], keep)
+        return values, passed.records
 
     def _calculi(
         self, directions: Directions, h: Array, noise: Noise | None

@@ -137,12 +137,14 @@ class Referee:
             pieces: Pieces = []
             at = values_of(moved, known, base, pieces)
             self._loss(list(at[graph.output].flat), target, pieces)
+            self._activity(at, pieces)
             for index, (place, tensors) in enumerate(zip(places, here, strict=True)):
                 found: Pieces = []
                 given = _moved({name: x}, u, w, place)[name].reshape(graph.input_shape)
                 at = values_of(moved, {**known, INPUT: given}, tensors, found)
                 loss = self._loss(list(at[graph.output].flat), target, found)
                 totals[index] += scales[n] * loss
+                totals[index] += self._activity(at, found)
                 if found != pieces:
                     return None
         if not self._add_penalties(moving, base, here, totals):
@@ -154,6 +156,13 @@ class Referee:
             for h, of in zip(steps, of_steps, strict=True)
         )
         return coarse, fine
+
+    def _activity(self, at: Mapping[str, Numbers], found: Pieces) -> Number:
+        """What the penalties on values add for one example, which has a share of 1/N in them."""
+        every = self._problem.graph.activities.items()
+        return mp.fsum(
+            penalty(number, of, found) for name, of in every for number in at[name].flat
+        ) / (self._problem.total)
 
     def _add_penalties(
         self,

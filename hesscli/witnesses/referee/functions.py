@@ -11,8 +11,9 @@ from typing import Any
 
 from mpmath import mp
 
+from hesscli.problem.graph import Penalty
 from hesscli.problem.names import FOCAL
-from hesscli.problem.network import Loss, Penalty
+from hesscli.problem.network import Loss
 from hesscli.problem.registry import LOSS, mpmath_function
 
 # Of type mpmath.mpf, which ships no types.
