@@ -195,7 +195,7 @@ MISTAKES = {
     "no shapes": (
         '"shapes": shapes,',
         "",
-        "shapes is not given, or is not a function; it must take",
+        "shapes is not given, or is not a function",
     ),
     "other roles": ('"gate_bias": (units,)', '"gate": (units,)', "for each of kernel, bias, gate"),
     "no size": ('"bias": (units,)', '"bias": ("units",)', "must be a shape of whole numbers"),

@@ -223,7 +223,7 @@ def _try(function: Elementwise, whose: str) -> None:
             raise InputError(f"{whose}: not finite at z = {at:g} in {dtype}")
         if not np.allclose(function(z[:1, :1]), values[:1, :1], rtol=1e-3):
             raise InputError(
-                f"{whose}: its value at one z depends on other elements of z; it must be elementwise"
+                f"{whose}: its value at one z depends on other elements; it must be elementwise"
             )
 
 

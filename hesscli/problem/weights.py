@@ -85,7 +85,7 @@ def example_weights(
     beyond = [of for of in by_class if 1 < outputs <= of]
     if beyond:
         raise InputError(
-            f"loss.class_weight: {beyond[0]} is not a class; {outputs} outputs have the classes 0 to "
-            f"{outputs - 1}"
+            f"loss.class_weight: {beyond[0]} is not a class; {outputs} outputs have the classes 0 "
+            f"to {outputs - 1}"
         )
     return np.array([by_class.get(int(of), 1.0) for of in classes], dtype=np.float64)
