@@ -208,7 +208,7 @@ MISTAKES = {
     ),
     "no part": ('"bias": g_a.sum(axis=0),', "", "returns parts at kernel, gate_kernel, gate_bias"),
     "a shape": ("return a * s", "return (a * s).T", "forward: returns shape (3, 2) for x of shape"),
-    "all examples": ("return a * s", "return a * s.mean(axis=0)", "depends on the others"),
+    "all examples": ("return a * s", "return a * s.mean(axis=0)", "depends on others"),
     "an argument": ('"units": 3}', '"units": [3]}', "arguments: 'units': [3]; it must be a name"),
     "an exception": ("return a * s", "return a * t", "glu', forward: NameError"),
     "a type": (

@@ -242,7 +242,7 @@ WRONG_SECOND = {
     "another shape": ("z[0]", "second: returns float32 of shape (3,) for z of float32 and shape"),
     "another type": ("np.float64(6) * z", "second: returns float64 of shape (2, 3) for z of float"),
     "not finite": ("z / (z - 0.5)", "second: not finite at z = 0.5 in "),
-    "not elementwise": ("z - z.mean()", "second: its value at one z depends on the others"),
+    "not elementwise": ("z - z.mean()", "second: its value at one z depends on other elements"),
     "in place": ("np.multiply(z, 6, out=z)", "plugin.py:4: activation 'cube', second: ValueError"),
     "an exception": ("z + missing", "plugin.py:4: activation 'cube', second: NameError: name "),
 }
