@@ -280,6 +280,7 @@ SAME: list[tuple[str, Callable[[Problem], object]]] = [
     ("sweep --block input", lambda p: hesscli.sweep(p, inputs=True)),
     ("entry dense1/kernel[0,1]", lambda p: hesscli.entry(p, "dense1/kernel[0,1]")),
     ("approximate -b layer", lambda p: hesscli.approximate(p, block="layer")),
+    ("solve -m gauss-newton", lambda p: hesscli.solve(p, matrices="gauss-newton")),
     ("spectrum --top 2", lambda p: hesscli.spectrum(p, top=2)),
     ("init --stddev 0.1 --seeds 2", lambda p: hesscli.init(TINY, stddevs=[0.1], seeds=2)),
     ("init --tune --target 0.3", lambda p: hesscli.tune(TINY, target=0.3)),

@@ -22,7 +22,6 @@ from hesscli.studies.approximations.distances import Images, Target
 from hesscli.studies.approximations.factors import sole_node
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "curvlinops.json").read_text())
 CONV = network(
@@ -67,15 +66,14 @@ def test_fisher_matrices_are_those_of_each_example(problem: Problem, parameter: 
     engine = ChainRule(problem)
     G = engine.gauss_newton(parameter).to_dense()
     gradients = [
-        ChainFirst(ChainRule(problem.part(n, n + 1))).gradient(parameter)
-        for n in range(problem.examples)
+        ChainRule(problem.part(n, n + 1)).gradient(parameter) for n in range(problem.examples)
     ]
     # Each is c times the gradient of ℓ_n, c = 1/N.
     empirical = outer(np.array(gradients)) * problem.examples
     for name, expected in (("gauss_newton", G), ("empirical", empirical)):
         dense = found[name].to_dense()
         np.testing.assert_allclose(dense, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
-        assert found[name].trace == pytest.approx(np.trace(expected), rel=1e-12)
+        assert found[name].trace() == pytest.approx(np.trace(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +165,7 @@ def test_distances_without_forming_a_block_are_the_dense_ones(
                         residual, abs=1e-12 + 1e-15 / max(residual, 1e-8)
                     ), method
                     assert found.cosine == pytest.approx(cosine, abs=1e-12), method
-                    assert X.trace == pytest.approx(np.trace(dense), rel=1e-12), method
+                    assert X.trace() == pytest.approx(np.trace(dense), rel=1e-12), method
 
 
 def test_of_a_dense_network_that_is_too_large_the_trace_is_exact(
@@ -186,7 +184,7 @@ def test_of_a_dense_network_that_is_too_large_the_trace_is_exact(
         for row, block in zip(rows, X.values(), strict=True):
             assert not row.exact and row.hessian.distance_error is not None
             assert row.trace_ratio_error is None
-            assert row.trace_ratio == pytest.approx(block.trace / np.trace(T), rel=1e-12)
+            assert row.trace_ratio == pytest.approx(block.trace() / np.trace(T), rel=1e-12)
 
 
 def test_of_a_dense_network_every_number_is_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from hesscli.problem.network import Problem
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 
 
 @given(problems())
@@ -21,7 +20,7 @@ from hesscli.witnesses.chain_rule.first import ChainFirst
 def test_the_gradient_is_the_second_order_sweeps(problem: Problem) -> None:
     """In the order of the block ``network``, for every loss, activation, bias and reduction."""
     try:
-        expected = ChainFirst(ChainRule(problem)).gradient("network")
+        expected = ChainRule(problem).gradient("network")
     except NumericalError:
         return
     theta = problem.graph.vector()

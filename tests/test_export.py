@@ -19,10 +19,12 @@ from networks import make_problem
 
 from hesscli.cli.main import _run
 from hesscli.config.load import load_config
+from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.studies import export as study
 from hesscli.studies.export import export_block
 from hesscli.system import pieces
+from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import layout_of
@@ -36,20 +38,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(path: str) -> tuple[Array, dict[str, Any]]:
+def read(path: str, of: str = "hessian") -> tuple[Array, dict[str, Any]]:
     """The array, and what it is, as a program would read them."""
     if path.endswith(".npy"):
         about = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
         return np.load(path, mmap_mode="r", allow_pickle=False), about
     if path.endswith(".npz"):
         with np.load(path, allow_pickle=False) as archive:
-            texts = {name: archive[name] for name in archive.files if name != "hessian"}
-            return archive["hessian"], _about(texts)
+            texts = {name: archive[name] for name in archive.files if name != of}
+            return archive[of], _about(texts)
     with h5py.File(path) as file:
         texts = dict(file.attrs)
         if "names" in file:
             texts["names"] = file["names"].asstr()[()]
-        return file["hessian"][()], _about(texts)
+        return file[of][()], _about(texts)
 
 
 def _about(texts: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,11 +90,61 @@ def test_what_is_read_back_is_the_block(
             np.testing.assert_allclose(array, array.T, atol=1e-6 * np.abs(dense).max())
             layout = layout_of(problem, name)
             assert about["names"] == [layout.name_of(index) for index in range(layout.size)]
-            assert about["shape"] == list(dense.shape) == [result.size, result.size]
+            assert about["shape"] == list(dense.shape) == list(result.shape)
             assert (about["block"], about["term"]) == (name, term)
             assert about["configuration"] == "seed: 0\n"
             assert result.data_bytes == dense.nbytes
     assert sorted(os.listdir()) == sorted(result.files)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_diagonal_gradient_and_jacobian_are_tensorflow_s(
+    suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "pieces", lambda *a: pieces.pieces(*a, piece_bytes=100))
+    problem = make_problem((5, 4, 3), "tanh")
+    engine = Autodiff(problem)
+    for name in ("dense1", "input[1]"):
+        J = engine.jacobian(name)
+        for of, expected in (
+            ("diagonal", np.diagonal(engine.hessian(name).to_dense())),
+            ("gradient", engine.gradient(name)),
+            ("jacobian", J.rows(0, J.shape[0])),
+        ):
+            result = export_block(problem, name, f"x{suffix}", of=of)  # type: ignore[arg-type]
+            array, about = read(f"x{suffix}", of)
+            assert array.shape == expected.shape == result.shape == tuple(about["shape"])
+            np.testing.assert_allclose(array, expected, rtol=0, atol=1e-14)
+            assert (about["of"], about.get("term")) == (of, result.term)
+            assert result.data_bytes == expected.nbytes
+            export_block(problem, name, f"some{suffix}", of=of, rows=(1, 3))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(read(f"some{suffix}", of)[0], array[1:3])
+
+
+def test_a_jacobian_in_chunks_and_a_diagonal_of_a_term_are_those_of_all_examples() -> None:
+    problem, chunks = make_problem((5, 4, 3), "tanh"), Execution(chunk=2)
+    for of, term in (("jacobian", "hessian"), ("diagonal", "curvature"), ("gradient", "hessian")):
+        asked: dict[str, Any] = {"of": of, "term": term}
+        export_block(problem, "dense2/kernel", "held.npy", **asked)
+        export_block(problem, "dense2/kernel", "parts.npy", **asked, execution=chunks)
+        np.testing.assert_allclose(np.load("parts.npy"), np.load("held.npy"), rtol=0, atol=1e-15)
+    curvature = ChainRule(problem).curvature("dense2/kernel").to_dense()
+    export_block(problem, "dense2/kernel", "d.npy", of="diagonal", term="curvature")
+    np.testing.assert_allclose(np.load("d.npy"), np.diagonal(curvature), rtol=0, atol=1e-15)
+
+
+def test_what_has_no_terms_and_what_has_no_jacobian_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ("export", "-n", "2", "-o", "x.npy")
+    for of in ("gradient", "jacobian"):
+        assert _run((*asked, "dense3", "--of", of, "--term", "curvature")) == 2
+        assert f"--of {of} --term curvature: only the Hessian" in capsys.readouterr().err
+    assert _run((*asked, "input", "--of", "jacobian")) == 2
+    assert "input[0] to input[1]" in capsys.readouterr().err
+    assert _run((*asked, "dense3/bias", "--of", "jacobian", "--rows", "0:21")) == 2
+    assert "dense3/bias has the rows 0:20" in capsys.readouterr().err
+    assert os.listdir() == []
 
 
 def test_the_layout_says_where_each_tensor_is_when_the_names_are_too_many(

@@ -30,17 +30,15 @@ from hesscli.studies.first_derivatives import verify_first
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
 DOCUMENTATION = Path(__file__).parent.parent / "docs" / "derivatives.md"
 
 
-def engines(problem: Problem) -> tuple[ChainFirst, AutodiffFirst]:
-    return ChainFirst(ChainRule(problem)), AutodiffFirst(Autodiff(problem))
+def engines(problem: Problem) -> tuple[ChainRule, Autodiff]:
+    return ChainRule(problem), Autodiff(problem)
 
 
 def with_loss(problem: Problem, loss: str, output: str = "linear") -> Problem:
@@ -176,9 +174,9 @@ def test_the_jacobian_turns_the_loss_gradient_into_the_gradient() -> None:
     problem = make_problem((3, 4, 2), "softplus")
     chain_rule, _ = engines(problem)
     J = chain_rule.jacobian("network").rows(0, 8)
-    weights = chain_rule.engine.gradient_at(problem.graph.output).reshape(-1)
+    weights = chain_rule.gradient_at(problem.graph.output).reshape(-1)
     assert np.allclose(J.T @ weights, chain_rule.gradient("network"), rtol=1e-12)
-    summed = ChainFirst(ChainRule(replace(problem, loss=Loss("sum", "sum"))))
+    summed = ChainRule(replace(problem, loss=Loss("sum", "sum")))
     assert np.allclose(J.sum(axis=0), summed.gradient("network"), rtol=1e-12)
 
 
@@ -367,7 +365,7 @@ def test_a_jacobian_beyond_half_the_range_of_float32_is_found_without_a_warning(
     )
     one = np.ones((1, 1), dtype=np.float32)
     problem = Problem(chain(layers), one, one, Loss("mean_squared_error"))
-    J = ChainFirst(ChainRule(problem)).jacobian("dense1/kernel").rows(0, 1)
+    J = ChainRule(problem).jacobian("dense1/kernel").rows(0, 1)
     assert np.array_equal(J, np.zeros((1, 2)))
 
 

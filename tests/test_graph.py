@@ -31,10 +31,8 @@ from hesscli.studies.context import no_progress
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.chain_rule.network import NetworkBlock
 from hesscli.witnesses.finite.engine import FiniteDifferences
 from hesscli.witnesses.layout import NETWORK, layout_of
@@ -114,9 +112,9 @@ def compared(problem: Problem) -> None:
             agree(rows, expected[own, own], scale, allowed, what)
             all_inputs[own, own] = expected[own, own] = 0
         assert not all_inputs.any() and not expected.any()
-    g = AutodiffFirst(theirs).gradient(NETWORK)
+    g = theirs.gradient(NETWORK)
     agree(
-        ChainFirst(mine).gradient(NETWORK),
+        mine.gradient(NETWORK),
         g,
         g,
         partial(floor.gradient, NETWORK),

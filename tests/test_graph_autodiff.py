@@ -24,7 +24,6 @@ from hesscli.system.errors import InputError, UnknownBlockError
 from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.autodiff import blocks, rows
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.quantities import quantities
 
 SEEDS = range(25)
@@ -254,7 +253,7 @@ def test_rows_panels_and_the_dense_matrix(seed: int) -> None:
 def test_gradients_and_jacobians(seed: int) -> None:
     right = reference(seed)
     problem, J = right.problem, right.jacobian
-    engine = AutodiffFirst(Autodiff(problem))
+    engine = Autodiff(problem)
     for name in some_blocks(problem, seed, 3):
         at = right.places(name)
         assert_close(engine.gradient(name), right.gradient[at], largest(right.gradient), name)
@@ -336,7 +335,7 @@ def test_a_traced_function_serves_the_graphs_that_differ_in_numbers_alone(
 
 @pytest.mark.parametrize("block", ["dense9", "dense1/weights", "input[9]", "add1"])
 def test_an_unknown_block_is_said(block: str) -> None:
-    engine = AutodiffFirst(Autodiff(random_graph_problem(1)))
+    engine = Autodiff(random_graph_problem(1))
     for derivative in (engine.gradient, engine.jacobian):
         with pytest.raises(UnknownBlockError):
             derivative(block)

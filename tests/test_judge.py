@@ -22,7 +22,6 @@ from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
 
@@ -138,7 +137,7 @@ def test_the_sweep_names_the_entry_whose_residual_it_gives(
 def test_first_derivatives_name_no_entry_that_rounding_explains(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right, floors = AutodiffFirst.gradient, RoundingFloor.gradient
+    right, floors = Autodiff.gradient, RoundingFloor.gradient
 
     def changed(of: Callable[..., Array], *numbers: float) -> Callable[..., Array]:
         def gradient(self: object, name: str) -> Array:
@@ -148,7 +147,7 @@ def test_first_derivatives_name_no_entry_that_rounding_explains(
 
         return gradient
 
-    monkeypatch.setattr(AutodiffFirst, "gradient", changed(right, 5.0, 2.0))
+    monkeypatch.setattr(Autodiff, "gradient", changed(right, 5.0, 2.0))
     monkeypatch.setattr(RoundingFloor, "gradient", changed(floors, 10.0))
     for row in verify_first([make_problem((3, 4, 2), "tanh")], "gradient", CheckOptions()).results:
         assert not row.check.passed

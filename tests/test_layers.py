@@ -16,9 +16,7 @@ from hesscli.problem.graph import INPUT, Activation, Array
 from hesscli.problem.layertypes import TYPES
 from hesscli.problem.network import Loss, Problem
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.finite.engine import FiniteDifferences
 from hesscli.witnesses.layout import NETWORK
 
@@ -61,7 +59,7 @@ def test_every_type_has_a_case() -> None:
 def test_the_chain_rule_is_autodiff_in_every_term(name: str) -> None:
     problem = network(*CASES[name])
     assert disagreements(problem) == []
-    first, other = ChainFirst(ChainRule(problem)), AutodiffFirst(Autodiff(problem))
+    first, other = ChainRule(problem), Autodiff(problem)
     assert close(first.gradient(NETWORK), other.gradient(NETWORK))
     J = first.jacobian(NETWORK).rows(0, 6)
     assert close(J, other.jacobian(NETWORK).rows(0, 6))

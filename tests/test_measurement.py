@@ -15,7 +15,6 @@ from hesscli.studies.measurement import (
     accuracy,
     largest_eigenvalue,
     measure,
-    trace,
 )
 from hesscli.studies.norms import frobenius_norms, layer_block
 from hesscli.system.errors import NumericalError
@@ -143,7 +142,7 @@ def test_a_block_s_trace_and_norm_neither_vanish_nor_overflow(scale: float) -> N
     assert frobenius_norms([block])[0] / unit == pytest.approx(
         np.linalg.norm(dense / unit), rel=1e-12
     )
-    assert trace(block.a, block.S) / unit == pytest.approx(np.trace(dense / unit), rel=1e-12)
+    assert block.trace() / unit == pytest.approx(np.trace(dense / unit), rel=1e-12)
 
 
 def test_accuracy_counts_the_largest_output() -> None:

@@ -18,7 +18,6 @@ from scipy.sparse.linalg import eigsh
 import hesscli
 from docs.tools.pages import ROOT, arguments_of, blocks, run
 from hesscli.cli.main import cli
-from hesscli.witnesses.chain_rule.first import ChainFirst
 
 PAGE = ROOT / "docs" / "peers.md"
 PEERS = ROOT / "docs" / "examples" / "peers"
@@ -77,7 +76,7 @@ def test_our_calls_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     problem = make_problem((3, 4, 2), "tanh")
     engine = hesscli.ChainRule(problem)
     H, G = engine.hessian("network"), engine.gauss_newton("network")
-    names = {"hesscli": hesscli, "ChainFirst": ChainFirst, "eigsh": eigsh, "problem": problem}
+    names = {"hesscli": hesscli, "eigsh": eigsh, "problem": problem}
     names |= {"engine": engine, "H": H, "G": G, "start": 0, "stop": 2}
     tables, _, _ = PAGE.read_text(encoding="utf-8").partition("## The same numbers")
     programs, commands = zip(*ROW.findall(tables), strict=True)

@@ -103,6 +103,7 @@ UNITS = ("--set", "model.layers.0.units=6", "--set", "model.layers.1.units=5")
 TINY = ("-a", "tanh", *UNITS)
 BATCH = ("-n", "13", *TINY)
 PROBES = ("--check", "probes", "--probes", "3", "--probe-seed", "0")
+MINRES = ("--damping", "1", "--method", "minres")
 LAYERS = [
     {"type": "conv2d", "filters": 2, "kernel_size": 5, "strides": 3, "activation": "tanh"},
     {"type": "batch_normalization"},
@@ -122,6 +123,8 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "gradient": ("verify", "--of", "gradient", *BATCH),
     "compare": ("compare", "--check", "form", *BATCH),
     "approximate": ("approximate", "-l", "dense2", "--rank", "0", *BATCH),
+    "solve": ("solve", "-b", "network", "-m", "gauss-newton", "-m", "kfac", *MINRES, *BATCH),
+    "product": ("product", "-b", "layer", *BATCH),
     "exact": ("spectrum", "-l", "dense2", "--top", "3", *BATCH),
     "lanczos": (
         "spectrum",
@@ -234,6 +237,18 @@ def _of_approximate(row: Any) -> Numbers:
         yield "trace", row["trace_ratio"], row["trace_ratio"]
 
 
+def _of_solve(row: Any) -> Numbers:
+    yield "norm", row["solution_norm"], row["solution_norm"]
+    for name in ("slope", "predicted", "actual"):
+        yield name, row["step"][name], row["step"]["slope"]
+
+
+def _of_product(row: Any) -> Numbers:
+    for witness in ("autodiff", "chain_rule"):
+        yield f"norm {witness}", row["norm"][witness], row["norm"][witness]
+        yield f"form {witness}", row["form"][witness], row["norm"][witness] * row["vector_norm"]
+
+
 def _of_train(row: Any) -> Numbers:
     for name in ("loss", "accuracy", "sharpness", "trace", "gradient_norm"):
         yield name, row[name], row[name]
@@ -244,6 +259,8 @@ _NUMBERS: Mapping[str, Callable[[Any], Numbers]] = {
     "verify-gradient": _of_gradient,
     "compare": _of_compare,
     "approximate": _of_approximate,
+    "solve": _of_solve,
+    "product": _of_product,
     "spectrum": _of_spectrum,
     "train": _of_train,
 }

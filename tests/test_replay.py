@@ -36,6 +36,9 @@ COMMANDS = {
     "verify failing": ("verify", "-a", "tanh", "--terms", "gauss-newton"),
     "compare": ("compare", "-a", "gelu", "--set", "check.method=form"),
     "approximate": ("approximate", "-a", "tanh", "-l", "dense2", "--samples", "2"),
+    "solve": ("solve", "-a", "tanh", "-m", "hessian", "-m", "kfac", "--damping", "0.3"),
+    "solve a vector": ("solve", "-l", "dense2", "--vector", "v.npy", "--method", "minres"),
+    "product": ("product", "-a", "tanh", "-b", "network", "--probe-seed", "3"),
     "sweep": ("sweep", "-a", "tanh", "--block", "input"),
     "entry": ("entry", "dense1/kernel[1,2]", "-a", "tanh", "dense2/bias[0]"),
     "entry of one": ("entry", "input[0][1]", "-n", "2"),
@@ -64,7 +67,7 @@ IN_THE_CONFIGURATION = {
 }
 OF_NO_NUMBER = {
     *("format_name", "paths", "quiet", "plot", "plot_style", "plot_size", "save_path"),
-    *("vectors_path", "write_path", "checkpoint"),
+    *("vectors_path", "solution_path", "write_path", "checkpoint"),
     *("plugin", "threads"),
 }
 
@@ -74,6 +77,7 @@ def write_inputs(folder: Path) -> None:
     generator = np.random.default_rng(0)
     inputs, targets = generator.standard_normal((20, 6)), generator.integers(0, 3, 20)
     np.savez(folder / "small.npz", inputs=inputs, targets=targets)
+    np.save(folder / "v.npy", generator.standard_normal((5, 4)))
     layers = "[{units: 5, activation: relu}, {units: 4, activation: relu}, {units: 3}]"
     text = f"model: {{inputs: 6, layers: {layers}}}\ndata: {{source: small.npz}}\n"
     (folder / "small.yaml").write_text(text)
@@ -564,7 +568,7 @@ def test_no_report_breaks_it(run: Run, data: st.DataObject) -> None:
     code, out, err = run("replay", "report.json")
     assert code in (0, 1, 2)
     assert (err.count("\n"), bool(out)) == ((1, False) if code == 2 else (0, True))
-    assert set(os.listdir()) == {"small.yaml", "small.npz", "original.json", "report.json"}
+    assert set(os.listdir()) == {"small.yaml", "small.npz", "v.npy", "original.json", "report.json"}
 
 
 PROGRAM = """

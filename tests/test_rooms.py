@@ -16,7 +16,7 @@ from hesscli.studies import doctor
 
 WITHOUT = [
     "hesscli.witnesses.chain_rule.engine",
-    "hesscli.witnesses.chain_rule.first",
+    "hesscli.witnesses.chain_rule.jacobian",
     "hesscli.witnesses.rounding.floor",
     "hesscli.witnesses.finite.engine",
     "hesscli.witnesses.chain_rule.descent",

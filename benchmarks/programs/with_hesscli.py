@@ -33,7 +33,6 @@ from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.summed.engine import chain_rule_of
 
 # Of every block this many rows are held against the peers'.
@@ -111,7 +110,7 @@ def _row_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
 
 def _gradient_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
     W = engine.problem.layers[engine.problem.layer_index(block.partition("/")[0])].kernel
-    return {"gradient": ChainFirst(engine).gradient(block).reshape(W.shape)}
+    return {"gradient": engine.gradient(block).reshape(W.shape)}
 
 
 def _product_quantities(engine: ChainRule, block: str) -> dict[str, Array]:

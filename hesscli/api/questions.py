@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from hesscli.api.problems import (
     ActivationLike,
     ConfigSource,
@@ -45,6 +48,8 @@ from hesscli.studies import (
 from hesscli.studies import entry as entries
 from hesscli.studies import export as exports
 from hesscli.studies import first_derivatives as first
+from hesscli.studies import product as multiplied
+from hesscli.studies import solve as systems
 from hesscli.studies import spectrum as spectra
 from hesscli.studies import sweep as sweeps
 from hesscli.studies.agreement import agreed
@@ -54,6 +59,7 @@ from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import InputError
 from hesscli.system.seeds import fresh_seed
 from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.solution import Asked
 
 # Where results are made, notebooks learn to show them.
 show_in_notebooks()
@@ -177,6 +183,61 @@ def approximations(
     options = approximation.ApproximationOptions(samples=samples, rank=rank, seed=probe_seed)
     found = approximation.approximations(problem, block, options, execution=execution_of(problem))
     return {**found}
+
+
+def solve(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    block: Literal["kernel", "bias", "layer", "network"] = "kernel",
+    layers: Sequence[str] = (),
+    matrices: Sequence[str] = ("hessian",),
+    damping: float = 0.01,
+    vector: ArrayLike | None = None,
+    method: str = "auto",
+    rtol: float | None = None,
+    products: int = 1000,
+    progress: Progress = no_progress,
+) -> systems.Solve:
+    """(X + λI) x = v of blocks, λ = ``damping``; v is the gradient, or ``vector`` (P,).
+
+    ``matrices`` are the X: hessian, gauss-newton, kfac, ekfac or another of the command's. With the
+    gradient −x is the damped Newton step, of which ``step`` has the predicted and the actual
+    decrease of the loss. ``method`` is auto, exact, minres or cg; these take ``products`` steps at
+    most, to a relative residual of ``rtol``, by default 1e-8 in float64 and 1e-4 in float32.
+    """
+    require_one_of("block", block, ("kernel", "bias", "layer", "network"))
+    matrices = (matrices,) if isinstance(matrices, str) else tuple(dict.fromkeys(matrices))
+    asked = Asked(method, rtol, products)
+    options = systems.SolveOptions(block, _known_layers(problem, layers), matrices, damping, asked)
+    problems = _problems(problem, activations)
+    of_block = None if vector is None else lambda _: np.asarray(vector)
+    return systems.solve(problems, options, of_block, progress, execution=execution_of(problems[0]))
+
+
+def product(
+    problem: Problem,
+    activations: Activations = (),
+    *,
+    block: str = "kernel",
+    layers: Sequence[str] = (),
+    vector: ArrayLike | None = None,
+    rtol: float | None = None,
+    probe_seed: int = 0,
+    progress: Progress = no_progress,
+) -> multiplied.Product:
+    """H·v and its terms by both witnesses, for ``vector`` (P,) or a normal one by ``probe_seed``.
+
+    A row for each block and term; ``row.product`` (P,) is the chain rule's. One product alone is
+    ``ChainRule(problem).hessian("dense1/kernel").hvp(v)``.
+    """
+    require_one_of("block", block, BLOCKS)
+    options = multiplied.ProductOptions(block, _known_layers(problem, layers), rtol, probe_seed)
+    problems = _problems(problem, activations)
+    of_block = None if vector is None else lambda _: np.asarray(vector)
+    return multiplied.product(
+        problems, options, of_block, progress, execution=execution_of(problems[0])
+    )
 
 
 def sweep(
@@ -367,19 +428,23 @@ def export(
     block: str,
     path: str,
     *,
+    of: exports.Of = "hessian",
     term: exports.Term = "hessian",
     rows: tuple[int, int | None] | None = None,
     progress: Progress = no_progress,
 ) -> exports.Export:
     """Writes a block, by the chain rule, to a .npy, .npz, .h5 or .hdf5 file, row by row.
 
-    ``term`` is hessian, gauss-newton or curvature; ``rows`` (start, stop) some of the rows.
+    ``of`` is hessian, diagonal, gradient or jacobian; ``term``, of the first two, hessian,
+    gauss-newton or curvature; ``rows`` (start, stop) some of the rows.
     """
+    require_one_of("of", of, get_args(exports.Of))
     require_one_of("term", term, get_args(exports.Term))
     return exports.export_block(
         problem,
         block,
         path,
+        of=of,
         term=term,
         rows=rows,
         progress=progress,

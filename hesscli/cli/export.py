@@ -37,6 +37,7 @@ def _rows(
       hesscli export dense2/kernel --activation tanh --output H.npy
       hesscli export dense1/kernel --dtype float32 --output H.h5
       hesscli export dense1 --rows 0:1000 --term curvature --output C.npz
+      hesscli export network --of gradient --output g.npy
     """,
 )
 @click.argument("block", metavar="BLOCK")
@@ -49,6 +50,7 @@ def _rows(
     help="File to write: .npy, .npz, .h5 or .hdf5.",
     type=click.Path(),
 )
+@choice_option("--of", among=("hessian", "diagonal", "gradient", "jacobian"))
 @choice_option("--term", among=("hessian", "gauss-newton", "curvature"))
 @click.option(
     "--rows", metavar="START:STOP", callback=_rows, help="Some of the rows.", show_default="all"
@@ -58,17 +60,18 @@ def _rows(
 def export(
     block: str,
     path: str,
+    of: Literal["hessian", "diagonal", "gradient", "jacobian"],
     term: Literal["hessian", "gauss-newton", "curvature"],
     rows: tuple[int, int | None] | None,
     problem: ProblemOptions,
     format_name: str | None,
 ) -> int:
-    """Write a block of the Hessian to a file.
+    """Write a block of the Hessian, or a gradient, to a file.
 
-    BLOCK is <layer>/kernel, <layer>/bias, <layer>, input, input[n] or network. The numbers are
-    the chain rule's, written row by row in flat memory; the parameters' names and the
-    configuration go with them, for .npy in FILE.json. Nothing is written where the disk is too
-    small or the command is interrupted.
+    BLOCK is <layer>/kernel, <layer>/bias, <layer>, input, input[n] or network; --of says what is
+    written of it. The numbers are the chain rule's, written row by row in flat memory; the
+    parameters' names and the configuration go with them, for .npy in FILE.json. Nothing is
+    written where the disk is too small or the command is interrupted.
     """
     from hesscli.studies.export import export_block, require_export_path
 
@@ -92,6 +95,7 @@ def export(
             chosen,
             block,
             path,
+            of=of,
             term=term,
             rows=rows,
             configuration=to_yaml(config),

@@ -17,7 +17,9 @@ from hesscli.cli.entry import entry
 from hesscli.cli.export import export
 from hesscli.cli.init import init
 from hesscli.cli.outcome import FAILED_INPUT, complain, exit_code_of, noticing_readers
+from hesscli.cli.product import product
 from hesscli.cli.replay import diff, replay
+from hesscli.cli.solve import solve
 from hesscli.cli.spectrum import spectrum
 from hesscli.cli.sweep import sweep
 from hesscli.cli.train import train
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from hesscli.workers.ranks import Ranks
 
 # What several processes do together.
-ON_RANKS = ("verify", "compare", "approximate", "spectrum", "init", "train", "replay")
+ON_RANKS = (
+    *("verify", "compare", "approximate", "solve", "product", "spectrum", "init", "train"),
+    "replay",
+)
 _WELCOME = f"""\
 hesscli {__version__}: second derivatives of neural networks by witnesses that
 must agree.
@@ -82,7 +87,6 @@ class _Commands(click.Group):
       hesscli verify --activation relu
       hesscli compare --activation tanh
       hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
-      hesscli sweep --activation tanh
       hesscli spectrum --activation tanh
       hesscli train --checkpoint trained.npz
       hesscli config > mine.yaml
@@ -102,8 +106,10 @@ for command in (
     verify,
     compare,
     approximate,
+    solve,
     sweep,
     entry,
+    product,
     spectrum,
     init,
     train,

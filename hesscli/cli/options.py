@@ -48,6 +48,7 @@ _WRITTEN = {
     "paths": "--output",
     "plot": "--plot",
     "save_path": "--save-problem",
+    "solution_path": "--save",
     "checkpoint": "--checkpoint",
 }
 
@@ -174,7 +175,7 @@ class ProblemOptions:
 
             with self.naming_the_file():
                 for key, path in files_read(config, held_out=True):
-                    self._require_unwritten(key, path)
+                    self.require_unwritten(key, path)
         return config
 
     def require_one_activation(self, why: str) -> None:
@@ -194,7 +195,8 @@ class ProblemOptions:
 
         return with_hidden_activation(config, Activation(self.activations[0]))
 
-    def _require_unwritten(self, key: str, path: str) -> None:
+    def require_unwritten(self, key: str, path: str) -> None:
+        """Raises InputError where the command would write over a file that it reads."""
         for option, other in self.written:
             if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
                 raise InputError(

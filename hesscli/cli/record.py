@@ -30,6 +30,11 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "verify": (*_SHARED, "method", "terms", "of", "witnesses"),
         "compare": (*_SHARED, "method"),
         "approximate": (*_SHARED, "samples", "rank"),
+        "solve": (
+            *("activations", "block", "layers"),
+            *("matrices", "damping", "vector", "method", "rtol", "products"),
+        ),
+        "product": ("activations", "block", "layers", "probe_seed", "vector"),
         "sweep": ("activations", "block"),
         "entry": ("first", "second", "activations", "referee"),
         "spectrum": (*_SHARED, "top", "which", "density", "steps"),
@@ -41,7 +46,7 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 # Each rank iterates by itself: if one rounds otherwise, it may take another step.
-_ITERATED = ("approximate", "spectrum", "init")
+_ITERATED = ("approximate", "solve", "spectrum", "init")
 
 
 def replayed_report() -> Report | None:

@@ -82,5 +82,12 @@ MOST_PROBES = 10**6
 MOST_SEEDS = 1000
 # auto: entries while that is affordable, probes beyond.
 CHECK_METHODS = ("auto", "form", "probes", "entries")
+# auto: exact where factors or few eigenvalues are at hand, else cg or minres.
+SOLVERS = ("auto", "exact", "minres", "cg")
+# What a system is made of: H, G, and what stands for them (hesscli approximate).
+MATRICES = (
+    *("hessian", "gauss-newton", "kfac", "kfac-reduce", "kfac-empirical", "kfra", "ekfac"),
+    *("best-kronecker", "diagonal", "empirical"),
+)
 WITNESSES = ("chain_rule", "autodiff", "finite")
 DEFAULT_WITNESSES = ("chain_rule", "autodiff")

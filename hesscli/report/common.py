@@ -154,14 +154,14 @@ def outcome(
         [row for row in rows if verdict_of(row) is verdict]
         for verdict in (Verdict.FAIL, Verdict.PASS)
     )
-    held = listed(row.layer for row in passed) if passed else ""
+    # A layer may have several rows, and fails in any of them.
+    fallen = dict.fromkeys(row.layer for row in failed)
+    held = [layer for layer in dict.fromkeys(row.layer for row in passed) if layer not in fallen]
     if failed:
-        also = f", PASS on {held}" if passed else ""
-        yield (
-            f"{activation}: FAIL on {listed(row.layer for row in failed)}{also}: {wrong(failed)}."
-        )
+        also = f", PASS on {listed(held)}" if held else ""
+        yield f"{activation}: FAIL on {listed(fallen)}{also}: {wrong(failed)}."
     elif passed:
-        yield f"{activation}: PASS on {held}: {right(passed)}."
+        yield f"{activation}: PASS on {listed(held)}: {right(passed)}."
 
 
 def methods_text(checks: Sequence[Check]) -> str:

@@ -18,6 +18,8 @@ _BUILDERS: Mapping[str, str] = MappingProxyType(
         "hesscli.studies.export:Export": "export:export_document",
         "hesscli.studies.first_derivatives:FirstVerification": "first_derivatives:first_document",
         "hesscli.studies.initialization:Initialization": "initialization:initialization_document",
+        "hesscli.studies.solve:Solve": "solve:solve_document",
+        "hesscli.studies.product:Product": "product:product_document",
         "hesscli.studies.spectrum:Spectrum": "spectrum:spectrum_document",
         "hesscli.studies.sweep:Sweep": "sweep:sweep_document",
         "hesscli.studies.training:Training": "training:training_document",

@@ -13,11 +13,16 @@ _TERMS = {
     "gauss-newton": "Gauss–Newton term",
     "curvature": "curvature term",
 }
-
-
+_OF = {
+    "hessian": "{term} of",
+    "diagonal": "diagonal of the {term} of",
+    "gradient": "gradient of the loss in",
+    "jacobian": "Jacobian of the output f in",
+}
 _FIELDS = (
     Field("activation"),
     Field("block", lambda result: result.parameter),
+    Field("of"),
     Field("term"),
     Field(
         "rows",
@@ -27,9 +32,9 @@ _FIELDS = (
     ),
     Field(
         "shape",
-        lambda result: (result.stop - result.start, result.size),
+        lambda result: result.shape,
         "shape",
-        lambda shape: "{:,} × {:,}".format(*shape),
+        lambda shape: " × ".join(f"{size:,}" for size in shape),
     ),
     Field("bytes", lambda result: result.data_bytes, "size", readable_size),
     Field("files"),
@@ -39,14 +44,15 @@ _FIELDS = (
 
 def export_document(result: Export) -> Document:
     """Table, data and test case of an export."""
-    title = f"{result.activation}: {_TERMS[result.term]} of {result.parameter}, by the chain rule"
+    what = _OF[result.of].format(term=_TERMS.get(result.term or ""))
+    title = f"{result.activation}: {what} {result.parameter}, by the chain rule"
     return study_document(
         result,
         "export",
         _FIELDS,
         rows=(result,),
         tables=(table(title, _FIELDS, (result,), _notes(result)),),
-        cases=(Case(result.activation, f"{result.parameter} {result.term}", None),),
+        cases=(Case(result.activation, f"{result.parameter} {result.term or result.of}", None),),
     )
 
 

@@ -18,6 +18,7 @@ _RELATIVE = {
     "entry": "largest residual / largest entry",
     "form": "residual / (|vᵀGv| + |vᵀCv|)",
     "probes": "‖residual‖_F / ‖H‖_F",
+    "product": "largest residual / largest number of the product",
     "products": "largest residual / largest number of H·v",
 }
 # Activations with σ(cz) = c σ(z) for c > 0.

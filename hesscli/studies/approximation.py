@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -170,14 +170,30 @@ def approximations(
 
     Raises KeyError where there is no such block, InputError as ``approximate``.
     """
+    return some_approximations(chain_rule_of(problem, execution), parameter, options)
+
+
+def some_approximations(
+    engine: ChainRuleEngine,
+    parameter: str,
+    options: ApproximationOptions,
+    wanted: Collection[str] = (),
+) -> dict[str, Approximation]:
+    """Approximations by name: those ``wanted`` at least if any are, and no more than come first."""
     if parameter.partition("[")[0] == INPUT:
         raise InputError(f"{parameter}: approximations are of layers' parameters; name a layer")
+    problem = engine.problem
     _require_no_activities(problem)
     names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
-    engine = chain_rule_of(problem, execution)
     maker = Maker(engine, options.samples, options.seed)
-    return dict(_approximations(engine, maker, parameter, options))
+    return dict(_approximations(engine, maker, parameter, options, wanted))
+
+
+def penalties(problem: Problem, parameter: str, execution: Execution) -> Array | None:
+    """The diagonal (P,) that the penalties of all examples add to a block; None where none do."""
+    added = of_penalties(problem, parameter, penalty.curvature)
+    return None if added is None else execution.workers.sum(added.astype(np.float64))
 
 
 def _require_no_activities(problem: Problem) -> None:
@@ -225,13 +241,11 @@ def _rows(
     subject = subject_of(engine, layer, parameter)
     H = subject.hessian
     of_H, of_G = _targets(subject, options, held=held)
-    added = of_penalties(problem, parameter, penalty.curvature)
-    if added is not None:
-        added = execution.workers.sum(added.astype(np.float64))
+    added = penalties(problem, parameter, execution)
     largest = _largest(H) if held else None
     for method, X in _approximations(engine, maker, parameter, options):
         whole: HessianBlock = X if added is None else PenalizedBlock(X, added.astype(X.dtype))
-        trace = X.trace + (0.0 if added is None else float(added.sum()))
+        trace = X.trace() + (0.0 if added is None else float(added.sum()))
         value, vector = (None, None) if largest is None else _largest(whole)
         yield ApproximatedBlock(
             activation=problem.hidden_activation,
@@ -291,26 +305,34 @@ def _of_network(subject: Subject) -> tuple[NetworkTarget, NetworkTarget]:
 
 
 def _approximations(
-    engine: ChainRuleEngine, maker: Maker, parameter: str, options: ApproximationOptions
+    engine: ChainRuleEngine,
+    maker: Maker,
+    parameter: str,
+    options: ApproximationOptions,
+    wanted: Collection[str] = (),
 ) -> Iterator[tuple[str, Approximation]]:
     problem, kfra = engine.problem, maker.kfra()
 
     def of(name: str) -> Iterator[tuple[str, Approximation]]:
-        node = sole_node(problem, name)
+        node, left = sole_node(problem, name), set(wanted)
         assert node is not None  # ``_supported`` let it through
-        return maker.made(name, node, options.rank, kfra.get(node.name))
+        for method, X in maker.made(name, node, options.rank, kfra.get(node.name)):
+            yield method, X
+            left.discard(method)
+            if wanted and not left:
+                return
 
     if parameter != NETWORK:
         yield from of(parameter)
         return
     G = engine.gauss_newton(NETWORK)
     layers = [dict(of(name)) for name in problem.trainable_layers]
-    trace = sum(layer[GAUSS_NEWTON].trace for layer in layers)
+    trace = sum(layer[GAUSS_NEWTON].trace() for layer in layers)
     yield GAUSS_NEWTON, BlockDiagonal(NETWORK, G.layout, (unpenalized(G),), trace)
     for method in layers[0]:
         if all(method in layer for layer in layers):
             parts = tuple(layer[method] for layer in layers)
-            trace = sum(part.trace for part in parts)
+            trace = sum(part.trace() for part in parts)
             name = BLOCK_DIAGONAL if method == GAUSS_NEWTON else method
             if isinstance(parts[0], Fisher) and method != GAUSS_NEWTON:
                 name = f"{BLOCK_DIAGONAL}_{method}"

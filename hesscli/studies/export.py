@@ -1,12 +1,13 @@
-"""A block as a file, written in rows so that it never sits in memory.
+"""A Hessian, its diagonal, a gradient or a Jacobian as a file, written row by row.
 
-The numbers are the chain rule's. ``.npy`` holds the array alone, so what it is stands in a
-``.json`` file beside it; ``.npz`` and HDF5 hold both.
+The numbers are the chain rule's; a matrix never sits in memory. ``.npy`` holds the array alone, so
+what it is stands in a ``.json`` file beside it; ``.npz`` and HDF5 hold both.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -35,10 +36,12 @@ from hesscli.system.files import check_writable, replacing, replacing_by_name
 from hesscli.system.memory import readable_size
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.jacobian import jacobian_shape
 from hesscli.witnesses.layout import Layout, layout_of
 from hesscli.witnesses.summed.engine import ChainRuleEngine, chain_rule_of
 
 Term = Literal["hessian", "gauss-newton", "curvature"]
+Of = Literal["hessian", "diagonal", "gradient", "jacobian"]
 
 SCHEMA = "hesscli/export/1"
 # The names of so many parameters are written out; of more the layout says them.
@@ -49,34 +52,38 @@ _OVERHEAD = 2**20
 _CHUNK_BYTES = 2**20
 
 Rows = Iterator[Array]
+RowsOf = Callable[[int, int], Array]
 Writer = Callable[["_Contents", str], None]
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: the ``term`` of a block, rows ``start`` to ``stop`` of its (P, P).
+    """What was written ``of`` a block, the rows (or numbers) ``start`` to ``stop`` of it.
 
-    ``files`` are the paths, the array's first; ``data_bytes`` is the size of the array.
+    ``term`` is None of what has none. ``shape`` is the array's, ``data_bytes`` its size; ``files``
+    are the paths, the array's first.
     """
 
     environment: Environment
     problem: ProblemSummary
     activation: str
     parameter: str
-    term: Term
+    of: Of
+    term: Term | None
     start: int
     stop: int
-    size: int
+    shape: tuple[int, ...]
     data_bytes: int
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a file gets: the rows in pieces, the array's shape and dtype, and what it is."""
+    """What a file gets: the rows in pieces, the array's name, shape and dtype, and what it is."""
 
     pieces: Callable[[], Rows]
-    shape: tuple[int, int]
+    name: str
+    shape: tuple[int, ...]
     dtype: np.dtype[np.floating]
     about: Mapping[str, Any]
 
@@ -86,6 +93,7 @@ def export_block(
     parameter: str,
     path: str,
     *,
+    of: Of = "hessian",
     term: Term = "hessian",
     rows: tuple[int, int | None] | None = None,
     configuration: str = "",
@@ -94,28 +102,36 @@ def export_block(
 ) -> Export:
     """Writes a block (hesscli.witnesses.layout) to ``path``; its suffix is the format.
 
-    ``rows`` (start, stop) chooses some rows, with stop None up to the last; ``configuration`` is
-    the YAML text of the problem, which is kept with the numbers. The file is written whole or not
-    at all.
+    ``of`` is the block itself or its diagonal, whose ``term`` is asked for, or the gradient ∂L/∂θ
+    or the Jacobian ∂f/∂θ in its parameters. ``rows`` (start, stop) chooses some rows, with stop
+    None up to the last; ``configuration`` is the YAML text of the problem, which is kept with the
+    numbers. The file is written whole or not at all.
     Raises InputError where the block, the rows or the suffix are none, or where the disk is too
-    small, all before anything is computed, and NumericalError where an entry is not finite.
+    small, all before anything is computed, and NumericalError where a number is not finite.
     """
     writer = _writer(path)
-    layout = layout_of(problem, parameter)
-    start, end = (0, None) if rows is None else rows
-    stop = layout.size if end is None else end
-    if not 0 <= start < stop <= layout.size:
+    if of in ("gradient", "jacobian") and term != "hessian":
         raise InputError(
-            f"--rows {start}:{stop}: {parameter} has the rows 0:{layout.size}; give some of them"
+            f"--of {of} --term {term}: only the Hessian and its diagonal have terms; use one of "
+            "the two options"
         )
-    shape, dtype = (stop - start, layout.size), problem.dtype
-    data_bytes = shape[0] * shape[1] * dtype.itemsize
+    layout = layout_of(problem, parameter)
+    count, *across = _shape(problem, of, parameter)
+    start, end = (0, None) if rows is None else rows
+    stop = count if end is None else end
+    if not 0 <= start < stop <= count:
+        raise InputError(
+            f"--rows {start}:{stop}: {parameter} has the rows 0:{count}; give some of them"
+        )
+    shape, dtype = (stop - start, *across), problem.dtype
+    data_bytes = math.prod(shape) * dtype.itemsize
     require_disk(path, data_bytes + _OVERHEAD)
     about = {
         "schema": SCHEMA,
         "environment": asdict(environment(problem, execution)),
         "block": parameter,
-        "term": term,
+        "of": of,
+        **({"term": term} if of in ("hessian", "diagonal") else {}),
         "activation": problem.hidden_activation,
         "shape": list(shape),
         "rows": [start, stop],
@@ -124,8 +140,10 @@ def export_block(
         "names": _names(layout),
         "configuration": configuration,
     }
-    block = _term_of(chain_rule_of(problem, execution), term, parameter)
-    contents = _Contents(lambda: _finite_rows(block, start, stop, progress), shape, dtype, about)
+    engine = chain_rule_of(problem, execution)
+    rows_of = _rows_of(engine, of, term, parameter)
+    source = _Source(parameter, rows_of, math.prod(across) * dtype.itemsize, dtype)
+    contents = _Contents(lambda: source.pieces(start, stop, progress), of, shape, dtype, about)
     writer(contents, path)
     files = (path, _beside(path)) if writer is _write_npy else (path,)
     return Export(
@@ -133,10 +151,11 @@ def export_block(
         problem=evaluated((problem,), execution),
         activation=problem.hidden_activation,
         parameter=parameter,
-        term=term,
+        of=of,
+        term=about.get("term"),
         start=start,
         stop=stop,
-        size=layout.size,
+        shape=shape,
         data_bytes=data_bytes,
         files=files,
     )
@@ -202,16 +221,45 @@ def _term_of(engine: ChainRuleEngine, term: Term, parameter: str) -> HessianBloc
     return of(parameter)
 
 
-def _finite_rows(block: HessianBlock, start: int, stop: int, progress: Progress) -> Rows:
-    for low, high in pieces(start, stop, block.shape[0] * block.dtype.itemsize):
-        rows = block.rows(low, high)
-        if not np.isfinite(rows).all():
-            raise NumericalError(
-                f"{block.parameter}: an entry in the rows {low}:{high} leaves the range of "
-                f"{block.dtype}; use smaller weights"
-            )
-        yield rows
-        progress(block.parameter, high - start, stop - start)
+def _shape(problem: Problem, of: Of, parameter: str) -> tuple[int, ...]:
+    if of == "jacobian":
+        return jacobian_shape(problem, parameter)
+    size = layout_of(problem, parameter).size
+    return (size, size) if of == "hessian" else (size,)
+
+
+def _rows_of(engine: ChainRuleEngine, of: Of, term: Term, parameter: str) -> RowsOf:
+    if of == "hessian":
+        return _term_of(engine, term, parameter).rows
+    if of == "jacobian":
+        return engine.jacobian(parameter).rows
+    if of == "diagonal":
+        found = _term_of(engine, term, parameter).diagonal()
+    else:
+        found = engine.gradient(parameter)
+    with np.errstate(over="ignore"):
+        return lambda low, high: found[low:high].astype(engine.problem.dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The rows of an array, each of ``row_bytes``."""
+
+    parameter: str
+    rows: RowsOf
+    row_bytes: int
+    dtype: np.dtype[np.floating]
+
+    def pieces(self, start: int, stop: int, progress: Progress) -> Rows:
+        for low, high in pieces(start, stop, self.row_bytes):
+            rows = self.rows(low, high)
+            if not np.isfinite(rows).all():
+                raise NumericalError(
+                    f"{self.parameter}: an entry in the rows {low}:{high} leaves the range of "
+                    f"{self.dtype}; use smaller weights"
+                )
+            yield rows
+            progress(self.parameter, high - start, stop - start)
 
 
 def _write_npy(contents: _Contents, path: str) -> None:
@@ -226,7 +274,7 @@ def _write_npy(contents: _Contents, path: str) -> None:
 
 def _write_npz(contents: _Contents, path: str) -> None:
     with replacing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
-        with archive.open("hessian.npy", "w", force_zip64=True) as member:
+        with archive.open(f"{contents.name}.npy", "w", force_zip64=True) as member:
             _write_array(contents, member)
         for name, value in _attributes(contents.about).items():
             with archive.open(f"{name}.npy", "w") as member:
@@ -248,11 +296,11 @@ def _write_hdf5(contents: _Contents, path: str) -> None:
     # Comes with TensorFlow, which is not imported by it.
     import h5py
 
-    count, size = contents.shape
-    chunk = min(count, max(1, _CHUNK_BYTES // (size * contents.dtype.itemsize)))
+    count, *across = contents.shape
+    chunk = min(count, max(1, _CHUNK_BYTES // (math.prod(across) * contents.dtype.itemsize)))
     with replacing_by_name(path) as temporary, _open_hdf5(h5py, temporary) as file:
         array = file.create_dataset(
-            "hessian", shape=contents.shape, dtype=contents.dtype, chunks=(chunk, size)
+            contents.name, shape=contents.shape, dtype=contents.dtype, chunks=(chunk, *across)
         )
         low = 0
         for rows in contents.pieces():

@@ -9,8 +9,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
-import numpy as np
-
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
@@ -23,20 +21,19 @@ from hesscli.studies.context import (
     no_progress,
 )
 from hesscli.studies.evaluation import evaluated
-from hesscli.studies.judge import Check, Seen, Tally, of_layers
+from hesscli.studies.judge import Check, Tally
 from hesscli.studies.ontrial import judged
+from hesscli.studies.rows import Piece
 from hesscli.studies.verdict import Judged, JudgedRows, Verdict
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
-from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.errors import InputError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.first import AutodiffFirst
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
-from hesscli.witnesses.jacobian import FirstOrderEngine, JacobianBlock
+from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.layout import INPUT, Layout, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
-from hesscli.witnesses.summed.engine import Chunks, Floor, OtherChunks
+from hesscli.witnesses.summed.engine import Chunks, Floor
 
 FirstDerivative = Literal["gradient", "jacobian"]
 
@@ -72,50 +69,6 @@ class FirstVerification(JudgedRows):
     of: FirstDerivative
     block: str
     results: tuple[VerifiedFirst, ...]
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Rows (R, P) from ``start`` of a block's derivative by both witnesses, with their floor.
-
-    ``names_of`` says what a row and a column of the whole derivative are.
-    """
-
-    layout: Layout
-    start: int
-    autodiff: Array
-    chain_rule: Array
-    floor: Callable[[], Array]
-    names_of: Callable[[int, int], tuple[str, str]]
-
-    def seen(self, rtol: float) -> Iterator[tuple[int, Seen]]:
-        """What is kept of the columns of each layer; NumericalError where one is not finite.
-
-        The floor is asked for where the tolerance of the piece itself is not enough.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            residual = np.abs(self.autodiff - self.chain_rule)
-        layers = of_layers(self.layout, 0, self.layout.size)
-        needed = not all(
-            residual[:, columns].max() <= rtol * np.abs(self.autodiff[:, columns]).max()
-            for _, columns in layers
-        )
-        floors = self.floor() if needed else np.zeros(residual.shape)
-        doubtful = ~np.isfinite(residual) | ~np.isfinite(floors)
-        if doubtful.any():
-            output, parameter = self._names(*np.argwhere(doubtful)[0].tolist())
-            raise NumericalError(
-                f"∂{output}/∂{parameter}, or its rounding error, is not finite in "
-                f"{self.autodiff.dtype}; use smaller weights or dtype float64"
-            )
-        for layer, columns in layers:
-            theirs, residuals, floor = (of[:, columns] for of in (self.autodiff, residual, floors))
-            names = partial(self._names, low=columns.start)
-            largest = float(np.abs(theirs).max())
-            yield layer, Seen.of(residuals.size, largest, residuals, floor, rtol, names)
-
-    def _names(self, row: int, column: int, low: int = 0) -> tuple[str, str]:
-        return self.names_of(self.start + row, low + column)
 
 
 def verify_first(
@@ -180,58 +133,28 @@ def _shape(problem: Problem, of: FirstDerivative, subject: Subject) -> tuple[int
     return (*(problem.examples * c for c in outputs), subject.size)
 
 
-@dataclass(frozen=True)
-class _Engines:
-    """Both witnesses' first derivatives of a problem that is held, and their floors."""
-
-    autodiff: FirstOrderEngine
-    chain_rule: FirstOrderEngine
-    floor: RoundingFloor
-
-    @classmethod
-    def of(cls, problem: Problem) -> _Engines:
-        chain_rule = ChainRule(problem)
-        floor = RoundingFloor(chain_rule)
-        return cls(AutodiffFirst(Autodiff(problem)), ChainFirst(chain_rule), floor)
-
-    def gradient(self, name: str) -> Array:
-        """Autodiff's and the chain rule's gradient, (2, P)."""
-        return np.stack([self.autodiff.gradient(name), self.chain_rule.gradient(name)])
-
-
-def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
-    problem = witnesses.problem
-    held = None if witnesses.execution.summed else _Engines.of(problem)
+def _gradient_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[Piece]:
     for name in subject.parameters:
-        of_all = held.gradient if held else partial(_summed_gradients, witnesses)
-        # What is too large for the type is not finite in it, and refused as that.
-        with np.errstate(over="ignore"):
-            theirs, ours = of_all(name)[:, None].astype(problem.dtype, copy=False)
-        layout = layout_of(problem, name)
+        theirs, ours = (of.gradient(name) for of in (witnesses.autodiff, witnesses.chain_rule))
+        layout = layout_of(witnesses.problem, name)
         floor = partial(_gradient_floor, witnesses.floor, name)
-        yield _Piece(layout, 0, theirs, ours, floor, partial(_gradient_names, layout))
-
-
-def _summed_gradients(witnesses: Witnesses, name: str) -> Array:
-    of = witnesses.problem, witnesses.execution, witnesses.watch
-    autodiff = OtherChunks(*of).sum(lambda part: AutodiffFirst(Autodiff(part)).gradient(name))
-    chain_rule = Chunks(*of).sum(lambda part: ChainFirst(ChainRule(part)).gradient(name))
-    return np.stack([autodiff, chain_rule])
+        names = partial(_gradient_names, layout)
+        yield Piece(layout, 0, theirs[None], ours[None], floor, names)
 
 
 def _gradient_floor(floor: Floor, name: str) -> Array:
     return floor.gradient(name)[None]
 
 
-def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[_Piece]:
+def _jacobian_pieces(witnesses: Witnesses, subject: Subject) -> Iterator[Piece]:
     problem = witnesses.problem
     for first, part in Chunks(problem, witnesses.execution).parts():
-        engines = _Engines.of(part)
+        chain_rule, autodiff = ChainRule(part), Autodiff(part)
         for name in subject.parameters:
-            J, reference = engines.chain_rule.jacobian(name), engines.autodiff.jacobian(name)
-            floor = engines.floor.jacobian(name)
+            J, reference = chain_rule.jacobian(name), autodiff.jacobian(name)
+            floor = RoundingFloor(chain_rule).jacobian(name)
             for start, stop in pieces(0, J.shape[0], J.shape[1] * J.dtype.itemsize):
-                yield _Piece(
+                yield Piece(
                     J.layout,
                     start,
                     reference.rows(start, stop),
@@ -249,6 +172,6 @@ def _jacobian_names(J: JacobianBlock, first: int, row: int, column: int) -> tupl
     return J.row_name(row, first), J.layout.name_of(column)
 
 
-_PIECES: Mapping[FirstDerivative, Callable[[Witnesses, Subject], Iterator[_Piece]]] = (
+_PIECES: Mapping[FirstDerivative, Callable[[Witnesses, Subject], Iterator[Piece]]] = (
     MappingProxyType({"gradient": _gradient_pieces, "jacobian": _jacobian_pieces})
 )

@@ -36,7 +36,6 @@ from hesscli.studies.norms import gauss_newton_share, length
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.ranges import require_above_zero, require_whole
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import layer_of, layout_of
 from hesscli.witnesses.summed.engine import require_held
 from hesscli.workers.share import ALONE, each_by_one, share_of
@@ -245,7 +244,7 @@ def block_size(engine: ChainRule, name: str) -> BlockSize:
     terms = (engine.hessian, engine.gauss_newton, engine.curvature)
     blocks = [term(name) for term in terms]
     H, G, C = frobenius_of(blocks)
-    gradient = length(ChainFirst(engine).gradient(name))
+    gradient = length(engine.gradient(name))
     if not math.isfinite(gradient):
         raise NumericalError(f"{name}: the gradient leaves the range of {engine.problem.dtype}")
     return BlockSize(

@@ -25,7 +25,6 @@ from hesscli.studies.verdict import Verdict
 from hesscli.studies.verification import VerifiedBlock
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.layout import NETWORK
 
 # No plugin's name has a hyphen in it.
@@ -63,7 +62,7 @@ def value_check(problem: Problem, rtol: float) -> Check:
 def push_check(problem: Problem, rtol: float) -> Check:
     """Every entry of ∂f/∂θ, by pushes of unit directions against pulls of unit cotangents."""
     engine = ChainRule(problem)
-    J = ChainFirst(engine).jacobian(NETWORK)
+    J = engine.jacobian(NETWORK)
     directions = J.layout.split(np.eye(J.shape[1], dtype=problem.dtype))
     moved = engine.linearized.pushed(Moved(directions))[problem.graph.output]
 

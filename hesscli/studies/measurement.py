@@ -13,13 +13,12 @@ from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
 from hesscli.studies.norm_estimates import has_structure, sizes
-from hesscli.studies.norms import frobenius_norms, gauss_newton_share, layer_block, length
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share, length
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import NETWORK, layout_of
-from hesscli.witnesses.penalized import PenalizedBlock
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
 # error of a Rayleigh quotient is of second order in the residual.
@@ -171,11 +170,6 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     return float(values[0]), V[:, 0]
 
 
-def trace(a: Array, S: Array) -> float:
-    """The trace of a layer's block, Σ_n ‖a_n‖² tr S_n, of a (N, d) and S (N, units, units)."""
-    return float(np.einsum("ni,ni->n", a, a) @ np.einsum("nhh->n", S))
-
-
 def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...]) -> Array:
     start = _OF_RANDOM * _unit(np.random.default_rng(seed).standard_normal(H.shape[0]))
     start = start + _OF_GRADIENT * _unit(g)
@@ -201,10 +195,7 @@ def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None
     terms = [engine.gauss_newton(layer), engine.curvature(layer)]
     if all(map(has_structure, terms)):
         G, C = frobenius_norms(terms)
-        added = [term.diagonal.sum() for term in terms if isinstance(term, PenalizedBlock)]
-        blocks = [layer_block(term) for term in terms]
-        of_layer = sum(trace(block.a, block.S) for block in blocks) + float(sum(added))
-        return of_layer, gauss_newton_share(G, C)
+        return sum(term.trace() for term in terms), gauss_newton_share(G, C)
     found = sizes(terms)
     G, C = (size.frobenius for size in found)
     return sum(size.trace for size in found), gauss_newton_share(G, C)

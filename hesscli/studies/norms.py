@@ -52,7 +52,7 @@ def frobenius_norms(blocks: Sequence[HessianBlock]) -> list[float]:
 
 
 def _with_penalties(block: PenalizedBlock, norm: float) -> float:
-    d = block.diagonal.astype(np.float64)
+    d = block.added.astype(np.float64)
     own = diagonal_sums(layer_block(block))[:-2]
     return math.sqrt(max(norm**2 + 2 * float(d @ own) + float(d @ d), 0.0))
 

@@ -7,13 +7,17 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
+from hesscli.witnesses.jacobian import JacobianBlock
+from hesscli.witnesses.krylov import Watch, no_watch
 from hesscli.witnesses.layout import Layout
+from hesscli.witnesses.solution import AUTO, Asked, Exact, Solution, of_matrix, solution, vector_of
 
 # to_dense() leaves this share of the available memory for everything else.
 _DENSE_SHARE = 0.8
@@ -31,6 +35,10 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
 
     # Whether rows and products may be asked for from several threads at once.
     in_threads = True
+    # Whether vᵀHv ≥ 0 for every v, by what the block is.
+    semidefinite = False
+    # Up to so many parameters a system is solved by all eigenvalues: half a second.
+    most_eigenvalues = 1000
 
     def __init__(self, parameter: str, layout: Layout, dtype: np.dtype[np.floating]) -> None:
         super().__init__(dtype=dtype, shape=(layout.size, layout.size))
@@ -98,6 +106,59 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
             # The last sum is in double precision: of the type's own digits it may leave none.
             return float(flat.astype(np.float64) @ self._matvec(flat).astype(np.float64))
 
+    def hvp(self, v: ArrayLike) -> Array:
+        """H v, like v: of shape (P,) or of the parameter's own shape.
+
+        Raises InputError for a v that does not fit.
+        """
+        flat = vector_of(self, v).astype(self.dtype, copy=False)
+        return self._matvec(flat).reshape(np.shape(v))
+
+    def diagonal(self) -> Array:
+        """H[i,i] (P,), in double precision: by rows, a piece of them at a time."""
+        found = np.empty(self.shape[0])
+        threads = None if self.in_threads else 1
+
+        def fill(piece: tuple[int, int]) -> None:
+            start, stop = piece
+            rows = self.rows(start, stop)
+            found[start:stop] = rows[np.arange(stop - start), np.arange(start, stop)]
+
+        for _ in in_threads(fill, self.row_pieces(_PIECE_BYTES), threads):
+            pass
+        return found
+
+    def trace(self) -> float:
+        """The sum of the diagonal."""
+        return float(self.diagonal().sum())
+
+    def solve(
+        self,
+        v: ArrayLike,
+        damping: float = 0.0,
+        method: str = AUTO,
+        *,
+        rtol: float | None = None,
+        products: int = Asked.products,
+        watch: Watch = no_watch,
+    ) -> Solution:
+        """(H + λI) x = v for v of shape (P,) or of the parameter's own shape, λ = ``damping`` ≥ 0.
+
+        ``method`` is exact (by factors or eigenvalues), minres, cg, or the first of these that can
+        be had; minres and cg take ``products`` steps at most, and go on to the relative residual
+        ``rtol``. The residual that is reported is the true one: ask ``passed`` of what comes back.
+        A singular system has the shortest x of least residual. Raises InputError for a v that
+        does not fit and a number out of its range, NumericalError where cg meets a direction in
+        which H + λI is not positive.
+        """
+        return solution(self, v, damping, Asked(method, rtol, products), watch)
+
+    def exactly(self, v: Array, damping: float) -> Exact | None:
+        """The solution by the block's structure, or by all eigenvalues of a small one, or None."""
+        if self.shape[0] > self.most_eigenvalues:
+            return None
+        return of_matrix(self, self.to_dense(), v, damping)
+
     def to_dense(self) -> Array:
         """H as a (P, P) array; raises InputError, with the size, beyond the memory there is."""
         size = self.shape[0]
@@ -125,7 +186,8 @@ class Engine(Protocol):
     """One witness: it turns a Problem into Hessian blocks.
 
     ``parameter`` is the name of a block (hesscli.witnesses.layout); an unknown one raises KeyError.
-    For every parameter, hessian = gauss_newton + curvature.
+    For every parameter, hessian = gauss_newton + curvature. ``gradient`` is ∂L/∂θ (P,), in the
+    order of the block's layout.
     """
 
     def hessian(self, parameter: str) -> HessianBlock: ...
@@ -133,3 +195,7 @@ class Engine(Protocol):
     def gauss_newton(self, parameter: str) -> HessianBlock: ...
 
     def curvature(self, parameter: str) -> HessianBlock: ...
+
+    def gradient(self, parameter: str) -> Array: ...
+
+    def jacobian(self, parameter: str) -> JacobianBlock: ...

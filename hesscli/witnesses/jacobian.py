@@ -1,9 +1,8 @@
-"""The interface of first derivatives: the gradient as an array, a Jacobian as its rows."""
+"""The interface of a Jacobian: its rows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,17 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.system.errors import InputError
 from hesscli.witnesses.layout import INPUT, Layout, input_example, layout_of
+
+
+def jacobian_shape(problem: Problem, parameter: str) -> tuple[int, int]:
+    """(N·c, P), or (c, P) of an example's input; raises InputError for all inputs at once."""
+    if parameter == INPUT:
+        raise InputError(
+            f"{INPUT}: an output depends on the input of its own example only; ask for the "
+            f"Jacobian in {INPUT}[0] to {INPUT}[{problem.examples - 1}]"
+        )
+    examples = problem.examples if input_example(parameter) is None else 1
+    return examples * problem.outputs, layout_of(problem, parameter).size
 
 
 class JacobianBlock(ABC):
@@ -24,18 +34,11 @@ class JacobianBlock(ABC):
 
     def __init__(self, problem: Problem, parameter: str) -> None:
         self.parameter = parameter
+        self.shape = jacobian_shape(problem, parameter)
         self.layout: Layout = layout_of(problem, parameter)
         self.dtype: np.dtype[np.floating] = problem.dtype
-        example = input_example(parameter)
-        if parameter == INPUT:
-            raise InputError(
-                f"{INPUT}: an output depends on the input of its own example only; ask for the "
-                f"Jacobian in {INPUT}[0] to {INPUT}[{problem.examples - 1}]"
-            )
         self.outputs = problem.outputs
-        self.first_example = 0 if example is None else example
-        examples = problem.examples if example is None else 1
-        self.shape = (examples * self.outputs, self.layout.size)
+        self.first_example = input_example(parameter) or 0
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Array:
@@ -55,14 +58,3 @@ class JacobianBlock(ABC):
         """The example and the output of each row from ``start`` to ``stop``."""
         examples, outputs = np.divmod(np.arange(start, min(stop, self.shape[0])), self.outputs)
         return self.first_example + examples, outputs
-
-
-class FirstOrderEngine(Protocol):
-    """One witness of first derivatives; an unknown ``parameter`` raises KeyError.
-
-    ``gradient`` is ∂L/∂θ (P,) in the order of the block's layout.
-    """
-
-    def gradient(self, parameter: str) -> Array: ...
-
-    def jacobian(self, parameter: str) -> JacobianBlock: ...

@@ -88,6 +88,13 @@ class Layout:
         """The names of the tensors, in order."""
         return tuple(tensor.name for segment in self.segments for tensor in segment.tensors)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, in order."""
+        return {
+            tensor.name: tensor.shape for segment in self.segments for tensor in segment.tensors
+        }
+
     def split(self, V: Array) -> dict[str, Array]:
         """The columns of V (P, k) as k directions in each tensor, (k, *shape).
 

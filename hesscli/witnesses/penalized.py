@@ -6,6 +6,7 @@ A penalty is a sum over numbers, so its Hessian is diagonal; each witness finds 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from hesscli.problem.graph import Array, Penalty
 from hesscli.problem.network import Problem
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.solution import Exact
 
 # What a penalty gives for each number of a tensor.
 OfTensor = Callable[[Array, Penalty], Array]
@@ -41,18 +43,27 @@ def penalized(block: HessianBlock, problem: Problem, of: OfTensor) -> HessianBlo
 
 
 class PenalizedBlock(HessianBlock):
-    """H + diag(d), d (P,)."""
+    """H + diag(d), d = ``added`` (P,)."""
 
     def __init__(self, block: HessianBlock, diagonal: Array) -> None:
         super().__init__(block.parameter, block.layout, block.dtype)
-        self.in_threads = block.in_threads
+        self.in_threads, self.semidefinite = block.in_threads, block.semidefinite
+        self.most_eigenvalues = block.most_eigenvalues
         self.block = block
-        self.diagonal = diagonal
+        self.added = diagonal
 
     def _matmat(self, V: Array) -> Array:
         V = np.asarray(V, dtype=self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(self.block.matmat(V) + self.diagonal[:, None] * V)
+            return np.asarray(self.block.matmat(V) + self.added[:, None] * V)
+
+    def exactly(self, v: Array, damping: float) -> Exact | None:
+        first = float(self.added[0])
+        if not (self.added == first).all():
+            return super().exactly(v, damping)
+        # The same for all parameters, it is more damping.
+        found = self.block.exactly(v, damping + first)
+        return found and replace(found, smallest=found.smallest + first)
 
     @property
     def row_bytes(self) -> int:
@@ -61,13 +72,16 @@ class PenalizedBlock(HessianBlock):
     def rows(self, start: int, stop: int) -> Array:
         rows = np.array(self.block.rows(start, stop))
         own = np.arange(start, start + len(rows))
-        rows[own - start, own] += self.diagonal[own]
+        rows[own - start, own] += self.added[own]
         return rows
+
+    def diagonal(self) -> Array:
+        return np.asarray(self.block.diagonal() + self.added)
 
     def quadratic_form(self, v: Array) -> float:
         flat = np.asarray(v, dtype=self.dtype).reshape(-1).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            added = float(self.diagonal.astype(np.float64) @ np.square(flat))
+            added = float(self.added.astype(np.float64) @ np.square(flat))
             return self.block.quadratic_form(v) + added
 
 

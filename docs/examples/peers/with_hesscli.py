@@ -7,7 +7,6 @@ import numpy as np
 from scipy.sparse.linalg import eigsh
 
 import hesscli
-from hesscli.witnesses.chain_rule.first import ChainFirst
 
 path = sys.argv[1]
 settings = {"model.weights": path, "data.source": path}
@@ -25,7 +24,7 @@ w = problem.layers[1].kernel
 H_dense2 = engine.hessian("dense2/kernel")
 G_dense2 = engine.gauss_newton("dense2/kernel")
 dense, gauss_newton = H_dense2.to_dense(), G_dense2.to_dense()
-J = ChainFirst(engine).jacobian("dense2/kernel")
+J = engine.jacobian("dense2/kernel")
 
 found = {
     "eigenvalues of the network": sorted(map(float, eigenvalues), key=abs, reverse=True),

@@ -1,4 +1,4 @@
-"""The approximations as blocks, each with its trace, its diagonal and how many numbers it holds.
+"""The approximations as blocks, each with its diagonal and how many numbers it holds.
 
 ``contracted`` (N, units, units) is what makes distances exact: with a (N, rows) of a dense layer
 whose block is T = Σ_n a_n a_nᵀ ⊗ S_n,
@@ -9,7 +9,8 @@ whose block is T = Σ_n a_n a_nᵀ ⊗ S_n,
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,7 @@ from hesscli.problem.network import Problem
 from hesscli.studies.approximations.factors import Factors
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import Layout
+from hesscli.witnesses.solution import Exact, in_eigenbasis
 from hesscli.witnesses.summed.engine import Chunks
 
 
@@ -26,11 +28,7 @@ class Approximation(HessianBlock):
     """A block that stands for another one, (P, P)."""
 
     storage: int
-
-    @property
-    @abstractmethod
-    def trace(self) -> float:
-        """The sum of its diagonal."""
+    semidefinite = True
 
 
 class Structured(Approximation):
@@ -60,12 +58,11 @@ class Fisher(Approximation):
         diagonal: Array,
     ) -> None:
         super().__init__(parameter, layout, chunks.problem.dtype)
-        self.chunks, self.made, self.diagonal = chunks, made, diagonal
+        self.chunks, self.made, self._diagonal = chunks, made, diagonal
         self.storage = self.shape[0] * (self.shape[0] + 1) // 2
 
-    @property
-    def trace(self) -> float:
-        return float(self.diagonal.sum())
+    def diagonal(self) -> Array:
+        return self._diagonal
 
     def _matmat(self, V: Array) -> Array:
         V = np.asarray(V, dtype=self.dtype)
@@ -81,9 +78,8 @@ class Kronecker(Structured):
         self.A, self.B = A, B
         self.storage = sum(len(each) * (len(each) + 1) // 2 for each in (A, B))
 
-    @property
-    def trace(self) -> float:
-        return float(np.trace(self.A) * np.trace(self.B))
+    def diagonal(self) -> Array:
+        return np.outer(np.diagonal(self.A), np.diagonal(self.B)).reshape(-1)
 
     @property
     def squared_norm(self) -> float:
@@ -91,6 +87,13 @@ class Kronecker(Structured):
 
     def contracted(self, a: Array) -> Array:
         return np.asarray(np.einsum("ni,ni->n", a @ self.A, a)[:, None, None] * self.B)
+
+    def exactly(self, v: Array, damping: float) -> Exact:
+        (of_A, U_A), (of_B, U_B) = (
+            np.linalg.eigh(each.astype(np.float64)) for each in (self.A, self.B)
+        )
+        whole = Eigenbasis(self.parameter, self.layout, U_A, U_B, np.outer(of_A, of_B))
+        return whole.exactly(v, damping)
 
     def _matmat(self, V: Array) -> Array:
         return _times(self.A, self.B, V)
@@ -104,9 +107,8 @@ class Eigenbasis(Structured):
         self.U_A, self.U_B, self.D = U_A, U_B, D
         self.storage = U_A.size + U_B.size + D.size
 
-    @property
-    def trace(self) -> float:
-        return float(self.D.sum())
+    def diagonal(self) -> Array:
+        return np.asarray(np.square(self.U_A) @ self.D @ np.square(self.U_B).T).reshape(-1)
 
     @property
     def squared_norm(self) -> float:
@@ -115,6 +117,11 @@ class Eigenbasis(Structured):
     def contracted(self, a: Array) -> Array:
         weights = np.square(a @ self.U_A) @ self.D
         return np.asarray((self.U_B * weights[:, None]) @ self.U_B.T)
+
+    def exactly(self, v: Array, damping: float) -> Exact:
+        c = _times(self.U_A.T, self.U_B.T, v)
+        found = in_eigenbasis(c, self.D.reshape(-1), damping, self.dtype)
+        return replace(found, x=_times(self.U_A, self.U_B, found.x))
 
     def _matmat(self, V: Array) -> Array:
         turned = _times(self.U_A.T, self.U_B.T, V) * self.D.reshape(-1, 1)
@@ -134,9 +141,8 @@ class LowRankPlusDiagonal(Structured):
         """The diagonal of Q diag(λ) Qᵀ."""
         return np.asarray(np.square(self.Q) @ self.values)
 
-    @property
-    def trace(self) -> float:
-        return float(self.values.sum() + self.d.sum())
+    def diagonal(self) -> Array:
+        return np.asarray(self._own + self.d)
 
     @property
     def squared_norm(self) -> float:
@@ -149,6 +155,11 @@ class LowRankPlusDiagonal(Structured):
         own = np.square(a) @ self.d.reshape(rows, -1)
         low: Array = (u * self.values) @ np.swapaxes(u, 1, 2)
         return np.asarray(low + own[:, :, None] * np.eye(own.shape[1], dtype=own.dtype))
+
+    def exactly(self, v: Array, damping: float) -> Exact | None:
+        if self.values.size > 0:
+            return super().exactly(v, damping)
+        return in_eigenbasis(v, self.d.astype(np.float64), damping, self.dtype)
 
     def _matmat(self, V: Array) -> Array:
         low = self.Q @ (self.values[:, None] * (self.Q.T @ V))
@@ -170,16 +181,33 @@ class BlockDiagonal(Approximation):
             for block in blocks
         )
 
-    @property
+    def diagonal(self) -> Array:
+        return np.concatenate([block.diagonal() for block in self.blocks])
+
     def trace(self) -> float:
+        # Known, where a layer's diagonal takes a product for each parameter.
         return self._trace
 
-    def _matmat(self, V: Array) -> Array:
-        ends = np.cumsum([block.shape[0] for block in self.blocks])
-        parts = np.split(V, ends[:-1])
-        return np.concatenate(
-            [block.matmat(part) for block, part in zip(self.blocks, parts, strict=True)]
+    def exactly(self, v: Array, damping: float) -> Exact | None:
+        found = [block.exactly(part, damping) for block, part in self._with(v)]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        return Exact(
+            np.concatenate([each.x for each in known]),
+            " and ".join(dict.fromkeys(each.method for each in known)),
+            min(each.smallest for each in known),
+            sum(each.null for each in known),
+            sum(each.negative for each in known),
         )
+
+    def _matmat(self, V: Array) -> Array:
+        return np.concatenate([block.matmat(part) for block, part in self._with(V)])
+
+    def _with(self, V: Array) -> Iterator[tuple[HessianBlock, Array]]:
+        """Each block with its part of V (P, …)."""
+        ends = np.cumsum([block.shape[0] for block in self.blocks])
+        return zip(self.blocks, np.split(V, ends[:-1]), strict=True)
 
 
 def _times(A: Array, B: Array, V: Array) -> Array:

@@ -156,7 +156,7 @@ class Maker:
         D = self.chunks.sum(lambda part: F.made(part).rotated(U_A, U_B).diagonal())
         yield "ekfac", Eigenbasis(parameter, layout, U_A, U_B, D)
         yield "best_kronecker", kronecker(*self._best(F, KFAC))
-        d = F.diagonal
+        d = F.diagonal()
         none = np.zeros((len(d), 0))
         yield "diagonal", LowRankPlusDiagonal(parameter, layout, none, none[0], d)
         if self.held and 0 < rank < len(d):

@@ -29,7 +29,7 @@ class Diagonal:
 
 
 def diagonal(block: DenseBlock) -> Diagonal:
-    """The diagonal of a layer's block: H[(i,h),(i,h)] = Σ_n a_n[i]² S_n[h,h]."""
+    """What a layer's block says about its diagonal."""
     return from_sums(diagonal_sums(block))
 
 
@@ -47,16 +47,14 @@ def from_sums(sums: Doubles) -> Diagonal:
 
 def diagonal_sums(block: DenseBlock) -> Doubles:
     """The diagonal (P,), then ``absolute`` and ``summands``: what adds up over examples."""
-    values = np.zeros((block.inputs, block.units))
     absolute = summands = 0.0
     for low, high in pieces(0, len(block.a), 8 * (block.inputs + block.units**2)):
         squares = block.a[low:high].astype(np.float64) ** 2
         S = block.S[low:high]
         own = np.diagonal(S, axis1=1, axis2=2).astype(np.float64)
-        values += squares.T @ own
         absolute += float(squares.sum(axis=1) @ np.abs(own).sum(axis=1))
         summands += float(squares.max(axis=1) @ np.abs(S).max(axis=(1, 2)).astype(np.float64))
-    return np.append(values.reshape(-1), [absolute, summands])
+    return np.append(block.diagonal(), [absolute, summands])
 
 
 def together(diagonals: list[Diagonal]) -> Diagonal:

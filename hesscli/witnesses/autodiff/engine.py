@@ -22,10 +22,12 @@ from hesscli.witnesses.autodiff.blocks import (
     AutodiffGaussNewton,
     AutodiffHessian,
 )
+from hesscli.witnesses.autodiff.jacobian import AutodiffJacobian, flat
 from hesscli.witnesses.autodiff.keras_model import KerasHessian
 from hesscli.witnesses.autodiff.network import TensorflowNetwork
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.penalized import penalized
+from hesscli.witnesses.layout import input_example, layout_of
+from hesscli.witnesses.penalized import of_penalties, penalized
 from hesscli.witnesses.quantities import Quantity
 from hesscli.witnesses.twin import Differentiated
 
@@ -50,6 +52,21 @@ class Autodiff(TensorflowNetwork):
         return AutodiffCurvature(
             AutodiffHessian(parameter, self), AutodiffGaussNewton(parameter, self)
         )
+
+    def gradient(self, parameter: str) -> Array:
+        """∂L/∂θ (P,) of a block."""
+        tf, (x, targets) = self.tf, self.batch(input_example(parameter))
+        values = self.variables(layout_of(self.problem, parameter), x)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            loss = self.loss(self.judged_values(x, values), targets)
+        gradient: Array = flat(tape.gradient(loss, values, unconnected_gradients="zero"), 1)[0]
+        found = of_penalties(self.problem, parameter, self.penalty_gradient)
+        return gradient if found is None else gradient + found
+
+    def jacobian(self, parameter: str) -> AutodiffJacobian:
+        """∂f/∂θ (N·c, P) of a block, by rows; raises InputError for all inputs at once."""
+        return AutodiffJacobian(self, parameter)
 
     def gradient_and_hessian(
         self, quantity: Quantity, start: int, stop: int

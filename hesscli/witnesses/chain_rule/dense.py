@@ -20,6 +20,7 @@ from hesscli.nodes.dense import DenseAt
 from hesscli.nodes.multiplied import Multiplied
 from hesscli.nodes.passes import Linearized, Term
 from hesscli.problem.graph import Array
+from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.blocks import ProductBlock
 from hesscli.witnesses.layout import Layout
 
@@ -158,6 +159,15 @@ class DenseBlock(ProductBlock):
     def rows(self, start: int, stop: int) -> Array:
         (panel,) = self.panels(start, stop)
         return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
+
+    def diagonal(self) -> Array:
+        # H[(i,h),(i,h)] = Σ_n a_n[i]² S_n[h,h]
+        found = np.zeros((self.inputs, self.units))
+        for low, high in pieces(0, len(self.a), 8 * (self.inputs + self.units)):
+            squares = np.square(self.a[low:high].astype(np.float64))
+            own = np.diagonal(self.S[low:high], axis1=1, axis2=2)
+            found += squares.T @ own.astype(np.float64)
+        return found.reshape(-1)
 
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.intp] | None, Array]:

@@ -32,9 +32,10 @@ from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.blocks import InputsBlock, ProductBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
+from hesscli.witnesses.chain_rule.jacobian import ChainJacobian
 from hesscli.witnesses.chain_rule.network import NetworkBlock
 from hesscli.witnesses.layout import NETWORK, input_example, layout_of
-from hesscli.witnesses.penalized import penalized
+from hesscli.witnesses.penalized import of_penalties, penalized
 
 # The Hessians of all examples at one layer leave this share of the available memory.
 _SECOND_SHARE = 0.8
@@ -89,6 +90,25 @@ class ChainRule:
 
     def curvature(self, parameter: str) -> HessianBlock:
         return self.block(parameter, CURVATURE)
+
+    def gradient(self, parameter: str) -> Array:
+        """∂L/∂θ (P,) of a block; of ``input`` in all inputs, one after the other."""
+        layout, example = layout_of(self.problem, parameter), input_example(parameter)
+        if example is not None or parameter == INPUT:
+            chosen = slice(None) if example is None else slice(example, example + 1)
+            return self.gradient_at(INPUT)[chosen].reshape(-1)
+        found = self.linearized.cotangents(tensors=layout.tensors).tensors
+        tensors = self.problem.graph.tensors
+        for name in layout.tensors:
+            # The output may not depend on it.
+            found.setdefault(name, np.zeros_like(tensors[name])[None])
+        gradient: Array = layout.join(found)[:, 0]
+        added = of_penalties(self.problem, parameter, penalty.gradient)
+        return gradient if added is None else gradient + added
+
+    def jacobian(self, parameter: str) -> ChainJacobian:
+        """∂f/∂θ (N·c, P) of a block, by rows; raises InputError for all inputs at once."""
+        return ChainJacobian(self.problem, parameter, self.linearized)
 
     def second(self, value: str, term: Term = HESSIAN) -> Array:
         """S (N, units, units) at a value of the graph, kept for later.

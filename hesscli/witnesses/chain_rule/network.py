@@ -96,6 +96,9 @@ class NetworkBlock(ProductBlock):
                     target[:, columns] = self._rows_between(layer, other, low - first, high - first)
         return rows
 
+    def diagonal(self) -> Array:
+        return np.concatenate([layer.diagonal() for layer in self.layers])
+
     def _by_layer(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(layer, low, high) for the part of start … stop that lies in each layer."""
         for layer in range(len(self.layers)):

@@ -40,7 +40,6 @@ from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.blocks import InputsBlock, ProductBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.first import ChainFirst
 from hesscli.witnesses.chain_rule.network import NetworkBlock
 from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.rounding.noise import Noise, noisy_calculus, noisy_loss, steady_calculus
@@ -151,12 +150,7 @@ class RoundingFloor:
         """The floor by the largest deviation; NumericalError where it leaves the range."""
         with np.errstate(over="ignore"):
             floor = (SAFETY_IN_DOUBT if self._doubt.of_kinks else SAFETY) * deviation
-        if not np.isfinite(floor).all():
-            raise NumericalError(
-                f"{what}: the rounding error of its derivatives leaves the range of float64; "
-                "use smaller weights"
-            )
-        return floor
+        return _in_range(floor, what)
 
     def quadratic_form(self, parameter: str, v: Array) -> float:
         """The floor of vᵀ H v for v of the block's size."""
@@ -185,18 +179,22 @@ class RoundingFloor:
 
     def product_norm(self, parameter: str, V: Array) -> float:
         """The Frobenius norm of what rounding leaves uncertain of H V, for V (P, k)."""
+        floor = self.product(parameter, V)
+        largest = float(floor.max(initial=0.0))
+        norm = largest * float(np.linalg.norm(floor / largest)) if largest > 0 else 0.0
+        return float(_in_range(np.asarray(norm), parameter))
+
+    def product(self, parameter: str, V: Array, term: Term = HESSIAN) -> Array:
+        """The floors of the numbers of H V, or of one of its terms, for V (P, k)."""
         V = V.astype(np.float64)
-        exact = self.exact.products(parameter, HESSIAN) @ V
-        (error,) = self._deviations((exact,), lambda run: (run.products(parameter, HESSIAN) @ V,))
-        error += self.problem.examples * self._tiny
-        largest = float(self._safe(np.asarray(error.max(initial=0.0)), parameter))
-        norm = largest * float(np.linalg.norm(error / largest)) if largest > 0 else 0.0
-        return float(self._safe(np.asarray(norm), parameter))
+        exact = self.exact.products(parameter, term) @ V
+        (error,) = self._deviations((exact,), lambda run: (run.products(parameter, term) @ V,))
+        return self._safe(error + self.problem.examples * self._tiny, parameter)
 
     def gradient(self, parameter: str) -> Array:
         """The floor of ∂L/∂θ, (P,) for the block's parameters."""
-        exact = ChainFirst(self.exact).gradient(parameter)
-        (error,) = self._deviations((exact,), lambda run: (ChainFirst(run).gradient(parameter),))
+        exact = self.exact.gradient(parameter)
+        (error,) = self._deviations((exact,), lambda run: (run.gradient(parameter),))
         return self._safe(error, parameter)
 
     def jacobian(self, parameter: str) -> JacobianBlock:
@@ -205,9 +203,9 @@ class RoundingFloor:
 
     def jacobian_rows(self, parameter: str, start: int, stop: int) -> Array:
         """The floors of some rows of a Jacobian."""
-        exact = ChainFirst(self.exact).jacobian(parameter).rows(start, stop)
+        exact = self.exact.jacobian(parameter).rows(start, stop)
         (error,) = self._deviations(
-            (exact,), lambda run: (ChainFirst(run).jacobian(parameter).rows(start, stop),)
+            (exact,), lambda run: (run.jacobian(parameter).rows(start, stop),)
         )
         return self._safe(error, parameter)
 
@@ -399,6 +397,15 @@ def _in_float64(problem: Problem) -> Problem:
         inputs=problem.batch.astype(np.float64),
         targets=targets,
     )
+
+
+def _in_range(floor: Array, what: str) -> Array:
+    if not np.isfinite(floor).all():
+        raise NumericalError(
+            f"{what}: the rounding error of its derivatives leaves the range of float64; "
+            "use smaller weights"
+        )
+    return floor
 
 
 def _root_of_squares(values: Array) -> Array:

@@ -22,6 +22,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
+from hesscli.nodes.passes import HESSIAN, Term
 from hesscli.problem.execution import LARGEST_CHUNK, Execution, example_bytes, product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
@@ -31,8 +32,9 @@ from hesscli.system.threads import in_threads, thread_count
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.block import Engine, HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.layout import INPUT, input_example, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
+from hesscli.witnesses.summed.jacobian import ChunkedJacobian
 
 # Called with how many examples are done, and how many there are.
 Watch = Callable[[int, int], None]
@@ -164,7 +166,7 @@ class OtherChunks(Chunks):
 class SummedEngine(Generic[E]):
     """A witness of a problem in chunks, whose blocks are sums of the blocks that ``make`` gives.
 
-    (Not of the inputs: an example's block is its own chunk's.)
+    (Not of the inputs, which raise InputError: an example's block is its own chunk's.)
     """
 
     def __init__(
@@ -186,13 +188,45 @@ class SummedEngine(Generic[E]):
         return self._prepared[id(part)]
 
     def hessian(self, parameter: str) -> SummedBlock:
-        return SummedBlock(self, parameter, lambda engine: engine.hessian(parameter))
+        return self._block(parameter, lambda engine: engine.hessian(parameter))
 
     def gauss_newton(self, parameter: str) -> SummedBlock:
-        return SummedBlock(self, parameter, lambda engine: engine.gauss_newton(parameter))
+        return self._block(parameter, lambda engine: engine.gauss_newton(parameter))
 
     def curvature(self, parameter: str) -> SummedBlock:
-        return SummedBlock(self, parameter, lambda engine: engine.curvature(parameter))
+        return self._block(parameter, lambda engine: engine.curvature(parameter))
+
+    def gradient(self, parameter: str) -> Array:
+        """∂L/∂θ (P,) of a block of parameters."""
+        self._require_parameters(parameter)
+        total = self.chunks.sum(lambda part: self.make(part).gradient(parameter))
+        with np.errstate(over="ignore"):
+            return total.astype(self.problem.dtype, copy=False)
+
+    def jacobian(self, parameter: str) -> ChunkedJacobian:
+        """∂f/∂θ (N·c, P) of a block of parameters, whose rows one process has."""
+        self._require_parameters(parameter)
+        count = self.chunks.execution.workers.count
+        if count > 1:
+            raise InputError(
+                f"the examples are shared out among {count} processes, but a Jacobian has rows "
+                "of every example; start one"
+            )
+        return ChunkedJacobian(
+            self.problem,
+            parameter,
+            self.chunks.pieces,
+            lambda part: self.make(part).jacobian(parameter),
+        )
+
+    def _block(self, parameter: str, of: Callable[[E], HessianBlock]) -> SummedBlock:
+        self._require_parameters(parameter)
+        return SummedBlock(self, parameter, of)
+
+    def _require_parameters(self, parameter: str) -> None:
+        if parameter == INPUT or input_example(parameter) is not None:
+            why = "each example's input is a block of its own"
+            require_held(self.problem, self.chunks.execution, why)
 
 
 class SummedBlock(HessianBlock):
@@ -200,6 +234,8 @@ class SummedBlock(HessianBlock):
 
     # Its products use the threads themselves.
     in_threads = False
+    # Each of its rows may take a pass over all examples, and so does a step of MINRES.
+    most_eigenvalues = 128
 
     def __init__(
         self, engine: SummedEngine[E], parameter: str, of: Callable[[E], HessianBlock]
@@ -239,6 +275,9 @@ class SummedBlock(HessianBlock):
         chunks = self._chunks.for_second()
         return self._rounded(chunks.sum(lambda part: self._of(part).rows(start, stop)))
 
+    def diagonal(self) -> Array:
+        return self._chunks.for_second().sum(lambda part: self._of(part).diagonal())
+
     def _rounded(self, total: Array) -> Array:
         with np.errstate(over="ignore"):
             return total.astype(self.dtype, copy=False)
@@ -262,6 +301,9 @@ class SummedFloor:
         return float(
             self._chunks.sum(lambda part: np.asarray(_floor(part).product_norm(parameter, V)))
         )
+
+    def product(self, parameter: str, V: Array, term: Term = HESSIAN) -> Array:
+        return self._chunks.sum(lambda part: _floor(part).product(parameter, V, term))
 
     def gradient(self, parameter: str) -> Array:
         return self._chunks.sum(lambda part: _floor(part).gradient(parameter))

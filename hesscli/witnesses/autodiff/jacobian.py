@@ -1,4 +1,4 @@
-"""First derivatives by TensorFlow's automatic differentiation.
+"""A Jacobian by TensorFlow's automatic differentiation.
 
 Reverse mode differentiates one number. Asked for the gradient of the vector f it answers for the
 sum of its numbers, Σ f, in which the outputs cannot be told apart. So every row of the Jacobian
@@ -15,38 +15,14 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.system.pieces import pieces
-from hesscli.witnesses.autodiff.engine import Autodiff
-from hesscli.witnesses.autodiff.network import Tensor
+from hesscli.witnesses.autodiff.network import Tensor, TensorflowNetwork
 from hesscli.witnesses.jacobian import JacobianBlock
-from hesscli.witnesses.layout import input_example, layout_of
-from hesscli.witnesses.penalized import of_penalties
 
 
-class AutodiffFirst:
-    """Autodiff's first derivatives, of the problem of its second ones."""
-
-    def __init__(self, engine: Autodiff) -> None:
-        self.engine = engine
-
-    def gradient(self, parameter: str) -> Array:
-        engine, tf = self.engine, self.engine.tf
-        x, targets = engine.batch(input_example(parameter))
-        values = engine.variables(layout_of(engine.problem, parameter), x)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(values)
-            loss = engine.loss(engine.judged_values(x, values), targets)
-        gradient: Array = _flat(tape.gradient(loss, values, unconnected_gradients="zero"), 1)[0]
-        found = of_penalties(engine.problem, parameter, engine.penalty_gradient)
-        return gradient if found is None else gradient + found
-
-    def jacobian(self, parameter: str) -> JacobianBlock:
-        return _AutodiffJacobian(self.engine, parameter)
-
-
-class _AutodiffJacobian(JacobianBlock):
+class AutodiffJacobian(JacobianBlock):
     """Reverse mode with a copy of the parameters, or of the input, for each row."""
 
-    def __init__(self, engine: Autodiff, parameter: str) -> None:
+    def __init__(self, engine: TensorflowNetwork, parameter: str) -> None:
         super().__init__(engine.problem, parameter)
         self.engine = engine
         self._x, _ = engine.batch(None)
@@ -78,10 +54,10 @@ class _AutodiffJacobian(JacobianBlock):
             tape.watch(copies)
             f = engine.output(x, copies)
             chosen = tf.gather(f[:, 0, :], outputs, batch_dims=1)
-        return _flat(tape.gradient(chosen, copies, unconnected_gradients="zero"), len(examples))
+        return flat(tape.gradient(chosen, copies, unconnected_gradients="zero"), len(examples))
 
 
-def _flat(gradients: Mapping[str, Tensor], count: int) -> Array:
+def flat(gradients: Mapping[str, Tensor], count: int) -> Array:
     """Gradients (count, *shape) or, for one, (*shape), side by side as (count, P)."""
     return np.concatenate(
         [np.reshape(gradient, (count, -1)) for gradient in gradients.values()], axis=1

@@ -1,0 +1,253 @@
+"""The damped Newton step of a block, or any other system (X + λI) x = v.
+
+X is the block's Hessian, its Gauss–Newton term or what stands for them
+(hesscli.studies.approximation). With the gradient g for v, Δ = −x is the damped Newton step, and
+the quadratic model of the loss that X makes predicts the decrease
+
+    L(θ) − L(θ + Δ) ≈ −gᵀΔ − ½ ΔᵀXΔ
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from hesscli.problem.execution import HELD, Execution
+from hesscli.problem.graph import Array
+from hesscli.problem.names import MATRICES
+from hesscli.problem.network import Problem
+from hesscli.problem.vectorfile import Shapes
+from hesscli.studies.approximation import (
+    BLOCK_DIAGONAL,
+    ApproximationOptions,
+    penalties,
+    some_approximations,
+)
+from hesscli.studies.blocks import chosen
+from hesscli.studies.context import (
+    Environment,
+    ProblemSummary,
+    Progress,
+    environment,
+    no_progress,
+)
+from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.evaluation import batch_loss, evaluated
+from hesscli.studies.spectra.spanned import spanned
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.system.errors import InputError, NumericalError
+from hesscli.system.near import nearest
+from hesscli.system.ranges import require_not_negative
+from hesscli.witnesses.block import HessianBlock
+from hesscli.witnesses.layout import Layout
+from hesscli.witnesses.penalized import PenalizedBlock
+from hesscli.witnesses.solution import Asked, Solution, solution
+from hesscli.witnesses.summed.engine import ChainRuleEngine, chain_rule_of
+
+# The v of a block, whose tensors have these shapes.
+Vector = Callable[[Shapes], Array]
+
+# Two digits of the smallest eigenvalue say which damping is enough.
+_SEARCH = Search(rtol=1e-3, remedy="use a larger damping")
+# A solution takes about so many products; it is only for the progress.
+_USUAL_PRODUCTS = 100
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """Which blocks, X by one of MATRICES each, λ, and how the systems are solved.
+
+    Raises InputError for a matrix that is none and a damping below 0.
+    """
+
+    block: str = "kernel"
+    layers: tuple[str, ...] = ()
+    matrices: tuple[str, ...] = MATRICES[:1]
+    damping: float = 0.01
+    asked: Asked = field(default_factory=Asked)
+
+    def __post_init__(self) -> None:
+        for name in self.matrices:
+            if name not in MATRICES:
+                raise InputError(f"matrices: {name!r} is unknown{nearest(name, MATRICES)}")
+        require_not_negative("damping", self.damping)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The damped Newton step Δ = −x: ``slope`` gᵀΔ, and the decrease of the loss.
+
+    ``predicted`` is −gᵀΔ − ½ ΔᵀXΔ, ``actual`` L(θ) − L(θ + Δ).
+    """
+
+    slope: float
+    predicted: float
+    actual: float
+
+    @property
+    def descends(self) -> bool:
+        return self.slope < 0
+
+
+@dataclass(frozen=True)
+class SolvedBlock(Judged):
+    """One system of one block of ``size`` parameters.
+
+    ``norm`` is ‖v‖ and ``solution_norm`` ‖x‖; ``smallest`` is X's smallest eigenvalue, None where
+    the method does not see it and nothing asks for it; ``step`` is None where v is not the
+    gradient.
+    """
+
+    activation: str
+    layer: str
+    block: str
+    parameter: str
+    layout: Layout
+    matrix: str
+    solution: Solution
+    smallest: float | None
+    norm: float
+    step: Step | None
+
+    @property
+    def size(self) -> int:
+        return self.layout.size
+
+    @property
+    def solution_norm(self) -> float:
+        return float(np.linalg.norm(self.solution.x))
+
+    @property
+    def indefinite(self) -> bool:
+        """Whether X + λI is known to have a negative eigenvalue."""
+        met = self.solution.curvature
+        return bool(self.solution.negative) or (met is not None and met < 0)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the residual is within the tolerance."""
+        return Verdict.of(self.solution.passed)
+
+
+@dataclass(frozen=True)
+class Solve(JudgedRows):
+    """What ``hesscli solve`` found, a row for each activation, block and matrix."""
+
+    environment: Environment
+    problem: ProblemSummary
+    options: SolveOptions
+    results: tuple[SolvedBlock, ...]
+
+
+def solve(
+    problems: Sequence[Problem],
+    options: SolveOptions,
+    vector: Vector | None = None,
+    progress: Progress = no_progress,
+    *,
+    execution: Execution = HELD,
+) -> Solve:
+    """(X + λI) x = v for blocks of ``problems``, which differ in their activations only.
+
+    Raises InputError where the options name no block, a block has no such approximation or v does
+    not fit, NumericalError where numbers leave the range of the dtype or cg meets a direction
+    without curvature.
+    """
+    names = chosen(problems[0], options.block, options.layers)
+    total = len(problems) * len(names) * len(options.matrices)
+    rows: list[SolvedBlock] = []
+    for problem in problems:
+        engine = chain_rule_of(problem, execution)
+        for layer, parameter in names:
+            for matrix, X in _matrices(engine, parameter, options.matrices, execution):
+                task = f"{problem.hidden_activation} {parameter} {matrix}"
+                show = partial(_show, progress, task, len(rows), total)
+                show(0)
+                v = engine.gradient(parameter) if vector is None else vector(X.layout.shapes)
+                found = solution(X, v, options.damping, options.asked, show)
+                step = None
+                if vector is None:
+                    step = _step(problem, execution, X.layout, v, found)
+                rows.append(
+                    SolvedBlock(
+                        activation=problem.hidden_activation,
+                        layer=layer,
+                        block=options.block,
+                        parameter=parameter,
+                        layout=X.layout,
+                        matrix=matrix,
+                        solution=found,
+                        smallest=_smallest(X, found),
+                        norm=float(np.linalg.norm(v)),
+                        step=step,
+                    )
+                )
+    first = problems[0]
+    return Solve(
+        environment(first, execution), evaluated(problems, execution), options, tuple(rows)
+    )
+
+
+def _show(progress: Progress, task: str, done: int, total: int, products: int) -> None:
+    part = products / (products + _USUAL_PRODUCTS)
+    progress(task, round(100 * (done + part)), 100 * total)
+
+
+def _matrices(
+    engine: ChainRuleEngine, parameter: str, names: Sequence[str], execution: Execution
+) -> Iterator[tuple[str, HessianBlock]]:
+    """(name, X) of each of the MATRICES ``names``."""
+    terms = {"hessian": engine.hessian, "gauss-newton": engine.gauss_newton}
+    wanted = [name.replace("-", "_") for name in names if name not in terms]
+    others: dict[str, HessianBlock] = {}
+    if wanted:
+        options = ApproximationOptions(rank=0)
+        others.update(some_approximations(engine, parameter, options, wanted))
+        added = penalties(engine.problem, parameter, execution)
+        if added is not None:
+            others = {name: PenalizedBlock(X, added.astype(X.dtype)) for name, X in others.items()}
+    for name in names:
+        if name in terms:
+            yield name, spanned(terms[name](parameter))
+            continue
+        # Of the network a matrix that is no product of factors is called so.
+        key = name.replace("-", "_")
+        X = others.get(key, others.get(f"{BLOCK_DIAGONAL}_{key}"))
+        if X is None:
+            known = ", ".join(each.replace("_", "-") for each in others)
+            raise InputError(f"--matrix {name}: {parameter} has none; it has {known}")
+        yield name, X
+
+
+def _step(
+    problem: Problem, execution: Execution, layout: Layout, g: Array, found: Solution
+) -> Step:
+    x = found.x
+    moved = layout.split(-x[:, None].astype(problem.dtype))
+    tensors = {
+        name: theta + moved[name][0] if name in moved else theta
+        for name, theta in problem.graph.tensors.items()
+    }
+    # The loss there may leave the range of the type, and then is infinite.
+    theta = problem.graph.with_tensors(tensors).vector()
+    before, after = (
+        batch_loss(problem, execution.workers, at).total for at in (problem.graph.vector(), theta)
+    )
+    gx = float(g.astype(np.float64) @ x)
+    return Step(slope=-gx, predicted=gx - found.form / 2, actual=before - after)
+
+
+def _smallest(X: HessianBlock, found: Solution) -> float | None:
+    """X's smallest eigenvalue, by Lanczos where it is negative and nobody has seen it."""
+    met = found.curvature
+    if found.smallest is not None or met is None or met >= 0:
+        return found.smallest
+    start = np.random.default_rng(0).standard_normal(X.shape[0]).astype(X.dtype)
+    with suppress(NumericalError):
+        values, _ = lanczos(X, X.parameter, start, _SEARCH, which="SA")
+        return float(values[0])
+    return None
