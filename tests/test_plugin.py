@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 
-from hesscli.cli.main import main
 from hesscli.nodes.plugins import forget, load_plugin
 from hesscli.problem import names, registry
 from hesscli.problem.graph import Activation, Layer, chain
@@ -53,13 +53,6 @@ def cube_plugin(folder: Path, second: str = "6 * z", more: str = WITH_TENSORFLOW
         "import numpy as np\nACTIVATIONS = {'cube': {'value': lambda z: z**3,\n"
         f" 'first': lambda z: 3 * z**2,\n 'second': lambda z: {second}{more}}}}}\n",
     )
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    printed = capsys.readouterr()
-    return int(exit_.value.code or 0), printed.out, printed.err
 
 
 def scalar_problem() -> Problem:

@@ -51,6 +51,17 @@ _WRITTEN = {
     "solution_path": "--save",
     "checkpoint": "--checkpoint",
 }
+# The options that stand for one key of the configuration, by parameter.
+_KEYS = {
+    "model_path": ("model.keras", "--model"),
+    "registered_names": ("model.registered_names", "--registered-name"),
+    "data": ("data.source", "--data"),
+    "loss": ("loss.name", "--loss"),
+    "batch_size": ("data.batch_size", "--batch-size"),
+    "memory": ("data.memory", "--memory"),
+    "seed": ("seed", "--seed"),
+    "dtype": ("dtype", "--dtype"),
+}
 
 
 def _choices() -> tuple[str, ...]:
@@ -256,29 +267,17 @@ class ProblemOptions:
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number
 
-        if self.model_path is not None:
-            yield Override(("model", "keras"), self.model_path, "--model")
-        if self.registered_names:
-            names = list(self.registered_names)
-            yield Override(("model", "registered_names"), names, "--registered-name")
-        if self.data is not None:
-            yield Override(("data", "source"), self.data, "--data")
-        if self.loss is not None:
-            yield Override(("loss", "name"), self.loss, "--loss")
+        for name, (key, option) in _KEYS.items():
+            given = getattr(self, name)
+            if given not in (None, ()):
+                value = list(given) if isinstance(given, tuple) else given
+                value = whole_number(given) if name == "batch_size" else value
+                yield Override(tuple(key.split(".")), value, option)
         if self.layer_sizes:
             inputs, *units = self.layer_sizes
             layers = [{"units": count} for count in units]
             yield Override(("model", "inputs"), inputs, "--layers")
             yield Override(("model", "layers"), layers, "--layers")
-        if self.batch_size is not None:
-            size = whole_number(self.batch_size)
-            yield Override(("data", "batch_size"), size, "--batch-size")
-        if self.memory is not None:
-            yield Override(("data", "memory"), self.memory, "--memory")
-        if self.seed is not None:
-            yield Override(("seed",), self.seed, "--seed")
-        if self.dtype is not None:
-            yield Override(("dtype",), self.dtype, "--dtype")
         if self.without_regularization:
             yield Override(("loss", "regularization"), False, "--without-regularization")
 

@@ -103,7 +103,7 @@ class Ranks:
         return values
 
     def agree(self, facts: Facts) -> None:
-        """Holds ``facts`` of all ranks against each other.
+        """Compares ``facts`` of all ranks.
 
         Raises InputError, on all of them, where one differs.
         """
