@@ -14,7 +14,7 @@ from layer_networks import ended, layer, network
 from networks import make_problem
 
 from hesscli.problem.execution import HELD, Execution
-from hesscli.problem.graph import Activation, Array
+from hesscli.problem.graph import Activation, Array, Layer, chain
 from hesscli.problem.network import Loss, Penalty, Problem
 from hesscli.report.documents import document_of
 from hesscli.report.formats import render
@@ -244,6 +244,18 @@ def test_what_is_indefinite_is_said_with_the_damping_that_is_enough() -> None:
         assert "negative" not in render(document_of(damped_of(damped, first)), "table")
 
 
+def test_at_a_saddle_point_the_gradient_is_0_and_the_hessian_says_what_it_is() -> None:
+    """With f = W₂ᵀW₁ᵀx at W = 0 and squared loss: H has only ∂²L/∂W₁∂W₂ = −x y, of both signs."""
+    one = Layer("dense1", np.zeros((1, 1)), None, Activation("linear"))
+    graph = chain((one, replace(one, name="dense2")))
+    problem = Problem(graph, np.array([[2.0]]), np.array([[3.0]]), Loss("mean_squared_error"))
+    result = solved(problem, "network", damping=1.0)
+    (row,) = result.results
+    assert row.norm == 0 and row.smallest == pytest.approx(-2 * 2 * 3)
+    assert row.solution.negative == 1
+    assert "g is 0, but θ is no minimum" in " ".join(render(document_of(result), "table").split())
+
+
 def damped_of(row: Any, first: Solve) -> Solve:
     return replace(first, results=(row,))
 
@@ -371,7 +383,7 @@ def test_a_system_without_a_solution_is_no_pass(run: Run, tmp_path: Path) -> Non
     of = ("-b", "bias", "-l", "dense3", "--damping", "0", "--vector", str(path))
     code, out, _ = run("solve", *TINY, *of)
     assert code == 1
-    assert "singular and no x solves it" in " ".join(out.split())
+    assert "singular up to rounding, and no x solves it" in " ".join(out.split())
 
 
 def test_progress_is_told_product_by_product() -> None:

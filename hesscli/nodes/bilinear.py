@@ -166,11 +166,15 @@ class Conv(Bilinear):
     def below(self, z: Array, W: Array, shape: Shape) -> Array:
         if self.W != "tcf":
             return super().below(z, W, shape)
-        # A product for each tap: what is added to x is then contiguous, and stays in the cache.
-        flat, windows = z.reshape(-1, z.shape[-1]), self._windows(shape)
-        to = (-1, *windows.out, shape[-1])
-        found = windows.fold((flat @ tap.T).reshape(to) for tap in W)
-        return found.reshape(*z.shape[:2], *shape)
+        # Axis by axis: what is added along the first one is contiguous over all of the second.
+        along, *across = self._windows(shape).by_axis
+        flat, to = z.reshape(-1, z.shape[-1]), (math.prod(z.shape[:2]), *along.out, -1)
+        taps = W.reshape(along.taps, -1, W.shape[-1])
+        x = along.fold((flat @ tap.T).reshape(to) for tap in taps)
+        for windows in across:
+            by_tap = x.reshape(-1, *windows.out, windows.taps, shape[-1])
+            x = windows.fold(by_tap[..., tap, :] for tap in range(windows.taps))
+        return x.reshape(*z.shape[:2], *shape)
 
     def down(self, z: Array, shape: Shape) -> Array:
         return z if self.groups == 1 else z.reshape(*z.shape[:-2], -1)

@@ -41,7 +41,7 @@ class MaxPooling(Calculus):
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, FirstAt]:
         windows = Windows.over(x[0].shape[1:-1], *self.of)
         padded = windows.pad(x[0], -np.inf)
-        first, *others = windows.places()
+        first, *others = windows.places
         y, tap = padded[first].copy(), np.zeros(padded[first].shape, dtype=np.intp)
         for index, places in enumerate(others, start=1):
             greater = padded[places] > y
@@ -54,7 +54,7 @@ class MaxPooling(Calculus):
         assert moved is not None  # nothing else can move
         padded = over(at.windows.pad, moved).swapaxes(0, 1)
         y = np.zeros((len(padded), *at.tap.shape), dtype=moved.dtype)
-        for index, places in enumerate(at.windows.places()):
+        for index, places in enumerate(at.windows.places):
             np.copyto(y, padded[_of_directions(places)], where=at.tap == index)
         return np.asarray(y.swapaxes(0, 1))
 
@@ -62,7 +62,7 @@ class MaxPooling(Calculus):
         windows = at.windows
         n, k = g.shape[:2]
         padded = np.zeros((n, k, *windows.padded, g.shape[-1]), dtype=g.dtype)
-        for index, places in enumerate(windows.places()):
+        for index, places in enumerate(windows.places):
             own = padded[_of_directions(places)]
             own += np.where((at.tap == index)[:, None], g, 0)
         return Pulled([padded[_of_directions(windows.inside)]], {})

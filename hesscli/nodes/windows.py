@@ -10,14 +10,13 @@ Source: TensorFlow, "Notes on padding combination operations" (tf.nn).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from hesscli.nodes.node import added
 from hesscli.problem.graph import Array
 from hesscli.problem.shapes import window_count
 
@@ -36,6 +35,7 @@ class Windows:
     before: Shape
 
     @classmethod
+    @cache
     def over(
         cls, spatial: Shape, size: Shape, strides: Shape, padding: str, dilation: Shape = ()
     ) -> Windows:
@@ -50,9 +50,15 @@ class Windows:
                 before.append(reach - 1 if padding == "causal" else 0)
         return cls(spatial, size, strides, dilation, tuple(out), tuple(before))
 
-    @property
+    @cached_property
     def taps(self) -> int:
         return math.prod(self.size)
+
+    @cached_property
+    def disjoint(self) -> bool:
+        """Whether no number lies in two windows."""
+        each = zip(self.size, self.dilation, self.strides, strict=True)
+        return all((k - 1) * d < s for k, d, s in each)
 
     @cached_property
     def padded(self) -> Shape:
@@ -90,28 +96,45 @@ class Windows:
     def fold(self, parts: Iterable[Array]) -> Array:
         """The transpose of ``unfold``, of (m, *out, c) for each tap: (m, *spatial, c)."""
         padded: Array | None = None
-        for places, part in zip(self.places(), parts, strict=True):
+        for places, part in zip(self.places, parts, strict=True):
             if padded is None:
                 padded = np.zeros((len(part), *self.padded, part.shape[-1]), dtype=part.dtype)
-            padded[places] += part
+            if self.disjoint:
+                padded[places] = part
+            else:
+                padded[places] += part
         assert padded is not None  # a window has a tap
         return padded if self.padded == self.spatial else padded[self.inside]
 
     def mean(self, x: Array) -> Array:
         """The mean of what each window sees of x (m, *spatial, c) inside it: (m, *out, c)."""
         padded = self.pad(x)
-        return added(padded[places] for places in self.places()) / self.counts.astype(x.dtype)
+        first, *others = self.places
+        mean: Array = padded[first].copy()
+        for places in others:
+            mean += padded[places]
+        mean /= self.counts.astype(x.dtype)
+        return mean
 
-    def places(self) -> Iterator[tuple[slice, ...]]:
+    @cached_property
+    def places(self) -> tuple[tuple[slice, ...], ...]:
         """Where in a padded array each tap of all windows is."""
-        for index in np.ndindex(*self.size):
-            yield (
+        return tuple(
+            (
                 slice(None),
                 *(
                     slice(i * d, i * d + (o - 1) * s + 1, s)
                     for i, d, o, s in zip(index, self.dilation, self.out, self.strides, strict=True)
                 ),
             )
+            for index in np.ndindex(*self.size)
+        )
+
+    @cached_property
+    def by_axis(self) -> tuple[Windows, ...]:
+        """The windows along each axis alone, whose product these are."""
+        each = (self.spatial, self.size, self.strides, self.dilation, self.out, self.before)
+        return tuple(Windows(*((n,) for n in of_axis)) for of_axis in zip(*each, strict=True))
 
     @cached_property
     def counts(self) -> Array:

@@ -12,6 +12,8 @@ from hesscli.report.fields import Field, named, parts, table
 from hesscli.studies.solve import Solve, SolvedBlock
 
 _METHODS = {"eigenvalues": "exact"}
+# Lanczos finds the smallest eigenvalue from above, to a thousandth.
+_MARGIN = 1.001
 
 
 def _method(row: SolvedBlock) -> str:
@@ -116,9 +118,9 @@ def _failure(row: SolvedBlock) -> str | None:
         return None
     beyond = f"the residual is {scientific(found.residual)}, allowed is {found.rtol:.0e}; "
     if found.null:
-        return f"{beyond}X + λI is singular and no x solves it: give it a damping"
+        return f"{beyond}X + λI is singular up to rounding, and no x solves it: give it a damping"
     if found.products:
-        return f"{beyond}give it more --products or a damping"
+        return f"{beyond}give it more --products or a larger damping"
     return f"{beyond}rounding leaves no more of so small eigenvalues: give it a larger damping"
 
 
@@ -141,11 +143,13 @@ def _indefinite(row: SolvedBlock) -> Iterator[str]:
     enough = (
         "a larger damping"
         if row.smallest is None
-        else f"a damping above {_rounded_up(-row.smallest)}"
+        else f"a damping above {_rounded_up(-row.smallest * _MARGIN)}"
     )
     whole = f"{_name(row)}: X + λI has {how_many}{lowest}"
     if row.step is None:
         yield f"{whole}; {enough} makes it positive definite."
+    elif row.norm == 0:
+        yield f"{whole}: g is 0, but θ is no minimum."
     elif row.step.descends:
         yield (
             f"{whole}: the step goes downhill at first, but to a saddle point of the quadratic "

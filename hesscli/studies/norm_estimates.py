@@ -1,7 +1,15 @@
 """Norms and traces of blocks that have no structure to find them by, from random products.
 
-With v of independent signs ±1 (Hutchinson 1990),  tr H = E vᵀHv  and  ‖H‖_F² = E ‖Hv‖². A block
-with no more parameters than there are products is held whole, and all is exact.
+With v of independent signs ±1 (Hutchinson 1990),  tr H = E vᵀHv  and  ‖H‖_F² = E ‖Hv‖². Most of H
+is in few directions, which a first product finds: with Q an orthonormal basis of H Ω, Ω of signs,
+and w = v − Q Qᵀ v,
+
+    tr H = tr QᵀHQ + E wᵀHw,        ‖H‖_F² = ‖HQ‖_F² + E ‖Hw‖²,
+
+so that only the rest is left to chance. A small block is held whole, and all is exact.
+
+Source: Meyer, Musco, Musco and Woodruff, "Hutch++: Optimal Stochastic Trace Estimation" (SOSA
+2021, arXiv:2010.09649).
 """
 
 from __future__ import annotations
@@ -14,15 +22,18 @@ import numpy as np
 
 from hesscli.problem.network import Problem
 from hesscli.studies.eigen import Search, lanczos
-from hesscli.studies.norms import frobenius_norms, spectral_norm
+from hesscli.studies.norms import Doubles, frobenius_norms, spectral_norm
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.penalized import unpenalized
 
-# Their relative error is some √(2 / PRODUCTS) where the eigenvalues are of one size.
-PRODUCTS, _SEED = 64, 0
+# Columns of Q, and products with the rest, whose relative error is some √(2 / _REST) at worst.
+_SPAN, _REST, _SEED = 6, 10, 0
+PRODUCTS = 2 * _SPAN + _REST
+# A block of so few parameters is held whole.
+_DENSE_SIZE = 64
 _LANCZOS = Search(rtol=1e-8, remedy="use weights that are not so large, or fewer examples")
 
 
@@ -41,19 +52,28 @@ def sizes(blocks: Sequence[HessianBlock]) -> list[Size]:
 
 def _size(block: HessianBlock) -> Size:
     parameters = block.shape[0]
-    if parameters <= PRODUCTS:
+    if parameters <= _DENSE_SIZE:
         H = block.to_dense().astype(np.float64)
         return Size(float(np.trace(H)), float(np.linalg.norm(H)))
     generator = np.random.default_rng(_SEED)
-    V = np.where(generator.random((parameters, PRODUCTS)) < 0.5, -1.0, 1.0)
+    signs = np.where(generator.random((parameters, _SPAN + _REST)) < 0.5, -1.0, 1.0)
+    span, _ = _relative_product(block, signs[:, :_SPAN])
+    Q, V = np.linalg.qr(span)[0], signs[:, _SPAN:]
+    W = np.hstack([Q, V - Q @ (Q.T @ V)])
+    HW, scale = _relative_product(block, W)
+    weights = np.repeat([1.0, 1 / _REST], [_SPAN, _REST])
+    trace = scale * float((W * HW).sum(axis=0) @ weights)
+    return Size(trace, scale * math.sqrt(float((HW**2).sum(axis=0) @ weights)))
+
+
+def _relative_product(block: HessianBlock, V: Doubles) -> tuple[Doubles, float]:
+    """H V relative to its largest number, so that no square overflows, and that number."""
     HV = block.matmat(V.astype(block.dtype)).astype(np.float64)
     largest = float(np.abs(HV).max(initial=0.0))
     if not math.isfinite(largest):
         raise NumericalError(f"{block.parameter}: a product with H leaves the range of the type")
-    # Relative to the largest number, so that no square overflows.
     scale = largest if largest > 0 else 1.0
-    frobenius = scale * math.sqrt(float(((HV / scale) ** 2).sum()) / PRODUCTS)
-    return Size(float((V * HV).sum()) / PRODUCTS, frobenius)
+    return HV / scale, scale
 
 
 def has_structure(block: HessianBlock) -> bool:
@@ -73,7 +93,7 @@ def spectral_of(block: HessianBlock) -> float:
     """‖H‖₂, by Lanczos where the block is no dense layer's."""
     if has_structure(block):
         return spectral_norm(block)
-    if block.shape[0] <= PRODUCTS:
+    if block.shape[0] <= _DENSE_SIZE:
         return float(np.abs(np.linalg.eigvalsh(block.to_dense())).max())
     start = np.random.default_rng(_SEED).standard_normal(block.shape[0]).astype(block.dtype)
     values, _ = lanczos(block, block.parameter, start, _LANCZOS, which="LM")

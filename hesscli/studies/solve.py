@@ -238,7 +238,7 @@ def _step(
         batch_loss(problem, execution.workers, at).total for at in (problem.graph.vector(), theta)
     )
     gx = float(g.astype(np.float64) @ x)
-    return Step(slope=-gx, predicted=gx - found.form / 2, actual=before - after)
+    return Step(slope=0.0 - gx, predicted=gx - found.form / 2, actual=before - after)
 
 
 def _smallest(X: HessianBlock, found: Solution) -> float | None:
