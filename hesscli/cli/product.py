@@ -64,8 +64,8 @@ def product(
 
     For each activation and layer, the table shows the lengths of H·v, G·v and C·v, and vᵀHv, by
     the chain rule and by autodiff, the largest residual of all numbers in the products, and PASS
-    or FAIL. The vector has a number for each parameter of the block, in C order of Keras's shapes; .npz
-    has an array for each tensor, by its name. --save writes the chain rule's product, which
+    or FAIL. The vector has a number for each parameter of the block, in C order of Keras's shapes;
+    .npz has an array for each tensor, by its name. --save writes the chain rule's product, which
     --vector reads again. Exits with 1 if anything fails.
     """
     config = problem.config()
