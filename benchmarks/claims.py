@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchmarks.results import Record, ratio
+from benchmarks.results import Record, processor_ratio, ratio
 
 OURS = "hesscli"
 GB = 10**9
@@ -150,6 +150,29 @@ def _dataset(record: Record) -> Iterator[Claim]:
         yield Claim(what, f"{found.case['examples']} examples", found.peak_bytes, "B")
 
 
+def _conv(record: Record) -> Iterator[Claim]:
+    limits = {
+        ("lenet5", "float64"): 0.6,
+        ("lenet5", "float32"): 1.0,
+        ("resnet_small", "float64"): 0.9,
+        ("resnet_small", "float32"): 1.3,
+    }
+    peers = (
+        ("jax.jvp(jax.grad)", "JAX", "H·v", None),
+        ("curvlinops' H·v", "curvlinops", "H·v", 0.4),
+        ("our gradient", OURS, "gradient", 3.0),
+    )
+    for said, subject, what, same in peers:
+        for (network, dtype), limit in limits.items():
+            ours = record.find(OURS, "H·v", network=network, dtype=dtype)
+            peer = record.find(subject, what, network=network, dtype=dtype)
+            asked = limit if same is None else same
+            case = f"{network}, {dtype}"
+            yield Claim(f"H·v ÷ {said}", case, ratio(ours, peer), "×", asked)
+            processor = processor_ratio(ours, peer)
+            yield Claim(f"H·v ÷ {said}, processor time", case, processor, "×", asked)
+
+
 def _startup(record: Record) -> Iterator[Claim]:
     value = ratio(record.find(OURS, "hesscli --help"), record.find("Python", "import click"))
     yield Claim("hesscli --help ÷ import click", "", value, "×", 2)
@@ -167,5 +190,6 @@ _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "width": _width,
     "depth": _depth,
     "dataset": _dataset,
+    "conv": _conv,
     "startup": _startup,
 }

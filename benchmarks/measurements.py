@@ -38,6 +38,9 @@ WIDTH_BATCH = 512
 WIDTH_WIDTHS = (30, 128, 512, 2048, 4096)
 DEPTH_WIDTH = 128
 DEPTHS = (2, 3, 4, 6, 8, 12, 16)
+CONV_BATCH = 512
+CONV_NETWORKS = ("lenet5", "resnet_small")
+CONV_DTYPES = ("float64", "float32")
 
 
 def entries(session: Session) -> None:
@@ -118,6 +121,21 @@ def depth(session: Session) -> None:
             session.measure(subject, "product", case, problem, expected)
 
 
+def conv(session: Session) -> None:
+    """H·v of all parameters of two convolutional networks."""
+    for network in CONV_NETWORKS:
+        for dtype in CONV_DTYPES:
+            problem = session.convolutions(network, dtype, CONV_BATCH)
+            case, options = {"network": network, "dtype": dtype}, {"network": network}
+            expected = session.expected(problem, case, ["network"], ["product"], options)
+            if expected is None:
+                continue
+            for subject in (OURS, "JAX", "curvlinops"):
+                session.measure(
+                    subject, "conv", case, problem, expected, "network", options=options
+                )
+
+
 def dataset(session: Session) -> None:
     """H·v of dense1 over whole datasets in files, beside the peers' loops over a data loader."""
     problem = session.problem(WIDTHS, DATASET)
@@ -169,6 +187,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "dense": Benchmark(dense, f"{WIDTHS} tanh"),
     "width": Benchmark(width, f"784-W-W-10 tanh, batch {WIDTH_BATCH}"),
     "depth": Benchmark(depth, f"784-{DEPTH_WIDTH}-…-10 tanh, batch {WIDTH_BATCH}"),
+    "conv": Benchmark(conv, f"LeNet-5 and resnet_small, batch {CONV_BATCH}", "both types"),
     "dataset": Benchmark(dataset, f"{WIDTHS} tanh"),
     "startup": Benchmark(startup, f"{WIDTHS} relu, batch 32 (the defaults)", "float64"),
 }

@@ -24,7 +24,8 @@ class Measurement:
     """The times of one thing by one program in one case.
 
     ``seconds`` holds every run after the warm-up, each the mean of ``number`` calls; ``first``
-    is the warm-up. ``peak_bytes`` is the peak memory of the process that measured it, and of
+    is the warm-up; ``processor`` is the processor time of each run, of all threads together.
+    ``peak_bytes`` is the peak memory of the process that measured it, and of
     what else that process measured. ``numbers`` are further figures, named where they are made.
     """
 
@@ -36,6 +37,7 @@ class Measurement:
     first: float | None = None
     peak_bytes: int | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    processor: tuple[float, ...] = ()
 
     @property
     def median(self) -> float:
@@ -109,6 +111,13 @@ def ratio(ours: Measurement | None, peer: Measurement | None) -> float | None:
     return None if ours is None or peer is None else ours.median / peer.median
 
 
+def processor_ratio(ours: Measurement | None, peer: Measurement | None) -> float | None:
+    """The same of processor time, which other programs on the machine hardly disturb."""
+    if ours is None or peer is None or not (ours.processor and peer.processor):
+        return None
+    return statistics.median(ours.processor) / statistics.median(peer.processor)
+
+
 def to_json(record: Record) -> str:
     return json.dumps({"schema": SCHEMA, **asdict(record)}, indent=1, ensure_ascii=False) + "\n"
 
@@ -122,7 +131,13 @@ def from_json(text: str) -> Record:
         benchmark=data["benchmark"],
         conditions=Conditions(**data["conditions"]),
         measurements=tuple(
-            Measurement(**{**item, "seconds": tuple(item["seconds"])})
+            Measurement(
+                **{
+                    **item,
+                    "seconds": tuple(item["seconds"]),
+                    "processor": tuple(item.get("processor", ())),
+                }
+            )
             for item in data["measurements"]
         ),
         agreements=tuple(Agreement(**item) for item in data["agreements"]),

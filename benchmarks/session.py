@@ -64,6 +64,14 @@ class Session:
             self._ours("problem", {"widths": widths, "batch": batch, "out": path})
         return path
 
+    def convolutions(self, network: str, dtype: str, batch: int) -> Path:
+        """The problem file of ``configs/<network>.yaml``, written where it is not there yet."""
+        path = self.folder / f"{network}-{dtype}-{batch}.npz"
+        if not path.exists():
+            options = {"network": network, "dtype": dtype, "batch": batch, "out": path}
+            self._ours("convolutions", options)
+        return path
+
     def images(self, examples: int) -> Path:
         """A folder of so many images as files, written where it is not there yet."""
         path = self.folder / f"images-{examples}"
@@ -72,13 +80,21 @@ class Session:
         return path
 
     def expected(
-        self, problem: Path, case: Case, blocks: Sequence[str], quantities: Sequence[str]
+        self,
+        problem: Path,
+        case: Case,
+        blocks: Sequence[str],
+        quantities: Sequence[str],
+        options: Mapping[str, object] = MappingProxyType({}),
     ) -> Path | None:
-        """Our numbers on ``problem``; None where it does not come to them, which is kept."""
+        """Our numbers on ``problem``; None where it does not come to them, which is kept.
+
+        ``options`` are those of every task on the problem.
+        """
         path = self.folder / f"{problem.stem}-expected.npz"
-        options = {"blocks": ",".join(blocks), "quantities": ",".join(quantities), "out": path}
+        what = {"blocks": ",".join(blocks), "quantities": ",".join(quantities), "out": path}
         try:
-            self._ours("expected", options, "--problem", str(problem))
+            self._ours("expected", {**options, **what}, "--problem", str(problem))
         except NotMeasuredError as error:
             self.miss(OURS, " and ".join(quantities), case, str(error))
             return None
@@ -125,6 +141,7 @@ class Session:
                 timing["first"],
                 answer["peak_bytes"],
                 answer["numbers"],
+                tuple(timing["processor"]),
             )
             for what, timing in answer["timings"].items()
         ]

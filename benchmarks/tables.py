@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 
 from benchmarks.claims import Claim, claims
 from benchmarks.results import Case, Measurement, Record
 from hesscli.report.document import UNKNOWN, Column, Document, Table
 from hesscli.system.memory import readable_size
+
+# What these keys of a case have are words.
+_WORDS = ("block", "network", "dtype")
 
 
 def document(record: Record) -> Document:
@@ -36,12 +40,14 @@ def heading(record: Record) -> str:
 def times_table(record: Record) -> Table:
     """Median and range of every measurement, with its process's peak memory."""
     keys = list(dict.fromkeys(key for m in record.measurements for key in m.case))
+    of_processor = any(measurement.processor for measurement in record.measurements)
     columns = [
-        *(Column(key, numeric=key != "block") for key in keys),
+        *(Column(key, numeric=key not in _WORDS) for key in keys),
         Column("who", numeric=False),
         Column("what", numeric=False),
         Column("median"),
         Column("range"),
+        *([Column("processor")] if of_processor else []),
         Column("peak"),
     ]
     rows = [
@@ -51,6 +57,7 @@ def times_table(record: Record) -> Table:
             measurement.what,
             time_text(measurement.median),
             _range(measurement),
+            *([_processor(measurement)] if of_processor else []),
             _size(measurement.peak_bytes),
         )
         for measurement in record.measurements
@@ -103,6 +110,11 @@ def _range(measurement: Measurement) -> str:
     unit, size = _unit(measurement.median)
     low, high = min(measurement.seconds), max(measurement.seconds)
     return f"{_digits(low / size)} – {_digits(high / size)} {unit}"
+
+
+def _processor(measurement: Measurement) -> str:
+    found = measurement.processor
+    return time_text(statistics.median(found)) if found else UNKNOWN
 
 
 def _unit(seconds: float) -> tuple[str, float]:

@@ -31,6 +31,8 @@ RTOL = 1e-4
 # Eigenvalues by the same method, and by power iteration, which stops by its own rule.
 EIGENVALUE_RTOL = 1e-4
 POWER_ITERATION_RTOL = 2e-2
+# Products of convolutional networks, by type.
+CONV_RTOL = {"float64": 1e-12, "float32": 1e-5}
 # A run repeats its call until it has lasted this long (seconds): short calls are not timed alone.
 SHORTEST_RUN = 0.1
 
@@ -64,7 +66,7 @@ class Job:
 
     @property
     def inputs(self) -> Array:
-        """The batch (N, d), float32."""
+        """The batch (N, d), in the problem's type."""
         return self.arrays["inputs"]
 
     @property
@@ -115,8 +117,17 @@ class Job:
             # The first call may have traced or compiled; it does not say how long the rest take.
             elapsed = _elapsed(call, 1)
         number = max(1, math.ceil(SHORTEST_RUN / max(elapsed, 1e-9)))
-        seconds = [_elapsed(call, number) / number / per for _ in range(self.runs)]
-        self.timings[what] = {"first": first / per, "number": number, "seconds": seconds}
+        seconds, processor = [], []
+        for _ in range(self.runs):
+            before = time.process_time()
+            seconds.append(_elapsed(call, number) / number / per)
+            processor.append((time.process_time() - before) / number / per)
+        self.timings[what] = {
+            "first": first / per,
+            "number": number,
+            "seconds": seconds,
+            "processor": processor,
+        }
 
 
 def run(tasks: Mapping[str, Task], packages: Sequence[str]) -> None:

@@ -96,6 +96,21 @@ def test_memory_is_the_growth_by_weights_and_activations() -> None:
     assert found[0].met is False
 
 
+def test_processor_time_has_ratios_of_its_own_where_it_was_measured() -> None:
+    case = {"network": "lenet5", "dtype": "float64"}
+    ours, peer = (measurement(who, "H·v", 1.0, **case) for who in ("hesscli", "JAX"))
+    timed = (replace(ours, processor=(1.0, 3.0, 2.0)), replace(peer, processor=(4.0, 4.0, 40.0)))
+    record = replace(RECORD, benchmark="conv", measurements=timed)
+    found = {(claim.what, claim.case): claim for claim in claims(record)}
+    claim = found["H·v ÷ jax.jvp(jax.grad), processor time", "lenet5, float64"]
+    assert claim.value == 0.5
+    assert claim.met is True
+    assert "2.00 s" in render(document(record), "table")
+    untimed = claims(replace(record, measurements=(ours, peer)))
+    assert all(claim.value is None for claim in untimed if "processor" in claim.what)
+    assert from_json(to_json(record)) == record
+
+
 def test_json_gives_back_the_record() -> None:
     assert from_json(to_json(RECORD)) == RECORD
     with pytest.raises(ValueError, match="hesscli/benchmark/1"):

@@ -55,6 +55,7 @@ IN_THE_CONFIGURATION = {
         "registered_names",
         "data",
         "loss",
+        "output_index",
         "layer_sizes",
         "batch_size",
         "memory",
@@ -67,8 +68,10 @@ IN_THE_CONFIGURATION = {
 }
 OF_NO_NUMBER = {
     *("format_name", "paths", "quiet", "plot", "plot_style", "plot_size", "save_path"),
-    *("vectors_path", "solution_path", "write_path", "checkpoint"),
+    *("vectors_path", "solution_path", "term", "write_path", "checkpoint"),
     *("plugin", "threads"),
+    # Of product: which one --save writes. Of export it is no option of a report.
+    "term",
 }
 
 

@@ -87,7 +87,11 @@ def test_a_witness_without_them_fails(problem: Problem, monkeypatch: pytest.Monk
     from hesscli.witnesses.autodiff import network
 
     judged = network.Judged
-    monkeypatch.setattr(network, "Judged", lambda t, scales: judged(t, 0 * scales + 1 / 5))
+
+    def unweighted(targets: Any, scales: Any, of_activity: Any) -> Any:
+        return judged(targets, 0 * scales + 1 / 5, of_activity)
+
+    monkeypatch.setattr(network, "Judged", unweighted)
     assert not verify(problem, check="form").passed
 
 

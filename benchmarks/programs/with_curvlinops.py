@@ -10,8 +10,9 @@ import torch
 from curvlinops import HessianLinearOperator
 from scipy.sparse.linalg import eigsh
 
+from benchmarks.programs.torchconvolutions import TorchConvolutions
 from benchmarks.programs.torchnetwork import TorchProblem
-from benchmarks.worker import EIGENVALUE_RTOL, Array, Job, run
+from benchmarks.worker import CONV_RTOL, EIGENVALUE_RTOL, Array, Job, run
 
 
 def product(job: Job) -> None:
@@ -60,6 +61,17 @@ def dataset(job: Job) -> None:
         job.measure(what, partial(matmul, H, v))
 
 
+def convolutions(job: Job) -> None:
+    """H·v of all parameters, and the gradient of the same loss beside it."""
+    problem = TorchConvolutions(job)
+    H = HessianLinearOperator(
+        problem.model, problem.criterion, problem.parameters, [(problem.X, problem.y)]
+    )
+    v = problem.into(job.given("vector"))
+    job.agree("product", problem.back(H @ v), CONV_RTOL[str(job.inputs.dtype)])
+    job.measure("H·v", lambda: H @ v)
+
+
 def agree(job: Job) -> None:
     """H·v of every block that hesscli gave, untimed."""
     for key in job.expected:
@@ -91,6 +103,7 @@ if __name__ == "__main__":
             "product": product,
             "products": products,
             "eigenvalues": eigenvalues,
+            "conv": convolutions,
             "dataset": dataset,
             "agree": agree,
             "agree-rows": agree_rows,

@@ -21,6 +21,7 @@ from benchmarks.worker import (
     peak_bytes,
     run,
 )
+from hesscli.api.problems import load_config
 from hesscli.config.build import build_problem
 from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
 from hesscli.problem.data import load_dataset
@@ -33,6 +34,7 @@ from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.layout import NETWORK
 from hesscli.witnesses.summed.engine import chain_rule_of
 
 # Of every block this many rows are held against the peers'.
@@ -71,6 +73,17 @@ def write_problem(job: Job) -> None:
     save_problem(
         Problem(problem.graph, inputs, targets, problem.loss, problem.seed), job.options["out"]
     )
+
+
+def write_convolutions(job: Job) -> None:
+    """A network of ``configs/`` as it is initialized, on MNIST images.
+
+    Options: ``network``, its file's name, ``dtype``, ``batch``, and ``out``, the file.
+    """
+    config = load_config(
+        _config_file(job), batch_size=int(job.options["batch"]), dtype=job.options["dtype"]
+    )
+    save_problem(build_problem(config), job.options["out"])
 
 
 def write_images(job: Job) -> None:
@@ -177,6 +190,19 @@ def product(job: Job) -> None:
     job.measure("forward pass", lambda: _forward(problem))
 
 
+def convolutions(job: Job) -> None:
+    """H·v of all parameters after one set-up, and a gradient, forward pass included."""
+    problem = _problem(job)
+    v = job.given("vector")
+    before = forget_peak()
+    H = ChainRule(problem).hessian(NETWORK)
+    job.agree("product", H @ v)
+    job.numbers["growth_bytes"] = peak_bytes() - before
+    job.measure("H·v", lambda: H @ v)
+    tensors, again = H.layout.tensors, ChainRule(problem).linearized
+    job.measure("gradient", lambda: again.cotangents(tensors=tensors))
+
+
 def products(job: Job) -> None:
     """H·V after one set-up, the time divided by the number of vectors."""
     H, V = ChainRule(_problem(job)).hessian(job.block), job.given("vectors")
@@ -238,7 +264,16 @@ def _model(widths: Sequence[int]) -> ModelConfig:
     return ModelConfig(inputs=widths[0], bias=False, layers=layers)
 
 
+def _config_file(job: Job) -> Path:
+    return Path(__file__).parents[2] / "configs" / f"{job.options['network']}.yaml"
+
+
 def _problem(job: Job) -> Problem:
+    if "network" in job.options:
+        stored = {"model.weights": job.problem_path, "data.source": job.problem_path}
+        dtype = str(job.inputs.dtype)
+        config = load_config(_config_file(job), settings=stored, batch_size="all", dtype=dtype)
+        return build_problem(config)
     parameters = read_parameters(job.problem_path)
     inputs, targets = read_batch(job.problem_path)
     last = len(parameters) - 1
@@ -264,7 +299,8 @@ def _rows(H: HessianBlock, numbers: Array) -> Array:
 
 
 def _directions(H: HessianBlock, count: int) -> Array:
-    return np.random.default_rng(0).standard_normal((H.shape[0], count), dtype=np.float32)
+    v = np.random.default_rng(0).standard_normal((H.shape[0], count), dtype=np.float32)
+    return v.astype(H.dtype)
 
 
 def _eigenvalues(H: HessianBlock, v: Array) -> Array:
@@ -283,11 +319,13 @@ if __name__ == "__main__":
     run(
         {
             "problem": write_problem,
+            "convolutions": write_convolutions,
             "images": write_images,
             "expected": write_expected,
             "entries": entries,
             "product": product,
             "products": products,
+            "conv": convolutions,
             "eigenvalues": eigenvalues,
             "dataset": dataset,
             "sweep": whole_sweep,

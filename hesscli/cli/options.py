@@ -23,6 +23,7 @@ from hesscli.problem.names import (
     CHECK_METHODS,
     DTYPES,
     MOST_PROBES,
+    OUTPUT,
 )
 from hesscli.problem.registry import loss_names, plugin_names
 from hesscli.system.errors import HesscliError, InputError
@@ -174,6 +175,7 @@ class ProblemOptions:
     replayed: Report | None = None
     workers: Workers = ALONE
     written: tuple[tuple[str, str], ...] = ()
+    output_index: int | None = None
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
@@ -273,6 +275,16 @@ class ProblemOptions:
                 value = list(given) if isinstance(given, tuple) else given
                 value = whole_number(given) if name == "batch_size" else value
                 yield Override(tuple(key.split(".")), value, option)
+        if self.output_index is not None:
+            if self.loss is not None:
+                raise InputError(
+                    f"--output-index {self.output_index}: an output stands in place of the loss; "
+                    "leave --loss out"
+                )
+            yield Override(("loss", "name"), OUTPUT, "--output-index")
+            yield Override(("loss", "index"), self.output_index, "--output-index")
+            # Penalties belong to no output.
+            yield Override(("loss", "regularization"), False, "--output-index")
         if self.layer_sizes:
             inputs, *units = self.layer_sizes
             layers = [{"units": count} for count in units]
@@ -419,6 +431,12 @@ def problem_options(
         help="Loss, as in mean_squared_error.",
     )
     @click.option(
+        "--output-index",
+        metavar="K",
+        type=click.IntRange(min=0),
+        help="Output K in place of a loss.",
+    )
+    @click.option(
         "--layers",
         "layer_sizes",
         metavar="SIZES",
@@ -476,6 +494,7 @@ def problem_options(
         registered_names: tuple[str, ...],
         data: str | None,
         loss: str | None,
+        output_index: int | None,
         layer_sizes: tuple[int, ...],
         activations: tuple[str, ...],
         batch_size: str | None,
@@ -503,6 +522,7 @@ def problem_options(
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
             written=tuple(_written(others)),
+            output_index=output_index,
         )
         return function(problem=problem, **others)
 

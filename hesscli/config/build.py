@@ -127,7 +127,10 @@ def build_problem(
     of_all = dataset.sample_weight
     own = None if of_all is None else of_all[places(order)]
     weights = example_weights(config.loss, own, fitted, graph.nodes[-1].shape[-1])
-    if weights is not None:
+    if config.loss.of_class is not None:
+        part = f"only the examples of class {config.loss.of_class} have a loss (loss.of_class)"
+        notes = (*notes, part)
+    elif weights is not None:
         key = "data.sample_weight" if config.loss.class_weight is None else "loss.class_weight"
         notes = (*notes, f"the loss of each example is multiplied by its weight ({key})")
     original = None

@@ -76,7 +76,7 @@ def _require_free(last: LayerConfig, keras: KerasNetwork, ends: str) -> None:
 
 def is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
     """Whether ``loss`` is the one that the model was compiled with."""
-    compiled = replace(loss, regularization=True, class_weight=None)
+    compiled = replace(loss, regularization=True, class_weight=None, of_class=None)
     return isinstance(keras.loss, Loss) and compiled == keras.loss
 
 
