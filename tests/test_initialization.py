@@ -269,7 +269,7 @@ WRONG = [
     ("--plot x.txt", "names no image"),
     ("--tune --target 0", "it must be a number above 0"),
     ("--tune --set model.initializer=zeros", "model.initializer: 'zeros' has no scale; choose"),
-    ("--tune --write x.yaml -a relu -a tanh", "a configuration holds one"),
+    ("--tune --write x.yaml -a relu -a tanh", "a configuration contains one"),
     ("--tune --write none/x.yaml", "none/x.yaml: cannot be written"),
     ("--set model.weights=w.npz", "model.weights: w.npz; init draws the kernels itself"),
     ("--set model.bias=false --block bias", "--block bias: the network has none"),

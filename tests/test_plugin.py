@@ -206,10 +206,10 @@ MISTAKES = {
     "syntax": ("x = (\n", "plugin.py:1: SyntaxError: "),
     "exception": ("x = 1\ny = x / 0\n", "plugin.py:2: ZeroDivisionError: division by zero"),
     "exit": ("import sys\nsys.exit('enough')\n", "plugin.py:2: SystemExit: enough"),
-    "nothing": ("x = 1\n", "plugin.py: ACTIVATIONS, LOSSES and LAYERS are all missing or empty"),
+    "nothing": ("x = 1\n", "plugin.py: ACTIVATIONS, LOSSES and LAYERS are all missing"),
     "empty": (
         "ACTIVATIONS = {}\n",
-        "plugin.py: ACTIVATIONS, LOSSES and LAYERS are all missing or empty",
+        "plugin.py: ACTIVATIONS, LOSSES and LAYERS are all missing",
     ),
     "null byte": ("x = '\0'\n", "null bytes"),
     "not a mapping": ("ACTIVATIONS = {'a': abs}\n", "plugin.py: activation 'a' is not a mapping"),

@@ -92,7 +92,7 @@ class Loss:
     of_class: Annotated[
         int | None,
         whole(0, spelled=False),
-        "the only class whose examples count; the sum is still divided by the number of all examples",
+        "the only class whose examples count; the sum is still divided by the number of all",
     ] = None
     class_weight: Annotated[
         Mapping[int, float] | None,

@@ -115,7 +115,7 @@ def _parsed(path: str) -> Mapping[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _mapping(path: str, key: str, value: Any) -> Mapping[str, Any]:
