@@ -252,7 +252,7 @@ def test_penalties_are_in_both() -> None:
 
 
 def test_what_has_no_factors_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="below is no dense layer"):
+    with pytest.raises(InputError, match="below has no Kronecker factors"):
         mixed = network([layer("below", "batch_normalization"), *ended("below")], (4,))
         approximate([mixed], ApproximationOptions(block="network"))
     focal = replace(

@@ -269,7 +269,9 @@ def test_at_a_saddle_point_the_gradient_is_0_and_the_hessian_says_what_it_is() -
     (row,) = result.results
     assert row.norm == 0 and row.smallest == pytest.approx(-2 * 2 * 3)
     assert row.solution.negative == 1
-    assert "g is 0, but θ is no minimum" in " ".join(render(document_of(result), "table").split())
+    assert "g is 0, but θ is not a minimum" in " ".join(
+        render(document_of(result), "table").split()
+    )
 
 
 def damped_of(row: Any, first: Solve) -> Solve:

@@ -62,7 +62,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     metavar="N",
     type=click.IntRange(min=1),
     default=80,
-    help="Lanczos steps from each of them.",
+    help="Lanczos steps from each vector.",
 )
 @probe_seed_option("the random vectors")
 @plot_option
@@ -84,13 +84,13 @@ def spectrum(
 ) -> int:
     """Eigenvalues of the Hessian and its Gauss-Newton term.
 
-    For each activation and layer, side by side: rank, largest and smallest eigenvalue, how many
-    are negative, effective rank, trace, range of the diagonal, Frobenius and spectral norm. Up
-    to 4,000 eigenvalues that can differ from zero all of it is exact; beyond, the ends of the
-    spectrum come from Lanczos and sums over it from stochastic Lanczos quadrature, and every
-    estimate has its error bar. With --top alone a block of more than 1,000 such eigenvalues gets
-    no more than the K that are asked for, in seconds instead of minutes. Exits with 1 where the
-    numbers do not hold together.
+    For each activation and layer, the table shows for both terms the rank, the largest and
+    smallest eigenvalue, the number of negative ones, the effective rank, trace, range of the
+    diagonal, Frobenius and spectral norm. Everything is exact if at most 4,000 eigenvalues can
+    differ from zero. If there are more, the ends of the spectrum come from Lanczos and sums over
+    it from stochastic Lanczos quadrature, and every estimate has an error bar. With --top alone,
+    only the K eigenvalues of a block of more than 1,000 are computed, in seconds instead of
+    minutes. Exits with 1 if the numbers contradict each other.
     """
     if vectors_path is not None:
         if top is None:
