@@ -186,7 +186,7 @@ def some_approximations(
     _require_no_activities(problem)
     names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
-    maker = Maker(engine, options.samples, options.seed)
+    maker = Maker(engine, options.samples, options.seed, wanted)
     return dict(_approximations(engine, maker, parameter, options, wanted))
 
 

@@ -12,7 +12,7 @@ rank k + diagonal    the k largest eigenpairs of F, and what they leave of its d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -57,9 +57,15 @@ _PASSES, _PASS_CHANGE = 12, 1e-4
 
 
 class Maker:
-    """Makes a layer's approximations; what the examples of one process give is kept."""
+    """Makes a layer's approximations; what the examples of one process give is kept.
 
-    def __init__(self, engine: ChainRuleEngine, samples: int, seed: int) -> None:
+    If some names are ``wanted``, other kinds of Fisher matrices than theirs are left out.
+    """
+
+    def __init__(
+        self, engine: ChainRuleEngine, samples: int, seed: int, wanted: Collection[str] = ()
+    ) -> None:
+        self._wanted = wanted
         self.problem, self.samples, self.seed = engine.problem, samples, seed
         self.held = isinstance(engine, ChainRule)
         self.chunks = (
@@ -72,7 +78,12 @@ class Maker:
     def kinds(self) -> tuple[str, ...]:
         drawn = (MONTE_CARLO,) if draws_of(self.problem) is not None else ()
         expected = (FISHER,) if self.problem.loss.name == POISSON else ()
-        return (GAUSS_NEWTON, *expected, *drawn, EMPIRICAL)
+        others = [
+            kind
+            for kind in (*expected, *drawn, EMPIRICAL)
+            if not self._wanted or any(name.endswith(kind) for name in self._wanted)
+        ]
+        return (GAUSS_NEWTON, *others)
 
     def factors(
         self, parameter: str, node: Node, kinds: Sequence[str], part: Problem
