@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,21 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from docs.tools.gallery import DOCS, PAGE, commands, images
+from docs.tools.gallery import CONFIGS, DOCS, PAGE, commands, images
 from hesscli.cli.main import _run, cli
 
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = commands(TEXT)
 IMAGES = images(TEXT)
 # Those that are trained, and the spectra beside them, take longer: make docs-test.
-SLOW = ("spectrum-untrained.png", "spectrum-trained.png", "training.png", "edge.png")
+SLOW = (
+    "spectrum-untrained.png",
+    "spectrum-trained.png",
+    "spectrum-lenet5-untrained.png",
+    "spectrum-lenet5-trained.png",
+    "training.png",
+    "edge.png",
+)
 QUICK = tuple(name for image in IMAGES if (name := Path(image).name) not in SLOW)
 LARGEST = 150_000
 # Images are compared in squares of so many pixels, in which another version's letters look alike.
@@ -130,6 +138,7 @@ def test_all_other_commands_draw_their_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One after the other, because the spectrum is that of what was trained."""
+    shutil.copytree(CONFIGS, tmp_path / CONFIGS.name)
     monkeypatch.chdir(tmp_path)
     for words in COMMANDS:
         if option(words, "--plot") not in QUICK:

@@ -2,7 +2,8 @@
 
     python -m docs.tools.gallery
 
-The commands run one after the other in an empty folder, so that the page shows all that is needed.
+The commands run one after the other in a folder that has ``configs/`` alone, so that the page shows
+all that is needed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "gallery.md"
+CONFIGS = DOCS.parent / "configs"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]+\]\((plots/[^)]+)\)")
 
@@ -36,6 +38,7 @@ def main() -> None:
     """Rewrites every image, or none where a command fails."""
     page = PAGE.read_text(encoding="utf-8")
     with TemporaryDirectory() as folder:
+        shutil.copytree(CONFIGS, Path(folder) / CONFIGS.name)
         for command in commands(page):
             subprocess.run((sys.executable, "-m", *command), cwd=folder, check=True)
         drawn = [(Path(folder) / Path(image).name, DOCS / image) for image in images(page)]
