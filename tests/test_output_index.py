@@ -108,7 +108,7 @@ def test_the_commands_ask_about_one_output(run: Run) -> None:
         (("--output-index", "10"), "loss.index: 10; the network has the outputs 0 to 9"),
         (("--output-index", "3", "--loss", "sum"), "leave --loss out"),
         (("--set", "loss.index=2"), "only output can have it"),
-        (("--set", "loss.of_class=10"), "10 is no class; 10 outputs have the classes 0 to 9"),
+        (("--set", "loss.of_class=10"), "10 is not a class; 10 outputs have the classes 0 to 9"),
         (("--output-index", "3", "--set", "loss.of_class=1"), "has no targets"),
     ],
 )

@@ -447,7 +447,7 @@ TEXTS: Mapping[str, tuple[bytes, str]] = {
     "a later one": (b'{"schema": "hesscli/verify/2"}', "this hesscli reads version 1"),
     "no rows": (b'{"schema": "hesscli/verify/1"}', "results: null; it must be a list"),
     "an early one": (b'{"schema": "hesscli/verify/1", "results": []}', "invocation: missing; "),
-    "not a number": (b'{"schema": NaN}', "NaN is no number"),
+    "not a number": (b'{"schema": NaN}', "NaN is not a number"),
     "thousands of digits": (b'{"schema": ' + b"9" * 5000 + b"}", "not JSON"),
     "nested": (b"[" * 200_000, "nested too deeply"),
     "nested and whole": (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),

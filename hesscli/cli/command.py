@@ -51,7 +51,6 @@ class Command(click.Command):
         # Click leaves two columns free.
         formatter.width = min(formatter.width + 2, ctx.max_content_width or formatter.width)
         self.format_usage(ctx, formatter)
-        formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(paragraphs(self)[0])
         formatter.write_paragraph()

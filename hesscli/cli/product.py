@@ -51,11 +51,11 @@ def product(
 ) -> int:
     """Multiply the Hessian and its terms by a vector.
 
-    For each activation and layer: the length of H·v, of G·v and of C·v, and vᵀHv, by the chain
-    rule and by autodiff; the largest residual of all numbers in the products, and PASS or FAIL.
-    The vector has a number for each parameter of the block, in C order of Keras's shapes; .npz
-    has an array for each tensor, by its name. --save writes the chain rule's product, which
-    --vector reads again. Exits with 1 where anything fails.
+    For each activation and layer, the table shows the lengths of H·v, G·v and C·v, and vᵀHv, by
+    the chain rule and by autodiff, the largest residual of all numbers in the products, and PASS
+    or FAIL. The vector has a number for each parameter of the block, in C order of Keras's shapes;
+    .npz has an array for each tensor, by its name. --save writes the chain rule's product, which
+    --vector reads again. Exits with 1 if anything fails.
     """
     config = problem.config()
     # Before anything is computed that could not be written.

@@ -75,8 +75,8 @@ def solve(
     approximation in place of H, --vector a vector of your own in place of the gradient g. Small
     blocks and dense layers on few examples are solved by eigenvalues, KFAC and EKFAC by their
     factors, others by MINRES or conjugate gradients; the residual that is shown is the true one.
-    A singular or an indefinite system is said to be one, with the damping that is enough. Exits
-    with 1 if a residual is too large.
+    If the system is singular or indefinite, the output says so and names a damping that suffices.
+    Exits with 1 if a residual is too large.
     """
     config = problem.config()
     # Before anything is computed that could not be written.

@@ -48,7 +48,7 @@ class _ClassWeights(Takes):
         given = {int(key) if str(key).isdecimal() else key: of for key, of in value.items()}
         for key in given:
             if not is_whole(key, 0):
-                text = f"{shown(key)} is no class; they are whole numbers from 0"
+                text = f"{shown(key)} is not a class; they are whole numbers from 0"
                 raise ConfigKeyError(path, text)
         return {key: not_negative().decode(of, (*path, key)) for key, of in given.items()}
 
@@ -86,11 +86,13 @@ class Loss:
     gamma: Annotated[float, not_negative(spelled=False), "the power of 1 − p in the focal loss"] = (
         2.0
     )
-    index: Annotated[int, whole(0), "which output the loss output is"] = 0
+    index: Annotated[
+        int, whole(0, spelled=False), "the index of the output that is the loss `output`"
+    ] = 0
     of_class: Annotated[
         int | None,
-        whole(0),
-        "the class whose examples alone have a loss; it is still divided by N of all",
+        whole(0, spelled=False),
+        "the only class whose examples count; the sum is still divided by the number of all",
     ] = None
     class_weight: Annotated[
         Mapping[int, float] | None,

@@ -88,8 +88,8 @@ def example_weights(
         beyond = [of for of in named if 1 < outputs <= of]
         if beyond:
             raise InputError(
-                f"loss.{key}: {beyond[0]} is no class; {outputs} outputs have the classes 0 to "
-                f"{outputs - 1}"
+                f"loss.{key}: {beyond[0]} is not a class; {outputs} outputs have the classes 0 "
+                f"to {outputs - 1}"
             )
     weights = given
     if by_class is not None:

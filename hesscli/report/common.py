@@ -279,7 +279,7 @@ def why_open(check: Check) -> str:
     if check.open_by_rounding:
         return (
             f"the residual {scientific(check.max_abs_residual)} may be rounding, which leaves "
-            f"{scientific(check.floor)} uncertain beside {_scale_text(check)}"
+            f"an uncertainty of {scientific(check.floor)} next to {_scale_text(check)}"
         )
     looked_at = check.undecided + check.compared
     how_many = (
@@ -302,8 +302,8 @@ def rounding_note(name: str, check: Check, where: str = "in this layer") -> str:
     """Why a residual beyond the relative tolerance passes."""
     return (
         f"† {name}: the residual {scientific(check.max_abs_residual)} is rounding: "
-        f"what was subtracted {where} leaves {scientific(check.floor)} uncertain, "
-        f"beside {_scale_text(check)}."
+        f"the subtractions {where} leave an uncertainty of {scientific(check.floor)}, "
+        f"next to {_scale_text(check)}."
     )
 
 
