@@ -21,6 +21,7 @@ from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.entry import entry
+from hesscli.studies.verdict import Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -82,11 +83,13 @@ def test_entries_are_those_of_the_dense_network_block() -> None:
 
 @drawn(60)
 @given(problems(), st.data())
-def test_any_entry_of_a_random_network_passes(problem: Problem, data: st.DataObject) -> None:
+def test_any_entry_of_a_random_network_is_right(problem: Problem, data: st.DataObject) -> None:
+    """PASS, or UNDECIDED after the referee: terms of 1e-119 have no digits in autodiff's 0."""
     layout = layout_of(problem, "network")
     first, second = (layout.name_of(data.draw(st.integers(0, layout.size - 1))) for _ in range(2))
     try:
-        assert entry([problem], first, second).passed
+        (found,) = entry([problem], first, second).results
+        assert found.passed or (found.verdict is Verdict.UNDECIDED and found.ruling is not None)
     except NumericalError:
         assume(False)
 
