@@ -139,6 +139,7 @@ def test_verify_follows_the_published_schema() -> None:
             "losses": [],
             "largest_input": None,
             "kinds": {},
+            "output": None,
         },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}
