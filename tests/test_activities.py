@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hesscli.witnesses.chain_rule.first import ChainFirst
 
 from hesscli import problem_from_config, problem_from_keras, train, verify
 from hesscli.nodes.passes import GAUSS_NEWTON
