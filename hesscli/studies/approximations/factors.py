@@ -1,7 +1,7 @@
 """What every approximation of a layer is made of: its inputs, and roots of ∂²ℓ/∂f² pulled to it.
 
 The layer sees a_{n,t} (rows,) at T places t of example n; a dense layer has one. With roots m of
-the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂z_{n,t}/∂f)ᵀ m_{n,k}:
+the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂f/∂z_{n,t})ᵀ m_{n,k}:
 
     J_{n,k} = Σ_t a_{n,t} δ_{n,k,t}ᵀ,      F = Σ_{n,k} vec J_{n,k} vec J_{n,k}ᵀ
 
@@ -137,7 +137,7 @@ def sole_node(problem: Problem, parameter: str) -> Node | None:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a layer sees of some examples: ``a``, and ∂z/∂f as ``J`` (n, c, T · units)."""
+    """What a layer sees of some examples: ``a``, and ∂f/∂z as ``J`` (n, c, T · units)."""
 
     a: Array
     J: Array
