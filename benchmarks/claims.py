@@ -173,6 +173,14 @@ def _conv(record: Record) -> Iterator[Claim]:
             yield Claim(f"H·v ÷ {said}, processor time", case, processor, "×", asked)
 
 
+def _kfac(record: Record) -> Iterator[Claim]:
+    for batch in sorted({m.case["batch"] for m in record.measurements}):
+        ours, peer = (record.find(of, "factors", batch=batch) for of in (OURS, "curvlinops"))
+        yield Claim("factors ÷ curvlinops' factors", f"batch {batch}", ratio(ours, peer), "×", 0.5)
+        processor = processor_ratio(ours, peer)
+        yield Claim("the same, processor time", f"batch {batch}", processor, "×", 0.5)
+
+
 def _startup(record: Record) -> Iterator[Claim]:
     value = ratio(record.find(OURS, "hesscli --help"), record.find("Python", "import click"))
     yield Claim("hesscli --help ÷ import click", "", value, "×", 2)
@@ -191,5 +199,6 @@ _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "depth": _depth,
     "dataset": _dataset,
     "conv": _conv,
+    "kfac": _kfac,
     "startup": _startup,
 }

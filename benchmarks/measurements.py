@@ -136,6 +136,16 @@ def conv(session: Session) -> None:
                 )
 
 
+def kfac(session: Session) -> None:
+    """The Kronecker factors of all kernels."""
+    blocks = [f"dense{k}/kernel" for k in (1, 2, 3)]
+    for batch in PRODUCT_BATCHES:
+        problem, case = session.problem(WIDTHS, batch), {"batch": batch}
+        expected = session.expected(problem, case, blocks, ["kfac"])
+        for subject in (OURS, "curvlinops") if expected else ():
+            session.measure(subject, "kfac", case, problem, expected)
+
+
 def dataset(session: Session) -> None:
     """H·v of dense1 over whole datasets in files, beside the peers' loops over a data loader."""
     problem = session.problem(WIDTHS, DATASET)
@@ -188,6 +198,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "width": Benchmark(width, f"784-W-W-10 tanh, batch {WIDTH_BATCH}"),
     "depth": Benchmark(depth, f"784-{DEPTH_WIDTH}-…-10 tanh, batch {WIDTH_BATCH}"),
     "conv": Benchmark(conv, f"LeNet-5 and resnet_small, batch {CONV_BATCH}", "both types"),
+    "kfac": Benchmark(kfac, f"{WIDTHS} tanh"),
     "dataset": Benchmark(dataset, f"{WIDTHS} tanh"),
     "startup": Benchmark(startup, f"{WIDTHS} relu, batch 32 (the defaults)", "float64"),
 }

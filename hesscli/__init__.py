@@ -138,7 +138,7 @@ if not TYPE_CHECKING:
             "NumericalError",
             "UnknownBlockError",
         ),
-        "hesscli.problem.graph": ("Activation", "Graph", "Layer", "Node", "chain"),
+        "hesscli.problem.graph": ("Activation", "Graph", "Layer", "Node", "Penalty", "chain"),
         "hesscli.problem.network": ("Loss", "Problem"),
         "hesscli.nodes.plugins": ("load_plugin",),
         "hesscli.system.threads": ("use_threads",),

@@ -11,12 +11,12 @@ import os
 from hypothesis import HealthCheck, settings
 
 _SHARE = 5
-_ALL = os.environ.get("HESSCLI_TESTS") == "thorough"
+THOROUGH = os.environ.get("HESSCLI_TESTS") == "thorough"
 
 
 def cases(most: int) -> int:
     """How many of ``most`` cases this run looks at."""
-    return most if _ALL else max(5, most // _SHARE)
+    return most if THOROUGH else max(5, most // _SHARE)
 
 
 def drawn(most: int) -> settings:

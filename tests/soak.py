@@ -509,7 +509,7 @@ def soak(networks: int, seed: int, jobs: int, report: Callable[[Tally], None]) -
             total.add(several(chunk))
             report(total)
         return total
-    # A process for each job, made anew: TensorFlow does not survive a fork.
+    # A process for each job, made again: TensorFlow does not survive a fork.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for tally in pool.map(several, chunks):
             total.add(tally)

@@ -269,7 +269,7 @@ def test_an_unknown_block_can_be_caught_either_way(tiny: Problem) -> None:
         for kind in (KeyError, hesscli.InputError):
             with pytest.raises(kind) as raised:
                 engine(tiny).hessian("dense9")
-            assert str(raised.value).startswith("'dense9' is no block; use <layer>/kernel")
+            assert str(raised.value).startswith("'dense9' is not a block; use <layer>/kernel")
 
 
 SAME: list[tuple[str, Callable[[Problem], object]]] = [
@@ -384,7 +384,7 @@ def test_every_report_takes_the_result_that_it_is_registered_for() -> None:
     ]
     registered = [builder.partition(":")[2] for builder in documents._BUILDERS.values()]
     assert sorted(written) == sorted(registered)
-    with pytest.raises(TypeError, match="int is no result of a study"):
+    with pytest.raises(TypeError, match="int is not the result of a study"):
         hesscli.render(3)
 
 

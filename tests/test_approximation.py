@@ -152,7 +152,7 @@ def test_distances_without_forming_a_block_are_the_dense_ones(
         for block in (engine.hessian(parameter), engine.gauss_newton(parameter)):
             T = block.to_dense()
             with monkeypatch.context() as patched:
-                patched.setattr(distances, "_DENSE_SIZE", 0)
+                patched.setattr(distances, "DENSE_SIZE", 0)
                 target = Target(block, Images(probes), held=True)
                 assert target.exact
                 assert target.trace == pytest.approx(np.trace(T), rel=1e-12)
@@ -174,7 +174,7 @@ def test_of_a_dense_network_that_is_too_large_the_trace_is_exact(
     """It is the sum of its layers', whose norms would take too long."""
     problem = make_problem((5, 4, 3), "tanh", examples=4)
     T = ChainRule(problem).hessian("network").to_dense()
-    monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
+    monkeypatch.setattr(distances, "DENSE_SIZE", 0)
     monkeypatch.setattr(distances, "_WORK", 0.0)
     for execution in (HELD, Execution(chunk=3)):
         rows = approximate(
@@ -193,7 +193,7 @@ def test_of_a_dense_network_every_number_is_the_dense_one(monkeypatch: pytest.Mo
     engine = ChainRule(problem)
     T = [of("network").to_dense() for of in (engine.hessian, engine.gauss_newton)]
     found = made(problem, "network", rank=3)
-    monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
+    monkeypatch.setattr(distances, "DENSE_SIZE", 0)
     rows = approximate([problem], ApproximationOptions(block="network", rank=3)).results
     for row, X in zip(rows, found.values(), strict=True):
         dense = X.to_dense()
@@ -210,7 +210,7 @@ def test_error_bars_hold_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     block = ChainRule(CONV).hessian("conv/kernel")
     X = made(CONV, "conv/kernel")["kfac"]
     exact = Target(block, Images(np.zeros((0, 2))), held=True).distance(X)
-    monkeypatch.setattr(distances, "_DENSE_SIZE", 0)
+    monkeypatch.setattr(distances, "DENSE_SIZE", 0)
     trace = np.trace(block.to_dense())
     inside, traces = [], []
     for seed in range(200):
@@ -252,7 +252,7 @@ def test_penalties_are_in_both() -> None:
 
 
 def test_what_has_no_factors_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="below is no dense layer"):
+    with pytest.raises(InputError, match="below has no Kronecker factors"):
         mixed = network([layer("below", "batch_normalization"), *ended("below")], (4,))
         approximate([mixed], ApproximationOptions(block="network"))
     focal = replace(

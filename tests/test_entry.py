@@ -10,17 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from drawn import drawn
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from networks import make_problem, problems
 
-from hesscli.cli.main import main
 from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Loss, Problem
 from hesscli.studies.entry import entry
+from hesscli.studies.verdict import Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -82,11 +83,13 @@ def test_entries_are_those_of_the_dense_network_block() -> None:
 
 @drawn(60)
 @given(problems(), st.data())
-def test_any_entry_of_a_random_network_passes(problem: Problem, data: st.DataObject) -> None:
+def test_any_entry_of_a_random_network_is_right(problem: Problem, data: st.DataObject) -> None:
+    """PASS, or UNDECIDED after the referee: terms of 1e-119 have no digits in autodiff's 0."""
     layout = layout_of(problem, "network")
     first, second = (layout.name_of(data.draw(st.integers(0, layout.size - 1))) for _ in range(2))
     try:
-        assert entry([problem], first, second).passed
+        (found,) = entry([problem], first, second).results
+        assert found.passed or (found.verdict is Verdict.UNDECIDED and found.ruling is not None)
     except NumericalError:
         assume(False)
 
@@ -212,13 +215,6 @@ def small(tmp_path: Path) -> list[str]:
         encoding="utf-8",
     )
     return ["entry", "--config", str(path)]
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    printed = capsys.readouterr()
-    return int(exit_.value.code or 0), printed.out, printed.err
 
 
 def test_one_name_is_the_pure_second_derivative(

@@ -261,6 +261,7 @@ WRITERS = (
     ("export", "network", "-c", "tiny.yaml", "-o", "out.h5"),
     ("spectrum", "-c", "tiny.yaml", "-q", "-o", "out.json"),
     ("spectrum", "-c", "tiny.yaml", "--top", "2", "--eigenvectors", "out.npz"),
+    ("solve", "-c", "tiny.yaml", "-q", "--save", "out.npz"),
     ("train", "-c", "tiny.yaml", "--checkpoint", "out.npz"),
     (
         "init",

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import run as run_command
 from drawn import drawn
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from networks import make_problem, problems
 
-from hesscli.cli.main import main
 from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import LossDerivatives, loss_derivatives
@@ -395,10 +395,7 @@ def configuration(tmp_path: Path) -> str:
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(["verify", *arguments])
-    printed = capsys.readouterr()
-    return int(exit_.value.code or 0), printed.out, printed.err
+    return run_command(["verify", *arguments], capsys)
 
 
 def report(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from drawn import drawn
 from hypothesis import assume, given
 from networks import make_problem, problems
 
-from hesscli.cli.main import main
 from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import loss_derivatives
@@ -278,13 +278,6 @@ def small(tmp_path: Path) -> list[str]:
         encoding="utf-8",
     )
     return ["verify", "--config", str(path)]
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    printed = capsys.readouterr()
-    return int(exit_.value.code or 0), printed.out, printed.err
 
 
 @pytest.mark.parametrize(

@@ -258,9 +258,9 @@ def test_the_drawing_has_a_line_with_error_bars_for_each_layer(
 
 
 WRONG = [
-    ("--stddev 1,x", "'x' is no standard deviation"),
-    ("--stddev 0", "'0' is no standard deviation"),
-    ("--stddev nan", "'nan' is no standard deviation"),
+    ("--stddev 1,x", "'x' is not a standard deviation"),
+    ("--stddev 0", "'0' is not a standard deviation"),
+    ("--stddev nan", "'nan' is not a standard deviation"),
     ("--initializer glorot", "'glorot' is not one of"),
     ("--seeds 0", "0 is not in the range"),
     ("--target 2", "--target belongs to --tune"),
@@ -269,7 +269,7 @@ WRONG = [
     ("--plot x.txt", "names no image"),
     ("--tune --target 0", "it must be a number above 0"),
     ("--tune --set model.initializer=zeros", "model.initializer: 'zeros' has no scale; choose"),
-    ("--tune --write x.yaml -a relu -a tanh", "a configuration holds one"),
+    ("--tune --write x.yaml -a relu -a tanh", "a configuration contains one"),
     ("--tune --write none/x.yaml", "none/x.yaml: cannot be written"),
     ("--set model.weights=w.npz", "model.weights: w.npz; init draws the kernels itself"),
     ("--set model.bias=false --block bias", "--block bias: the network has none"),

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from commands import run
 
-from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config, parse_override
 from hesscli.problem.data import load_dataset
@@ -51,13 +51,6 @@ def problem_of(path: str, *assignments: str) -> Problem:
 
 def logits(problem: Problem) -> Any:
     return ChainRule(problem).linearized.f
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    printed = capsys.readouterr()
-    return int(exit_.value.code or 0), printed.out, printed.err
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from mutants import DOCUMENT, DTYPES, MUTATIONS, Seen, applied, network
 
-from hesscli.cli.main import main
 from hesscli.nodes import calculus
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.problem.graph import Activation
@@ -42,10 +42,8 @@ def configuration(tmp_path: Path) -> str:
 def verdicts(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, dict[str, str]]:
-    with pytest.raises(SystemExit) as exit_:
-        main(["verify", *arguments, "--format", "json"])
-    report = json.loads(capsys.readouterr().out)
-    return int(exit_.value.code or 0), {row["layer"]: row["status"] for row in report["results"]}
+    code, out, _ = run(["verify", *arguments, "--format", "json"], capsys)
+    return code, {row["layer"]: row["status"] for row in json.loads(out)["results"]}
 
 
 @pytest.mark.parametrize("check", ["form", "entries"])

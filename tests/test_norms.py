@@ -32,7 +32,7 @@ def test_a_block_that_is_zero_beside_one_that_is_not() -> None:
     C, G = frobenius_norms(blocks)
     assert C == 0
     assert pytest.approx(np.linalg.norm(blocks[1].to_dense()), rel=1e-12) == G
-    with pytest.raises(TypeError, match="NetworkBlock is no layer's block"):
+    with pytest.raises(TypeError, match="NetworkBlock is not a layer's block"):
         layer_block(engine.hessian("network"))
 
 

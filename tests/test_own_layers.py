@@ -192,7 +192,11 @@ def test_a_wrong_argument_is_one_line(layers: None, tmp_path: Path) -> None:
 
 
 MISTAKES = {
-    "no shapes": ('"shapes": shapes,', "", "shapes is not given, or no function; it must take"),
+    "no shapes": (
+        '"shapes": shapes,',
+        "",
+        "shapes is not given, or is not a function",
+    ),
     "other roles": ('"gate_bias": (units,)', '"gate": (units,)', "for each of kernel, bias, gate"),
     "no size": ('"bias": (units,)', '"bias": ("units",)', "must be a shape of whole numbers"),
     "no initializer": ('"glorot_uniform"', '"glorot"', "one of Keras's initializers: zeros, ones"),
@@ -204,7 +208,7 @@ MISTAKES = {
     ),
     "no part": ('"bias": g_a.sum(axis=0),', "", "returns parts at kernel, gate_kernel, gate_bias"),
     "a shape": ("return a * s", "return (a * s).T", "forward: returns shape (3, 2) for x of shape"),
-    "all examples": ("return a * s", "return a * s.mean(axis=0)", "depends on the others"),
+    "all examples": ("return a * s", "return a * s.mean(axis=0)", "depends on others"),
     "an argument": ('"units": 3}', '"units": [3]}', "arguments: 'units': [3]; it must be a name"),
     "an exception": ("return a * s", "return a * t", "glu', forward: NameError"),
     "a type": (

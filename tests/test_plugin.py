@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 
-from hesscli.cli.main import main
 from hesscli.nodes.plugins import forget, load_plugin
 from hesscli.problem import names, registry
 from hesscli.problem.graph import Activation, Layer, chain
@@ -53,13 +53,6 @@ def cube_plugin(folder: Path, second: str = "6 * z", more: str = WITH_TENSORFLOW
         "import numpy as np\nACTIVATIONS = {'cube': {'value': lambda z: z**3,\n"
         f" 'first': lambda z: 3 * z**2,\n 'second': lambda z: {second}{more}}}}}\n",
     )
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    printed = capsys.readouterr()
-    return int(exit_.value.code or 0), printed.out, printed.err
 
 
 def scalar_problem() -> Problem:
@@ -213,10 +206,13 @@ MISTAKES = {
     "syntax": ("x = (\n", "plugin.py:1: SyntaxError: "),
     "exception": ("x = 1\ny = x / 0\n", "plugin.py:2: ZeroDivisionError: division by zero"),
     "exit": ("import sys\nsys.exit('enough')\n", "plugin.py:2: SystemExit: enough"),
-    "nothing": ("x = 1\n", "plugin.py: no ACTIVATIONS in it"),
-    "empty": ("ACTIVATIONS = {}\n", "plugin.py: no ACTIVATIONS in it"),
+    "nothing": ("x = 1\n", "plugin.py: ACTIVATIONS, LOSSES and LAYERS are all missing"),
+    "empty": (
+        "ACTIVATIONS = {}\n",
+        "plugin.py: ACTIVATIONS, LOSSES and LAYERS are all missing",
+    ),
     "null byte": ("x = '\0'\n", "null bytes"),
-    "not a mapping": ("ACTIVATIONS = {'a': abs}\n", "plugin.py: activation 'a' is no mapping"),
+    "not a mapping": ("ACTIVATIONS = {'a': abs}\n", "plugin.py: activation 'a' is not a mapping"),
     "taken": ("ACTIVATIONS = {'tanh': {}}\n", "plugin.py: 'tanh' exists already"),
     "alias": ("ACTIVATIONS = {'swish': {}}\n", "plugin.py: 'swish' exists already"),
     "all": ("ACTIVATIONS = {'all': {}}\n", "plugin.py: 'all' exists already"),
@@ -242,7 +238,7 @@ WRONG_SECOND = {
     "another shape": ("z[0]", "second: returns float32 of shape (3,) for z of float32 and shape"),
     "another type": ("np.float64(6) * z", "second: returns float64 of shape (2, 3) for z of float"),
     "not finite": ("z / (z - 0.5)", "second: not finite at z = 0.5 in "),
-    "not elementwise": ("z - z.mean()", "second: its value at one z depends on the others"),
+    "not elementwise": ("z - z.mean()", "second: its value at one z depends on other elements"),
     "in place": ("np.multiply(z, 6, out=z)", "plugin.py:4: activation 'cube', second: ValueError"),
     "an exception": ("z + missing", "plugin.py:4: activation 'cube', second: NameError: name "),
 }

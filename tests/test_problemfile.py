@@ -118,7 +118,7 @@ BAD_PARAMETERS = [
     ({"first/kernel": np.array([[{}]])}, "first/kernel holds Python objects"),
     ({"first/kernel": np.zeros(4)}, "it must be (inputs, units)"),
     ({"first/kernel": np.zeros((0, 2))}, "it must be (inputs, units)"),
-    ({"first/kernel": None}, "first/bias has no first/kernel beside it"),
+    ({"first/kernel": None}, "first/bias has no first/kernel next to it"),
     ({"first/bias": np.zeros(3)}, "first/bias has shape (3,) and first/kernel (4, 2)"),
     ({"first/bias": np.zeros((1, 2))}, "first/bias has shape (1, 2)"),
     ({"first/bias": np.array([0.0, np.inf])}, "first/bias[1] is inf"),

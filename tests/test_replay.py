@@ -55,6 +55,7 @@ IN_THE_CONFIGURATION = {
         "registered_names",
         "data",
         "loss",
+        "output_index",
         "layer_sizes",
         "batch_size",
         "memory",
@@ -67,8 +68,10 @@ IN_THE_CONFIGURATION = {
 }
 OF_NO_NUMBER = {
     *("format_name", "paths", "quiet", "plot", "plot_style", "plot_size", "save_path"),
-    *("vectors_path", "solution_path", "write_path", "checkpoint"),
+    *("vectors_path", "solution_path", "term", "write_path", "checkpoint"),
     *("plugin", "threads"),
+    # Of product: which one --save writes. Of export it is no option of a report.
+    "term",
 }
 
 
@@ -444,7 +447,7 @@ TEXTS: Mapping[str, tuple[bytes, str]] = {
     "a later one": (b'{"schema": "hesscli/verify/2"}', "this hesscli reads version 1"),
     "no rows": (b'{"schema": "hesscli/verify/1"}', "results: null; it must be a list"),
     "an early one": (b'{"schema": "hesscli/verify/1", "results": []}', "invocation: missing; "),
-    "not a number": (b'{"schema": NaN}', "NaN is no number"),
+    "not a number": (b'{"schema": NaN}', "NaN is not a number"),
     "thousands of digits": (b'{"schema": ' + b"9" * 5000 + b"}", "not JSON"),
     "nested": (b"[" * 200_000, "nested too deeply"),
     "nested and whole": (b'{"a":' * 200_000 + b"1" + b"}" * 200_000, "nested too deeply"),

@@ -139,6 +139,7 @@ def test_verify_follows_the_published_schema() -> None:
             "losses": [],
             "largest_input": None,
             "kinds": {},
+            "output": None,
         },
     }
     terms = {"autodiff": 3.0, "chain_rule": 2.5, "gauss_newton": -1.5, "curvature": 1.0}
@@ -297,8 +298,8 @@ def test_a_dagger_marks_what_passes_by_rounding_only() -> None:
         table = render(document, "table")
         assert re.findall(r"(dense\d) .*PASS†$", table, re.MULTILINE) == ["dense2"]
         assert (
-            "† dense2: the residual 3.0e-09 is rounding: what was subtracted in this layer leaves "
-            "4.0e-09 uncertain, beside a largest entry of 2.0e+00."
+            "† dense2: the residual 3.0e-09 is rounding: the subtractions in this layer leave "
+            "an uncertainty of 4.0e-09, next to a largest entry of 2.0e+00."
         ) in on_one_line(document)
     for document in (*both(GOOD), *both(BAD)):
         assert "†" not in render(document, "table")

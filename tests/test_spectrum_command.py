@@ -13,9 +13,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from commands import run as run_command
 from networks import make_problem
 
-from hesscli.cli.main import main
 from hesscli.problem.problemfile import save_problem
 from hesscli.report.formats import render
 from hesscli.report.spectrum import density_bars, spectrum_document
@@ -38,10 +38,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def replay(
     capsys: pytest.CaptureFixture[str], *arguments: str, command: str = "replay"
 ) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as caught:
-        main([command, *arguments])
-    streams = capsys.readouterr()
-    return int(caught.value.code or 0), streams.out, streams.err
+    return run_command([command, *arguments], capsys)
 
 
 def rows_of(text: str) -> Any:

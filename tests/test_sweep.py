@@ -14,11 +14,11 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from commands import run as run_command
 from drawn import drawn
 from hypothesis import assume, given
 from networks import make_problem, problems
 
-from hesscli.cli.main import main
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
 from hesscli.nodes import calculus
@@ -46,10 +46,7 @@ PIECEWISE_LINEAR = ("linear", "relu", "leaky_relu", "relu6", "hard_sigmoid")
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as exit_:
-        main(["sweep", *arguments])
-    printed = capsys.readouterr()
-    return int(exit_.value.code or 0), printed.out, printed.err
+    return run_command(["sweep", *arguments], capsys)
 
 
 def to_printed_digits(value: float) -> str:
@@ -352,7 +349,7 @@ def test_a_wrong_formula_exits_with_1_and_names_the_first_node(
     assert (code, err) == (1, "")
     assert out.count("FAIL") == 3
     text = " ".join(out.split())
-    assert "FAIL at dense1 tanh and dense1 dense. On the way back the first is dense1 tanh" in text
+    assert "FAIL at dense1 tanh and dense1 dense. The first one, going backwards, is dense1" in text
     assert "∂²L/∂z1[0," in text
     suites = ET.fromstring(run([*arguments, "-f", "junit"], capsys)[1])
     assert suites.get("failures") == "2"

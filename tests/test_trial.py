@@ -107,8 +107,8 @@ def test_a_plugins_loss_in_the_configured_network(capsys: pytest.CaptureFixture[
         ('"targets": "class"', "targets is 'class'; it must be 'labels' or 'numbers'"),
         ('"extra": 1', "'extra' is unknown"),
         ('"gradient": lambda f, t: f[:, 0]', r"gradient: returns float32 of shape \(2,\)"),
-        ('"value": lambda f, t: (f - t).sum() + 0 * f[:, 0]', "depends on the others"),
-        ('"value": None', "value is not given, or no function"),
+        ('"value": lambda f, t: (f - t).sum() + 0 * f[:, 0]', "depends on others"),
+        ('"value": None', "value is not given, or is not a function"),
     ],
 )
 def test_a_mistake_in_a_loss_is_one_line(changed: str, message: str, tmp_path: Path) -> None:

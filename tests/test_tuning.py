@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hesscli.cli.main import _run
 from hesscli.config.build import build_problem
 from hesscli.config.load import load_config
 from hesscli.problem.initializers import NAMES, SCALABLE, Initializer, scaled
@@ -38,16 +37,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / f"{name}.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = _run(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def dense_norms(path: str, norm: str, seeds: range, block: str = "kernel") -> dict[str, float]:

@@ -87,7 +87,11 @@ def test_a_witness_without_them_fails(problem: Problem, monkeypatch: pytest.Monk
     from hesscli.witnesses.autodiff import network
 
     judged = network.Judged
-    monkeypatch.setattr(network, "Judged", lambda t, scales: judged(t, 0 * scales + 1 / 5))
+
+    def unweighted(targets: Any, scales: Any, of_activity: Any) -> Any:
+        return judged(targets, 0 * scales + 1 / 5, of_activity)
+
+    monkeypatch.setattr(network, "Judged", unweighted)
     assert not verify(problem, check="form").passed
 
 
@@ -200,8 +204,8 @@ def test_each_of_several_workers_has_those_of_its_examples(tmp_path: Path) -> No
         ({"data.sample_weight": "below"}, "-1 at index 2"),
         ({"data.sample_weight": [1.0, 2.0]}, r"name of an array"),
         ({"data.sample_weight": "w", "loss.class_weight": {1: 2}}, "give one of them"),
-        ({"loss.class_weight": {3: 2}}, "3 is no class"),
-        ({"loss.class_weight": {"a": 2}}, "'a' is no class"),
+        ({"loss.class_weight": {3: 2}}, "3 is not a class"),
+        ({"loss.class_weight": {"a": 2}}, "'a' is not a class"),
         ({"loss.class_weight": {1: -2}}, "0 or more"),
         ({"loss.class_weight": 5}, "class: weight"),
         ({"loss.class_weight": {1: 2}, "loss.name": "sum"}, "no targets"),

@@ -127,7 +127,7 @@ def test_the_users_workflow_reports_in_junit(
 ) -> None:
     """Its hesscli steps as the runner's shell reads them, in a repository with the file they name.
 
-    The commands themselves run in this process: each alone would import TensorFlow anew.
+    The commands themselves run in this process: each alone would import TensorFlow again.
     """
     program = tmp_path / "bin" / "hesscli"
     program.parent.mkdir()

@@ -7,7 +7,7 @@ from operator import matmul
 
 import numpy as np
 import torch
-from curvlinops import HessianLinearOperator
+from curvlinops import HessianLinearOperator, KFACLinearOperator
 from scipy.sparse.linalg import eigsh
 
 from benchmarks.programs.torchconvolutions import TorchConvolutions
@@ -72,6 +72,36 @@ def convolutions(job: Job) -> None:
     job.measure("H·v", lambda: H @ v)
 
 
+def kfac(job: Job) -> None:
+    """KFAC of all kernels, of the exact Fisher matrix: a first product makes the factors."""
+    problem = TorchProblem(job)
+    vectors = []
+    for key in job.expected:
+        job.block, _, quantity = key.partition("|")
+        if quantity == "vector":
+            problem.weight = problem.weights[job.layer]
+            vectors.append(problem.into(job.given("vector")).reshape(problem.weight.shape))
+
+    def call() -> list[torch.Tensor]:
+        data = [(problem.X, problem.y)]
+        K = KFACLinearOperator(
+            problem.model,
+            problem.criterion,
+            problem.weights,
+            data,
+            fisher_type="type-2",
+            check_deterministic=False,
+        )
+        found: list[torch.Tensor] = K @ vectors
+        return found
+
+    names = [key.partition("|")[0] for key in job.expected if key.endswith("|kfac")]
+    for job.block, found in zip(names, call(), strict=True):
+        problem.weight = problem.weights[job.layer]
+        job.agree("kfac", problem.back(found.reshape(-1)))
+    job.measure("factors", call)
+
+
 def agree(job: Job) -> None:
     """H·v of every block that hesscli gave, untimed."""
     for key in job.expected:
@@ -104,6 +134,7 @@ if __name__ == "__main__":
             "products": products,
             "eigenvalues": eigenvalues,
             "conv": convolutions,
+            "kfac": kfac,
             "dataset": dataset,
             "agree": agree,
             "agree-rows": agree_rows,

@@ -29,6 +29,7 @@ from hesscli.problem.execution import execution_of
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Problem
 from hesscli.problem.problemfile import read_batch, read_parameters, save_problem
+from hesscli.studies.approximation import ApproximationOptions, some_approximations
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.tensorflow import load_tensorflow
@@ -144,12 +145,22 @@ def _eigenvalue_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
     return {"vector": v, "eigenvalues": _eigenvalues(H, v)}
 
 
+def _kfac_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
+    v = _directions(engine.hessian(block), 1)[:, 0]
+    return {"vector": v, "kfac": _kfac(engine, block) @ v}
+
+
+def _kfac(engine: ChainRule, block: str) -> HessianBlock:
+    return some_approximations(engine, block, ApproximationOptions(), ("kfac",))["kfac"]
+
+
 _QUANTITIES: Mapping[str, Callable[[ChainRule, str], dict[str, Array]]] = {
     "rows": _row_quantities,
     "gradient": _gradient_quantities,
     "product": _product_quantities,
     "products": _products_quantities,
     "eigenvalues": _eigenvalue_quantities,
+    "kfac": _kfac_quantities,
 }
 
 
@@ -201,6 +212,21 @@ def convolutions(job: Job) -> None:
     job.measure("H·v", lambda: H @ v)
     tensors, again = H.layout.tensors, ChainRule(problem).linearized
     job.measure("gradient", lambda: again.cotangents(tensors=tensors))
+
+
+def kfac(job: Job) -> None:
+    """KFAC of all kernels, of the exact Fisher matrix, and its product with a vector of each."""
+    problem = _problem(job)
+    given = {key: array for key, array in job.expected.items() if key.endswith("|vector")}
+    vectors = {key.partition("|")[0]: v for key, v in given.items()}
+
+    def call() -> dict[str, Array]:
+        engine = ChainRule(problem)
+        return {block: _kfac(engine, block) @ v for block, v in vectors.items()}
+
+    for job.block, found in call().items():
+        job.agree("kfac", found)
+    job.measure("factors", call)
 
 
 def products(job: Job) -> None:
@@ -326,6 +352,7 @@ if __name__ == "__main__":
             "product": product,
             "products": products,
             "conv": convolutions,
+            "kfac": kfac,
             "eigenvalues": eigenvalues,
             "dataset": dataset,
             "sweep": whole_sweep,

@@ -2,7 +2,7 @@
 
     python docs/notebooks/execute.py NOTEBOOK [OUTPUT]
 
-Without OUTPUT the notebook itself is written anew.
+Without OUTPUT the notebook itself is written again.
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ _LOSSES = {
     "poisson": "the mean over outputs of f − y log(f + 1e-7)",
     "sum_of_squares": "Σ_h f_h²; it takes no targets",
     "sum": "Σ_h f_h; it takes no targets",
+    "output": "f_K with K = `index`, one output in place of a loss; it takes no targets",
 }
 _SECTION = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 

@@ -83,10 +83,10 @@ def verify(
     witnesses: Sequence[str] = DEFAULT_WITNESSES,
     progress: Progress = no_progress,
 ) -> verification.Verification:
-    """Holds the chain rule's Hessians against autodiff's, block by block.
+    """Compares the chain rule's Hessians with autodiff's, block by block.
 
     ``check`` is auto, form, probes or entries; ``block`` kernel, bias, layer, input or network;
-    ``terms`` "gauss-newton" holds the Gauss–Newton term alone against the Hessian; ``rtol`` None
+    ``terms`` "gauss-newton" compares the Gauss–Newton term alone with the Hessian; ``rtol`` None
     is 1e-10 in float64 and 1e-5 in float32; ``probe_seed`` draws the random vectors, and is itself
     drawn where it is None (``result.probe_seed``). ``result.passed`` is the verdict. Raises
     InputError for an option that is none, NumericalError where a Hessian leaves the range of the
@@ -113,7 +113,7 @@ def verify_first(
     layers: Sequence[str] = (),
     progress: Progress = no_progress,
 ) -> first.FirstVerification:
-    """Holds the chain rule's first derivatives against autodiff's, in every entry.
+    """Compares the chain rule's first derivatives with autodiff's, in every entry.
 
     ``of`` is "gradient" (of the loss) or "jacobian" (of the network's outputs); the others are as
     in ``verify``.
@@ -248,7 +248,7 @@ def sweep(
     rtol: float | None = None,
     progress: Progress = no_progress,
 ) -> sweeps.Sweep:
-    """Gradient and Hessian followed backwards through every node, held against autodiff's.
+    """Gradient and Hessian followed backwards through every node, compared with autodiff's.
 
     ``inputs`` keeps what the sweep ends in as well: gradient and Hessian in the examples' inputs.
     """
@@ -292,6 +292,7 @@ def spectrum(
     top: int = 0,
     ends: bool = False,
     density: bool = False,
+    classes: bool = False,
     probes: int = 10,
     steps: int = 80,
     seed: int = 0,
@@ -301,7 +302,8 @@ def spectrum(
 
     ``block`` is kernel, bias, layer or network; ``top`` asks for so many eigenpairs, largest
     first or with ``ends`` half from either end. Of a large block these are then all there is, and
-    every other number is None, unless ``density`` asks for the whole spectrum. ``probes``,
+    every other number is None, unless ``density`` asks for the whole spectrum. ``classes`` takes
+    G apart into what comes from between and from within the classes (Papyan 2020). ``probes``,
     ``steps`` and ``seed`` are those of the estimates where a spectrum is not exact.
     """
     require_one_of("block", block, ("kernel", "bias", "layer", "network"))
@@ -311,6 +313,7 @@ def spectrum(
         top=top,
         ends=ends,
         density=density,
+        classes=classes,
         probes=probes,
         steps=steps,
         seed=seed,

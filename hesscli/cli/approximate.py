@@ -61,14 +61,14 @@ def approximate(
     plot: PlotOptions | None,
     output: OutputOptions,
 ) -> int:
-    """How far Fisher, KFAC and their kin are from the Hessian.
+    """Distances of Fisher, KFAC and other approximations from the Hessian.
 
-    For each activation and layer: Gauss-Newton, Monte-Carlo and empirical Fisher, KFAC from each
-    of them, KFRA, EKFAC, the best Kronecker product, the diagonal and rank K plus diagonal, each
-    with its relative Frobenius distance from the Hessian H and from Gauss-Newton G, its cosine,
+    For each activation and layer, it compares Gauss-Newton, Monte-Carlo and empirical Fisher, KFAC
+    from each of them, KFRA, EKFAC, the best Kronecker product, the diagonal and rank K plus
+    diagonal with the Hessian H and with Gauss-Newton G: relative Frobenius distance, cosine,
     trace, largest eigenvalue and storage. Distances are exact for dense layers and small blocks,
-    and have error bars otherwise. Exits with 1 only where Gauss-Newton out of its factors is not
-    the chain rule's.
+    and have error bars otherwise. Exits with 1 only if Gauss-Newton, formed from its factors,
+    differs from the chain rule's.
     """
     config = problem.config()
     problems = problem.problems(config)

@@ -24,7 +24,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
                 *("config_path", "model_path", "data", "loss", "layer_sizes", "activations"),
                 *("plugin", "batch_size", "seed", "dtype", "memory", "threads", "assignments"),
                 "without_regularization",
-                "registered_names",
+                *("registered_names", "output_index"),
             ),
             _PROBLEM,
         ),
@@ -51,7 +51,6 @@ class Command(click.Command):
         # Click leaves two columns free.
         formatter.width = min(formatter.width + 2, ctx.max_content_width or formatter.width)
         self.format_usage(ctx, formatter)
-        formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(paragraphs(self)[0])
         formatter.write_paragraph()
@@ -59,7 +58,10 @@ class Command(click.Command):
             rows = [
                 (_names(param, ctx).ljust(_NAME_WIDTH), _help_text(param, ctx))
                 for param in self.get_params(ctx)
-                if isinstance(param, click.Option) and _group(param) == title
+                if isinstance(param, click.Option)
+                and _group(param) == title
+                # Who reads this has found it.
+                and "--help" not in param.opts
             ]
             if rows:
                 formatter.write(f"{title}:\n")

@@ -34,10 +34,10 @@ def compare(
 ) -> int:
     """Split the Hessians into Gauss-Newton and curvature term.
 
-    For each activation and layer: the quadratic forms of the Hessian H, its Gauss-Newton term G
-    and its curvature term C at the kernel, by both witnesses; the share of G; and two verdicts:
-    is G alone the Hessian, and does the whole chain rule G + C hold? Exits with 1 only where the
-    chain rule fails.
+    For each activation and layer, the table shows the quadratic forms of the Hessian H, its
+    Gauss-Newton term G and its curvature term C at the kernel, by both witnesses, the share of G,
+    and two verdicts: whether G alone is the Hessian, and whether the whole chain rule G + C agrees
+    with autodiff. Exits with 1 only if the chain rule fails.
     """
     config = problem.config()
     check = witness.check(config)

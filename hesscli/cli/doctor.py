@@ -35,9 +35,9 @@ _VARIABLES = ("TERM", "LANG", "LC_ALL", "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCO
 def doctor(without_tensorflow: bool, output: OutputOptions) -> int:
     """Show what is installed and found, for bug reports.
 
-    Versions, extras, cores, threads and memory, TensorFlow's devices, data and where it is, the
-    configuration's defaults, and the terminal. Exits with 1 where something is missing that
-    hesscli needs.
+    It prints versions, extras, cores, threads and memory, TensorFlow's devices, the data and where
+    they are, the defaults of the configuration, and the terminal. Exits with 1 if something that
+    hesscli needs is missing.
     """
     from hesscli.report.documents import document_of
     from hesscli.studies.doctor import diagnose

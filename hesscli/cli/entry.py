@@ -37,10 +37,10 @@ def entry(
     """One second-order partial derivative of the loss.
 
     NAME is a single parameter, <layer>/kernel[i,h] or <layer>/bias[h], or a single value of an
-    example's input, input[n][i]. With one name it is the pure second derivative. Shown are the
-    Hessian's entry and its Gauss-Newton and curvature terms by both witnesses, with the
-    residuals, and the Hessian's entry by finite differences with its error bar. Exits with 1
-    where a residual is too large.
+    example's input, input[n][i]. With one name it is the pure second derivative. The table shows
+    the Hessian's entry and its Gauss-Newton and curvature terms by both witnesses, with the
+    residuals, and the Hessian's entry by finite differences with its error bar. Exits with 1 if a
+    residual is too large.
     """
     config = problem.config()
     problems = problem.problems(config)

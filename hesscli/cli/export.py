@@ -11,7 +11,6 @@ from hesscli.cli.command import Command
 from hesscli.cli.options import ProblemOptions, choice_option, problem_options
 from hesscli.cli.output import OutputOptions, format_option
 from hesscli.cli.progress import progress_bar
-from hesscli.system.errors import InputError
 
 _ROWS = re.compile(r"(\d{0,18}):(\d{0,18})")
 
@@ -68,28 +67,21 @@ def export(
 ) -> int:
     """Write a block of the Hessian, or a gradient, to a file.
 
-    BLOCK is <layer>/kernel, <layer>/bias, <layer>, input, input[n] or network; --of says what is
-    written of it. The numbers are the chain rule's, written row by row in flat memory; the
-    parameters' names and the configuration go with them, for .npy in FILE.json. Nothing is
-    written where the disk is too small or the command is interrupted.
+    BLOCK is <layer>/kernel, <layer>/bias, <layer>, input, input[n] or network; --of chooses what
+    is written of it. The numbers are the chain rule's. They are written row by row, so that memory
+    stays small. The names of the parameters and the configuration are stored with them, for .npy
+    in FILE.json. Nothing is written if the disk is too small or the command is interrupted.
     """
     from hesscli.studies.export import export_block, require_export_path
 
     # Before anything is computed that could not be written.
     require_export_path(path)
-    config = problem.config()
-    names = problem.activations
-    if len(names) > 1:
-        raise InputError(f"--activation: {', '.join(names)}; a file holds the block of one")
+    config = problem.config_of_one("a file contains the block of one")
 
-    from hesscli.config.build import with_hidden_activation
     from hesscli.config.load import to_yaml
-    from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
 
     (chosen,) = problem.problems(config)
-    if names:
-        config = with_hidden_activation(config, Activation(names[0]))
     with progress_bar() as progress:
         result = export_block(
             chosen,

@@ -14,7 +14,6 @@ from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
 from hesscli.problem.names import CONFIGURED, INITIALIZERS, MOST_SEEDS
-from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable, replacing
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def _deviations(
             value = math.nan
         if not 0 < value < math.inf:
             raise click.BadParameter(
-                f"{part!r} is no standard deviation; give numbers above 0, as in 1e-5,0.01,1",
+                f"{part!r} is not a standard deviation; give numbers above 0, as in 1e-5,0.01,1",
                 context,
                 parameter,
             )
@@ -82,7 +81,7 @@ def _deviations(
 @choice_option("--block", "-b", among=("kernel", "bias", "layer"))
 @click.option("--tune", is_flag=True, help="Find the scale of each layer's initializer.")
 @click.option(
-    "--target", metavar="X", type=float, help="The norm that --tune is to reach.", show_default="1"
+    "--target", metavar="X", type=float, help="Norm that --tune aims for.", show_default="1"
 )
 @choice_option("--norm", among=("frobenius", "spectral"))
 @click.option("--write", "write_path", metavar="FILE", help="Write the tuned configuration (YAML).")
@@ -101,15 +100,15 @@ def init(
     plot: PlotOptions | None,
     output: OutputOptions,
 ) -> int:
-    """How large the Hessian is where training begins.
+    """The size of the Hessian at initialization.
 
     For each initializer (or standard deviation) and layer, over several seeds: the spectral and
     Frobenius norm of the Hessian, the share of its Gauss-Newton term, and the norm of the
-    gradient. Weights too small give a vanishing Hessian, weights too large an exploding one.
-
-    With --tune, the scale of each layer's initializer at which that layer's Hessian has the norm
-    --target, all layers together, verified by drawing anew; and a section for a configuration.
-    Exits with 1 where no such scales are found.
+    gradient. If the weights are too small the Hessian vanishes, and if they are too large it
+    explodes. With --tune, the command finds the scale of each layer's initializer at which that
+    layer's Hessian has the norm --target, for all layers together, verifies it by drawing the
+    weights again, and prints the section for a configuration. Exits with 1 if no such scales are
+    found.
     """
     _require_tuned(tune, {"--target": target, "--write": write_path})
     if tune and (initializers or stddevs):
@@ -123,9 +122,7 @@ def init(
         )
     if write_path is not None:
         check_writable(write_path)
-        if len(problem.activations) > 1:
-            names = ", ".join(problem.activations)
-            raise InputError(f"--activation: {names}; a configuration holds one")
+        problem.require_one_activation("a configuration contains one")
     config = problem.config()
 
     from hesscli.studies.initialization import require_drawn

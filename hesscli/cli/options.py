@@ -23,6 +23,7 @@ from hesscli.problem.names import (
     CHECK_METHODS,
     DTYPES,
     MOST_PROBES,
+    OUTPUT,
 )
 from hesscli.problem.registry import loss_names, plugin_names
 from hesscli.system.errors import HesscliError, InputError
@@ -50,6 +51,17 @@ _WRITTEN = {
     "save_path": "--save-problem",
     "solution_path": "--save",
     "checkpoint": "--checkpoint",
+}
+# The options that stand for one key of the configuration, by parameter.
+_KEYS = {
+    "model_path": ("model.keras", "--model"),
+    "registered_names": ("model.registered_names", "--registered-name"),
+    "data": ("data.source", "--data"),
+    "loss": ("loss.name", "--loss"),
+    "batch_size": ("data.batch_size", "--batch-size"),
+    "memory": ("data.memory", "--memory"),
+    "seed": ("seed", "--seed"),
+    "dtype": ("dtype", "--dtype"),
 }
 
 
@@ -163,6 +175,7 @@ class ProblemOptions:
     replayed: Report | None = None
     workers: Workers = ALONE
     written: tuple[tuple[str, str], ...] = ()
+    output_index: int | None = None
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
@@ -177,6 +190,23 @@ class ProblemOptions:
                 for key, path in files_read(config, held_out=True):
                     self.require_unwritten(key, path)
         return config
+
+    def require_one_activation(self, why: str) -> None:
+        """Raises InputError for several activations; ``why`` says what there is room for."""
+        if len(self.activations) > 1:
+            names = ", ".join(self.activations)
+            raise InputError(f"--activation: {names}; {why}, so give one")
+
+    def config_of_one(self, why: str, more: Iterable[Override] = ()) -> Config:
+        """The configuration with ``--activation`` applied, of which there is one at most."""
+        self.require_one_activation(why)
+        config = self.config(more)
+        if not self.activations:
+            return config
+        from hesscli.config.build import with_hidden_activation
+        from hesscli.problem.graph import Activation
+
+        return with_hidden_activation(config, Activation(self.activations[0]))
 
     def require_unwritten(self, key: str, path: str) -> None:
         """Raises InputError where the command would write over a file that it reads."""
@@ -239,29 +269,27 @@ class ProblemOptions:
     def _named_overrides(self) -> Iterator[Override]:
         from hesscli.config.load import Override, whole_number
 
-        if self.model_path is not None:
-            yield Override(("model", "keras"), self.model_path, "--model")
-        if self.registered_names:
-            names = list(self.registered_names)
-            yield Override(("model", "registered_names"), names, "--registered-name")
-        if self.data is not None:
-            yield Override(("data", "source"), self.data, "--data")
-        if self.loss is not None:
-            yield Override(("loss", "name"), self.loss, "--loss")
+        for name, (key, option) in _KEYS.items():
+            given = getattr(self, name)
+            if given not in (None, ()):
+                value = list(given) if isinstance(given, tuple) else given
+                value = whole_number(given) if name == "batch_size" else value
+                yield Override(tuple(key.split(".")), value, option)
+        if self.output_index is not None:
+            if self.loss is not None:
+                raise InputError(
+                    f"--output-index {self.output_index}: an output stands in place of the loss; "
+                    "leave --loss out"
+                )
+            yield Override(("loss", "name"), OUTPUT, "--output-index")
+            yield Override(("loss", "index"), self.output_index, "--output-index")
+            # Penalties belong to no output.
+            yield Override(("loss", "regularization"), False, "--output-index")
         if self.layer_sizes:
             inputs, *units = self.layer_sizes
             layers = [{"units": count} for count in units]
             yield Override(("model", "inputs"), inputs, "--layers")
             yield Override(("model", "layers"), layers, "--layers")
-        if self.batch_size is not None:
-            size = whole_number(self.batch_size)
-            yield Override(("data", "batch_size"), size, "--batch-size")
-        if self.memory is not None:
-            yield Override(("data", "memory"), self.memory, "--memory")
-        if self.seed is not None:
-            yield Override(("seed",), self.seed, "--seed")
-        if self.dtype is not None:
-            yield Override(("dtype",), self.dtype, "--dtype")
         if self.without_regularization:
             yield Override(("loss", "regularization"), False, "--without-regularization")
 
@@ -305,7 +333,7 @@ layer_option = click.option(
     metavar="NAME",
     multiple=True,
     shell_complete=complete_layer,
-    help="Look at this layer only; repeatable.",
+    help="Only this layer; repeatable.",
 )
 
 
@@ -329,7 +357,7 @@ def probes_option(default: int) -> Callable[[Command], Command]:
         metavar="N",
         type=click.IntRange(2, MOST_PROBES),
         default=default,
-        help="Random vectors, if it is estimated.",
+        help="Random vectors of an estimate.",
     )
 
 
@@ -403,6 +431,12 @@ def problem_options(
         help="Loss, as in mean_squared_error.",
     )
     @click.option(
+        "--output-index",
+        metavar="K",
+        type=click.IntRange(min=0),
+        help="Output K in place of a loss.",
+    )
+    @click.option(
         "--layers",
         "layer_sizes",
         metavar="SIZES",
@@ -439,7 +473,7 @@ def problem_options(
         show_default="float64",
     )
     @click.option(
-        "--memory", metavar="SIZE", show_default="a quarter", help="For the examples, as in 2GB."
+        "--memory", metavar="SIZE", show_default="a quarter", help="For the examples: 2GB."
     )
     @threads_option
     @click.option(
@@ -460,6 +494,7 @@ def problem_options(
         registered_names: tuple[str, ...],
         data: str | None,
         loss: str | None,
+        output_index: int | None,
         layer_sizes: tuple[int, ...],
         activations: tuple[str, ...],
         batch_size: str | None,
@@ -487,6 +522,7 @@ def problem_options(
             replayed_report(),
             click.get_current_context().find_root().obj or ALONE,
             written=tuple(_written(others)),
+            output_index=output_index,
         )
         return function(problem=problem, **others)
 

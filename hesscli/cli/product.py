@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
 from hesscli.cli.command import Command
@@ -16,7 +14,8 @@ from hesscli.cli.options import (
 )
 from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record, reports
+from hesscli.cli.record import record
+from hesscli.cli.vectors import VectorOptions, vector_options
 from hesscli.problem.names import BLOCKS
 
 
@@ -33,17 +32,8 @@ from hesscli.problem.names import BLOCKS
 @problem_options
 @choice_option("--block", "-b", among=BLOCKS, text="kernel, input, network, …")
 @layer_option
-@click.option(
-    "--vector",
-    metavar="FILE",
-    type=click.Path(),
-    show_default="random",
-    help="v, as .npy or .npz.",
-)
+@vector_options("random", "H·v")
 @probe_seed_option("a random v")
-@click.option(
-    "--save", "solution_path", metavar="FILE", type=click.Path(), help="Write H·v (.npy or .npz)."
-)
 @choice_option(
     "--term",
     among=("hessian", "gauss-newton", "curvature"),
@@ -54,52 +44,42 @@ def product(
     problem: ProblemOptions,
     block: str,
     layers: tuple[str, ...],
-    vector: str | None,
+    vectors: VectorOptions,
     probe_seed: int,
-    solution_path: str | None,
     term: str,
     output: OutputOptions,
 ) -> int:
     """Multiply the Hessian and its terms by a vector.
 
-    For each activation and layer: the length of H·v, of G·v and of C·v, and vᵀHv, by the chain
-    rule and by autodiff; the largest residual of all numbers in the products, and PASS or FAIL.
-    The vector has a number for each parameter of the block, in C order of Keras's shapes; .npz
-    has an array for each tensor, by its name. --save writes the chain rule's product, which
-    --vector reads again. Exits with 1 where anything fails.
+    For each activation and layer, the table shows the lengths of H·v, G·v and C·v, and vᵀHv, by
+    the chain rule and by autodiff, the largest residual of all numbers in the products, and PASS
+    or FAIL. The vector has a number for each parameter of the block, in C order of Keras's shapes;
+    .npz has an array for each tensor, by its name. --save writes the chain rule's product, which
+    --vector reads again. Exits with 1 if anything fails.
     """
     config = problem.config()
-
-    from hesscli.problem.vectorfile import read_vector, require_vector_path
-
     # Before anything is computed that could not be written.
-    if solution_path is not None:
-        require_vector_path(solution_path, "--save")
-    if vector is not None:
-        problem.require_unwritten("--vector", vector)
+    vectors.check(problem)
     problems = problem.problems(config)
-    recorded = record(config, more_files=[] if vector is None else [("vector", vector)])
+    recorded = record(config, more_files=vectors.files)
 
     from hesscli.report.documents import document_of
-    from hesscli.report.vectors import require_one_file, write_vectors
     from hesscli.studies import product as study
     from hesscli.studies.blocks import chosen
 
     options = study.ProductOptions(
         block, tuple(dict.fromkeys(layers)), config.check.rtol, probe_seed
     )
-    if solution_path is not None:
-        blocks = len(chosen(problems[0], block, options.layers))
-        require_one_file(solution_path, {"--activation": len(problems)}, blocks)
+    blocks = len(chosen(problems[0], block, options.layers))
+    vectors.require_one({"--activation": len(problems)}, blocks)
     with progress_bar() as progress:
         result = study.product(
             problems,
             options,
-            None if vector is None else partial(read_vector, vector, "--vector"),
+            vectors.vector,
             progress,
             execution=problem.execution(problems[0]),
         )
-    if solution_path is not None and reports():
-        found = [row for row in result.results if row.term == term.replace("-", "_")]
-        write_vectors([(row.layout, row.product) for row in found], solution_path)
+    found = [row for row in result.results if row.term == term.replace("-", "_")]
+    vectors.write([(row.layout, row.product) for row in found])
     return recorded.write(document_of(result), result.passed, output)

@@ -37,7 +37,7 @@ DECIDING: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "product": ("activations", "block", "layers", "probe_seed", "vector"),
         "sweep": ("activations", "block"),
         "entry": ("first", "second", "activations", "referee"),
-        "spectrum": (*_SHARED, "top", "which", "density", "steps"),
+        "spectrum": (*_SHARED, "top", "which", "density", "classes", "steps"),
         "init": (
             *("activations", "initializers", "stddevs", "seeds", "block"),
             *("tune", "target", "norm"),

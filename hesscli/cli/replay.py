@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 @output_options
 @click.pass_context
 def replay(context: click.Context, report_path: str, output: OutputOptions) -> int:
-    """Run again what a JSON report says, and compare.
+    """Repeat the command that a JSON report records, and compare.
 
     REPORT is what another command wrote with --output REPORT.json. The files that it was made from
-    must be the same, by their SHA-256; a plugin is given again. The result is printed as the
-    command does, with a line on whether every number in it is the same: to the bit, or to the
-    tolerance if versions, machine or threads are others. Exits with 1 if one is not, or a check
-    fails.
+    must be the same, by their SHA-256; plugins must be given again with --plugin. The result is
+    printed as the command prints it, with a line on whether every number is the same: to the bit,
+    or to the tolerance if versions, machine or threads differ. Exits with 1 if a number differs or
+    a check fails.
     """
     from hesscli.report.recorded import read_report, require_unchanged
 
@@ -114,14 +114,14 @@ def _use_as_many_threads(report: Report) -> None:
     "--rtol",
     metavar="X",
     type=click.FloatRange(min=0),
-    help="How far numbers may differ, relatively.",
+    help="Largest relative difference allowed.",
 )
 @output_options
 def diff(first: str, second: str, rtol: float | None, output: OutputOptions) -> int:
     """Compare two JSON reports of the same command.
 
-    Field by field: to the bit, or to a tolerance if versions, machine or threads are others. Exits
-    with 1 if anything differs.
+    They are compared field by field: to the bit, or to a tolerance if versions, machine or threads
+    differ. Exits with 1 if anything differs.
     """
     from hesscli.report.difference import match_document, matched
     from hesscli.report.recorded import read_results

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
 from hesscli.cli.command import Command
 from hesscli.cli.options import ProblemOptions, choice_option, layer_option, problem_options
 from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record, reports
+from hesscli.cli.record import record
+from hesscli.cli.vectors import VectorOptions, vector_options
 from hesscli.problem.names import MATRICES, SOLVERS
 
 
@@ -40,16 +39,7 @@ from hesscli.problem.names import MATRICES, SOLVERS
 @click.option(
     "--damping", metavar="X", type=click.FloatRange(min=0), default=0.01, help="λ of H + λI."
 )
-@click.option(
-    "--vector",
-    metavar="FILE",
-    type=click.Path(),
-    show_default="the gradient",
-    help="v, as .npy or .npz.",
-)
-@click.option(
-    "--save", "solution_path", metavar="FILE", type=click.Path(), help="Write x (.npy or .npz)."
-)
+@vector_options("the gradient", "x")
 @choice_option("--method", among=SOLVERS)
 @click.option(
     "--rtol",
@@ -72,8 +62,7 @@ def solve(
     layers: tuple[str, ...],
     matrices: tuple[str, ...],
     damping: float,
-    vector: str | None,
-    solution_path: str | None,
+    vectors: VectorOptions,
     method: str,
     rtol: float | None,
     products: int,
@@ -86,23 +75,16 @@ def solve(
     approximation in place of H, --vector a vector of your own in place of the gradient g. Small
     blocks and dense layers on few examples are solved by eigenvalues, KFAC and EKFAC by their
     factors, others by MINRES or conjugate gradients; the residual that is shown is the true one.
-    A singular or an indefinite system is said to be one, with the damping that is enough. Exits
-    with 1 if a residual is too large.
+    If the system is singular or indefinite, the output says so and names a damping that suffices.
+    Exits with 1 if a residual is too large.
     """
     config = problem.config()
-
-    from hesscli.problem.vectorfile import read_vector, require_vector_path
-
     # Before anything is computed that could not be written.
-    if solution_path is not None:
-        require_vector_path(solution_path, "--save")
-    if vector is not None:
-        problem.require_unwritten("--vector", vector)
+    vectors.check(problem)
     problems = problem.problems(config)
-    recorded = record(config, more_files=[] if vector is None else [("vector", vector)])
+    recorded = record(config, more_files=vectors.files)
 
     from hesscli.report.documents import document_of
-    from hesscli.report.vectors import require_one_file, write_vectors
     from hesscli.studies import solve as study
     from hesscli.studies.blocks import chosen
     from hesscli.witnesses.solution import Asked
@@ -114,17 +96,15 @@ def solve(
         damping=damping,
         asked=Asked(method, rtol, products),
     )
-    if solution_path is not None:
-        choices = {"--activation": len(problems), "--matrix": len(options.matrices)}
-        require_one_file(solution_path, choices, len(chosen(problems[0], block, options.layers)))
+    choices = {"--activation": len(problems), "--matrix": len(options.matrices)}
+    vectors.require_one(choices, len(chosen(problems[0], block, options.layers)))
     with progress_bar() as progress:
         result = study.solve(
             problems,
             options,
-            None if vector is None else partial(read_vector, vector, "--vector"),
+            vectors.vector,
             progress,
             execution=problem.execution(problems[0]),
         )
-    if solution_path is not None and reports():
-        write_vectors([(row.layout, row.solution.x) for row in result.results], solution_path)
+    vectors.write([(row.layout, row.solution.x) for row in result.results])
     return recorded.write(document_of(result), result.passed, output)

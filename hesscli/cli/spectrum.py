@@ -36,6 +36,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
       hesscli spectrum --batch-size 512 --layer dense1 --probes 20
       hesscli spectrum --top 5 --eigenvectors vectors.npz
       hesscli spectrum --block network --batch-size 256 --top 1
+      hesscli spectrum --block network --classes --top 10
     """,
 )
 @problem_options
@@ -51,6 +52,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     callback=_density_for_plots,
     help="With --top: rank, trace, norms, density as well.",
 )
+@click.option("--classes", is_flag=True, help="Which classes' gradients make trace and λ of G.")
 @click.option(
     "--eigenvectors", "vectors_path", metavar="FILE", help="Write the eigenvectors of --top (.npz)."
 )
@@ -60,7 +62,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     metavar="N",
     type=click.IntRange(min=1),
     default=80,
-    help="Lanczos steps from each of them.",
+    help="Lanczos steps from each vector.",
 )
 @probe_seed_option("the random vectors")
 @plot_option
@@ -72,6 +74,7 @@ def spectrum(
     top: int | None,
     which: str,
     density: bool,
+    classes: bool,
     vectors_path: str | None,
     probes: int,
     steps: int,
@@ -81,13 +84,13 @@ def spectrum(
 ) -> int:
     """Eigenvalues of the Hessian and its Gauss-Newton term.
 
-    For each activation and layer, side by side: rank, largest and smallest eigenvalue, how many
-    are negative, effective rank, trace, range of the diagonal, Frobenius and spectral norm. Up
-    to 4,000 eigenvalues that can differ from zero all of it is exact; beyond, the ends of the
-    spectrum come from Lanczos and sums over it from stochastic Lanczos quadrature, and every
-    estimate has its error bar. With --top alone a block of more than 1,000 such eigenvalues gets
-    no more than the K that are asked for, in seconds instead of minutes. Exits with 1 where the
-    numbers do not hold together.
+    For each activation and layer, the table shows for both terms the rank, the largest and
+    smallest eigenvalue, the number of negative ones, the effective rank, trace, range of the
+    diagonal, Frobenius and spectral norm. Everything is exact if at most 4,000 eigenvalues can
+    differ from zero. If there are more, the ends of the spectrum come from Lanczos and sums over
+    it from stochastic Lanczos quadrature, and every estimate has an error bar. With --top alone,
+    only the K eigenvalues of a block of more than 1,000 are computed, in seconds instead of
+    minutes. Exits with 1 if the numbers contradict each other.
     """
     if vectors_path is not None:
         if top is None:
@@ -112,6 +115,7 @@ def spectrum(
         steps=steps,
         seed=probe_seed,
         density=density,
+        classes=classes,
     )
     with progress_bar() as progress:
         result = study.spectrum(

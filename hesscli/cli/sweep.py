@@ -37,12 +37,12 @@ def sweep(
 ) -> int:
     """Follow gradient and Hessian backwards, node by node.
 
-    From the loss back through every activation and dense layer to the input: the norms of the
-    gradient g, of the linear part I = J'SJ that the node hands on, of the curvature part O that
-    the node adds itself, and of the Hessian S = I + O, over all examples; the larger of the
-    residuals of g and S against autodiff at that node, relative to the largest entry; and PASS
-    or FAIL. For relu every O is 0; for tanh the table shows where curvature enters. A wrong
-    derivative makes its node the first that fails. Exits with 1 where anything fails.
+    From the loss back through every activation and dense layer to the input, the table shows the
+    norms over all examples of the gradient g, of the linear part I = J'SJ that the node passes on,
+    of the curvature part O that the node adds, and of the Hessian S = I + O. It also shows the
+    larger of the residuals of g and S against autodiff at that node, relative to the largest
+    entry, and PASS or FAIL. For relu every O is 0; for tanh the table shows where curvature
+    enters. With a wrong derivative, its node is the first to fail. Exits with 1 if anything fails.
     """
     config = problem.config()
     problems = problem.problems(config)

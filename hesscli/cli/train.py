@@ -15,7 +15,6 @@ from hesscli.cli.options import ProblemOptions, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import training_display
 from hesscli.cli.record import record, reports
-from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
 
 if TYPE_CHECKING:
@@ -67,31 +66,25 @@ def train(
     """Train by SGD, and measure the curvature on the way.
 
     It trains on all of the configured data, from data.offset on; data.batch_size, the batch of
-    the other commands, is not looked at. Every K steps, on a fixed batch: loss and accuracy; the
-    sharpness, which is the largest eigenvalue of the whole network's Hessian, against
+    the other commands, is ignored. Every K steps it measures on a fixed batch: loss and accuracy;
+    the sharpness, which is the largest eigenvalue of the whole network's Hessian, compared with
     2/learning rate; and for each layer the largest eigenvalue, the trace, the share of the
     Gauss-Newton term and the curvature along the gradient. The options override the keys of the
-    same names in the section train of the configuration. Ctrl-C ends after the step: report and
-    checkpoint are written, the exit code is 130.
+    same names in the section train of the configuration. Ctrl-C stops the training after the
+    current step; the report and the checkpoint are written, and the exit code is 130.
     """
-    names = problem.activations
-    if len(names) > 1:
-        raise InputError(f"--activation: {', '.join(names)}; one network is trained, so give one")
+    problem.require_one_activation("one network is trained")
     if checkpoint is not None:
         # Before anything is trained that could not be kept.
         check_writable(checkpoint)
     overrides = list(_overrides({"batch_size": problem.batch_size, **given}))
-    config = replace(problem, batch_size=None).config(overrides)
+    config = replace(problem, batch_size=None).config_of_one("one network is trained", overrides)
 
-    from hesscli.config.build import with_hidden_activation
     from hesscli.config.training import build_training_data
-    from hesscli.problem.graph import Activation
     from hesscli.report.documents import document_of
     from hesscli.studies import training as study
     from hesscli.studies.agreement import agreed
 
-    if names:
-        config = with_hidden_activation(config, Activation(names[0]))
     problem.require_plugins_used(config)
     with problem.naming_the_file():
         data = build_training_data(config, problem.workers)

@@ -77,18 +77,18 @@ def verify(
 ) -> int:
     """Compare the chain rule's second derivatives with autodiff's.
 
-    For each activation and layer: the quadratic form of the kernel's Hessian at the kernel
-    itself by each witness, their residual, the largest residual of what was compared relative
-    to the largest entry, and PASS or FAIL. Exits with 1 where anything fails.
+    For each activation and layer, the table shows the quadratic form of the kernel's Hessian at
+    the kernel itself by each witness, their residual, the largest residual of what was compared
+    relative to the largest entry, and PASS or FAIL. Exits with 1 if anything fails.
 
-    First derivatives, with --of gradient or jacobian, are compared in every entry; shown are
+    First derivatives, with --of gradient or jacobian, are compared in every entry; the table shows
     their norms.
 
-    With --plugin and no more, everything that the plugin defines is tried on its own, and a FAIL
-    names the function that is wrong.
+    With --plugin and no other option, everything that the plugin defines is tried by itself, and a
+    FAIL names the function that is wrong.
 
-    A third witness, finite differences, comes with error bars. Where these leave most of a block
-    open, the verdict is UNDECIDED, which is no PASS: it exits with 1 as well.
+    A third witness, finite differences, has error bars. If these leave most of a block open, the
+    verdict is UNDECIDED, which is not a PASS: it exits with 1 as well.
     """
     if of != "hessian":
         _require_hessian_options_unused(of, witness, terms, witnesses)

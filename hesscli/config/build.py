@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hesscli.config.consistency import require_consistent
+from hesscli.config.ending import Ending, ending_of, is_compiled
 from hesscli.config.kerasmodel import network_of
-from hesscli.config.schema import Config, DataConfig, LayerConfig, ModelConfig
+from hesscli.config.parameters import drawn_parameters, parameters_of
+from hesscli.config.schema import Config, DataConfig, ModelConfig
 from hesscli.problem import graph as kinds
 from hesscli.problem.data import (
     Dataset,
@@ -26,16 +28,12 @@ from hesscli.problem.data import (
 )
 from hesscli.problem.execution import fits
 from hesscli.problem.graph import Activation, Array, Graph, Layer, Node, Penalty, chain
-from hesscli.problem.initializers import Initializer
-from hesscli.problem.keras_layers import SIGMOID, KerasNetwork
+from hesscli.problem.keras_layers import KerasNetwork
 from hesscli.problem.keras_losses import serialized
-from hesscli.problem.keras_model import read_numbers
-from hesscli.problem.layers import ACTIVITY, LINEAR, SOFTMAX
-from hesscli.problem.layertypes import TYPES
-from hesscli.problem.names import CROSSENTROPIES, LOSS_ARGUMENTS, NORMALIZE, SYMMETRIC
+from hesscli.problem.layers import ACTIVITY, LINEAR
+from hesscli.problem.names import NORMALIZE, SYMMETRIC
 from hesscli.problem.network import Loss, Original, Problem, Targets
-from hesscli.problem.npz import require_finite
-from hesscli.problem.problemfile import read_parameters, read_penalties
+from hesscli.problem.problemfile import read_penalties
 from hesscli.problem.registry import is_untold
 from hesscli.problem.stored import StoredInputs, places
 from hesscli.problem.targets import fit_targets, smoothed
@@ -44,7 +42,6 @@ from hesscli.system.errors import InputError
 from hesscli.system.memory import (
     examples_memory,
     parse_size,
-    require_memory,
 )
 from hesscli.system.takes import ConfigKeyError
 from hesscli.workers.share import ALONE, Workers, share_of
@@ -109,12 +106,12 @@ def build_problem(
     widths = (width, *(math.prod(node.shape) for node in plan.nodes if node.tensors))
     held = fits(len(order), widths, dtype.itemsize, memory)
     targets = labels(dataset.targets[places(order)])
-    arrays = _arrays(config.model, keras, config.seed, dtype)
+    arrays = parameters_of(config.model, keras, config.seed, dtype)
     layers = config.model.layers
     notes: tuple[str, ...] = ()
-    ending = _Ending(layers)
+    ending = Ending(layers)
     if keras is not None:
-        ending = _ending(layers, keras, config.loss)
+        ending = ending_of(layers, keras, config.loss)
         notes = _keras_notes(keras, ending.of_loss, config.loss, dataset)
     last = ending.layers[-1]
     origin = f"data.source: {dataset.name}" if data.inputs is None else "data.targets"
@@ -130,7 +127,10 @@ def build_problem(
     of_all = dataset.sample_weight
     own = None if of_all is None else of_all[places(order)]
     weights = example_weights(config.loss, own, fitted, graph.nodes[-1].shape[-1])
-    if weights is not None:
+    if config.loss.of_class is not None:
+        part = f"only the examples of class {config.loss.of_class} have a loss (loss.of_class)"
+        notes = (*notes, part)
+    elif weights is not None:
         key = "data.sample_weight" if config.loss.class_weight is None else "loss.class_weight"
         notes = (*notes, f"the loss of each example is multiplied by its weight ({key})")
     original = None
@@ -191,7 +191,7 @@ def _penalties(config: Config) -> dict[str, Penalty]:
 
 
 def _activities(
-    model: ModelConfig, ending: _Ending, penalties: Mapping[str, Penalty]
+    model: ModelConfig, ending: Ending, penalties: Mapping[str, Penalty]
 ) -> dict[str, Penalty]:
     """The penalties on the values of the graph: one for each use of a layer."""
     plan = replace(model, layers=ending.layers).plan()
@@ -219,7 +219,7 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     ``model`` must have the problem's shapes. Raises InputError where a parameter leaves the range
     of the problem's dtype.
     """
-    drawn = _drawn_parameters(model, seed, problem.dtype)
+    drawn = drawn_parameters(model, seed, problem.dtype)
     tensors = {name: drawn[name] for name in problem.graph.tensors}
     return replace(problem, graph=problem.graph.with_tensors(tensors), seed=seed)
 
@@ -257,20 +257,9 @@ def _with_key(key: str, text: str) -> str:
     return text if text.startswith("data.") else f"{key}: {text}"
 
 
-def _arrays(
-    model: ModelConfig, keras: KerasNetwork | None, seed: int, dtype: np.dtype[np.floating]
-) -> dict[str, Array]:
-    """All tensors and statistics by name."""
-    if keras is not None:
-        return _keras_parameters(keras, dtype)
-    if model.weights is None:
-        return _drawn_parameters(model, seed, dtype)
-    return _stored_parameters(model, model.weights, dtype)
-
-
 def _graph(
     config: Config,
-    ending: _Ending,
+    ending: Ending,
     arrays: Mapping[str, Array],
     penalties: Mapping[str, Penalty],
 ) -> Graph:
@@ -281,7 +270,7 @@ def _graph(
     return replace(graph, activities=_activities(config.model, ending, penalties))
 
 
-def _nodes(model: ModelConfig, ending: _Ending, arrays: Mapping[str, Array]) -> Graph:
+def _nodes(model: ModelConfig, ending: Ending, arrays: Mapping[str, Array]) -> Graph:
     """The nodes of the layers, and a softmax behind them if there is one."""
     layers = ending.layers
     if all(layer.is_plain for layer in layers) and isinstance(model.inputs, int):
@@ -308,90 +297,6 @@ def _nodes(model: ModelConfig, ending: _Ending, arrays: Mapping[str, Array]) -> 
     return replace(graph, nodes=(*graph.nodes, softmax))
 
 
-def _keras_parameters(keras: KerasNetwork, dtype: np.dtype[np.floating]) -> dict[str, Array]:
-    try:
-        return {
-            name: _converted(values, dtype, f"{keras.path}: {name}")
-            for name, values in read_numbers(keras).items()
-        }
-    except InputError as error:
-        raise InputError(f"model.keras: {error}") from error
-
-
-def _converted(values: Array, dtype: np.dtype[np.floating], where: str) -> Array:
-    with np.errstate(over="ignore"):
-        converted = values.astype(dtype)
-    require_finite(converted, f"{where} in {dtype}")
-    return converted
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """The layers, whether a softmax follows them, and what was taken off, being in the loss.
-
-    ``of_loss`` is what is said about it.
-    """
-
-    layers: tuple[LayerConfig, ...]
-    softmax: bool = False
-    folded: str | None = None
-    of_loss: str = ""
-
-
-def _ending(layers: tuple[LayerConfig, ...], keras: KerasNetwork, loss: Loss) -> _Ending:
-    """How the network ends, under ``loss``.
-
-    A softmax or a sigmoid at the end and the cross-entropy of it are one function of the logits:
-    it is taken off there, and stays everywhere else.
-    """
-    last = layers[-1]
-    ends = None
-    if keras.softmax:
-        ends = SOFTMAX
-    elif last.activation.name == keras.layers[-1].activation.name == SIGMOID:
-        ends = SIGMOID
-    belongs = SIGMOID if loss.name == "binary_crossentropy" else SOFTMAX
-    if loss.name in CROSSENTROPIES and loss.from_logits is not True and loss.regularization:
-        _require_free(last, keras, belongs)
-    of_loss = f"{'compiled with' if _is_compiled(keras, loss) else 'under'} the loss "
-    of_loss += _described(loss)
-    if loss.name in CROSSENTROPIES and loss.from_logits is not True:
-        if ends == belongs:
-            if ends == SIGMOID:
-                last = replace(last, activation=Activation("linear"))
-            note = f"{of_loss}; the {ends} at its output was taken off, and is in the loss"
-            return _Ending((*layers[:-1], last), False, ends, note)
-        if loss.from_logits is False:
-            raise InputError(
-                f"model.keras: {keras.path}: {of_loss} of probabilities, but there is no {belongs} "
-                "at its output; with --set loss.from_logits=true it is taken of logits"
-            )
-    if ends is not None and loss.name in CROSSENTROPIES:
-        of_loss += (
-            f" of logits, but its output is a {ends}'s; it is differentiated as it is, which is "
-            "probably a mistake"
-        )
-    elif keras.loss is None:
-        of_loss = f"saved without a loss; {loss.name} is assumed"
-    return _Ending(layers, keras.softmax, None, of_loss)
-
-
-def _require_free(last: LayerConfig, keras: KerasNetwork, ends: str) -> None:
-    """Refuses a penalty on the probabilities that a cross-entropy has in it."""
-    if last.activity_regularizer is not None and ends in (last.type, last.activation.name):
-        raise InputError(
-            f"model.keras: {keras.path}: layer {keras.layers[-1].keras_name!r} has an "
-            f"activity_regularizer on its {ends}, which is in the loss; "
-            "use --without-regularization, or a layer without one there"
-        )
-
-
-def _is_compiled(keras: KerasNetwork, loss: Loss) -> bool:
-    """Whether ``loss`` is the one that the model was compiled with."""
-    compiled = replace(loss, regularization=True, class_weight=None)
-    return isinstance(keras.loss, Loss) and compiled == keras.loss
-
-
 def _original(
     config: Config,
     keras: KerasNetwork,
@@ -403,7 +308,7 @@ def _original(
     """The model as it is: the configured activations may be others, which the user chose."""
     loss, both = config.loss, zip(config.model.layers, keras.layers, strict=True)
     own = tuple(replace(layer, activation=of_keras.activation) for layer, of_keras in both)
-    ending = _ending(own, keras, loss)
+    ending = ending_of(own, keras, loss)
     of_loss = serialized(loss, from_logits=ending.folded is None)
     return Original(
         path=keras.path,
@@ -412,21 +317,11 @@ def _original(
         inputs=inputs,
         targets=targets,
         layers={layer.name: layer.keras_name for layer in keras.layers},
-        loss=keras.serialized_loss if _is_compiled(keras, loss) else of_loss,
+        loss=keras.serialized_loss if is_compiled(keras, loss) else of_loss,
         folded=ending.folded,
         prepared_otherwise={},
         plugins=keras.plugins,
     )
-
-
-def _described(loss: Loss) -> str:
-    """A loss with the arguments that are not Keras's defaults."""
-    others = [
-        f"{key}={getattr(loss, key):g}"
-        for key in LOSS_ARGUMENTS
-        if key != "from_logits" and getattr(loss, key) != getattr(Loss(), key)
-    ]
-    return f"{loss.name}({', '.join(others)})" if others else loss.name
 
 
 def _keras_notes(
@@ -437,7 +332,7 @@ def _keras_notes(
     if penalized and loss.regularization:
         notes.append(f"the regularizers of {', '.join(penalized)} are part of the loss")
     for registered, name in keras.plugins.items():
-        notes.append(f"{registered} is the plugin's {name}: the file holds its name alone")
+        notes.append(f"{registered} is the plugin's {name}: the file contains its name only")
     untold = [name for name in keras.plugins.values() if is_untold(name)]
     if untold:
         notes.append(
@@ -446,95 +341,3 @@ def _keras_notes(
     if keras.rescaling is not None and dataset.is_batch:
         notes.append(f"its Rescaling is not applied: {dataset.name} holds a network's own inputs")
     return tuple(f"{keras.path}: {note}" for note in (*notes, of_loss))
-
-
-def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
-    plan = model.plan()
-    return {**plan.tensors, **plan.constants}
-
-
-# What tensors that are neither kernel nor bias are without an initializer.
-_DEFAULTS = {"gamma": "ones", "beta": "zeros", "alpha": "zeros"}
-_STATISTICS = {"moving_mean": "zeros", "moving_variance": "ones"}
-
-
-def _drawn_parameters(
-    model: ModelConfig, seed: int, dtype: np.dtype[np.floating]
-) -> dict[str, Array]:
-    shapes = _shapes(model)
-    # Drawn in float64, then rounded to the dtype.
-    needed = 8 * sum(int(np.prod(shape, dtype=object)) for shape in shapes.values())
-    require_memory(needed, "model.layers: the parameters need", "use fewer units")
-    parameters: dict[str, Array] = {}
-    for index, layer in enumerate(model.layers):
-        roles = [name.rpartition("/")[2] for name in shapes if name.startswith(f"{layer.name}/")]
-        # One stream of random numbers a tensor: adding a layer leaves the others as they are.
-        others = [role for role in roles if role not in ("kernel", "bias")]
-        keys: dict[str, tuple[int, ...]] = {"kernel": (2 * index,), "bias": (2 * index + 1,)}
-        keys |= {role: (2 * index, place) for place, role in enumerate(others)}
-        for role in roles:
-            name = f"{layer.name}/{role}"
-            initializer, origin = _initializer_of(model, index, role)
-            given = getattr(layer, role, None) if role in ("kernel", "bias") else None
-            with np.errstate(over="ignore"):
-                if given is None:
-                    stream = np.random.SeedSequence(seed, spawn_key=keys[role])
-                    generator = np.random.default_rng(stream)
-                    values = initializer.draw(shapes[name], generator).astype(dtype)
-                else:
-                    origin = f"model.layers.{index}.{role}"
-                    values = np.array(given).astype(dtype)
-            require_finite(values, f"{origin}: {name} in {dtype}")
-            parameters[name] = values
-    return parameters
-
-
-def _initializer_of(model: ModelConfig, index: int, role: str) -> tuple[Initializer, str]:
-    """What draws a tensor of a layer, and the key that says so."""
-    layer, path = model.layers[index], f"model.layers.{index}"
-    own = dict(layer.initializers).get(role)
-    if own is not None:
-        return own, f"{path}.{role}_initializer"
-    usual = TYPES[layer.type].initializers if layer.type in TYPES else {}
-    if role in usual and not (role.endswith("kernel") and layer.initializer is not None):
-        return usual[role], path
-    if role in _STATISTICS:
-        return Initializer(_STATISTICS[role]), path
-    if role.endswith("kernel"):
-        if layer.initializer is not None:
-            return layer.initializer, f"{path}.initializer"
-        return model.initializer, "model.initializer"
-    if role == "bias":
-        return model.bias_initializer, "model.bias_initializer"
-    return Initializer(_DEFAULTS[role]), path
-
-
-def _stored_parameters(
-    model: ModelConfig, path: str, dtype: np.dtype[np.floating]
-) -> dict[str, Array]:
-    try:
-        stored = read_parameters(path)
-    except InputError as error:
-        raise InputError(f"model.weights: {error}") from error
-    shapes = _shapes(model)
-    for name, shape in shapes.items():
-        if name not in stored:
-            raise InputError(
-                f"model.weights: {path}: no {name} in it (it holds {', '.join(stored)}); "
-                "model.layers and model.bias must say the same"
-            )
-        if stored[name].shape != shape:
-            raise InputError(
-                f"model.weights: {path}: {name} has shape {stored[name].shape}; "
-                f"model.layers asks for {shape}"
-            )
-    unused = [name for name in stored if name not in shapes]
-    if unused:
-        raise InputError(
-            f"model.weights: {path}: {', '.join(unused)} would not be used; "
-            "model.layers and model.bias must say the same"
-        )
-    parameters: dict[str, Array] = {}
-    for name in shapes:
-        parameters[name] = _converted(stored[name], dtype, f"model.weights: {path}: {name}")
-    return parameters

@@ -61,10 +61,11 @@ def require_own_arguments(loss: Loss) -> None:
                 f"{getattr(loss, key)}; only {' and '.join(others)} can have it, and loss.name is "
                 f"{loss.name}",
             )
-    if loss.class_weight is not None and loss.name in LOSSES_WITHOUT_TARGETS:
-        raise ConfigKeyError(
-            ("loss", "class_weight"), f"the loss {loss.name} has no targets, and so no classes"
-        )
+    for key in ("class_weight", "of_class"):
+        if getattr(loss, key) is not None and loss.name in LOSSES_WITHOUT_TARGETS:
+            raise ConfigKeyError(
+                ("loss", key), f"the loss {loss.name} has no targets, and so no classes"
+            )
 
 
 def _check_batch(data: DataConfig, width: int, loss: str) -> None:

@@ -14,12 +14,12 @@ import yaml
 from hesscli.config.consistency import require_consistent
 from hesscli.config.kerasmodel import check_keras_layers, with_keras_layers
 from hesscli.config.layer import LayerConfig, Layers
-from hesscli.config.schema import Config
+from hesscli.config.schema import Config, DataConfig
 from hesscli.config.text import NOT_YAML, dumped, line_of, parsed, syntax
 from hesscli.problem.data import is_batch_file
 from hesscli.system.errors import InputError, shown
 from hesscli.system.files import opened
-from hesscli.system.takes import LARGEST_INTEGER, ConfigKeyError, Path, Record
+from hesscli.system.takes import LARGEST_INTEGER, ConfigKeyError, Path, Record, keys_of
 
 _CONFIG = Record(kind=Config)
 _MODEL: Path = ("model",)
@@ -154,7 +154,7 @@ def _placed(
 
 # The batch comes from one of the two: naming one takes the place of the other.
 _TAKES_THE_PLACE_OF: Mapping[Path, tuple[str, ...]] = {
-    ("data", "inputs"): ("source", "split"),
+    ("data", "inputs"): keys_of(DataConfig)["inputs"].takes.instead_of,
     ("data", "source"): ("inputs", "targets"),
 }
 

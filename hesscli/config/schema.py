@@ -148,7 +148,7 @@ class DataConfig:
             says="embedded, keras, or the path of an `.npz`, `.csv` or `.mat` file or of a folder "
             "with IDX, `.npy` or `.csv` files or images"
         ),
-        "where the examples are from",
+        "where the examples come from",
     ] = "embedded"
     split: Annotated[str, one_of(SPLITS), "which half of the source"] = "train"
     batch_size: Annotated[BatchSize, _BATCH_SIZE, "examples in the batch"] = 32

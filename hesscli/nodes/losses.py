@@ -2,15 +2,15 @@
 
 Each is a record of functions of the network's output f (N, c) and the targets: ℓ per example,
 ∂ℓ/∂f, ∂²ℓ/∂f² and products with it. The factor of the reduction is the caller's. Names and
-definitions are Keras's, from logits where Keras has ``from_logits``; ``sum_of_squares`` and
-``sum`` look at no targets.
+definitions are Keras's, from logits where Keras has ``from_logits``; ``sum_of_squares``, ``sum``
+and ``output`` look at no targets.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -19,7 +19,7 @@ from scipy.special import expit, logsumexp, softmax
 from hesscli.nodes.node import Wanted
 from hesscli.nodes.softmax import Softmax, SoftmaxAt
 from hesscli.problem.graph import Array
-from hesscli.problem.names import FOCAL
+from hesscli.problem.names import FOCAL, OUTPUT
 from hesscli.problem.network import Loss, Targets
 from hesscli.problem.registry import loss_names
 from hesscli.system.errors import InputError
@@ -326,6 +326,16 @@ def _sum(_: Loss) -> LossDerivatives:
     )
 
 
+def _output(loss: Loss) -> LossDerivatives:
+    # ℓ = f_K,   ∂ℓ = e_K,   ∂²ℓ = 0.
+    def gradient(f: Array, _: Targets) -> Array:
+        g = np.zeros_like(f)
+        g[:, loss.index] = 1
+        return g
+
+    return replace(_sum(loss), value=lambda f, _: f[:, loss.index], gradient=gradient)
+
+
 _LOSSES: Mapping[str, Callable[[Loss], LossDerivatives]] = MappingProxyType(
     {
         "sparse_categorical_crossentropy": _sparse_categorical_crossentropy,
@@ -340,6 +350,7 @@ _LOSSES: Mapping[str, Callable[[Loss], LossDerivatives]] = MappingProxyType(
         "poisson": _poisson,
         "sum_of_squares": _sum_of_squares,
         "sum": _sum,
+        OUTPUT: _output,
     }
 )
 

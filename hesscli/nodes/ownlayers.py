@@ -47,8 +47,8 @@ class _Description:
         shapes = record.get("shapes")
         if self.initializers and not callable(shapes):
             raise InputError(
-                f"{self.whose}: shapes is not given, or no function; it must take the shape of an "
-                "example, and return that of each parameter by its name in initializers"
+                f"{self.whose}: shapes is not given, or is not a function; it must take the shape "
+                "of an example, and return that of each parameter by its name in initializers"
             )
         self._shapes_of = _taking(shapes if callable(shapes) else lambda _: {})
         self.input_shape: Shape = tuple(record.get("input_shape", (4,)))
@@ -172,8 +172,8 @@ def _try(of: _Description) -> None:
             raise InputError(f"{of.whose}, forward: not finite at x from 0.25 to 2 in {dtype}")
         if not np.allclose(calculus.forward([x[:1]], theta)[0], y[:1], rtol=1e-3):
             raise InputError(
-                f"{of.whose}, forward: y of one example depends on the others; each must be on its "
-                "own"
+                f"{of.whose}, forward: the output of one example depends on others; each "
+                "must be computed by itself"
             )
         Rx = np.ones((len(x), _DIRECTIONS, *of.input_shape), dtype)
         V = {role: np.ones((_DIRECTIONS, *tensor.shape), dtype) for role, tensor in theta.items()}

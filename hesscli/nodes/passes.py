@@ -277,13 +277,23 @@ class Linearized:
         self, chosen: slice, tensors: Collection[str] = (), values: Collection[str] = ()
     ) -> Moved:
         """What the unit cotangents of the c outputs of some examples are worth, k = c at once."""
+        f = self.f[chosen]
+        units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
+        return self.pulled(units, chosen, tensors, values)
+
+    def pulled(
+        self,
+        g: Array,
+        chosen: slice = slice(None),
+        tensors: Collection[str] = (),
+        values: Collection[str] = (),
+    ) -> Moved:
+        """What cotangents g (n, k, c) of the outputs of some examples are worth."""
         self.reach(tensors, values)
         nodes = self.graph.downstream(values, tensors)
         records = {node.name: self.at(node.name, chosen) for node in nodes}
-        f = self.f[chosen]
-        units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
-            of_outputs = {self.graph.output: units}
+            of_outputs = {self.graph.output: g}
             return backward(self.graph, records, of_outputs, tensors, values, self._calculus)
 
     def pushed(

@@ -112,14 +112,14 @@ def load_plugin(path: str) -> tuple[str, ...]:
     found = {of: namespace.get(of.mapping) for of in _KINDS}
     if not any(isinstance(of, Mapping) and of for of in found.values()):
         raise InputError(
-            f"{path}: no ACTIVATIONS in it, no LOSSES and no LAYERS, or none of them; it must bind "
+            f"{path}: ACTIVATIONS, LOSSES and LAYERS are all missing or empty; it must bind "
             f"{' or '.join(kind.form for kind in _KINDS)}"
         )
     registering: list[Callable[[], None]] = []
     names: list[str] = []
     for of, records in found.items():
         if records is not None and not isinstance(records, Mapping):
-            raise InputError(f"{path}: {of.mapping} is no mapping; it must be {of.form}")
+            raise InputError(f"{path}: {of.mapping} is not a mapping; it must be {of.form}")
         for name, record in (records or {}).items():
             _check_record(path, of, name, record)
             registering.append(_MAKE[of.kind](path, name, record))
@@ -171,17 +171,19 @@ def _check_record(path: str, of: _Kind, name: Any, record: Any) -> None:
         raise InputError(f"{path}: {name!r} exists already; choose another name")
     whose = f"{path}: {of.kind} {name!r}"
     if not isinstance(record, Mapping):
-        raise InputError(f"{whose} is no mapping; it must be {of.form}")
+        raise InputError(f"{whose} is not a mapping; it must be {of.form}")
     keys = (*of.needed, *_VERSIONS, *of.others)
     for key in record:
         if key not in keys:
             raise InputError(f"{whose}: {key!r} is unknown; choose {', '.join(keys)}")
     for key in of.needed:
         if not callable(record.get(key)):
-            raise InputError(f"{whose}: {key} is not given, or no function; it must be {of.form}")
+            raise InputError(
+                f"{whose}: {key} is not given, or is not a function; it must be {of.form}"
+            )
     for key in _VERSIONS:
         if record.get(key) is not None and not callable(record[key]):
-            raise InputError(f"{whose}: {key} is no function; leave it out, or give one")
+            raise InputError(f"{whose}: {key} is not a function; leave it out, or give one")
 
 
 def _taken(of: _Kind) -> tuple[str, ...]:
@@ -221,7 +223,7 @@ def _try(function: Elementwise, whose: str) -> None:
             raise InputError(f"{whose}: not finite at z = {at:g} in {dtype}")
         if not np.allclose(function(z[:1, :1]), values[:1, :1], rtol=1e-3):
             raise InputError(
-                f"{whose}: its value at one z depends on the others; it must be elementwise"
+                f"{whose}: its value at one z depends on other elements; it must be elementwise"
             )
 
 
@@ -268,7 +270,7 @@ def _try_loss(loss: LossDerivatives, labels: bool, whose: str) -> None:
                 raise InputError(f"{whose}, {key}: not finite at f = {f.tolist()} in {dtype}")
         if not np.allclose(loss.value(f[:1], t[:1]), found["value"][:1], rtol=1e-3):
             raise InputError(
-                f"{whose}, value: that of one example depends on the others; it must be (N,), one "
+                f"{whose}, value: the loss of one example depends on others; it must be (N,), one "
                 "number for each example"
             )
 

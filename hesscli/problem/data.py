@@ -312,7 +312,7 @@ def _load_keras(split: str) -> Dataset:
     try:
         return _load_npz(cache, split, KERAS)
     except InputError as error:
-        raise InputError(f"{error}; delete the file and Keras will download it anew") from error
+        raise InputError(f"{error}; delete the file and Keras will download it again") from error
 
 
 def _download_keras(split: str) -> Dataset:

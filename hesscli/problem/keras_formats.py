@@ -28,8 +28,8 @@ def weights_beside(path: str) -> str:
     found = [stem + end for end in _WEIGHTS if os.path.isfile(expanded(stem + end))]
     if not found:
         raise InputError(
-            f"{path}: no numbers in it, and no {stem}{_WEIGHTS[0]} beside it; save the weights "
-            f"there, with model.save_weights"
+            f"{path}: it contains no numbers, and there is no {stem}{_WEIGHTS[0]} next to it; "
+            f"save the weights there, with model.save_weights"
         )
     return found[0]
 

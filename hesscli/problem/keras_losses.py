@@ -113,7 +113,7 @@ def _of_function(name: str) -> Loss:
 def _of_object(given: Mapping[str, Any]) -> Loss:
     kind, config = str(given["class_name"]), given.get("config")
     if not is_keras_own(given):
-        raise UnknownLossError(f"{kind}, which is no loss of Keras's own")
+        raise UnknownLossError(f"{kind}, which is not one of Keras's own losses")
     if kind == "function" and isinstance(config, str):
         return _of_function(config)
     if kind not in _CLASSES or not isinstance(config, Mapping):

@@ -261,8 +261,8 @@ def _keys_by_group(store: Any, layer: KerasLayer, where: str) -> list[str]:
         name = attributes["name"]
     if name is not None and name != layer.keras_name:
         raise InputError(
-            f"{where}: {layer.group} is {name!r}'s, {_CONFIG} says {layer.keras_name!r}'s; "
-            f"{_NEEDED}"
+            f"{where}: {layer.group} belongs to {name!r}, but {_CONFIG} names "
+            f"{layer.keras_name!r}; {_NEEDED}"
         )
     return [f"{layer.group}/{index}" for index in range(len(layer.shapes))]
 

@@ -295,7 +295,9 @@ def _values(spec: LayerSpec, values: Mapping[str, str]) -> list[str]:
     for name in spec.inputs:
         if name not in values:
             known = ", ".join(values)
-            raise LayerError("inputs", f"{name!r} is no layer before this one; there are {known}")
+            raise LayerError(
+                "inputs", f"{name!r} is not a layer before this one; there are {known}"
+            )
     return [values[name] for name in spec.inputs]
 
 
@@ -314,7 +316,7 @@ def made_layer(spec: LayerSpec, shapes: Sequence[Shape], types: Mapping[str, Lay
     made = of.make(Arguments(spec.arguments), shapes)
     empty = [part for part in made.parts if min(part.shape, default=1) < 1]
     if empty:
-        raise LayerError("inputs", f"of shape {shapes[0]}; nothing of it would be left")
+        raise LayerError("inputs", f"of shape {shapes[0]}; the output would be empty")
     if spec.activation == LINEAR and spec.type != ACTIVATION:
         return made
     shape = made.parts[-1].shape if made.parts else shapes[0]

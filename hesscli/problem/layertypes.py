@@ -350,7 +350,9 @@ def _einsum_dense(of: Arguments, shapes: Shapes) -> Made:
         if not isinstance(n, int) or sizes.setdefault(letter, n) != n:
             raise LayerError("output_shape", f"{given!r} does not fit {shape} and the equation")
     if not set(W) <= set(sizes) or not set(x) <= set(W + y):
-        raise LayerError("equation", f"{of.given['equation']!r}; it is no product of x and kernel")
+        raise LayerError(
+            "equation", f"{of.given['equation']!r}; it is not a product of x and kernel"
+        )
     tensors = {"kernel": tuple(sizes[letter] for letter in W)}
     if biased:
         first = min(y.index(letter) for letter in biased)
@@ -428,7 +430,7 @@ def _concatenate(of: Arguments, shapes: Shapes) -> Made:
         len(shape) != rank for shape in shapes
     ):
         given = ", ".join(map(str, shapes))
-        raise LayerError("inputs", f"of shapes {given}; they must be equal but for one axis")
+        raise LayerError("inputs", f"of shapes {given}; they must be equal except for one axis")
     out = (*shapes[0][:axis], sum(s[axis] for s in shapes), *shapes[0][axis + 1 :])
     sources = tuple(range(len(shapes)))
     return Made((Part(kinds.CONCATENATE, out, {"axis": axis}, sources=sources),))

@@ -36,10 +36,13 @@ LOSSES = (
     "poisson",
     "sum_of_squares",
     "sum",
+    "output",
 )
 # Those that take logits.
 CROSSENTROPIES = LOSSES[:4]
 FOCAL = CROSSENTROPIES[3]
+# Not a loss, but one of the network's outputs in its place.
+OUTPUT = LOSSES[-1]
 # The losses that have an argument.
 LOSS_ARGUMENTS = {
     "from_logits": CROSSENTROPIES,
@@ -47,8 +50,9 @@ LOSS_ARGUMENTS = {
     "delta": ("huber",),
     "alpha": (FOCAL,),
     "gamma": (FOCAL,),
+    "index": (OUTPUT,),
 }
-LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum")
+LOSSES_WITHOUT_TARGETS = ("sum_of_squares", "sum", OUTPUT)
 INITIALIZERS = (
     "zeros",
     "ones",

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.graph import Activation, Array, Graph, Layer, Penalty, read_only
-from hesscli.problem.names import REDUCTIONS
+from hesscli.problem.names import OUTPUT, REDUCTIONS
 from hesscli.problem.registry import loss_names
 from hesscli.problem.stored import StoredInputs
-from hesscli.system.errors import shown
+from hesscli.system.errors import InputError, shown
 from hesscli.system.takes import (
     Choice,
     ConfigKeyError,
@@ -29,6 +29,7 @@ from hesscli.system.takes import (
     not_negative,
     one_of,
     positive,
+    whole,
 )
 
 # Class labels (N,), or numbers (N, c) for the losses that compare with the output itself.
@@ -47,7 +48,7 @@ class _ClassWeights(Takes):
         given = {int(key) if str(key).isdecimal() else key: of for key, of in value.items()}
         for key in given:
             if not is_whole(key, 0):
-                text = f"{shown(key)} is no class; they are whole numbers from 0"
+                text = f"{shown(key)} is not a class; they are whole numbers from 0"
                 raise ConfigKeyError(path, text)
         return {key: not_negative().decode(of, (*path, key)) for key, of in given.items()}
 
@@ -85,6 +86,14 @@ class Loss:
     gamma: Annotated[float, not_negative(spelled=False), "the power of 1 − p in the focal loss"] = (
         2.0
     )
+    index: Annotated[
+        int, whole(0, spelled=False), "the index of the output that is the loss `output`"
+    ] = 0
+    of_class: Annotated[
+        int | None,
+        whole(0, spelled=False),
+        "the only class whose examples count; the sum is still divided by the number of all",
+    ] = None
     class_weight: Annotated[
         Mapping[int, float] | None,
         _ClassWeights(says="`{class: weight, …}`, each 0 or more", spelled=False),
@@ -155,6 +164,11 @@ class Problem:
     sample_weight: Array | None = None
 
     def __post_init__(self) -> None:
+        if self.loss.name == OUTPUT and self.loss.index >= self.outputs:
+            raise InputError(
+                f"loss.index: {self.loss.index}; the network has the outputs 0 to "
+                f"{self.outputs - 1}"
+            )
         if isinstance(self.inputs, np.ndarray):
             object.__setattr__(self, "inputs", read_only(self.inputs))
         object.__setattr__(self, "targets", read_only(self.targets))

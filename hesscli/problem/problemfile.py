@@ -183,7 +183,7 @@ def _check_parameter(parameters: dict[str, Array], name: str, path: str) -> None
     elif kind != "bias":
         return
     elif not {f"{layer}/kernel", f"{layer}/pointwise_kernel"} & set(parameters):
-        raise InputError(f"{path}: {name} has no {layer}/kernel beside it; {_LAYOUT}")
+        raise InputError(f"{path}: {name} has no {layer}/kernel next to it; {_LAYOUT}")
     elif f"{layer}/kernel" in parameters and parameters[f"{layer}/kernel"].ndim != 2:
         return
     elif f"{layer}/kernel" in parameters and shape != parameters[f"{layer}/kernel"].shape[1:]:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hesscli.problem.names import FOCAL
+from hesscli.problem.names import FOCAL, OUTPUT
 from hesscli.problem.network import Loss, Targets
 from hesscli.problem.registry import LABELS, targets_of
 from hesscli.system.errors import InputError
@@ -150,5 +150,6 @@ _FITS: Mapping[str, Fit] = MappingProxyType(
         "poisson": _counts,
         "sum_of_squares": _as_they_are,
         "sum": _as_they_are,
+        OUTPUT: _as_they_are,
     }
 )

@@ -68,24 +68,32 @@ def example_weights(
 ) -> Array | None:
     """The weights (N,): those ``given``, or those of the classes of ``targets``.
 
-    ``targets`` are labels, one-hot rows whose class is the largest number, or one number that is
-    rounded; a class without a weight has 1. Raises InputError for both at once, as Keras does.
+    With ``of_class`` those of the other classes are 0. ``targets`` are labels, one-hot rows whose
+    class is the largest number, or one number that is rounded; a class without a weight has 1.
+    Raises InputError for ``class_weight`` beside weights that are given, as Keras does.
     Source: keras.src.trainers.data_adapters.data_adapter_utils.class_weight_to_sample_weights.
     """
-    by_class = loss.class_weight
-    if by_class is None:
+    by_class, only = loss.class_weight, loss.of_class
+    if by_class is None and only is None:
         return given
-    if given is not None:
+    if by_class is not None and given is not None:
         raise InputError(
             "loss.class_weight: the examples have weights of their own (data.sample_weight); "
             "give one of them, as in Keras"
         )
     numbers = targets.reshape(len(targets), -1)
     classes = numbers.argmax(axis=1) if numbers.shape[1] > 1 else np.round(numbers[:, 0])
-    beyond = [of for of in by_class if 1 < outputs <= of]
-    if beyond:
-        raise InputError(
-            f"loss.class_weight: {beyond[0]} is no class; {outputs} outputs have the classes 0 to "
-            f"{outputs - 1}"
-        )
-    return np.array([by_class.get(int(of), 1.0) for of in classes], dtype=np.float64)
+    asked = {"class_weight": by_class or (), "of_class": () if only is None else (only,)}
+    for key, named in asked.items():
+        beyond = [of for of in named if 1 < outputs <= of]
+        if beyond:
+            raise InputError(
+                f"loss.{key}: {beyond[0]} is not a class; {outputs} outputs have the classes 0 "
+                f"to {outputs - 1}"
+            )
+    weights = given
+    if by_class is not None:
+        weights = np.array([by_class.get(int(of), 1.0) for of in classes], dtype=np.float64)
+    if only is not None:
+        weights = np.equal(classes, only) * (np.ones(len(classes)) if weights is None else weights)
+    return weights

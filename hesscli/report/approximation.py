@@ -236,7 +236,7 @@ def _drawing(result: ApproximationStudy) -> Drawing:
         title=f"{activations_of(result.results)}: distance of each approximation",
         caption=(
             "The relative Frobenius distance of each approximation from the Hessian H and from "
-            "its Gauss–Newton term G; error bars where it is estimated."
+            "its Gauss–Newton term G; with error bars if it is estimated."
         ),
         draw=draw,
         height=0.28 * lines + 0.5 * len(groups) + 0.75,

@@ -52,17 +52,19 @@ def _batch_text(problem: ProblemSummary) -> str:
     # Those of many activations fill more than a line.
     if 1 <= len(problem.losses) <= _LOSSES_SHOWN:
         several = len(problem.losses) > 1
-        parts = [_loss_text(loss, several) for loss in problem.losses]
+        is_loss = problem.output is None
+        name = "loss" if is_loss else f"{problem.reduction} of output {problem.output}"
+        parts = [_loss_text(loss, name, several) for loss in problem.losses]
     largest = problem.largest_input
     reach = f" (up to {largest:.4g})" if largest is not None and largest > 1 else ""
     return " · ".join((*parts, f"inputs {problem.inputs or 'as given'}{reach}"))
 
 
-def _loss_text(loss: BatchLoss, several: bool) -> str:
+def _loss_text(loss: BatchLoss, name: str, several: bool) -> str:
     penalty = f" (data {loss.data:.4g} + penalty {loss.penalty:.4g})" if loss.penalty else ""
     right = "" if loss.accuracy is None else f" · accuracy {loss.accuracy:.1%}"
     of = f" by {loss.activation}" if several else ""
-    return f"loss{of} {loss.total:.4g}{penalty}{right}"
+    return f"{name}{of} {loss.total:.4g}{penalty}{right}"
 
 
 # What rows of blocks begin with.
@@ -277,7 +279,7 @@ def why_open(check: Check) -> str:
     if check.open_by_rounding:
         return (
             f"the residual {scientific(check.max_abs_residual)} may be rounding, which leaves "
-            f"{scientific(check.floor)} uncertain beside {_scale_text(check)}"
+            f"an uncertainty of {scientific(check.floor)} next to {_scale_text(check)}"
         )
     looked_at = check.undecided + check.compared
     how_many = (
@@ -300,8 +302,8 @@ def rounding_note(name: str, check: Check, where: str = "in this layer") -> str:
     """Why a residual beyond the relative tolerance passes."""
     return (
         f"† {name}: the residual {scientific(check.max_abs_residual)} is rounding: "
-        f"what was subtracted {where} leaves {scientific(check.floor)} uncertain, "
-        f"beside {_scale_text(check)}."
+        f"the subtractions {where} leave an uncertainty of {scientific(check.floor)}, "
+        f"next to {_scale_text(check)}."
     )
 
 

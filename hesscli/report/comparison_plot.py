@@ -37,7 +37,7 @@ def comparison_drawing(result: Comparison) -> Drawing:
         caption=(
             "By the chain rule, the Gauss–Newton term vᵀGv and the curvature term vᵀCv, each "
             "with its sign, and their sum vᵀHv, in units of |vᵀGv| + |vᵀCv|, which stands on the "
-            "right. Where the curvature term has no bar, the Gauss–Newton term is the Hessian."
+            "right. If the curvature term has no bar, the Gauss–Newton term is the Hessian."
         ),
         draw=draw,
         height=height(panels),

@@ -38,7 +38,7 @@ def document_of(result: object) -> Document:
     kind = type(result)
     name = f"{kind.__module__}:{kind.__qualname__}"
     if name not in _BUILDERS:
-        raise TypeError(f"{kind.__qualname__} is no result of a study, so it has no report")
+        raise TypeError(f"{kind.__qualname__} is not the result of a study, so it has no report")
     document: Document = resolve_name(f"hesscli.report.{_BUILDERS[name]}")(result)
     return document
 

@@ -53,10 +53,10 @@ def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str
         left = f"; {undecided:,} more are undecided" if undecided else ""
         notes.append(
             f"{activation}: PASS on {_layers(passed)}: finite differences agree with {witness} in "
-            f"{compared:,} number{'' if compared == 1 else 's'}, where they decide to "
+            f"{compared:,} number{'' if compared == 1 else 's'}; their error bars are at most "
             f"{scientific(resolution)} of the largest{left}."
         )
-        notes.append(f"Finite differences saw {_scopes(passed)}.")
+        notes.append(f"Finite differences covered {_scopes(passed)}.")
     for row in rows:
         pair = _pair(row)
         if pair.verdict is Verdict.UNDECIDED:

@@ -52,8 +52,8 @@ def equal_forms(activation: str, block: str, forms: Sequence[float]) -> Iterator
         return
     if all(math.isclose(form, forms[0], rel_tol=_EQUAL_RTOL) for form in forms):
         yield (
-            f"The forms are equal because {name} without biases is homogeneous: whichever "
-            "kernel is multiplied by c > 0, the outputs f are, so each form is fᵀ(∂²L/∂f²)f."
+            f"The forms are equal because {name} without biases is homogeneous: multiplying "
+            "any kernel by c > 0 multiplies the outputs f by c, so each form is fᵀ(∂²L/∂f²)f."
         )
 
 

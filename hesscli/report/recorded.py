@@ -49,7 +49,7 @@ def read_report(path: str) -> Report:
     invocation = data.get("invocation")
     if invocation is None:
         raise InputError(
-            f"{path}: invocation: missing; a report that says how it was made is needed, as "
+            f"{path}: invocation: missing; a report that records how it was made is needed, as "
             "--format json writes it"
         )
     invocation = _mapping(path, "invocation", invocation)
@@ -115,7 +115,7 @@ def _parsed(path: str) -> Mapping[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _mapping(path: str, key: str, value: Any) -> Mapping[str, Any]:

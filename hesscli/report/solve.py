@@ -149,7 +149,7 @@ def _indefinite(row: SolvedBlock) -> Iterator[str]:
     if row.step is None:
         yield f"{whole}; {enough} makes it positive definite."
     elif row.norm == 0:
-        yield f"{whole}: g is 0, but θ is no minimum."
+        yield f"{whole}: g is 0, but θ is not a minimum."
     elif row.step.descends:
         yield (
             f"{whole}: the step goes downhill at first, but to a saddle point of the quadratic "

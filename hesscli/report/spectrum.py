@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from hesscli.report.bars import sparkline
+from hesscli.report.classes import CLASSES, class_failure, class_table
 from hesscli.report.common import (
     ROW,
     STATUS,
@@ -129,6 +130,7 @@ _FIELDS = (
     _measured("curvature.frobenius_norm"),
     _measured("curvature.spectral_norm"),
     parts("check", _CHECK),
+    parts("classes", CLASSES),
     STATUS,
 )
 _SPECTRUM = (
@@ -157,7 +159,9 @@ def spectrum_document(result: Spectrum) -> Document:
             "quadrature": {"probes": options.probes, "steps": options.steps, "seed": options.seed}
         },
         after={"spectra": [data_of(_SPECTRUM, line) for line in _lines(result.results)]},
-        cases=block_cases(result.results, lambda row: _failure(row.check)),
+        cases=block_cases(
+            result.results, lambda row: _failure(row.check) or class_failure(row.classes)
+        ),
         drawings=spectrum_drawings(result),
     )
 
@@ -180,6 +184,8 @@ def _tables(result: Spectrum) -> Iterator[Table]:
             )
         if result.options.top > 0:
             yield _top_table(result, activation, rows)
+        if result.options.classes:
+            yield class_table(activation, rows)
 
 
 def _with_errors(

@@ -106,8 +106,8 @@ def _summary(activation: str, rows: Sequence[SweptNode]) -> Iterator[str]:
     if failed:
         first = failed[0]
         yield (
-            f"{activation}: FAIL at {listed(row.label for row in failed)}. On the way back the "
-            f"first is {first.label}: {_failure(first)}."
+            f"{activation}: FAIL at {listed(row.label for row in failed)}. The first one, going "
+            f"backwards, is {first.label}: {_failure(first)}."
         )
     elif passed:
         largest = max(row.worst_check.relative_residual for row in passed)
@@ -145,7 +145,7 @@ def _what_is_not_shown(result: Sweep) -> Iterator[str]:
     elif result.problem.examples > SHOWN_EXAMPLES:
         yield (
             f"Of {result.problem.examples} examples the first {SHOWN_EXAMPLES} are printed; "
-            "--set data.offset=N moves on."
+            "--set data.offset=N selects others."
         )
 
 

@@ -50,9 +50,9 @@ def sweep_drawing(result: Sweep) -> Drawing:
         title=f"{activations_of(result.results)}: where curvature enters on the way back",
         caption=(
             "Frobenius norms over all examples, by the chain rule, at the input of each node: of "
-            "the linear part I that the node hands on, of the curvature part O that it adds (none "
-            "is drawn where O is 0), and of the Hessian S = I + O. Curvature enters where O is "
-            "drawn, on a shaded ground."
+            "the linear part I that the node hands on, of the curvature part O that it adds (not "
+            "drawn if it is 0), and of the Hessian S = I + O. Curvature enters at the nodes where "
+            "O is drawn, which are shaded."
         ),
         draw=draw,
         height=3.6 if len(groups) == 1 else _PANEL * lines + _BELOW,

@@ -144,7 +144,7 @@ def _failure(result: Training) -> str | None:
 def _course_notes(result: Training, shown: int) -> Iterator[str]:
     total = len(result.measurements)
     if shown < total:
-        yield f"{shown} of {total} measurements; --format json or csv holds them all."
+        yield f"{shown} of {total} measurements; --format json or csv contains them all."
     yield (
         f"Measured on the first {result.measured_examples:,} training examples; λ_max, the "
         f"sharpness, to a residual of {EIGENVALUE_TOLERANCE:g} λ."
@@ -158,7 +158,7 @@ def _course_notes(result: Training, shown: int) -> Iterator[str]:
     yield (
         f"{threshold_formula(result)} = {result.threshold:.4g}{scaled}. The largest sharpness, "
         f"{peak.sharpness:.4g} at step {peak.step:,}, is {ratio:.2f} of it; {beyond} of {total} "
-        f"measurements are beyond."
+        f"measurements exceed it."
     )
     negative = sum(row.negative for row in result.measurements)
     yield f"The curvature along the gradient is negative in {negative} of {total} measurements."

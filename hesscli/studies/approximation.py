@@ -186,7 +186,7 @@ def some_approximations(
     _require_no_activities(problem)
     names = problem.trainable_layers if parameter == NETWORK else (parameter,)
     _require_factors(parameter, [name for name in names if sole_node(problem, name) is None])
-    maker = Maker(engine, options.samples, options.seed)
+    maker = Maker(engine, options.samples, options.seed, wanted)
     return dict(_approximations(engine, maker, parameter, options, wanted))
 
 
@@ -207,9 +207,9 @@ def _require_no_activities(problem: Problem) -> None:
 def _require_factors(block: str, others: Sequence[str]) -> None:
     if others:
         raise InputError(
-            f"--block {block}: {others[0]} is no dense layer and no convolution (of one "
-            "group) that uses its parameters alone, which Kronecker factors are of; choose others "
-            "with --layer"
+            f"--block {block}: {others[0]} has no Kronecker factors; they exist for dense "
+            "layers and convolutions with one group that share their parameters with no other "
+            "layer; choose some with --layer"
         )
 
 

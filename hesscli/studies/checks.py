@@ -23,7 +23,7 @@ _PIECE_BYTES = 16 * 2**20
 _PANEL_BYTES = 24 * 2**20
 # What fits into a core's second-level cache together with its inputs.
 _CACHED_BYTES = 2**17
-# Products with so many vectors are held against so many rows.
+# Products with so many vectors are compared with so many rows.
 _OWN_VECTORS, _OWN_ROWS = 3, 64
 Panels = tuple[Array, ...]
 _Pair = tuple[int, int]

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
 from hesscli.problem.execution import Execution
+from hesscli.problem.names import OUTPUT
 from hesscli.problem.network import Problem
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
@@ -67,7 +68,8 @@ class ProblemSummary:
     ``chunk`` is how many examples were looked at at a time; None where all were. ``inputs`` says
     how the inputs were prepared. ``losses`` are those of each activation, where the parameters
     that the study looks at are the problem's own, and ``largest_input`` is the largest |x|.
-    ``kinds`` counts the layers that have parameters.
+    ``kinds`` counts the layers that have parameters. ``output`` is the output that stands in place
+    of a loss, None where it is a loss.
     """
 
     examples: int
@@ -84,6 +86,7 @@ class ProblemSummary:
     losses: tuple[BatchLoss, ...] = ()
     largest_input: float | None = None
     kinds: Mapping[str, int] = field(default_factory=dict)
+    output: int | None = None
 
 
 def environment(problem: Problem, execution: Execution) -> Environment:
@@ -121,6 +124,7 @@ def summary(problem: Problem, execution: Execution) -> ProblemSummary:
         chunk=execution.chunk,
         inputs=problem.prepared,
         kinds=_kinds(problem),
+        output=problem.loss.index if problem.loss.name == OUTPUT else None,
     )
 
 

@@ -34,7 +34,7 @@ _NEEDED = {
 _EXTRAS = {
     "matplotlib": "not installed; --plot and the plots of pages need it: "
     "pip install 'hesscli[plot]'",
-    "mpmath": "not installed; what rounding leaves undecided is settled with it: "
+    "mpmath": "not installed; it settles what rounding leaves undecided: "
     "pip install 'hesscli[referee]'",
     "pillow": "not installed; folders of images need it: pip install 'hesscli[images]'",
     "mpi4py": "not installed; mpiexec -n N hesscli needs it: pip install 'hesscli[mpi]'",
@@ -127,7 +127,7 @@ def _tensorflow(ask: bool) -> Iterator[Fact]:
         return
     answer, trouble = _asked()
     if trouble is not None:
-        yield Fact("versions", "tensorflow", found or "of no version", True, trouble)
+        yield Fact("versions", "tensorflow", found or "of unknown version", True, trouble)
         return
     yield Fact("versions", "tensorflow", answer["version"], True)
     yield Fact("versions", "keras", answer["keras"])
@@ -138,7 +138,7 @@ def _asked() -> tuple[dict[str, str], str | None]:
     """What TensorFlow says about itself, or what keeps it from saying anything."""
     command = [sys.executable, "-c", _ASK_TENSORFLOW, json.dumps(sys.path)]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    again = "install it anew: pip install --force-reinstall tensorflow"
+    again = "install it again: pip install --force-reinstall tensorflow"
     try:
         ended = subprocess.run(
             command, capture_output=True, text=True, errors="replace", env=quiet, timeout=_PATIENCE
@@ -146,7 +146,7 @@ def _asked() -> tuple[dict[str, str], str | None]:
     except subprocess.TimeoutExpired:
         return {}, f"not imported within {_PATIENCE} seconds; {again}"
     except OSError as error:
-        return {}, f"cannot be asked ({reason(error)})"
+        return {}, f"cannot be started ({reason(error)})"
     if ended.returncode < 0:
         name = signal.Signals(-ended.returncode).name
         return {}, f"its import ends the process with {name}; it may be built for another processor"
@@ -170,7 +170,7 @@ def _machine() -> Iterator[Fact]:
     cores = os.cpu_count() or 0
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     yield Fact("machine", "cores", f"{usable} of {cores} may be used")
-    yield Fact("machine", "threads", f"{thread_count()} unless --threads says otherwise")
+    yield Fact("machine", "threads", f"{thread_count()} unless --threads is given")
     free = available_memory()
     memory = "unknown" if free is None else f"{readable_size(free)} available"
     yield Fact("machine", "memory", memory)
@@ -196,7 +196,7 @@ def _data() -> Iterator[Fact]:
         shown = f"{images.examples:,} images in {embedded_file()}"
         yield Fact("data", "embedded", shown, True)
     except Exception as error:
-        trouble = f"cannot be read ({reason(error)}); install hesscli anew"
+        trouble = f"cannot be read ({reason(error)}); install hesscli again"
         yield Fact("data", "embedded", "none", True, trouble)
     yield Fact("data", "keras", _attempted(_keras_cache))
 

@@ -74,7 +74,7 @@ class EntryTerm:
 
 @dataclass(frozen=True)
 class FiniteEntry:
-    """The Hessian's entry by finite differences: ``check`` holds it against autodiff's.
+    """The Hessian's entry by finite differences: ``check`` compares it with autodiff's.
 
     Where the gradients that are differenced are not the slopes of the loss, it is that check.
     Where ``check`` is not decided the error bar, which may be infinite, is too wide to tell.

@@ -1,4 +1,4 @@
-"""How large is the Hessian where training begins? Norms of fresh draws, by initializer.
+"""How large is the Hessian at initialization? Norms of fresh draws, by initializer.
 
 The question, and the answer that too small a deviation of the weights gives a vanishing Hessian
 and too large a one an exploding one, are those of Skorski, Temperoni and Theobald, "Revisiting

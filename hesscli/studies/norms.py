@@ -122,7 +122,7 @@ def layer_block(block: HessianBlock) -> DenseBlock:
     """The block of a layer as what it is, without penalties; TypeError for one of another kind."""
     own = unpenalized(block)
     if not isinstance(own, DenseBlock):
-        raise TypeError(f"{type(own).__name__} is no layer's block")
+        raise TypeError(f"{type(own).__name__} is not a layer's block")
     return own
 
 

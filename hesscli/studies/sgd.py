@@ -19,7 +19,7 @@ _EPOCHS = 1
 
 @dataclass(frozen=True)
 class Batches:
-    """Mini-batches of ``size`` out of ``examples``, in an order that is drawn anew every epoch.
+    """Mini-batches of ``size`` out of ``examples``, in an order that is drawn again every epoch.
 
     The last one of an epoch holds what is left, as in Keras. Epoch e has the generator of
     SeedSequence(``seed``, spawn_key=(1, e)): where a training stands in it follows from the

@@ -9,7 +9,7 @@ Where only eigenpairs are asked for, a block that is not small has these alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from hesscli.problem.execution import HELD, Execution
@@ -23,12 +23,13 @@ from hesscli.studies.context import (
     no_progress,
 )
 from hesscli.studies.evaluation import evaluated
+from hesscli.studies.spectra.classes import ClassParts, class_parts
 from hesscli.studies.spectra.ends import pairs_alone
 from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject, subject_of
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
 from hesscli.system.errors import InputError
 from hesscli.witnesses.summed.engine import chain_rule_of
 
@@ -37,7 +38,8 @@ from hesscli.witnesses.summed.engine import chain_rule_of
 class BlockSpectrum(Judged):
     """One block: its ``size`` P, and the dimension ``span`` that can hold non-zero eigenvalues.
 
-    ``check`` is None where the spectrum is exact and the diagonal does not fit into memory.
+    ``check`` is None where the spectrum is exact and the diagonal does not fit into memory,
+    ``classes`` where they were not asked for.
     """
 
     activation: str
@@ -51,10 +53,12 @@ class BlockSpectrum(Judged):
     gauss_newton: TermSpectrum
     curvature: CurvatureNorms
     check: SpectrumCheck | None
+    classes: ClassParts | None = None
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict.PASS if self.check is None else self.check.verdict
+        checks = [check for check in (self.check, self.classes) if check is not None]
+        return joint([Verdict.PASS, *(check.verdict for check in checks)])
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,11 @@ def spectrum(
             task = f"{problem.hidden_activation} {parameter}"
             show = partial(_show, progress, task, len(rows), total)
             show(0.0)
-            rows.append(_block_spectrum(subject_of(engine, layer, parameter), options, show))
+            row = _block_spectrum(subject_of(engine, layer, parameter), options, show)
+            if options.classes:
+                found = class_parts(problem, parameter, execution, options.top)
+                row = replace(row, classes=found)
+            rows.append(row)
     first = problems[0]
     return Spectrum(
         environment(first, execution), evaluated(problems, execution), options, tuple(rows)

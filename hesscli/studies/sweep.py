@@ -50,7 +50,7 @@ class SweptNode(Judged):
     ``label`` says what the node does, as in ``dense2 tanh``. ``shape`` is the quantity's (N, d).
     The norms are Frobenius norms over the whole batch of g (N, d), and of I, O and S (N, d, d),
     by the chain rule: S = I + O, with I the linear part and O the node's own curvature part.
-    The checks hold g and S against autodiff's.
+    The checks compare g and S with autodiff's.
     """
 
     activation: str

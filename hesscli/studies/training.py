@@ -189,7 +189,7 @@ class _Run:
     def advance(self) -> float:
         loss = self.sgd.advance()
         if not math.isfinite(loss):
-            raise NumericalError(self._diverged("the loss is no finite number"))
+            raise NumericalError(self._diverged("the loss is not a finite number"))
         return loss
 
     def measurements_to_the_end(self) -> tuple[Measurement, ...]:
@@ -208,7 +208,7 @@ class _Run:
             return
         outputs = Descending(self.problem).outputs(self.sgd.parameters, self.measured.batch)
         if not np.isfinite(outputs).all():
-            raise NumericalError(self._diverged("the outputs are no finite numbers"))
+            raise NumericalError(self._diverged("the outputs are not finite numbers"))
         moment = Moment(
             self.sgd.step, self.sgd.parameters, self.sgd.velocity, self.vectors, self.history
         )
@@ -287,7 +287,9 @@ class _Run:
         own = share_of(problem.examples, workers)
         found = batch_loss(problem, workers, self.sgd.parameters, own)
         if not math.isfinite(found.total):
-            raise NumericalError(self._diverged(f"the loss on the {name} set is no finite number"))
+            raise NumericalError(
+                self._diverged(f"the loss on the {name} set is not a finite number")
+            )
         return Evaluation(name, problem.examples, found.total, found.accuracy)
 
     def _diverged(self, what: str) -> str:

@@ -1,7 +1,7 @@
 """What a plugin defines, each on its own: in a small network of random numbers that is its own.
 
 An activation stands in 3-4-3 under a cross-entropy, a loss over 4-3 without an activation, a layer
-over a dense one (layer_trial.py). The first derivative is held against TensorFlow's, or against
+over a dense one (layer_trial.py). The first derivative is compared with TensorFlow's, or against
 differences of its own values; the second one, once the first is right, against every entry of the
 Hessian of all parameters. Numbers as moderate as these cost no function many digits: what only a
 floor would excuse is open.

@@ -77,7 +77,7 @@ class TunedBlock:
     """One layer's scale, and its norm before and after.
 
     ``initializer`` is the layer's own from now on: the configured one times ``factor``.
-    ``reached`` is the norm at the seeds of the search, drawn anew with it, ``fresh`` that at as
+    ``reached`` is the norm at the seeds of the search, drawn again with it, ``fresh`` that at as
     many other seeds; None where a draw overflows.
     """
 

@@ -66,7 +66,7 @@ class VerifiedForm:
 
 @dataclass(frozen=True)
 class WitnessPair:
-    """One witness held against another: autodiff where it takes part, else finite differences.
+    """One witness compared with another: autodiff where it takes part, else finite differences.
 
     ``form_check`` judges the quadratic form; ``check`` what the check's method compares, which
     is the same for the method ``form``. Where the gradients that are differenced are not the slopes

@@ -173,7 +173,7 @@ def layout_of(problem: Problem, parameter: str) -> Layout:
     except KeyError:
         layers = ", ".join(problem.layer_names)
         raise UnknownBlockError(
-            f"{parameter!r} is no block; use <layer>/kernel, <layer>/bias or <layer> with the "
+            f"{parameter!r} is not a block; use <layer>/kernel, <layer>/bias or <layer> with the "
             f"layers {layers}, or input, input[0] to input[{problem.examples - 1}], {NETWORK}"
         ) from None
 

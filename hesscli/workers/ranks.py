@@ -103,7 +103,7 @@ class Ranks:
         return values
 
     def agree(self, facts: Facts) -> None:
-        """Holds ``facts`` of all ranks against each other.
+        """Compares ``facts`` of all ranks.
 
         Raises InputError, on all of them, where one differs.
         """
@@ -173,8 +173,8 @@ class Ranks:
                 raise Ended(code)
         elif low != -high:
             raise NumericalError(
-                "the ranks do not ask for the same sums, because one of them rounds otherwise; use "
-                "machines that are alike"
+                "the ranks do not ask for the same sums, because one of them rounds differently; "
+                "use machines of one kind"
             )
         return order, code
 

@@ -23,6 +23,9 @@ from hesscli.witnesses.layout import Layout
 from hesscli.witnesses.solution import Exact, in_eigenbasis
 from hesscli.witnesses.summed.engine import Chunks
 
+# Up to so many parameters blocks are formed: 18 MB each.
+DENSE_SIZE = 1500
+
 
 class Approximation(HessianBlock):
     """A block that stands for another one, (P, P)."""
@@ -63,6 +66,16 @@ class Fisher(Approximation):
 
     def diagonal(self) -> Array:
         return self._diagonal
+
+    @cached_property
+    def dense(self) -> Array:
+        """F (P, P), in double precision."""
+        return self.chunks.sum(lambda part: self.made(part).dense())
+
+    def to_dense(self) -> Array:
+        if self.shape[0] > DENSE_SIZE:
+            return super().to_dense()
+        return self.dense.astype(self.dtype, copy=False)
 
     def _matmat(self, V: Array) -> Array:
         V = np.asarray(V, dtype=self.dtype)

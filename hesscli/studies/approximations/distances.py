@@ -20,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from hesscli.studies.approximations.blocks import BlockDiagonal, Fisher, Structured
+from hesscli.studies.approximations.blocks import (
+    DENSE_SIZE,
+    BlockDiagonal,
+    Fisher,
+    Structured,
+)
 from hesscli.studies.norms import frobenius_work, squared_norms
 from hesscli.studies.spectra.moments import diagonal
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.layout import NETWORK
 
-# Up to so many parameters blocks are formed: 18 MB each.
-_DENSE_SIZE = 1500
 # Multiplications for the norms of a dense layer's blocks: a few seconds.
 _WORK = 1e11
 # Of few probes the jackknife's quantiles are short: these hold in 99 % of 1,000 seeds.
@@ -103,7 +106,7 @@ class Target:
         size = block.shape[0]
         self._dense: Doubles | None = None
         self._dense_layer: DenseBlock | None = None
-        if size <= _DENSE_SIZE:
+        if size <= DENSE_SIZE:
             self._dense = _dense(block)
             self.trace = float(np.trace(self._dense))
         elif held and isinstance(block, DenseBlock) and needs_no_probes(block):
@@ -159,7 +162,7 @@ class Target:
 def needs_no_probes(block: DenseBlock) -> bool:
     """Whether distances from a dense layer's block, all examples held, are exact."""
     work = frobenius_work(len(block.a), block.inputs, block.units)
-    return block.shape[0] <= _DENSE_SIZE or work <= _WORK
+    return block.shape[0] <= DENSE_SIZE or work <= _WORK
 
 
 class NetworkTarget:

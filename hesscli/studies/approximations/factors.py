@@ -1,7 +1,7 @@
 """What every approximation of a layer is made of: its inputs, and roots of ∂²ℓ/∂f² pulled to it.
 
 The layer sees a_{n,t} (rows,) at T places t of example n; a dense layer has one. With roots m of
-the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂z_{n,t}/∂f)ᵀ m_{n,k}:
+the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂f/∂z_{n,t})ᵀ m_{n,k}:
 
     J_{n,k} = Σ_t a_{n,t} δ_{n,k,t}ᵀ,      F = Σ_{n,k} vec J_{n,k} vec J_{n,k}ᵀ
 
@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
-from scipy.special import expit, softmax
+from numpy.typing import NDArray
+from scipy.special import expit, ndtri, pdtr, pdtrik, softmax
 
 from hesscli.nodes.bilinear import BilinearAt
 from hesscli.nodes.dense import DenseAt
@@ -37,8 +38,10 @@ MONTE_CARLO, EMPIRICAL = "monte_carlo", "empirical"
 POISSON = "poisson"
 # An eigenvalue of ∂²ℓ/∂f² below this share of the largest is what rounding leaves of 0.
 _ROUNDING = 64
-# Targets that the network itself draws: classes, bits, counts, or f + √(c/2) ε.
-_Draw = Callable[[Array, np.random.Generator, int], Targets]
+# Targets (n, K, …) that the network itself draws with numbers u (n, K, c) between 0 and 1: classes,
+# bits, counts, or f + √(c/2) ε.
+_Draw = Callable[[Array, Array], Targets]
+_Words = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,24 @@ class Factors:
         if self.a.shape[1] > 1:
             return np.asarray(np.square(self.J).sum(axis=(0, 1)))
         return np.asarray(np.square(self.a[:, 0]).T @ np.square(self.delta[:, :, 0]).sum(axis=1))
+
+    def dense(self) -> Array:
+        """F (rows · units, rows · units)."""
+        (n, K, T, units), rows = self.delta.shape, self.a.shape[2]
+        size = rows * units
+        if T > 1:
+            J = self.J.reshape(n * K, size)
+            return np.asarray(J.T @ J)
+        # Σ_n a_i a_j B_n[u,v] once for each pair i ≤ j and u ≤ v.
+        a, delta = self.a[:, 0], self.delta[:, :, 0]
+        B = np.swapaxes(delta, 1, 2) @ delta
+        (i, j), (u, v) = np.triu_indices(rows), np.triu_indices(units)
+        of_pairs = (a[:, i] * a[:, j]).T @ B[:, u, v]
+        ij, uv = np.empty((rows, rows), dtype=int), np.empty((units, units), dtype=int)
+        ij[i, j] = ij[j, i] = np.arange(len(i))
+        uv[u, v] = uv[v, u] = np.arange(len(u))
+        found = of_pairs[ij[:, None, :, None], uv[None, :, None, :]]
+        return np.asarray(found.reshape(size, size))
 
     def A(self) -> Array:
         """Σ_{n,t} a aᵀ."""
@@ -116,7 +137,7 @@ def sole_node(problem: Problem, parameter: str) -> Node | None:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a layer sees of some examples: ``a``, and ∂z/∂f as ``J`` (n, c, T · units)."""
+    """What a layer sees of some examples: ``a``, and ∂f/∂z as ``J`` (n, c, T · units)."""
 
     a: Array
     J: Array
@@ -156,6 +177,8 @@ def root_of(engine: ChainRule, kind: str, samples: int, seed: int) -> Array:
         return np.asarray((scale * linearized.loss.gradient(f, problem.targets))[:, None])
     if kind == MONTE_CARLO:
         return _sampled(engine, samples, seed) * scale[:, None] / math.sqrt(samples)
+    if draws_of(problem) in (_classes, _one_hot):
+        return _expected(engine) * scale[:, None]
     # Poisson's ∂²ℓ/∂f² is linear in the target, whose mean is the rate f + ε of Keras's loss.
     targets = f + f.dtype.type(EPSILON) if kind == FISHER else problem.targets
     M = linearized.loss.hessian(f, targets)
@@ -181,10 +204,20 @@ def draws_of(problem: Problem) -> _Draw | None:
     }.get(problem.loss.name)
 
 
+def _expected(engine: ChainRule) -> Array:
+    """√p_k ∂ℓ/∂f at class k, for all classes (n, c, c): Σ_k p_k g_k g_kᵀ = ∂²ℓ/∂f²."""
+    f, loss = engine.linearized.f, engine.linearized.loss
+    is_number = draws_of(engine.problem) is _one_hot
+    classes = np.broadcast_to(np.arange(f.shape[1]), f.shape)
+    targets = np.eye(f.shape[1], dtype=f.dtype)[classes] if is_number else classes
+    gradients = [loss.gradient(f, targets[:, k]) for k in range(f.shape[1])]
+    return np.asarray(np.sqrt(softmax(f, axis=1))[:, :, None] * np.stack(gradients, axis=1))
+
+
 def _sampled(engine: ChainRule, samples: int, seed: int) -> Array:
     """Gradients (n, K, c) at targets that the network draws.
 
-    An example's draws are seeded by its numbers, so that they are the same in any chunk or process.
+    An example's draws depend on its numbers, so that they are the same in any chunk or process.
     """
     problem, linearized = engine.problem, engine.linearized
     draw, f = draws_of(problem), linearized.f
@@ -193,34 +226,52 @@ def _sampled(engine: ChainRule, samples: int, seed: int) -> Array:
     # E ∂²ℓ/∂f² = c E g gᵀ.
     factor = math.sqrt(f.shape[1]) if draw in (_bits, _counts) else 1.0
     inputs = np.ascontiguousarray(problem.batch)
-    drawn = np.stack(
-        [
-            draw(each, np.random.default_rng([seed, crc32(x.tobytes())]), samples)
-            for each, x in zip(f, inputs, strict=True)
-        ],
-        axis=1,
-    )
-    gradients = [linearized.loss.gradient(f, targets) for targets in drawn]
+    keys = np.array([crc32(x.tobytes()) for x in inputs], dtype=np.uint64)
+    u = _uniform(seed, keys, samples * f.shape[1]).reshape(len(f), samples, -1)
+    drawn = draw(f, u)
+    gradients = [linearized.loss.gradient(f, drawn[:, s]) for s in range(samples)]
     return np.asarray(np.stack(gradients, axis=1) * f.dtype.type(factor))
 
 
-def _classes(f: Array, generator: np.random.Generator, samples: int) -> Targets:
-    p = softmax(f.astype(np.float64))
-    return np.asarray(generator.choice(len(p), samples, p=p / p.sum()))
+def _uniform(seed: int, keys: _Words, count: int) -> Array:
+    """Random numbers between 0 and 1, (n, count): SplitMix64 of the seed, a key and a number.
+
+    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. (NumPy's
+    generators would have to be made anew for every example.)
+    """
+    own = _mixed(keys ^ _mixed(np.array(seed, dtype=np.uint64)))
+    step = np.uint64(0x9E3779B97F4A7C15)
+    bits = _mixed(own[:, None] + step * np.arange(1, count + 1, dtype=np.uint64))
+    return np.asarray(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
 
 
-def _one_hot(f: Array, generator: np.random.Generator, samples: int) -> Array:
-    return np.asarray(np.eye(len(f), dtype=f.dtype)[_classes(f, generator, samples)])
+def _mixed(z: _Words) -> _Words:
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    z ^= z >> np.uint64(31)
+    return z
 
 
-def _bits(f: Array, generator: np.random.Generator, samples: int) -> Array:
-    return np.asarray((generator.random((samples, len(f))) < expit(f)).astype(f.dtype))
+def _classes(f: Array, u: Array) -> Targets:
+    edges = np.cumsum(softmax(f.astype(np.float64), axis=1), axis=1)[:, None, :-1]
+    return np.asarray((u[:, :, :1] >= edges).sum(axis=2))
 
 
-def _counts(f: Array, generator: np.random.Generator, samples: int) -> Array:
-    return generator.poisson(f + EPSILON, (samples, len(f))).astype(f.dtype)
+def _one_hot(f: Array, u: Array) -> Array:
+    return np.asarray(np.eye(f.shape[1], dtype=f.dtype)[_classes(f, u)])
 
 
-def _normal(f: Array, generator: np.random.Generator, samples: int) -> Array:
-    noise = generator.standard_normal((samples, len(f)))
-    return np.asarray(f + math.sqrt(len(f) / 2) * noise.astype(f.dtype))
+def _bits(f: Array, u: Array) -> Array:
+    return np.asarray((u < expit(f)[:, None]).astype(f.dtype))
+
+
+def _counts(f: Array, u: Array) -> Array:
+    # The first count whose distribution function is u or more; pdtrik's may be one too high.
+    rates = f.astype(np.float64)[:, None] + EPSILON
+    counts = np.ceil(pdtrik(u, rates))
+    less = np.maximum(counts - 1, 0)
+    return np.asarray(np.where(pdtr(less, rates) >= u, less, counts).astype(f.dtype))
+
+
+def _normal(f: Array, u: Array) -> Array:
+    return np.asarray(f[:, None] + math.sqrt(f.shape[1] / 2) * ndtri(u).astype(f.dtype))

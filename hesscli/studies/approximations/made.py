@@ -12,7 +12,7 @@ rank k + diagonal    the k largest eigenpairs of F, and what they leave of its d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -24,6 +24,7 @@ from hesscli.problem.execution import HELD
 from hesscli.problem.graph import DENSE, ELEMENTWISE, Array, Node
 from hesscli.problem.network import Problem
 from hesscli.studies.approximations.blocks import (
+    DENSE_SIZE,
     Approximation,
     Eigenbasis,
     Fisher,
@@ -46,6 +47,8 @@ from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.layout import layout_of
 from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
 
+# A and B of a Kronecker product, each out of the other.
+_Toward = Callable[[Array], Array]
 _SEARCH = Search(rtol=1e-10, remedy="use --rank 0")
 # Power iterations for the best Kronecker product, and the change of its norm that ends them; over
 # a dataset each takes a pass.
@@ -54,9 +57,15 @@ _PASSES, _PASS_CHANGE = 12, 1e-4
 
 
 class Maker:
-    """Makes a layer's approximations; what the examples of one process give is kept."""
+    """Makes a layer's approximations; what the examples of one process give is kept.
 
-    def __init__(self, engine: ChainRuleEngine, samples: int, seed: int) -> None:
+    If some names are ``wanted``, other kinds of Fisher matrices than theirs are left out.
+    """
+
+    def __init__(
+        self, engine: ChainRuleEngine, samples: int, seed: int, wanted: Collection[str] = ()
+    ) -> None:
+        self._wanted = wanted
         self.problem, self.samples, self.seed = engine.problem, samples, seed
         self.held = isinstance(engine, ChainRule)
         self.chunks = (
@@ -69,7 +78,12 @@ class Maker:
     def kinds(self) -> tuple[str, ...]:
         drawn = (MONTE_CARLO,) if draws_of(self.problem) is not None else ()
         expected = (FISHER,) if self.problem.loss.name == POISSON else ()
-        return (GAUSS_NEWTON, *expected, *drawn, EMPIRICAL)
+        others = [
+            kind
+            for kind in (*expected, *drawn, EMPIRICAL)
+            if not self._wanted or any(name.endswith(kind) for name in self._wanted)
+        ]
+        return (GAUSS_NEWTON, *others)
 
     def factors(
         self, parameter: str, node: Node, kinds: Sequence[str], part: Problem
@@ -167,20 +181,37 @@ class Maker:
 
     def _best(self, F: Fisher, start: Kronecker) -> tuple[Array, Array]:
         """A and B of the Kronecker product nearest to F, by alternating: each step is optimal."""
-        iterations, change = (_ITERATIONS, _CHANGE) if self.held else (_PASSES, _PASS_CHANGE)
+        toward_A, toward_B = self._rearranged(F, start)
+        exact = self.held or F.shape[0] <= DENSE_SIZE
+        iterations, change = (_ITERATIONS, _CHANGE) if exact else (_PASSES, _PASS_CHANGE)
         A, B, before = start.A, start.B, 0.0
         for _ in range(iterations):
             size = float(np.linalg.norm(A))
             if size == 0:
                 return A, B
             A = A / size
-            B = self.chunks.sum(partial(_toward_B, F, A))
+            B = toward_B(A)
             sigma = float(np.linalg.norm(B))
             if sigma <= before * (1 + change):
                 break
             before = sigma
-            A = self.chunks.sum(partial(_toward_A, F, B / sigma))
+            A = toward_A(B / sigma)
         return A, B
+
+    def _rearranged(self, F: Fisher, like: Kronecker) -> tuple[_Toward, _Toward]:
+        """B ↦ R vec B and A ↦ Rᵀ vec A, R[(i,j), (u,v)] = F[(i,u), (j,v)]."""
+        rows, units = len(like.A), len(like.B)
+        if F.shape[0] > DENSE_SIZE:
+            sums = self.chunks.sum
+            return (
+                lambda B: sums(lambda part: F.made(part).toward_A(B)),
+                lambda A: sums(lambda part: F.made(part).toward_B(A)),
+            )
+        R = F.dense.reshape(rows, units, rows, units).swapaxes(1, 2).reshape(rows**2, units**2)
+        return (
+            lambda B: np.asarray(R @ B.reshape(-1)).reshape(rows, rows),
+            lambda A: np.asarray(A.reshape(-1) @ R).reshape(units, units),
+        )
 
     def kfra(self) -> dict[str, Array]:
         """B of each dense node by KFRA's recursion; empty where the network is no such chain."""
@@ -222,11 +253,3 @@ class Maker:
             W = self.problem.graph.tensors[node.tensors["kernel"]]
             B = W @ B @ W.T
         return found
-
-
-def _toward_B(F: Fisher, A: Array, part: Problem) -> Array:
-    return F.made(part).toward_B(A)
-
-
-def _toward_A(F: Fisher, B: Array, part: Problem) -> Array:
-    return F.made(part).toward_A(B)

@@ -47,7 +47,8 @@ class SpectrumOptions:
     from either end (the odd one from the upper). With ``top`` alone they are the answer, and all
     other numbers come only where they are cheap; ``density`` asks for the whole spectrum beside
     them. ``probes`` and ``steps`` are those of the quadrature, ``seed`` that of its random
-    vectors. No layers mean all of them. Raises InputError for a number out of its range.
+    vectors. ``classes`` asks which parts of G its trace and largest eigenvalues come from. No
+    layers mean all of them. Raises InputError for a number out of its range.
     """
 
     block: str = "kernel"
@@ -59,6 +60,7 @@ class SpectrumOptions:
     seed: int = 0
     exact_limit: int = EXACT_LIMIT
     density: bool = False
+    classes: bool = False
 
     def __post_init__(self) -> None:
         require_whole("top", self.top, 0)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from hesscli.problem.graph import Penalty
-from hesscli.problem.names import FOCAL
+from hesscli.problem.names import FOCAL, OUTPUT
 from hesscli.problem.network import Loss
 from hesscli.problem.registry import LOSS, lacks_tensorflow, tensorflow_function
 from hesscli.system.errors import InputError
@@ -122,6 +122,7 @@ def loss_function(tf: ModuleType, loss: Loss) -> Callable[[Tensor, Tensor], Tens
         "poisson": each_number(lambda f, targets: f - targets * tf.math.log(f + _EPSILON)),
         "sum_of_squares": lambda f, _: tf.reduce_sum(tf.square(f), axis=-1),
         "sum": lambda f, _: tf.reduce_sum(f, axis=-1),
+        OUTPUT: lambda f, _: tf.gather(f, loss.index, axis=-1),
     }
     if loss.name in losses:
         return losses[loss.name]

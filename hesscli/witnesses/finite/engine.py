@@ -15,7 +15,7 @@ Along a direction v, with L(t) the loss and g(t) its gradient at θ + tv:
     points are computed again with perturbed numbers (stacked.py), and the largest deviation counts.
 
 The gradient comes from the chain rule's first derivatives, and is used for precision only. Before
-it is used, vᵀg and vᵀHv along random directions in every tensor of the block are held against
+it is used, vᵀg and vᵀHv along random directions in every tensor of the block are compared with
 the differences of loss values. To the share of itself to which these confirm it, a number by
 differences of gradients is trusted: the share is part of its error bar, which is infinite where
 nothing was confirmed. Where the two contradict each other the slopes of ``FiniteHessian.slopes``

@@ -5,7 +5,7 @@
 
 With h = 1e-25 and numbers of 175 digits some 50 digits of the quotient are right: h² and the
 rounding 1e-175/h² are both below. That they are is not taken on trust: the quotient with the
-square of h has to be the same one to 20 digits. Where it is not, both are taken anew with smaller
+square of h has to be the same one to 20 digits. Where it is not, both are taken again with smaller
 steps and more digits, and what then is not the same is not known.
 
 The numbers are those of the problem, exactly: a float32 or float64 is a binary fraction.

@@ -12,7 +12,7 @@ from typing import Any
 from mpmath import mp
 
 from hesscli.problem.graph import Penalty
-from hesscli.problem.names import FOCAL
+from hesscli.problem.names import FOCAL, OUTPUT
 from hesscli.problem.network import Loss
 from hesscli.problem.registry import LOSS, mpmath_function
 
@@ -133,6 +133,7 @@ def loss_function(loss: Loss) -> LossFunction | None:
         "poisson": _each(poisson),
         "sum_of_squares": lambda f, _, __: mp.fsum(each * each for each in f),
         "sum": lambda f, _, __: mp.fsum(f),
+        OUTPUT: lambda f, _, __: f[loss.index],
     }
     own = mpmath_function(loss.name, LOSS)
     if own is not None:

@@ -11,7 +11,7 @@ A relative perturbation leaves an exact 0 exact, so a kink that is hit exactly e
 
 A function on trial does not vouch for itself: a σ″ that is noise would differ by all of it from one
 run to the next. So σ, σ′ and σ″ are taken on a grid of z and are straight in between, in the
-perturbed runs and in the one that they are held against (``steady_calculus``). Two z that rounding
+perturbed runs and in the one that they are compared with (``steady_calculus``). Two z that rounding
 keeps apart lie between the same points, and what is left of the noise is its slope over a step of
 the grid; a kink at 0 lies on the grid, which is as fine there as numbers are.
 """

@@ -15,7 +15,7 @@ from scipy.special import expit, softmax
 from hesscli.nodes.activations import Derivatives, derivatives
 from hesscli.nodes.losses import EPSILON
 from hesscli.problem.graph import Activation, Array
-from hesscli.problem.names import FOCAL
+from hesscli.problem.names import FOCAL, OUTPUT
 from hesscli.problem.network import Loss, Targets
 
 # TensorFlow's and NumPy's elementary functions are right to a few u of the terms below
@@ -191,6 +191,8 @@ _LOSS_TERMS: Mapping[str, LossTerms] = MappingProxyType(
         "sum_of_squares": LossTerms(lambda f, _: 2 * np.abs(f), lambda _, v: 2 * np.abs(v)),
         # g = 1,   S = 0
         "sum": LossTerms(lambda f, _: np.ones_like(f), lambda _, v: np.zeros_like(v)),
+        # g = e_K, none of it rounded,   S = 0
+        OUTPUT: LossTerms(lambda f, _: np.zeros_like(f), lambda _, v: np.zeros_like(v)),
     }
 )
 

@@ -125,7 +125,7 @@ class Chunks:
         return other
 
     def keeps(self, part: Problem) -> bool:
-        """Whether ``part`` is one that every sum is given anew."""
+        """Whether ``part`` is one that every sum is given again."""
         return any(part is kept for kept in self._kept.values())
 
     def _part(self, piece: tuple[int, int]) -> Problem:
