@@ -303,7 +303,7 @@ def test_weights_of_another_shape_or_layer_or_of_infinite_size_are_refused(tmp_p
     path = saved(chain(lambda: L.Dense(10, name="out"))(), tmp_path)
     for name, units, message in (
         ("out", 9, r"dense/vars/0 has shape \(784, 9\) of float32; .* asks for \(784, 10\)"),
-        ("in", 10, "dense/vars is 'in''s, config.json says 'out''s"),
+        ("in", 10, "dense/vars belongs to 'in', but config.json names 'out'"),
     ):
         other = saved(chain(partial(L.Dense, units, name=name))(), tmp_path, "other.keras")
         with zipfile.ZipFile(other) as archive:

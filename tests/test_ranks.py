@@ -436,7 +436,7 @@ def test_a_rank_that_is_killed_ends_all(moment: str, folder: Path) -> None:
         (
             *("hesscli.workers.ranks:Ranks", "before_the_report", 1, ANOTHER_SUM, 2),
             "hesscli: the ranks do not ask for the same sums, because one of them rounds "
-            "otherwise; use machines that are alike",
+            "differently; use machines of one kind",
         ),
     ],
 )

@@ -100,7 +100,7 @@ def test_it_opens_and_is_keras_s_own_function(
     problem = hesscli.problem_from_keras(
         model if kind == "live" else source, INPUTS, LABELS, settings=NAMES
     )
-    f, _ = forward(problem.graph, problem.batch, ())
+    f = forward(problem.graph, problem.batch, ()).f
     np.testing.assert_allclose(f, np.asarray(model(INPUTS)), rtol=1e-5)
     assert problem.graph.by_name["second"].attributes == {"layer": "glu", "units": 6}
     assert any("tests>GatedUnit is the plugin's glu" in note for note in problem.notes)
