@@ -150,7 +150,7 @@ def _kfac_quantities(engine: ChainRule, block: str) -> dict[str, Array]:
     return {"vector": v, "kfac": _kfac(engine, block) @ v}
 
 
-def _kfac(engine: ChainRule, block: str) -> HessianBlock:
+def _kfac(engine: ChainRule, block: str = NETWORK) -> HessianBlock:
     return some_approximations(engine, block, ApproximationOptions(), ("kfac",))["kfac"]
 
 
@@ -217,14 +217,14 @@ def convolutions(job: Job) -> None:
 def kfac(job: Job) -> None:
     """KFAC of all kernels, of the exact Fisher matrix, and its product with a vector of each."""
     problem = _problem(job)
-    given = {key: array for key, array in job.expected.items() if key.endswith("|vector")}
-    vectors = {key.partition("|")[0]: v for key, v in given.items()}
+    blocks = [key.partition("|")[0] for key in job.expected if key.endswith("|vector")]
+    vectors = [job.expected[f"{block}|vector"] for block in blocks]
+    v, ends = np.concatenate(vectors), np.cumsum([len(each) for each in vectors])
 
-    def call() -> dict[str, Array]:
-        engine = ChainRule(problem)
-        return {block: _kfac(engine, block) @ v for block, v in vectors.items()}
+    def call() -> Array:
+        return _kfac(ChainRule(problem)) @ v
 
-    for job.block, found in call().items():
+    for job.block, found in zip(blocks, np.split(call(), ends[:-1]), strict=True):
         job.agree("kfac", found)
     job.measure("factors", call)
 

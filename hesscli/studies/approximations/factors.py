@@ -208,10 +208,11 @@ def _expected(engine: ChainRule) -> Array:
     """√p_k ∂ℓ/∂f at class k, for all classes (n, c, c): Σ_k p_k g_k g_kᵀ = ∂²ℓ/∂f²."""
     f, loss = engine.linearized.f, engine.linearized.loss
     is_number = draws_of(engine.problem) is _one_hot
-    classes = np.broadcast_to(np.arange(f.shape[1]), f.shape)
-    targets = np.eye(f.shape[1], dtype=f.dtype)[classes] if is_number else classes
-    gradients = [loss.gradient(f, targets[:, k]) for k in range(f.shape[1])]
-    return np.asarray(np.sqrt(softmax(f, axis=1))[:, :, None] * np.stack(gradients, axis=1))
+    n, c = f.shape
+    classes = np.tile(np.arange(c), n)
+    targets = np.eye(c, dtype=f.dtype)[classes] if is_number else classes
+    gradients = loss.gradient(np.repeat(f, c, axis=0), targets).reshape(n, c, c)
+    return np.asarray(np.sqrt(softmax(f, axis=1))[:, :, None] * gradients)
 
 
 def _sampled(engine: ChainRule, samples: int, seed: int) -> Array:

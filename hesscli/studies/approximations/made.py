@@ -56,6 +56,9 @@ _ITERATIONS, _CHANGE = 500, 1e-15
 _PASSES, _PASS_CHANGE = 12, 1e-4
 
 
+KFRA = "kfra"
+
+
 class Maker:
     """Makes a layer's approximations; what the examples of one process give is kept.
 
@@ -73,6 +76,7 @@ class Maker:
         )
         self._engine = engine if isinstance(engine, ChainRule) else None
         self._kept: dict[str, dict[str, Factors]] = {}
+        self._roots: dict[str, Array] = {}
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -93,11 +97,17 @@ class Maker:
             return self._kept[parameter]
         engine = self._engine or ChainRule(part)
         of_layer = seen(engine, parameter, node)
-        found = {
-            kind: of_layer.factors(root_of(engine, kind, self.samples, self.seed)) for kind in kinds
-        }
+        found = {kind: of_layer.factors(self._root(engine, kind)) for kind in kinds}
         if self.held:
             self._kept[parameter] = found
+        return found
+
+    def _root(self, engine: ChainRule, kind: str) -> Array:
+        if kind in self._roots:
+            return self._roots[kind]
+        found = root_of(engine, kind, self.samples, self.seed)
+        if self.held:
+            self._roots[kind] = found
         return found
 
     def _of_kind(self, parameter: str, node: Node, kind: str, part: Problem) -> Factors:
@@ -107,6 +117,8 @@ class Maker:
         self, of: Callable[[Problem], tuple[Array, ...]], like: tuple[tuple[int, ...], ...]
     ) -> list[Array]:
         """The sums over all examples of several arrays at once."""
+        if self.held:
+            return [np.asarray(x, dtype=np.float64) for x in of(self.problem)]
         total = self.chunks.sum(lambda part: np.concatenate([x.reshape(-1) for x in of(part)]))
         ends = np.cumsum([int(np.prod(shape)) for shape in like])
         parts = np.split(total, ends[:-1])
@@ -165,7 +177,7 @@ class Maker:
         yield from factored
         F, KFAC = fishers[0][1], factored[0][1]
         if kfra is not None:
-            yield "kfra", kronecker(KFAC.A, kfra)
+            yield KFRA, kronecker(KFAC.A, kfra)
         (_, U_A), (_, U_B) = np.linalg.eigh(KFAC.A), np.linalg.eigh(KFAC.B)
         D = self.chunks.sum(lambda part: F.made(part).rotated(U_A, U_B).diagonal())
         yield "ekfac", Eigenbasis(parameter, layout, U_A, U_B, D)
@@ -214,8 +226,10 @@ class Maker:
         )
 
     def kfra(self) -> dict[str, Array]:
-        """B of each dense node by KFRA's recursion; empty where the network is no such chain."""
+        """B of each dense node by KFRA's recursion; empty if the network is no such chain."""
         nodes = self.problem.graph.nodes
+        if self._wanted and KFRA not in self._wanted:
+            return {}
         chained = all(
             len(node.inputs) == 1 and node.kind in (DENSE, ELEMENTWISE) for node in nodes
         ) and all(node.inputs[0] == below.name for below, node in pairwise(nodes))
@@ -227,7 +241,7 @@ class Maker:
         def sums(part: Problem) -> tuple[Array, ...]:
             engine = self._engine or ChainRule(part)
             linearized = engine.linearized
-            m = root_of(engine, GAUSS_NEWTON, self.samples, self.seed).reshape(-1, shapes[0][0])
+            m = self._root(engine, GAUSS_NEWTON).reshape(-1, shapes[0][0])
             linearized.reach(values=[nodes[0].name])
             slopes = []
             for node in curved:
