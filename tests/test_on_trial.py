@@ -33,9 +33,10 @@ def of_commands(problem: Problem, row: str, column: str) -> dict[str, Verdict]:
     """The verdict of each command on a layer's second derivatives."""
     found = {
         f"compare {method} {block}": compare([problem], CheckOptions(method, block=block)).verdict
-        for method, block in (("form", "kernel"), ("probes", "layer"), ("entries", "network"))
+        for method, block in (("form", "kernel"), ("probes", "network"), ("entries", "layer"))
     }
-    found["verify"] = verify([problem], CheckOptions(block="network"), witnesses=PAIR).verdict
+    chosen = CheckOptions("probes", block="network")
+    found["verify"] = verify([problem], chosen, witnesses=PAIR).verdict
     found["sweep"] = sweep([problem]).verdict
     found["entry"] = entry([problem], row, column).verdict
     return found
