@@ -11,7 +11,9 @@ def main() -> None:
     try:
         # Imported here: a signal while that takes its time is none of a traceback either.
         from hesscli.cli import interrupt
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not isinstance(error, KeyboardInterrupt) and not _is_wrapped(error, KeyboardInterrupt):
+            raise
         os.write(2, b"hesscli: interrupted\n")
         _end_others()
         os._exit(130)
@@ -22,11 +24,20 @@ def main() -> None:
         command_line()
     except interrupt.Interrupted:
         interrupt.end_interrupted()
+    except RuntimeError as error:
+        if _is_wrapped(error, interrupt.Interrupted):
+            interrupt.end_interrupted()
+        raise
     except SystemExit as ended:
         if ended.code == interrupt.INTERRUPTED:
             interrupt.end_interrupted()
         interrupt.uninterruptible()
         raise
+
+
+def _is_wrapped(error: BaseException, by: type[BaseException]) -> bool:
+    """Whether it stands for ``by`` out of a ``__set_name__``, as before Python 3.12."""
+    return isinstance(error.__cause__, by)
 
 
 def _end_others() -> None:

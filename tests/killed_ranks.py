@@ -1,6 +1,6 @@
 """Each rank killed at ten moments of a run: how long until all have ended, and what is left.
 
-    python tests/killed_ranks.py [--signal KILL|INT|TERM]
+    python tests/killed_ranks.py [--signal KILL|INT|TERM] [--launcher "srun --overcommit …"]
 
 starts a spectrum, and a training that writes checkpoints, on three ranks, and kills one of them
 after each tenth of the time that the run takes by itself. Every line should say that all ended
@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from test_ranks import SOON, mpiexec, on, processes_in
+from test_ranks import MPIEXEC, SOON, processes_in
 
 COMMANDS = {
     "spectrum": ("spectrum", "-c", "tiny.yaml", "-q", "--output", "report.json"),
@@ -31,6 +33,7 @@ COMMANDS = {
     ),
 }
 RANKS, MOMENTS = 3, 10
+RANK_NAMES = (b"PMI_RANK", b"OMPI_COMM_WORLD_RANK", b"SLURM_PROCID")
 
 
 def prepared(folder: Path) -> None:
@@ -45,6 +48,13 @@ def prepared(folder: Path) -> None:
     )
 
 
+def started(launcher: str, command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    words = [*shlex.split(launcher), "-n", str(RANKS), sys.executable, "-m", "hesscli", *command]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(words, text=True, cwd=folder, env=environment, **pipes)
+
+
 def process_of(rank: int, folder: Path) -> int:
     """The process of a rank, as soon as it is there."""
     while True:
@@ -52,7 +62,7 @@ def process_of(rank: int, folder: Path) -> int:
             with suppress(OSError):
                 environment = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
                 command = Path(f"/proc/{number}/cmdline").read_bytes()
-                ranks = {b"PMI_RANK=%d" % rank, b"OMPI_COMM_WORLD_RANK=%d" % rank}
+                ranks = {b"%s=%d" % (name, rank) for name in RANK_NAMES}
                 if not ranks.isdisjoint(environment) and b"-m\0hesscli" in command:
                     return number
 
@@ -71,13 +81,13 @@ def broken(folder: Path) -> list[str]:
 
 
 def struck(
-    command: Sequence[str], rank: int, seconds: float, number: signal.Signals
+    launcher: str, command: Sequence[str], rank: int, seconds: float, number: signal.Signals
 ) -> tuple[int | None, float, list[str]]:
     """The exit code, in how many seconds all ended, and what was broken."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared(folder)
-        job = mpiexec(on(RANKS, *command), cwd=folder)
+        job = started(launcher, command, folder)
         pid = process_of(rank, folder)
         time.sleep(seconds)
         begun = time.monotonic()
@@ -95,17 +105,19 @@ def struck(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--signal", default="KILL", choices=("KILL", "INT", "TERM"))
-    number = signal.Signals[f"SIG{parser.parse_args().signal}"]
+    parser.add_argument("--launcher", default=str(MPIEXEC))
+    arguments = parser.parse_args()
+    number, launcher = signal.Signals[f"SIG{arguments.signal}"], arguments.launcher
     slowest, runs, bad = 0.0, 0, 0
     for name, command in COMMANDS.items():
         with tempfile.TemporaryDirectory() as folder:
             prepared(Path(folder))
             begun = time.monotonic()
-            mpiexec(on(RANKS, *command), cwd=folder).communicate()
+            started(launcher, command, Path(folder)).communicate()
             whole = time.monotonic() - begun
         for rank in range(RANKS):
             for moment in range(MOMENTS):
-                code, took, left = struck(command, rank, whole * moment / MOMENTS, number)
+                code, took, left = struck(launcher, command, rank, whole * moment / MOMENTS, number)
                 slowest, runs = max(slowest, took), runs + 1
                 bad += took > SOON or bool(left)
                 at = f"{moment}/{MOMENTS} of {whole:.1f} s"

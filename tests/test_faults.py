@@ -122,6 +122,31 @@ def test_a_signal_at_any_moment_is_one_line_and_leaves_files_whole_or_absent(
         os.chdir("..")
 
 
+WHILE_A_CLASS_IS_MADE = """
+import importlib, sys
+from hesscli.__main__ import main
+from hesscli.cli.interrupt import Interrupted
+class Signalled:
+    def __set_name__(self, owner, name):
+        raise Interrupted
+def struck(*_, **__):
+    class Made:
+        attribute = Signalled()
+setattr(importlib.import_module(sys.argv.pop(1)), sys.argv.pop(1), struck)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("hesscli.cli.main", "main"), ("hesscli.config.load", "load_config")]
+)
+def test_a_signal_while_a_class_is_made_is_one_line(module: str, name: str) -> None:
+    """Python up to 3.11 raises a RuntimeError in its place."""
+    process = started(("config",), ("-c", WHILE_A_CLASS_IS_MADE, module, name))
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, INTERRUPTED)
+
+
 # Runs a command in which a function, at its first call, sends the process a signal and goes on.
 AT_A_CALL = """
 import importlib, os, sys

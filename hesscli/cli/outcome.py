@@ -86,6 +86,9 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
     except (click.Abort, KeyboardInterrupt, Interrupted):
         return _ended(tell, "interrupted", INTERRUPTED)
     except Exception as error:
+        # Before Python 3.12 a RuntimeError stands for it if it comes out of a __set_name__.
+        if isinstance(error.__cause__, KeyboardInterrupt | Interrupted):
+            return _ended(tell, "interrupted", INTERRUPTED)
         if _is_out_of_memory(error):
             return _ended(tell, "out of memory; use a smaller batch, fewer units or dtype float32")
         import traceback
