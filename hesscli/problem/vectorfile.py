@@ -61,7 +61,7 @@ def write_vector(path: str, v: Array, shapes: Shapes) -> None:
         arrays = {
             name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)
         }
-        np.savez(stream, allow_pickle=False, **arrays)
+        np.savez(stream, **arrays)
 
 
 def _read(path: str, shapes: Shapes) -> Array:

@@ -27,4 +27,4 @@ def write_eigenvectors(result: Spectrum, path: str) -> None:
                 arrays[f"{name}/residuals"] = found.top.residuals
                 arrays[f"{name}/eigenvectors"] = found.top.vectors
     with replacing(path) as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
+        np.savez(stream, **arrays)
