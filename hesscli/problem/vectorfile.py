@@ -61,7 +61,8 @@ def write_vector(path: str, v: Array, shapes: Shapes) -> None:
         arrays = {
             name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)
         }
-        np.savez(stream, **arrays)
+        # Not with allow_pickle, which NumPy 2.0 takes for the name of an array.
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _read(path: str, shapes: Shapes) -> Array:

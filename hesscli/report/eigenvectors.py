@@ -27,4 +27,5 @@ def write_eigenvectors(result: Spectrum, path: str) -> None:
                 arrays[f"{name}/residuals"] = found.top.residuals
                 arrays[f"{name}/eigenvectors"] = found.top.vectors
     with replacing(path) as stream:
-        np.savez(stream, **arrays)
+        # Not with allow_pickle, which NumPy 2.0 takes for the name of an array.
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
