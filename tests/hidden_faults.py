@@ -6,13 +6,12 @@ python tests/hidden_faults.py --write    puts it there
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from mutants import CHECKS, DOCUMENT, DTYPES, applied, edit, with_table
+from mutants import CHECKS, DTYPES, applied, edit, print_or_write
 from networks import make_problem
 
 from hesscli.nodes import calculus
@@ -182,14 +181,5 @@ def table() -> list[str]:
     return lines
 
 
-def main() -> None:
-    lines = table()
-    if "--write" not in sys.argv:
-        print("\n".join(lines))
-        return
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(with_table(text, *MARKS, lines), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    print_or_write(MARKS[1], lambda: {MARKS[0]: table()})

@@ -10,7 +10,6 @@ autodiff's in the same networks, and is faster; ``make test-thorough`` and the t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +20,7 @@ import numpy as np
 import pytest
 from drawn import THOROUGH
 from layer_networks import CASES, network
-from mutants import CHECKS, DOCUMENT, DTYPES, with_table
+from mutants import CHECKS, DTYPES, print_or_write
 
 from hesscli.nodes.calculus import calculus_of
 from hesscli.nodes.node import Calculus, Pulled
@@ -157,14 +156,5 @@ def table() -> list[str]:
     return lines
 
 
-def main() -> None:
-    lines = table()
-    if "--write" not in sys.argv:
-        print("\n".join(lines))
-        return
-    text = DOCUMENT.read_text(encoding="utf-8")
-    DOCUMENT.write_text(with_table(text, *MARKS, lines), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    print_or_write(MARKS[1], lambda: {MARKS[0]: table()})

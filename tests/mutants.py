@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -465,24 +464,28 @@ def with_table(text: str, name: str, by: str, lines: list[str]) -> str:
     return "\n".join([f"{before}{first}", *lines, f"{last}{after}"])
 
 
-def main() -> int:
+def print_or_write(by: str, tables_of: Callable[[], Mapping[str, list[str]]]) -> None:
+    """The command line of a script that makes tables of the document, by name."""
     parser = argparse.ArgumentParser(description="Which check sees which wrong chain rule.")
     parser.add_argument("--write", action="store_true", help=f"into {DOCUMENT.name}")
     arguments = parser.parse_args()
-    tables = {
+    tables = tables_of()
+    if not arguments.write:
+        print("\n\n".join("\n".join(lines) for lines in tables.values()))
+        return
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, lines in tables.items():
+        text = with_table(text, name, by, lines)
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def tables() -> dict[str, list[str]]:
+    return {
         "mutants": mutant_table(mutants()),
         "mutants of the default": default_table(mutants_of_the_default()),
         "faults": fault_table(faults()),
     }
-    if not arguments.write:
-        print("\n\n".join("\n".join(lines) for lines in tables.values()))
-        return 0
-    text = DOCUMENT.read_text(encoding="utf-8")
-    for name, lines in tables.items():
-        text = with_table(text, name, "tests/mutants.py", lines)
-    DOCUMENT.write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print_or_write("tests/mutants.py", tables)

@@ -23,13 +23,13 @@ def diagonal(values: np.ndarray) -> LinearOperator:
 @pytest.mark.parametrize(("which", "expected"), [("LM", [-5.0, 4.0]), ("LA", [4.0, 3.0])])
 def test_it_finds_the_end_that_it_is_sent_to(which: str, expected: list[float]) -> None:
     operator = diagonal(np.concatenate([[-5.0, 4.0, 3.0], np.linspace(-1, 1, 97)]))
-    values, vectors = lanczos(operator, "H", START, SEARCH, count=2, which=which)
+    values, vectors = lanczos(operator, "H", SEARCH, START, count=2, which=which)
     assert sorted(values) == pytest.approx(sorted(expected), rel=1e-12)
     np.testing.assert_allclose(operator @ vectors, vectors * values, atol=1e-8)
 
 
 def test_an_operator_that_is_zero_has_zeros_and_orthonormal_vectors() -> None:
-    values, vectors = lanczos(diagonal(np.zeros(100)), "H", START, SEARCH, count=3)
+    values, vectors = lanczos(diagonal(np.zeros(100)), "H", SEARCH, START, count=3)
     assert values.tolist() == [0, 0, 0]
     np.testing.assert_array_equal(vectors.T @ vectors, np.eye(3))
 
@@ -38,7 +38,7 @@ def test_what_does_not_converge_names_the_block_and_what_to_do() -> None:
     search = Search(rtol=1e-14, remedy="use fewer", vectors=4, restarts=2)
     operator = diagonal(np.linspace(0.999, 1, 100))
     with pytest.raises(NumericalError, match=r"one/kernel: Lanczos .* of 2 .*; use fewer"):
-        lanczos(operator, "one/kernel", START, search, count=2)
+        lanczos(operator, "one/kernel", search, START, count=2)
 
 
 def test_no_other_module_calls_eigsh() -> None:

@@ -14,7 +14,7 @@ from hesscli.cli.record import reports
 
 if TYPE_CHECKING:
     from hesscli.problem.graph import Array
-    from hesscli.problem.vectorfile import Shapes
+    from hesscli.problem.vectorfile import Vector
     from hesscli.witnesses.layout import Layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -42,7 +42,7 @@ class VectorOptions:
         return [] if self.given is None else [("vector", self.given)]
 
     @property
-    def vector(self) -> Callable[[Shapes], Array] | None:
+    def vector(self) -> Vector | None:
         """The v of a block, whose tensors have these shapes."""
         from hesscli.problem.vectorfile import read_vector
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import NoReturn
 
@@ -16,6 +16,8 @@ from hesscli.system.files import check_writable, replacing
 
 # The tensors of a block in order, each with its shape.
 Shapes = Mapping[str, tuple[int, ...]]
+# The v of a block, whose tensors have these shapes.
+Vector = Callable[[Shapes], Array]
 _SUFFIXES = (".npy", ".npz")
 
 

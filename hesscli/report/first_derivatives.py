@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from hesscli.report.common import (
     ROW,
-    STATUS,
     beyond,
     block_cases,
     by_activation,
-    limited_of,
-    outcome,
-    rounding_notes,
     study_document,
-    undecided_notes,
-    verdict_column,
     what_happened,
 )
-from hesscli.report.document import Document, scientific, to_digits
+from hesscli.report.document import Document, to_digits
 from hesscli.report.fields import Field, table
-from hesscli.report.legend import legend, overview
+from hesscli.report.legend import CHECKED, checked_notes, overview
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.first_derivatives import FirstDerivative, FirstVerification, VerifiedFirst
 
@@ -40,11 +32,7 @@ def first_document(result: FirstVerification) -> Document:
         Field("shape", title="shape", text=lambda shape: "×".join(f"{size:,}" for size in shape)),
         Field("norm.autodiff", lambda row: row.autodiff_norm, f"autodiff {norm}", to_digits(7)),
         Field("norm.chain_rule", lambda row: row.chain_rule_norm, "chain rule", to_digits(7)),
-        Field(None, lambda row: row.check.max_abs_residual, "residual", scientific),
-        Field(None, lambda row: row.check.relative_residual, "relative", scientific),
-        Field("check"),
-        STATUS,
-        verdict_column(limited_of),
+        *CHECKED,
     )
     return study_document(
         result,
@@ -56,7 +44,7 @@ def first_document(result: FirstVerification) -> Document:
                     f"{activation}: the {name}, chain rule against autodiff{where}",
                     fields,
                     rows,
-                    _notes(name, activation, rows),
+                    checked_notes(activation, rows, (name, f"{name} is", "entries"), _failure),
                 )
                 for activation, rows in by_activation(result.results)
             ),
@@ -70,25 +58,6 @@ def first_document(result: FirstVerification) -> Document:
             ),
         ),
     )
-
-
-def _notes(name: str, activation: str, rows: Sequence[VerifiedFirst]) -> Iterator[str]:
-    def wrong(failed: Sequence[VerifiedFirst]) -> str:
-        worst = max(failed, key=lambda row: row.check.relative_residual)
-        return f"the chain rule's {name} is not autodiff's. Worst is {_failure(worst)}"
-
-    def right(passed: Sequence[VerifiedFirst]) -> str:
-        largest = max(row.check.relative_residual for row in passed)
-        return (
-            f"the chain rule's {name} is autodiff's in "
-            f"{sum(row.check.compared for row in passed):,} entries, to {scientific(largest)} of "
-            "the largest"
-        )
-
-    yield from legend(row.check for row in rows)
-    yield from outcome(activation, rows, lambda row: row.verdict, wrong, right)
-    yield from undecided_notes(activation, [(row.layer, row.check) for row in rows])
-    yield from rounding_notes(rows, limited_of)
 
 
 def _failure(row: VerifiedFirst) -> str | None:

@@ -6,8 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from hesscli.report.common import by_activation
-from hesscli.report.document import Table, verdict_text
+from hesscli.report.common import (
+    STATUS,
+    by_activation,
+    limited_of,
+    outcome,
+    rounding_notes,
+    undecided_notes,
+    verdict_column,
+)
+from hesscli.report.document import Table, scientific, verdict_text
 from hesscli.report.fields import Field, named, table
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict, joint
@@ -43,6 +51,48 @@ def legend(checks: Iterable[Check], first: str = "") -> Iterator[str]:
     for method, check in by_method.items():
         before = f"{first}; " if first else ""
         yield f"{before}relative: {_RELATIVE[method]}; allowed: {check.rtol:.0e}."
+
+
+# The end of a row whose ``check`` has compared numbers.
+CHECKED = (
+    Field(None, lambda row: row.check.max_abs_residual, "residual", scientific),
+    Field(None, lambda row: row.check.relative_residual, "relative", scientific),
+    Field("check"),
+    STATUS,
+    verdict_column(limited_of),
+)
+
+
+def checked_notes(
+    activation: str,
+    rows: Sequence[Any],
+    said: tuple[str, str, str],
+    failure: Callable[[Any], str | None],
+    first: str = "",
+) -> Iterator[str]:
+    """What stands below a table of rows that end in CHECKED.
+
+    ``said`` is what was compared, the same with its verb, and what the numbers in it are called;
+    ``failure`` is what is wrong with a row, and ``first`` begins the legend.
+    """
+    one, all_of, numbers = said
+
+    def wrong(failed: Sequence[Any]) -> str:
+        worst = max(failed, key=lambda row: row.check.relative_residual)
+        return f"the chain rule's {one} is not autodiff's. Worst is {failure(worst)}"
+
+    def right(passed: Sequence[Any]) -> str:
+        largest = max(row.check.relative_residual for row in passed)
+        return (
+            f"the chain rule's {all_of} autodiff's in "
+            f"{sum(row.check.compared for row in passed):,} {numbers}, to {scientific(largest)} of "
+            "the largest"
+        )
+
+    yield from legend((row.check for row in rows), first)
+    yield from outcome(activation, rows, lambda row: row.verdict, wrong, right)
+    yield from undecided_notes(activation, [(row.layer, row.check) for row in rows])
+    yield from rounding_notes(rows, limited_of)
 
 
 def equal_forms(activation: str, block: str, forms: Sequence[float]) -> Iterator[str]:

@@ -6,20 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from hesscli.report.common import (
     ROW,
-    STATUS,
     beyond,
     by_activation,
-    limited_of,
-    outcome,
-    rounding_notes,
     study_document,
-    undecided_notes,
-    verdict_column,
     what_happened,
 )
-from hesscli.report.document import Case, Document, scientific, to_digits
+from hesscli.report.document import Case, Document, to_digits
 from hesscli.report.fields import Field, named, table
-from hesscli.report.legend import legend, overview
+from hesscli.report.legend import CHECKED, checked_notes, overview
 from hesscli.studies.product import MultipliedBlock, Product
 
 _LETTERS = {"hessian": "H", "gauss_newton": "G", "curvature": "C"}
@@ -33,11 +27,7 @@ _FIELDS = (
     Field("norm.chain_rule", lambda row: row.chain_rule_norm, "chain rule", to_digits(7)),
     Field("form.autodiff", lambda row: row.autodiff_form),
     Field("form.chain_rule", lambda row: row.chain_rule_form, "vᵀ(·v)", to_digits(5)),
-    Field(None, lambda row: row.check.max_abs_residual, "residual", scientific),
-    Field(None, lambda row: row.check.relative_residual, "relative", scientific),
-    Field("check"),
-    STATUS,
-    verdict_column(limited_of),
+    *CHECKED,
 )
 
 
@@ -73,23 +63,8 @@ def _seed(result: Product) -> int | None:
 
 
 def _notes(result: Product, activation: str, rows: Sequence[MultipliedBlock]) -> Iterator[str]:
-    def wrong(failed: Sequence[MultipliedBlock]) -> str:
-        worst = max(failed, key=lambda row: row.check.relative_residual)
-        return f"the chain rule's product is not autodiff's. Worst is {_failure(worst)}"
-
-    def right(passed: Sequence[MultipliedBlock]) -> str:
-        largest = max(row.check.relative_residual for row in passed)
-        return (
-            f"the chain rule's products are autodiff's in "
-            f"{sum(row.check.compared for row in passed):,} numbers, to {scientific(largest)} of "
-            "the largest"
-        )
-
-    of = "v is the one given" if result.given else f"v is normal, --probe-seed {_seed(result)}"
-    yield from legend((row.check for row in rows), of)
-    yield from outcome(activation, rows, lambda row: row.verdict, wrong, right)
-    yield from undecided_notes(activation, [(row.layer, row.check) for row in rows])
-    yield from rounding_notes(rows, limited_of)
+    v = "v is the one given" if result.given else f"v is normal, --probe-seed {_seed(result)}"
+    return checked_notes(activation, rows, ("product", "products are", "numbers"), _failure, v)
 
 
 def _failure(row: MultipliedBlock) -> str | None:

@@ -32,7 +32,7 @@ from hesscli.studies.context import (
     environment,
     no_progress,
 )
-from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.eigen import Search, largest
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.spectra.span import small_matrix
 from hesscli.studies.spectra.subject import EXACT_LIMIT, Subject, subject_of
@@ -341,12 +341,7 @@ def _approximations(
 
 def _largest(block: HessianBlock) -> tuple[float, Array]:
     """The largest eigenvalue and its eigenvector."""
-    size = block.shape[0]
-    if size <= _SMALL:
-        values, vectors = np.linalg.eigh(block.to_dense().astype(np.float64))
-        return float(values[-1]), vectors[:, -1]
-    start = np.random.default_rng(0).standard_normal(size).astype(block.dtype)
-    values, vectors = lanczos(block, block.parameter, start, _SEARCH, which="LA")
+    values, vectors = largest(block, _SEARCH, whole=_SMALL)
     return float(values[0]), vectors[:, 0]
 
 

@@ -14,6 +14,7 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator
 
 from hesscli.problem.graph import Array
 from hesscli.system.errors import NumericalError, reason
+from hesscli.witnesses.block import HessianBlock
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Search:
 def lanczos(
     operator: LinearOperator,
     name: str,
-    start: Array,
     search: Search,
+    start: Array | None = None,
     *,
     count: int = 1,
     which: str = "LM",
@@ -43,9 +44,13 @@ def lanczos(
     """``count`` eigenvalues (count,) and eigenvectors (P, count) of a symmetric operator (P, P).
 
     Those of largest magnitude (``which`` LM) or the largest ones (LA), in no particular order;
-    ``start`` (P,) is where Lanczos begins, partly random at least. ``count`` must be below P.
-    Raises NumericalError, which says ``name``, where it does not converge.
+    ``start`` (P,) is where Lanczos begins, partly random at least; None is the same random vector
+    each time. ``count`` must be below P. Raises NumericalError, which says ``name``, where it does
+    not converge.
     """
+    if start is None:
+        normal = np.random.default_rng(0).standard_normal(operator.shape[0])
+        start = normal.astype(operator.dtype)
     try:
         values, vectors = eigsh(
             operator,
@@ -70,3 +75,18 @@ def lanczos(
             f"{search.remedy}"
         ) from error
     return values, vectors
+
+
+def largest(
+    block: HessianBlock, search: Search, *, count: int = 1, whole: int
+) -> tuple[NDArray[np.floating], Array]:
+    """The ``count`` largest eigenvalues, in descending order, with eigenvectors (P, count).
+
+    A block of ``whole`` parameters or fewer is diagonalized, others go to Lanczos.
+    """
+    if block.shape[0] <= max(whole, count):
+        values, vectors = np.linalg.eigh(block.to_dense().astype(np.float64))
+    else:
+        values, vectors = lanczos(block, block.parameter, search, count=count, which="LA")
+    order = np.argsort(-values)[:count]
+    return values[order], vectors[:, order]

@@ -166,7 +166,7 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     if H.shape[0] <= _DENSE_SIZE:
         values, V = np.linalg.eigh(H.to_dense())
         return float(values[-1]), V[:, -1]
-    values, V = lanczos(H, H.parameter, start, _LANCZOS, which="LA")
+    values, V = lanczos(H, H.parameter, _LANCZOS, start, which="LA")
     return float(values[0]), V[:, 0]
 
 

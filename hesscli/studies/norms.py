@@ -93,8 +93,7 @@ def spectral_norm(block: HessianBlock) -> float:
     if isinstance(block, PenalizedBlock):
         if block.shape[0] <= _DENSE_SIZE:
             return float(np.abs(np.linalg.eigvalsh(block.to_dense().astype(np.float64))).max())
-        start = np.random.default_rng(0).standard_normal(block.shape[0])
-        values, _ = lanczos(block, block.parameter, start, _LANCZOS)
+        values, _ = lanczos(block, block.parameter, _LANCZOS)
         return abs(float(values[0]))
     block = layer_block(block)
     (a, scale_a), (S, scale_S) = _relative(block.a), _relative(block.S)
@@ -205,8 +204,7 @@ def _largest_eigenvalue(name: str, a: Doubles, S: Doubles) -> float:
 
     if size > _DENSE_SIZE:
         operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-        start = np.random.default_rng(0).standard_normal(size)
-        values, _ = lanczos(operator, name, start, _LANCZOS)
+        values, _ = lanczos(operator, name, _LANCZOS)
         return abs(float(values[0]))
     dense = np.einsum("ni,nj,nhl->ihjl", a, a, S, optimize=True).reshape(size, size)
     return float(np.abs(np.linalg.eigvalsh(dense)).max())

@@ -16,7 +16,7 @@ from hesscli.nodes.passes import CURVATURE, GAUSS_NEWTON, HESSIAN, Term
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.problem.vectorfile import Shapes
+from hesscli.problem.vectorfile import Vector
 from hesscli.studies.blocks import chosen
 from hesscli.studies.checks import rtol_for
 from hesscli.studies.context import (
@@ -38,8 +38,6 @@ from hesscli.witnesses.layout import Layout, layout_of
 from hesscli.witnesses.solution import vector_of
 from hesscli.witnesses.summed.engine import chain_rule_of, floor_of
 
-# The v of a block, whose tensors have these shapes.
-Vector = Callable[[Shapes], Array]
 TERMS = (HESSIAN, GAUSS_NEWTON, CURVATURE)
 _LETTERS = "HGC"
 
@@ -149,35 +147,36 @@ def _multiplied(
 ) -> Iterator[Callable[..., MultipliedBlock]]:
     """A row of each term, but for the layer and the block that it is of."""
     problem, layout = witnesses.problem, layout_of(witnesses.problem, parameter)
-    engines = witnesses.autodiff, witnesses.chain_rule
-    theirs, ours = (
-        [getattr(engine, term.name)(parameter).hvp(v) for term in TERMS] for engine in engines
-    )
-    for index, (term, autodiff, chain_rule) in enumerate(zip(TERMS, theirs, ours, strict=True)):
+    autodiff, chain_rule = witnesses.autodiff, witnesses.chain_rule
+    ours = [getattr(chain_rule, term.name)(parameter).hvp(v) for term in TERMS]
+    theirs = [of(parameter).hvp(v) for of in (autodiff.hessian, autodiff.gauss_newton)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        # As autodiff's curvature is defined, without its two products once more.
+        theirs.append(theirs[0] - theirs[1])
+    for index, (term, reference, product) in enumerate(zip(TERMS, theirs, ours, strict=True)):
         piece = Piece(
             layout,
             0,
-            autodiff[None],
-            chain_rule[None],
+            reference[None],
+            product[None],
             partial(_floor, witnesses, parameter, v, term),
             partial(_names, layout, f"{_LETTERS[index]}·v"),
             number="{} at {}",
-            # Autodiff's C·v is H·v − G·v.
             subtracted=theirs[1][None] if term is CURVATURE else None,
         )
         tally = Tally(rtol_for(problem.dtype.name, rtol))
         for part, seen in piece.seen(tally.rtol):
             tally.add(part, seen)
-        forms = [float(v @ found.astype(np.float64)) for found in (autodiff, chain_rule)]
+        forms = [float(v @ found.astype(np.float64)) for found in (reference, product)]
         yield partial(
             MultipliedBlock,
             activation=problem.hidden_activation,
             layout=layout,
             term=term.name,
             vector_norm=length(v),
-            product=chain_rule,
-            autodiff_norm=length(autodiff),
-            chain_rule_norm=length(chain_rule),
+            product=product,
+            autodiff_norm=length(reference),
+            chain_rule_norm=length(product),
             autodiff_form=forms[0],
             chain_rule_form=forms[1],
             check=judged(problem, tally.check("product")),

@@ -9,7 +9,7 @@ the quadratic model of the loss that X makes predicts the decrease
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.names import MATRICES
 from hesscli.problem.network import Problem
-from hesscli.problem.vectorfile import Shapes
+from hesscli.problem.vectorfile import Vector
 from hesscli.studies.approximation import (
     BLOCK_DIAGONAL,
     ApproximationOptions,
@@ -43,13 +43,10 @@ from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.near import nearest
 from hesscli.system.ranges import require_not_negative
 from hesscli.witnesses.block import HessianBlock
-from hesscli.witnesses.layout import Layout
+from hesscli.witnesses.layout import Layout, layout_of
 from hesscli.witnesses.penalized import PenalizedBlock
 from hesscli.witnesses.solution import Asked, Solution, solution
 from hesscli.witnesses.summed.engine import ChainRuleEngine, chain_rule_of
-
-# The v of a block, whose tensors have these shapes.
-Vector = Callable[[Shapes], Array]
 
 # Two digits of the smallest eigenvalue say which damping is enough.
 _SEARCH = Search(rtol=1e-3, remedy="use a larger damping")
@@ -162,28 +159,31 @@ def solve(
     rows: list[SolvedBlock] = []
     for problem in problems:
         engine = chain_rule_of(problem, execution)
+        here = None
+        if vector is None:
+            here = batch_loss(problem, execution.workers, problem.graph.vector()).total
         for layer, parameter in names:
+            layout = layout_of(problem, parameter)
+            v = engine.gradient(parameter) if vector is None else vector(layout.shapes)
             for matrix, X in _matrices(engine, parameter, options.matrices, execution):
                 task = f"{problem.hidden_activation} {parameter} {matrix}"
                 show = partial(_show, progress, task, len(rows), total)
                 show(0)
-                v = engine.gradient(parameter) if vector is None else vector(X.layout.shapes)
                 found = solution(X, v, options.damping, options.asked, show)
-                step = None
-                if vector is None:
-                    step = _step(problem, execution, X.layout, v, found)
                 rows.append(
                     SolvedBlock(
                         activation=problem.hidden_activation,
                         layer=layer,
                         block=options.block,
                         parameter=parameter,
-                        layout=X.layout,
+                        layout=layout,
                         matrix=matrix,
                         solution=found,
                         smallest=_smallest(X, found),
                         norm=float(np.linalg.norm(v)),
-                        step=step,
+                        step=None
+                        if here is None
+                        else _step(problem, execution, layout, v, found, here),
                     )
                 )
     first = problems[0]
@@ -224,8 +224,9 @@ def _matrices(
 
 
 def _step(
-    problem: Problem, execution: Execution, layout: Layout, g: Array, found: Solution
+    problem: Problem, execution: Execution, layout: Layout, g: Array, found: Solution, here: float
 ) -> Step:
+    """The step, from where the loss is ``here``."""
     x = found.x
     moved = layout.split(-x[:, None].astype(problem.dtype))
     tensors = {
@@ -234,11 +235,9 @@ def _step(
     }
     # The loss there may leave the range of the type, and then is infinite.
     theta = problem.graph.with_tensors(tensors).vector()
-    before, after = (
-        batch_loss(problem, execution.workers, at).total for at in (problem.graph.vector(), theta)
-    )
+    there = batch_loss(problem, execution.workers, theta).total
     gx = float(g.astype(np.float64) @ x)
-    return Step(slope=0.0 - gx, predicted=gx - found.form / 2, actual=before - after)
+    return Step(slope=0.0 - gx, predicted=gx - found.form / 2, actual=here - there)
 
 
 def _smallest(X: HessianBlock, found: Solution) -> float | None:
@@ -246,8 +245,7 @@ def _smallest(X: HessianBlock, found: Solution) -> float | None:
     met = found.curvature
     if found.smallest is not None or met is None or met >= 0:
         return found.smallest
-    start = np.random.default_rng(0).standard_normal(X.shape[0]).astype(X.dtype)
     with suppress(NumericalError):
-        values, _ = lanczos(X, X.parameter, start, _SEARCH, which="SA")
+        values, _ = lanczos(X, X.parameter, _SEARCH, which="SA")
         return float(values[0])
     return None

@@ -186,8 +186,7 @@ class Maker:
         none = np.zeros((len(d), 0))
         yield "diagonal", LowRankPlusDiagonal(parameter, layout, none, none[0], d)
         if self.held and 0 < rank < len(d):
-            start = np.random.default_rng(0).standard_normal(len(d))
-            values, Q = lanczos(F, parameter, start, _SEARCH, count=rank, which="LA")
+            values, Q = lanczos(F, parameter, _SEARCH, count=rank, which="LA")
             rest = d - np.square(Q) @ values
             yield f"rank_{rank}_diagonal", LowRankPlusDiagonal(parameter, layout, Q, values, rest)
 

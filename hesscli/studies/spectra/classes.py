@@ -32,7 +32,7 @@ from hesscli.problem.graph import Array
 from hesscli.problem.names import CROSSENTROPIES
 from hesscli.problem.network import Problem, Targets
 from hesscli.studies.checks import DEFAULT_RTOL
-from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.eigen import Search, largest
 from hesscli.studies.verdict import Judged, Verdict
 from hesscli.system.errors import InputError
 from hesscli.system.memory import require_memory
@@ -152,15 +152,15 @@ def class_parts(problem: Problem, parameter: str, execution: Execution, count: i
         trace = Attributed(G.trace(), traces)
     else:
         trace = _by_examples(problem, parameter, execution, blocks)
-    _, vectors = _largest(G, max(count, problem.outputs))
+    _, vectors = largest(G, _SEARCH, count=max(count, problem.outputs), whole=_DENSE_SIZE)
     eigenvalues = tuple(
         Attributed(G.quadratic_form(v), {name: of.quadratic_form(v) for name, of in blocks.items()})
         for v in vectors.T
     )
-    largest = max(abs(of.value) for of in eigenvalues)
+    scale = max(abs(of.value) for of in eigenvalues)
     beyond = [
-        of.beyond / scale if scale else of.beyond
-        for of, scale in [(trace, abs(trace.value)), *((of, largest) for of in eigenvalues)]
+        of.beyond / size if size else of.beyond
+        for of, size in [(trace, abs(trace.value)), *((of, scale) for of in eigenvalues)]
     ]
     return ClassParts(trace, eigenvalues, max(beyond), DEFAULT_RTOL[problem.dtype.name])
 
@@ -191,17 +191,6 @@ def _squares(parameter: str, part: Problem) -> Array:
         squares = part.scales[n] * p * np.square(g).sum(axis=1)
         sums += squares[y], np.delete(squares, y).sum()
     return sums
-
-
-def _largest(G: HessianBlock, count: int) -> tuple[Array, Array]:
-    size = G.shape[0]
-    if size <= max(_DENSE_SIZE, count):
-        values, vectors = np.linalg.eigh(G.to_dense().astype(np.float64))
-    else:
-        start = np.random.default_rng(0).standard_normal(size).astype(G.dtype)
-        values, vectors = lanczos(G, G.parameter, start, _SEARCH, count=count, which="LA")
-    order = np.argsort(-values)[:count]
-    return values[order], vectors[:, order]
 
 
 def _engine(problem: Problem, execution: Execution, loss: LossDerivatives) -> ChainRuleEngine:

@@ -83,7 +83,7 @@ def largest(
 
     operator = LinearOperator(block.shape, dtype=dtype, matvec=product)
     search = Search(rtol, "use a smaller --top, or --which magnitude", vectors, _MAX_RESTARTS)
-    _, found = lanczos(operator, block.parameter, v0, search, count=count)
+    _, found = lanczos(operator, block.parameter, search, v0, count=count)
     # Rayleigh quotients of H itself: the shift cost digits.
     exact = (found * block.matmat(found)).sum(axis=0, dtype=np.float64)
     order = np.argsort(-np.abs(exact + shift), kind="stable")
