@@ -17,10 +17,11 @@ CLASSES = (
     Field("rtol"),
 )
 _LEGEND = (
-    "With g_nk, the gradient of example n if its class were k, and p_nk, the probability of k, G "
-    "is the sum of p_nk g_nk g_nkᵀ. class: of the means of the classes; cross: of the means for "
-    "each class and k about these; within: of the examples about those; own: of k that is the "
-    "class. A share of an eigenvalue λ is vᵀXv/λ of the part X."
+    "G is the sum of p_nk g_nk g_nkᵀ: g_nk is the gradient of example n if its class were k, and "
+    "p_nk is the probability of k. own is the part in which k is the true class. The others are "
+    "the wrong k: class is the part of each true class's mean gradient, cross is the spread of "
+    "the means for each k about it, and within is the spread of the examples about those. The "
+    "share of part X in an eigenvalue λ is vᵀXv/λ."
 )
 
 

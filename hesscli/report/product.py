@@ -63,7 +63,7 @@ def _seed(result: Product) -> int | None:
 
 
 def _notes(result: Product, activation: str, rows: Sequence[MultipliedBlock]) -> Iterator[str]:
-    v = "v is the one given" if result.given else f"v is normal, --probe-seed {_seed(result)}"
+    v = "v is the given vector" if result.given else f"v is normal, --probe-seed {_seed(result)}"
     return checked_notes(activation, rows, ("product", "products are", "numbers"), _failure, v)
 
 
