@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from hesscli.cli.command import Option, choice_option, file_option, gathered, whole_option
 from hesscli.cli.record import note_plugins, plugins, replayed_report
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from hesscli.problem.network import Problem
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 ALL = "all"
 # The options that name a file which is written, by parameter.
@@ -123,14 +122,6 @@ def _activation_names(
     return tuple(dict.fromkeys(ACTIVATION_ALIASES.get(name, name) for name in names))
 
 
-def _complete_activation(*arguments: Any) -> list[str]:
-    return [name for name in _choices() if name.startswith(arguments[-1])]
-
-
-def _complete_loss(*arguments: Any) -> list[str]:
-    return [name for name in loss_names() if name.startswith(arguments[-1])]
-
-
 def complete_layer(context: click.Context, _: click.Parameter, text: str) -> list[str]:
     """The layers of the configuration, if it can be read, and of Keras's file none."""
     from hesscli.config.load import load_config, parse_override
@@ -147,7 +138,26 @@ def complete_layer(context: click.Context, _: click.Parameter, text: str) -> lis
     names = [layer.name for layer in config.model.layers]
     if count > 0:
         names = [f"dense{index}" for index in range(1, count + 1)]
+    return _beginning(names, text)
+
+
+def _beginning(names: Iterable[str], text: str) -> list[str]:
     return [name for name in names if name.startswith(text)]
+
+
+def _written() -> tuple[tuple[str, str], ...]:
+    values = click.get_current_context().params
+    given = ((option, values.get(name)) for name, option in _WRITTEN.items())
+    return tuple(
+        (option, path)
+        for option, paths in given
+        for path in (paths if isinstance(paths, tuple) else (paths,))
+        if path is not None
+    )
+
+
+def _workers() -> Workers:
+    return click.get_current_context().find_root().obj or ALONE
 
 
 @dataclass(frozen=True)
@@ -170,12 +180,12 @@ class ProblemOptions:
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
-    without_regularization: bool = False
-    registered_names: tuple[str, ...] = ()
-    replayed: Report | None = None
-    workers: Workers = ALONE
-    written: tuple[tuple[str, str], ...] = ()
-    output_index: int | None = None
+    without_regularization: bool
+    registered_names: tuple[str, ...]
+    output_index: int | None
+    replayed: Report | None = field(default_factory=replayed_report)
+    workers: Workers = field(default_factory=_workers)
+    written: tuple[tuple[str, str], ...] = field(default_factory=_written)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
@@ -305,20 +315,17 @@ class ProblemOptions:
             raise InputError(f"{path}: {error}") from error
 
 
-plugin_option = click.option(
+plugin_option = file_option(
     "--plugin",
-    metavar="FILE",
-    type=click.Path(),
     multiple=True,
     is_eager=True,
     expose_value=False,
     callback=_load_plugins,
     help="File of activations, losses, layers; repeatable.",
 )
-threads_option = click.option(
+threads_option = whole_option(
     "--threads",
-    metavar="N",
-    type=click.IntRange(min=1),
+    1,
     is_eager=True,
     expose_value=False,
     callback=_use_threads,
@@ -332,44 +339,21 @@ layer_option = click.option(
     "layers",
     metavar="NAME",
     multiple=True,
+    callback=lambda *given: tuple(dict.fromkeys(given[-1])),
     shell_complete=complete_layer,
     help="Only this layer; repeatable.",
 )
 
 
-def choice_option(
-    *names: str, among: Sequence[str], default: str | None = None, text: str | None = None
-) -> Callable[[Command], Command]:
-    """An option of one word ``among`` others, the first unless another is the default."""
-    return click.option(
-        *names,
-        metavar="NAME",
-        type=click.Choice(among),
-        default=default or among[0],
-        help=text or f"{', '.join(among[:-1])} or {among[-1]}.",
-    )
-
-
-def probes_option(default: int) -> Callable[[Command], Command]:
+def probes_option(default: int) -> Option[Any]:
     """``--probes`` of an estimate with an error bar: of a single one there is no spread."""
-    return click.option(
-        "--probes",
-        metavar="N",
-        type=click.IntRange(2, MOST_PROBES),
-        default=default,
-        help="Random vectors of an estimate.",
-    )
+    text = "Random vectors of an estimate."
+    return whole_option("--probes", 2, MOST_PROBES, default=default, help=text)
 
 
-def probe_seed_option(seeded: str) -> Callable[[Command], Command]:
+def probe_seed_option(seeded: str) -> Option[Any]:
     """``--probe-seed`` of what is drawn alike in every run unless it is given."""
-    return click.option(
-        "--probe-seed",
-        metavar="N",
-        type=click.IntRange(min=0),
-        default=0,
-        help=f"Seed of {seeded}.",
-    )
+    return whole_option("--probe-seed", 0, default=0, help=f"Seed of {seeded}.")
 
 
 def _layer_sizes(
@@ -388,145 +372,92 @@ def _layer_sizes(
     return tuple(map(int, sizes))
 
 
-def _written(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The files that a command will write, each with its option."""
-    for name, option in _WRITTEN.items():
-        given = values.get(name)
-        for path in given if isinstance(given, tuple) else (given,):
-            if path is not None:
-                yield option, path
-
-
 def problem_options(
-    function: Command, batch_help: str = "Number of examples, or all.", batch_default: str = "32"
-) -> Command:
+    batch_help: str = "Number of examples, or all.", batch_default: str = "32"
+) -> Option[Any]:
     """Adds the options that choose the problem; the command gets them as ``problem``."""
-
-    @click.option(
-        "--config",
-        "-c",
-        "config_path",
-        metavar="FILE",
-        type=click.Path(allow_dash=True),
-        help="YAML configuration; - is standard input.",
+    return gathered(
+        ProblemOptions,
+        "problem",
+        click.option(
+            "--config",
+            "-c",
+            "config_path",
+            metavar="FILE",
+            type=click.Path(allow_dash=True),
+            help="YAML configuration; - is standard input.",
+        ),
+        file_option("--model", "model_path", help="Trained Keras model (.keras or .h5)."),
+        click.option(
+            "--data",
+            metavar="SOURCE",
+            type=click.Path(),
+            show_default="embedded",
+            help="Name, file or folder.",
+        ),
+        click.option(
+            "--loss",
+            metavar="NAME",
+            shell_complete=lambda *given: _beginning(loss_names(), given[-1]),
+            help="Loss, as in mean_squared_error.",
+        ),
+        click.option(
+            "--output-index",
+            metavar="K",
+            type=click.IntRange(min=0),
+            help="Output K in place of a loss.",
+        ),
+        click.option(
+            "--layers",
+            "layer_sizes",
+            metavar="SIZES",
+            callback=_layer_sizes,
+            help="Inputs and units of each layer: 784-30-10.",
+        ),
+        click.option(
+            "--registered-name",
+            "registered_names",
+            metavar="K=NAME",
+            multiple=True,
+            help="Keras name and plugin name, if they differ.",
+        ),
+        click.option(
+            "--activation",
+            "-a",
+            "activations",
+            metavar="NAME",
+            multiple=True,
+            callback=_activation_names,
+            shell_complete=lambda *given: _beginning(_choices(), given[-1]),
+            help="Hidden activation, or all; repeatable.",
+        ),
+        plugin_option,
+        click.option(
+            "--batch-size", "-n", metavar="N", help=batch_help, show_default=batch_default
+        ),
+        click.option("--seed", metavar="N", type=int, help="Seed of parameters and shuffle."),
+        click.option(
+            "--dtype",
+            metavar="NAME",
+            type=click.Choice(DTYPES),
+            help="float32 or float64.",
+            show_default="float64",
+        ),
+        click.option(
+            "--memory", metavar="SIZE", show_default="a quarter", help="For the examples: 2GB."
+        ),
+        threads_option,
+        click.option(
+            "--set",
+            "assignments",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Any key of the configuration; repeatable.",
+        ),
+        click.option(
+            "--without-regularization", is_flag=True, help="Leave the regularizers out of the loss."
+        ),
     )
-    @click.option(
-        "--model",
-        "model_path",
-        metavar="FILE",
-        type=click.Path(),
-        help="Trained Keras model (.keras or .h5).",
-    )
-    @click.option(
-        "--data",
-        metavar="SOURCE",
-        type=click.Path(),
-        show_default="embedded",
-        help="Name, file or folder.",
-    )
-    @click.option(
-        "--loss",
-        metavar="NAME",
-        shell_complete=_complete_loss,
-        help="Loss, as in mean_squared_error.",
-    )
-    @click.option(
-        "--output-index",
-        metavar="K",
-        type=click.IntRange(min=0),
-        help="Output K in place of a loss.",
-    )
-    @click.option(
-        "--layers",
-        "layer_sizes",
-        metavar="SIZES",
-        callback=_layer_sizes,
-        help="Inputs and units of each layer: 784-30-10.",
-    )
-    @click.option(
-        "--registered-name",
-        "registered_names",
-        metavar="K=NAME",
-        multiple=True,
-        help="Keras name and plugin name, if they differ.",
-    )
-    @click.option(
-        "--activation",
-        "-a",
-        "activations",
-        metavar="NAME",
-        multiple=True,
-        callback=_activation_names,
-        shell_complete=_complete_activation,
-        help="Hidden activation, or all; repeatable.",
-    )
-    @plugin_option
-    @click.option(
-        "--batch-size", "-n", metavar="N", help=batch_help, default=None, show_default=batch_default
-    )
-    @click.option("--seed", metavar="N", type=int, help="Seed of parameters and shuffle.")
-    @click.option(
-        "--dtype",
-        metavar="NAME",
-        type=click.Choice(DTYPES),
-        help="float32 or float64.",
-        show_default="float64",
-    )
-    @click.option(
-        "--memory", metavar="SIZE", show_default="a quarter", help="For the examples: 2GB."
-    )
-    @threads_option
-    @click.option(
-        "--set",
-        "assignments",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="Any key of the configuration; repeatable.",
-    )
-    @click.option(
-        "--without-regularization", is_flag=True, help="Leave the regularizers out of the loss."
-    )
-    @functools.wraps(function)
-    def wrapper(
-        *,
-        config_path: str | None,
-        model_path: str | None,
-        registered_names: tuple[str, ...],
-        data: str | None,
-        loss: str | None,
-        output_index: int | None,
-        layer_sizes: tuple[int, ...],
-        activations: tuple[str, ...],
-        batch_size: str | None,
-        memory: str | None,
-        seed: int | None,
-        dtype: str | None,
-        assignments: tuple[str, ...],
-        without_regularization: bool,
-        **others: Any,
-    ) -> Any:
-        problem = ProblemOptions(
-            config_path,
-            model_path,
-            data,
-            loss,
-            layer_sizes,
-            activations,
-            batch_size,
-            memory,
-            seed,
-            dtype,
-            assignments,
-            without_regularization,
-            registered_names,
-            replayed_report(),
-            click.get_current_context().find_root().obj or ALONE,
-            written=tuple(_written(others)),
-            output_index=output_index,
-        )
-        return function(problem=problem, **others)
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
 
 
 @dataclass(frozen=True)
@@ -539,6 +470,15 @@ class WitnessOptions:
     layers: tuple[str, ...]
     save_path: str | None
     probe_seed: int
+
+    def __post_init__(self) -> None:
+        if self.save_path is not None:
+            ranks = click.get_current_context().find_root().obj
+            if ranks is not None:
+                raise click.UsageError(
+                    f"--save-problem: none of {ranks.count} processes has all examples; start one"
+                )
+            check_writable(self.save_path)
 
     def check(self, config: Config) -> CheckOptions:
         """The check that ``config`` and the command line ask for."""
@@ -562,63 +502,27 @@ class WitnessOptions:
             save_problem(problem, self.save_path)
 
 
-def witness_options(function: Command) -> Command:
-    """Adds what the commands with two witnesses share; the command gets it as ``witness``."""
-
-    @click.option(
+# What the commands with two witnesses share; a command gets it as ``witness``.
+witness_options = gathered(
+    WitnessOptions,
+    "witness",
+    click.option(
         "--check",
         "method",
         metavar="NAME",
         type=click.Choice(CHECK_METHODS),
         help="auto, form, probes or entries.",
         show_default="auto",
-    )
-    @click.option(
-        "--probes",
-        metavar="N",
-        type=click.IntRange(1, MOST_PROBES),
-        show_default="32",
-        help="Random products of probes.",
-    )
-    @choice_option(
-        "--block", "-b", among=BLOCKS, default="kernel", text="kernel, input, network, …"
-    )
-    @layer_option
-    @click.option(
+    ),
+    whole_option("--probes", 1, MOST_PROBES, show_default="32", help="Random products of probes."),
+    choice_option("--block", "-b", among=BLOCKS, help="kernel, input, network, …"),
+    layer_option,
+    whole_option(
         "--probe-seed",
-        metavar="N",
-        type=click.IntRange(min=0),
+        0,
         callback=_drawn_seed,
         show_default="drawn",
         help="Seed of the random vectors.",
-    )
-    @click.option(
-        "--save-problem",
-        "save_path",
-        metavar="FILE",
-        type=click.Path(),
-        help="Write parameters and batch as a file (.npz).",
-    )
-    @functools.wraps(function)
-    def wrapper(
-        *,
-        method: str | None,
-        probes: int | None,
-        block: str,
-        layers: tuple[str, ...],
-        save_path: str | None,
-        probe_seed: int,
-        **others: Any,
-    ) -> Any:
-        if save_path is not None:
-            ranks = click.get_current_context().find_root().obj
-            if ranks is not None:
-                raise click.UsageError(
-                    f"--save-problem: none of {ranks.count} processes has all examples; start one"
-                )
-            check_writable(save_path)
-        return function(
-            witness=WitnessOptions(method, probes, block, layers, save_path, probe_seed), **others
-        )
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+    ),
+    file_option("--save-problem", "save_path", help="Write parameters and batch as a file (.npz)."),
+)
