@@ -21,8 +21,7 @@ from hesscli.api.problems import (
     problem_from_config,
     require_one_of,
 )
-from hesscli.config.schema import TrainConfig
-from hesscli.config.training import TrainingData, build_training_data
+from hesscli.config.training import build_training_data, part_at
 from hesscli.problem.execution import execution_of
 from hesscli.problem.graph import Activation
 from hesscli.problem.names import (
@@ -409,12 +408,11 @@ def train(
     if isinstance(source, Problem):
         config = load_config(settings=settings)
         (problem,) = _problems(source, () if activation is None else activation)
-        data, execution = _own_data(problem, config.train), execution_of(problem)
+        data = part_at(problem, config.train, f"the problem has {problem.examples}")
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
         agreed(data.problem)
-        execution = execution_of(data.problem)
     return training.train(
         data,
         config.train,
@@ -422,7 +420,7 @@ def train(
         resume=resume,
         watch=watch,
         stopped=stopped,
-        execution=execution,
+        execution=execution_of(data.problem),
     )
 
 
@@ -453,20 +451,6 @@ def export(
         progress=progress,
         execution=execution_of(problem),
     )
-
-
-def _own_data(problem: Problem, options: TrainConfig) -> TrainingData:
-    examples, size = options.examples, options.batch_size
-    count = problem.examples if examples == "all" else examples
-    if count > problem.examples:
-        raise InputError(f"examples: {count}; the problem has {problem.examples}")
-    if size != "all" and size > count:
-        raise InputError(f"batch_size: {size}; there are {count} examples, so it must be 1 to them")
-    kept = problem.chosen(slice(count))
-    if count == problem.examples:
-        return TrainingData(kept, None, "")
-    rest = problem.chosen(slice(count, None))
-    return TrainingData(kept, rest, "held out")
 
 
 def _problems(problem: Problem, activations: Activations) -> tuple[Problem, ...]:
