@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hesscli.report.document import Document
+from hesscli.system.packages import blas, installed
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -43,18 +43,10 @@ class Invocation:
 
 def versions() -> dict[str, str | None]:
     """Those that are not in the environment: Python's, and what shares out and does the sums."""
-    import numpy as np
-
-    configuration: Any = np.show_config(mode="dicts")
-    blas = configuration.get("Build Dependencies", {}).get("blas", {})
-    try:
-        threadpoolctl = version("threadpoolctl")
-    except PackageNotFoundError:
-        threadpoolctl = None
     return {
         "python": platform.python_version(),
-        "blas": f"{blas.get('name')} {blas.get('version')}",
-        "threadpoolctl": threadpoolctl,
+        "blas": blas(),
+        "threadpoolctl": installed("threadpoolctl"),
     }
 
 

@@ -25,18 +25,12 @@ from hesscli.studies.approximations.distances import (
 from hesscli.studies.approximations.factors import GAUSS_NEWTON, draws_of, sole_node
 from hesscli.studies.approximations.made import Maker
 from hesscli.studies.blocks import chosen
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
+from hesscli.studies.context import Progress, Study, no_progress
 from hesscli.studies.eigen import Search, largest
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.evaluation import origin
 from hesscli.studies.spectra.span import small_matrix
 from hesscli.studies.spectra.subject import EXACT_LIMIT, Subject, subject_of
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.system.errors import InputError
 from hesscli.system.ranges import require_whole
 from hesscli.witnesses.block import HessianBlock
@@ -110,15 +104,13 @@ class ApproximatedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class ApproximationStudy(JudgedRows):
+class ApproximationStudy(Study):
     """What ``hesscli approximate`` found, a row for each activation, block and approximation.
 
     ``likelihood`` says whether the loss has a Fisher matrix; ``left_out`` are layers that are
     neither dense nor convolutional.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     options: ApproximationOptions
     likelihood: bool
     left_out: tuple[str, ...]
@@ -150,8 +142,7 @@ def approximate(
             rows += _rows(engine, maker, layer, parameter, options, execution)
     progress("", total, total)
     return ApproximationStudy(
-        environment(first, execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         options,
         draws_of(first) is not None,
         left_out,

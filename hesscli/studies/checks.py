@@ -10,7 +10,7 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.studies.context import Progress
-from hesscli.studies.judge import Check, Residual, Seen, Tally, excused, of_layers
+from hesscli.studies.judge import Check, Residual, Seen, Tally, judged_alone, of_layers
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -38,7 +38,7 @@ def rtol_for(dtype: str, given: float | None) -> float:
 
 def frobenius_norm(values: Array) -> float:
     """The Frobenius norm, of which no square overflows or vanishes; NaN of what is not finite."""
-    largest = float(np.abs(values).max())
+    largest = float(np.abs(values).max(initial=0))
     if largest == 0 or not math.isfinite(largest):
         return 0.0 if largest == 0 else math.nan
     return largest * float(np.linalg.norm(values.astype(np.float64) / largest))
@@ -53,12 +53,7 @@ def check_form(
         raise NumericalError(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
-
-    def judged(found: float) -> list[Check]:
-        return [Residual(size, found).judged("form", scale, rtol)]
-
-    (check,) = excused(judged, 0.0, floor)
-    return check
+    return judged_alone("form", size, scale, rtol, floor)
 
 
 def require_finite_entries(block: HessianBlock, numbers: Array) -> None:

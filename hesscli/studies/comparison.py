@@ -7,16 +7,10 @@ from dataclasses import dataclass
 
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.judge import Check
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.witnesses.block import Engine
 
@@ -71,11 +65,9 @@ class ComparedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class Comparison(JudgedRows):
+class Comparison(Study):
     """What ``hesscli compare`` found, a row for each activation and block."""
 
-    environment: Environment
-    problem: ProblemSummary
     block: str
     method: str
     probe_seed: int
@@ -100,10 +92,8 @@ def compare(
             problems, options, progress, _FORMS, execution=execution
         )
     ]
-    first = problems[0]
     return Comparison(
-        environment(first, execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         options.block,
         options.method,
         options.seed,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
 from hesscli.problem.execution import Execution
 from hesscli.problem.names import OUTPUT
 from hesscli.problem.network import Problem
+from hesscli.studies.verdict import JudgedRows
+from hesscli.system.packages import installed, installed_tensorflow
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
@@ -89,6 +90,14 @@ class ProblemSummary:
     output: int | None = None
 
 
+@dataclass(frozen=True)
+class Study(JudgedRows):
+    """What every study returns: where it comes from, and then its own fields, ``results`` last."""
+
+    environment: Environment
+    problem: ProblemSummary
+
+
 def environment(problem: Problem, execution: Execution) -> Environment:
     """The versions in use; TensorFlow's is looked up without importing it."""
     return Environment(
@@ -103,9 +112,9 @@ def installed_versions() -> InstalledVersions:
     """Those that the numbers depend on."""
     return {
         "hesscli": __version__,
-        "tensorflow": _installed("tensorflow") or _installed("tensorflow-cpu"),
-        "numpy": version("numpy"),
-        "scipy": version("scipy"),
+        "tensorflow": installed_tensorflow(),
+        "numpy": installed("numpy") or "",
+        "scipy": installed("scipy") or "",
     }
 
 
@@ -133,10 +142,3 @@ def _kinds(problem: Problem) -> dict[str, int]:
     with_parameters = [node for node in problem.graph.nodes if node.tensors]
     first = {node.layer: node.kind for node in reversed(with_parameters)}
     return dict(Counter(reversed(first.values())))
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

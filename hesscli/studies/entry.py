@@ -12,26 +12,19 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import rtol_for
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.finitechecks import check_finite_form, contradiction
-from hesscli.studies.judge import Check, Residual, excused, of_layers
+from hesscli.studies.judge import Check, judged_alone, layer_around
 from hesscli.studies.ontrial import judged
 from hesscli.studies.referee import (
     CORNER,
     Answer,
     Ruling,
     affordable,
-    judged_exactly,
     referee_of,
 )
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
 from hesscli.witnesses.layout import (
@@ -120,15 +113,13 @@ class EntryOf(Judged):
 
 
 @dataclass(frozen=True)
-class Entry(JudgedRows):
+class Entry(Study):
     """What ``hesscli entry`` found: ∂²L/∂first ∂second for each activation.
 
     ``first`` and ``second`` are parameters or input values as the layout names them;
     ``separate_examples`` says that they are inputs of two different examples.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     first: str
     second: str
     separate_examples: bool
@@ -148,8 +139,7 @@ class _Place:
     @property
     def beside(self) -> slice:
         """The row's entries in the layer of the column."""
-        layers = of_layers(self.layout, 0, self.layout.size)
-        return next(of for _, of in layers if of.start <= self.column < of.stop)
+        return layer_around(self.layout, self.column)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -180,8 +170,7 @@ def entry(
         progress(problem.hidden_activation, done, len(problems))
         rows.append(_entry_of(problem, execution, place, rtol, referee))
     return Entry(
-        environment(problems[0], execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         *place.names,
         place.separate_examples,
         tuple(rows),
@@ -287,7 +276,7 @@ def _ruling(
     scale = max(abs(exact.value), largest)
     checks = {
         name: judged(
-            problem, judged_exactly("entry", place.names, exact, value, scale, rtol, floor)
+            problem, judged_alone("entry", value - exact.value, scale, rtol, floor, place.names)
         )
         for name, value in by_witness.items()
     }
@@ -327,9 +316,7 @@ def _term(
         raise NumericalError(
             f"{names[0]}, {names[1]}: the entry is not finite; use smaller weights or dtype float64"
         )
-    (check,) = excused(
-        lambda found: [Residual(size, found, names).judged("entry", scale, rtol)], 0.0, floor
-    )
+    check = judged_alone("entry", size, scale, rtol, floor, names)
     return EntryTerm(term, autodiff, chain_rule, judged(problem, check))
 
 
@@ -338,7 +325,4 @@ def _floor(chain_rule: ChainRuleEngine, place: _Place) -> float:
     if place.separate_examples:
         return 0.0
     floors = floor_of(chain_rule).entries(place.block)
-    groups = [
-        int(place.layout.groups_of(index, index + 1)[0]) for index in (place.row, place.column)
-    ]
-    return float(floors[groups[0], groups[1]])
+    return place.layout.at(floors, place.row, place.column)

@@ -12,7 +12,7 @@ from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Problem, Targets
-from hesscli.studies.context import BatchLoss, ProblemSummary, summary
+from hesscli.studies.context import BatchLoss, Environment, ProblemSummary, environment, summary
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import Workers
@@ -68,6 +68,11 @@ def batch_loss(
         penalty=engine.penalty(theta) + float(total[2]),
         accuracy=float(total[1]) / problem.total if classified else None,
     )
+
+
+def origin(problems: Sequence[Problem], execution: Execution) -> tuple[Environment, ProblemSummary]:
+    """What a Study begins with, for problems that differ in their activations only."""
+    return environment(problems[0], execution), evaluated(problems, execution)
 
 
 def evaluated(problems: Sequence[Problem], execution: Execution) -> ProblemSummary:

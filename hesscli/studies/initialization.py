@@ -22,6 +22,7 @@ from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import CONFIGURED, INITIALIZERS, MOST_SEEDS
 from hesscli.problem.network import Problem
 from hesscli.studies.blocks import chosen
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -32,7 +33,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norm_estimates import estimated_note, frobenius_of, spectral_of
-from hesscli.studies.norms import gauss_newton_share, length
+from hesscli.studies.norms import gauss_newton_share
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.ranges import require_above_zero, require_whole
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -244,7 +245,7 @@ def block_size(engine: ChainRule, name: str) -> BlockSize:
     terms = (engine.hessian, engine.gauss_newton, engine.curvature)
     blocks = [term(name) for term in terms]
     H, G, C = frobenius_of(blocks)
-    gradient = length(engine.gradient(name))
+    gradient = frobenius_norm(engine.gradient(name))
     if not math.isfinite(gradient):
         raise NumericalError(f"{name}: the gradient leaves the range of {engine.problem.dtype}")
     return BlockSize(

@@ -272,6 +272,28 @@ def excused(
     return judged(floor()) if any(check.failed for check in checks) else checks
 
 
+def judged_alone(
+    method: str,
+    residual: float,
+    scale: float,
+    rtol: float,
+    floor: Callable[[], float],
+    names: Names = None,
+) -> Check:
+    """The check of one number alone."""
+    size = abs(residual)
+    (check,) = excused(
+        lambda found: [Residual(size, found, names).judged(method, scale, rtol)], 0.0, floor
+    )
+    return check
+
+
+def layer_around(layout: Layout, index: int) -> slice:
+    """The parameters of the layer that the parameter ``index`` is in."""
+    layers = of_layers(layout, 0, layout.size)
+    return next(of for _, of in layers if of.start <= index < of.stop)
+
+
 def worst(checks: Iterable[Check]) -> Check:
     """The one that fails with the largest excess, or is open, or has the largest residual.
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
 from hesscli.studies.norm_estimates import has_structure, sizes
-from hesscli.studies.norms import frobenius_norms, gauss_newton_share, length
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
@@ -180,13 +181,13 @@ def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...])
 
 def _unit(v: Array) -> Array:
     """``v`` at length 1; 0 stays 0."""
-    norm = length(v)
+    norm = frobenius_norm(v)
     return v if norm == 0 else np.asarray(v.astype(np.float64) / norm)
 
 
 def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
     """‖g‖ and gᵀHg / gᵀg."""
-    norm = length(g)
+    norm = frobenius_norm(g)
     return norm, None if norm == 0 else H.quadratic_form(_unit(g))
 
 

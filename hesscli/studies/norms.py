@@ -111,12 +111,6 @@ def gauss_newton_share(G: float, C: float) -> float | None:
     return None if largest == 0 else (G / largest) / (G / largest + C / largest)
 
 
-def length(v: Array) -> float:
-    """‖v‖₂; infinite only where it leaves the range of float64 itself."""
-    values, scale = _relative(v)
-    return scale * float(np.linalg.norm(values))
-
-
 def layer_block(block: HessianBlock) -> DenseBlock:
     """The block of a layer as what it is, without penalties; TypeError for one of another kind."""
     own = unpenalized(block)

@@ -28,17 +28,11 @@ from hesscli.studies.approximation import (
     some_approximations,
 )
 from hesscli.studies.blocks import chosen
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
+from hesscli.studies.context import Progress, Study, no_progress
 from hesscli.studies.eigen import Search, lanczos
-from hesscli.studies.evaluation import batch_loss, evaluated
+from hesscli.studies.evaluation import batch_loss, origin
 from hesscli.studies.spectra.spanned import spanned
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.near import nearest
 from hesscli.system.ranges import require_not_negative
@@ -131,11 +125,9 @@ class SolvedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class Solve(JudgedRows):
+class Solve(Study):
     """What ``hesscli solve`` found, a row for each activation, block and matrix."""
 
-    environment: Environment
-    problem: ProblemSummary
     options: SolveOptions
     results: tuple[SolvedBlock, ...]
 
@@ -186,10 +178,7 @@ def solve(
                         else _step(problem, execution, layout, v, found, here),
                     )
                 )
-    first = problems[0]
-    return Solve(
-        environment(first, execution), evaluated(problems, execution), options, tuple(rows)
-    )
+    return Solve(*origin(problems, execution), options, tuple(rows))
 
 
 def _show(progress: Progress, task: str, done: int, total: int, products: int) -> None:

@@ -15,21 +15,15 @@ from functools import partial
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
 from hesscli.studies.blocks import chosen
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.spectra.classes import ClassParts, class_parts
 from hesscli.studies.spectra.ends import pairs_alone
 from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject, subject_of
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.system.errors import InputError
 from hesscli.witnesses.summed.engine import chain_rule_of
 
@@ -62,11 +56,9 @@ class BlockSpectrum(Judged):
 
 
 @dataclass(frozen=True)
-class Spectrum(JudgedRows):
+class Spectrum(Study):
     """What ``hesscli spectrum`` found, a row for each activation and block."""
 
-    environment: Environment
-    problem: ProblemSummary
     options: SpectrumOptions
     results: tuple[BlockSpectrum, ...]
 
@@ -97,10 +89,7 @@ def spectrum(
                 found = class_parts(problem, parameter, execution, options.top)
                 row = replace(row, classes=found)
             rows.append(row)
-    first = problems[0]
-    return Spectrum(
-        environment(first, execution), evaluated(problems, execution), options, tuple(rows)
-    )
+    return Spectrum(*origin(problems, execution), options, tuple(rows))
 
 
 def _show(progress: Progress, task: str, done: int, total: int, part: float) -> None:

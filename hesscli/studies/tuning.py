@@ -27,14 +27,7 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Layer
 from hesscli.problem.initializers import Initializer, scaled
 from hesscli.problem.network import Problem
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-    summary,
-)
+from hesscli.studies.context import Progress, Study, environment, no_progress, summary
 from hesscli.studies.initialization import (
     Spread,
     block_names,
@@ -44,7 +37,7 @@ from hesscli.studies.initialization import (
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import frobenius_norms, spectral_norm
-from hesscli.studies.verdict import JudgedRows, Verdict
+from hesscli.studies.verdict import Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.ranges import require_above_zero
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -105,14 +98,12 @@ class TunedModel:
 
 
 @dataclass(frozen=True)
-class Tuning(JudgedRows):
+class Tuning(Study):
     """What ``hesscli init --tune`` found, a row for each activation and layer.
 
     ``norm`` is ``spectral`` or ``frobenius``; ``seeds`` are those of the search.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     block: str
     norm: str
     target: float

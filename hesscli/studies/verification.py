@@ -12,19 +12,13 @@ from hesscli.problem.graph import OWN_LAYER
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import LAYER, LOSS, lacks_tensorflow
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
+from hesscli.studies.context import Progress, Study, environment, no_progress
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.judge import Check, relative
 from hesscli.studies.ontrial import judged
 from hesscli.studies.referee import Ruling, ruling
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
@@ -144,11 +138,9 @@ class VerifiedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class Verification(JudgedRows):
+class Verification(Study):
     """What ``hesscli verify`` found, a row for each activation and block."""
 
-    environment: Environment
-    problem: ProblemSummary
     terms: Terms
     block: str
     method: str

@@ -132,6 +132,11 @@ class Layout:
             first += segment.units
         return np.concatenate(groups)
 
+    def at(self, of_groups: Array, row: int, column: int) -> float:
+        """The number (groups, groups) that belongs to the entry of two parameters."""
+        groups = (self.groups_of(index, index + 1)[0] for index in (row, column))
+        return float(of_groups[tuple(groups)])
+
     def name_of(self, index: int) -> str:
         """The parameter at ``index``, as in ``dense1/kernel[300,4]`` or ``dense1/bias[4]``."""
         for segment, low in zip(self.segments, self.starts, strict=False):
