@@ -107,8 +107,8 @@ if not TYPE_CHECKING:
         "hesscli.api.answers": "document plot render save",
         "hesscli.api.problems": "load_config problem_from_arrays problem_from_config "
         "problem_from_keras",
-        "hesscli.api.questions": "approximate approximations compare entry export init product solve "
-        "spectrum sweep train tune verify verify_first",
+        "hesscli.api.questions": "approximate approximations compare entry export init product "
+        "solve spectrum sweep train tune verify verify_first",
         "hesscli.config.schema": "Config",
         "hesscli.witnesses.autodiff.engine": "Autodiff",
         "hesscli.witnesses.block": "HessianBlock",

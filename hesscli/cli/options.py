@@ -164,7 +164,7 @@ def _workers() -> Workers:
 class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
-    ``activations`` are those asked for, each once; none where the configuration's own stand.
+    ``activations`` are those asked for, each once; none if the configuration's own stand.
     ``workers`` have a share of the examples each. ``written`` are the files that the command will
     write, each with its option.
     """
@@ -190,7 +190,7 @@ class ProblemOptions:
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
 
-        Raises InputError where it reads a file that the command would write.
+        Raises InputError if it reads a file that the command would write.
         """
         config = self._config(more)
         if self.written:
@@ -219,7 +219,7 @@ class ProblemOptions:
         return with_hidden_activation(config, Activation(self.activations[0]))
 
     def require_unwritten(self, key: str, path: str) -> None:
-        """Raises InputError where the command would write over a file that it reads."""
+        """Raises InputError if the command would write over a file that it reads."""
         for option, other in self.written:
             if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
                 raise InputError(
@@ -267,13 +267,13 @@ class ProblemOptions:
                 )
 
     def execution(self, problem: Problem) -> Execution:
-        """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
+        """How ``problem`` is run: in chunks if its inputs are stored, by the workers."""
         from hesscli.problem.execution import execution_of
 
         return execution_of(problem, self.workers)
 
     def with_all_examples(self) -> ProblemOptions:
-        """The same where every worker has all examples."""
+        """The same if every worker has all examples."""
         return replace(self, workers=with_all_examples(self.workers))
 
     def _named_overrides(self) -> Iterator[Override]:

@@ -17,8 +17,8 @@ from hesscli.workers.share import ALONE, Workers, with_all_examples
 class TrainingData:
     """The network with all examples that it is trained on as its batch, and those held out.
 
-    ``held_out`` is the source's test split where it has one, otherwise the examples that
-    ``train.examples`` left; None where there are none. ``held_out_name`` says which.
+    ``held_out`` is the source's test split if it has one, otherwise the examples that
+    ``train.examples`` left; None if there are none. ``held_out_name`` says which.
     """
 
     problem: Problem
@@ -32,7 +32,7 @@ def build_training_data(config: Config, workers: Workers = ALONE) -> TrainingDat
     Each of the ``workers`` has all of them, in its part of the machine's memory.
 
     ``data.batch_size``, the batch of the other commands, is not looked at. Raises InputError
-    where the configuration does not fit, or asks for more examples than there are.
+    if the configuration does not fit, or asks for more examples than there are.
     """
     workers = with_all_examples(workers)
     whole = replace(config, data=replace(config.data, batch_size="all"))
@@ -51,7 +51,7 @@ def build_training_data(config: Config, workers: Workers = ALONE) -> TrainingDat
 def part_at(everything: Problem, options: TrainConfig, has: str) -> TrainingData:
     """The examples of ``everything``, parted at ``train.examples``.
 
-    ``has`` is how a message begins that says how many there are. Raises InputError where the
+    ``has`` is how a message begins that says how many there are. Raises InputError if the
     options ask for more.
     """
     available = everything.examples

@@ -51,7 +51,7 @@ def versions() -> dict[str, str | None]:
 
 
 def this_machine() -> str:
-    """The system and, where it says so, the processor's name."""
+    """The system and, if it says so, the processor's name."""
     processor = _processor()
     return f"{platform.system()} {platform.machine()}{', ' if processor else ''}{processor}"
 
@@ -68,7 +68,7 @@ _FIRST = ("schema", "status", "environment", "problem")
 
 
 def _processor() -> str:
-    """The model's name where the system says it."""
+    """The model's name if the system says it."""
     try:
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

@@ -51,7 +51,7 @@ class ApproximationOptions:
     """Which blocks, and what is drawn.
 
     ``samples`` are the targets that the Monte-Carlo Fisher draws for each example, ``rank`` the
-    eigenpairs of rank k + diagonal, ``probes`` the random vectors where a distance is not exact.
+    eigenpairs of rank k + diagonal, ``probes`` the random vectors if a distance is not exact.
     Raises InputError for a number out of its range.
     """
 
@@ -75,7 +75,7 @@ class ApproximatedBlock(Judged):
     """One approximation of one block, against H and against G.
 
     ``trace_ratio`` and ``eigenvalue_ratio`` are relative to H's trace and largest eigenvalue,
-    ``angle`` (degrees) is between the eigenvectors of the largest ones: None where the examples
+    ``angle`` (degrees) is between the eigenvectors of the largest ones: None if the examples
     are not held at once, or H's number is 0. ``storage`` counts numbers.
     """
 
@@ -126,7 +126,7 @@ def approximate(
 ) -> ApproximationStudy:
     """The approximations of blocks of ``problems``, which differ in their activations only.
 
-    Raises InputError where the options name no block, a layer is neither dense nor convolutional,
+    Raises InputError if the options name no block, a layer is neither dense nor convolutional,
     or the loss is not convex in the outputs.
     """
     first = problems[0]
@@ -159,7 +159,7 @@ def approximations(
 ) -> dict[str, Approximation]:
     """Every approximation of a layer's block, or of ``network``, by name.
 
-    Raises KeyError where there is no such block, InputError as ``approximate``.
+    Raises KeyError if there is no such block, InputError as ``approximate``.
     """
     return some_approximations(chain_rule_of(problem, execution), parameter, options)
 
@@ -182,7 +182,7 @@ def some_approximations(
 
 
 def penalties(problem: Problem, parameter: str, execution: Execution) -> Array | None:
-    """The diagonal (P,) that the penalties of all examples add to a block; None where none do."""
+    """The diagonal (P,) that the penalties of all examples add to a block; None if none do."""
     added = of_penalties(problem, parameter, penalty.curvature)
     return None if added is None else execution.workers.sum(added.astype(np.float64))
 
@@ -262,7 +262,7 @@ def _rows(
 def _targets(
     subject: Subject, options: ApproximationOptions, *, held: bool
 ) -> tuple[Target, Target] | tuple[NetworkTarget, NetworkTarget]:
-    """H and G; those of a network of dense layers need no probes where it is not too large."""
+    """H and G; those of a network of dense layers need no probes if it is not too large."""
     own = subject.own
     small = subject.parameter == NETWORK and subject.span.size <= EXACT_LIMIT
     if small and own and all(needs_no_probes(H) for H, _, _ in own):
@@ -337,7 +337,7 @@ def _largest(block: HessianBlock) -> tuple[float, Array]:
 
 
 def _ratio_error(value: float, of: float, error: float | None) -> float | None:
-    """The error bar of value / of; None where it is exact, or no ratio."""
+    """The error bar of value / of; None if it is exact, or no ratio."""
     return None if error is None or of == 0 else abs(value) * error / of**2
 
 

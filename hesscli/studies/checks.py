@@ -27,7 +27,7 @@ _CACHED_BYTES = 2**17
 _OWN_VECTORS, _OWN_ROWS = 3, 64
 Panels = tuple[Array, ...]
 _Pair = tuple[int, int]
-# Relative tolerances, where the configuration gives none.
+# Relative tolerances, if the configuration gives none.
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
 
 
@@ -47,7 +47,7 @@ def frobenius_norm(values: Array) -> float:
 def check_form(
     parameter: str, residual: float, scale: float, floor: Callable[[], float], rtol: float
 ) -> Check:
-    """Judges the difference of two quadratic forms; NumericalError where one is not finite."""
+    """Judges the difference of two quadratic forms; NumericalError if one is not finite."""
     size = abs(residual)
     if not (math.isfinite(size) and math.isfinite(scale)):
         raise NumericalError(
@@ -57,7 +57,7 @@ def check_form(
 
 
 def require_finite_entries(block: HessianBlock, numbers: Array) -> None:
-    """Raises NumericalError where some of the block's entries are not finite."""
+    """Raises NumericalError if some of the block's entries are not finite."""
     if not np.isfinite(numbers).all():
         raise NumericalError(
             f"{block.parameter}: an entry of the Hessian is not finite in {block.dtype}; "
@@ -75,7 +75,7 @@ def check_entries(
     """Compares every entry of each candidate with the reference, in pieces of rows.
 
     ``floor`` (groups, groups) belongs to the pairs of groups of the block's layout. The
-    reference's rows are computed once for all candidates. Raises NumericalError where an entry
+    reference's rows are computed once for all candidates. Raises NumericalError if an entry
     is not finite.
     """
     size, layout = reference.shape[0], reference.layout

@@ -49,7 +49,7 @@ class ComparedBlock(Judged):
 
     @property
     def gauss_newton_share(self) -> float | None:
-        """|G| / (|G| + |C|) of the forms; None where both are zero."""
+        """|G| / (|G| + |C|) of the forms; None if both are zero."""
         G, C = abs(self.chain_rule.gauss_newton), abs(self.chain_rule.curvature)
         return G / (G + C) if G + C > 0 else None
 
@@ -83,7 +83,7 @@ def compare(
 ) -> Comparison:
     """Splits blocks of ``problems``, which differ in their activations only.
 
-    Raises NumericalError where a Hessian leaves the range of the dtype, InputError where the
+    Raises NumericalError if a Hessian leaves the range of the dtype, InputError if the
     options name no block.
     """
     rows = [

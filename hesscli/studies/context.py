@@ -49,7 +49,7 @@ class Environment:
 class BatchLoss:
     """The loss of a batch: that of the ``data``, and the ``penalty`` that is added to it.
 
-    ``accuracy`` is None where the loss chooses no class.
+    ``accuracy`` is None if the loss chooses no class.
     """
 
     activation: str
@@ -66,11 +66,11 @@ class BatchLoss:
 class ProblemSummary:
     """The size and origin of a problem, without its arrays.
 
-    ``chunk`` is how many examples were looked at at a time; None where all were. ``inputs`` says
-    how the inputs were prepared. ``losses`` are those of each activation, where the parameters
+    ``chunk`` is how many examples were looked at at a time; None if all were. ``inputs`` says
+    how the inputs were prepared. ``losses`` are those of each activation, if the parameters
     that the study looks at are the problem's own, and ``largest_input`` is the largest |x|.
     ``kinds`` counts the layers that have parameters. ``output`` is the output that stands in place
-    of a loss, None where it is a loss.
+    of a loss, None if it is a loss.
     """
 
     examples: int

@@ -69,8 +69,8 @@ class EntryTerm:
 class FiniteEntry:
     """The Hessian's entry by finite differences: ``check`` compares it with autodiff's.
 
-    Where the gradients that are differenced are not the slopes of the loss, it is that check.
-    Where ``check`` is not decided the error bar, which may be infinite, is too wide to tell.
+    If the gradients that are differenced are not the slopes of the loss, it is that check.
+    If ``check`` is not decided the error bar, which may be infinite, is too wide to tell.
     """
 
     value: float
@@ -84,7 +84,7 @@ class EntryOf(Judged):
     """The entry for one activation. ``block`` is the block whose row was computed.
 
     ``finite`` is None for inputs of two different examples, whose derivative is zero by
-    structure. ``ruling`` is the referee's on the Hessian, where it was asked for or what is found
+    structure. ``ruling`` is the referee's on the Hessian, if it was asked for or what is found
     would be open; ``unruled`` says why there is none.
     """
 
@@ -96,7 +96,7 @@ class EntryOf(Judged):
     unruled: str | None = None
 
     def verdict_of(self, term: EntryTerm) -> Verdict:
-        """Whether the exact witnesses agree, by the referee where it answered for the term.
+        """Whether the exact witnesses agree, by the referee if it answered for the term.
 
         It answers for the Hessian, and for a term that is the Hessian by both witnesses.
         """
@@ -161,7 +161,7 @@ def entry(
     The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``. ``rtol``
     None takes the default of the dtype; ``referee`` has the entry computed to 50 digits, as what
     is open is anyway. Raises InputError for a name that is none, for one input with one parameter,
-    and where the referee is asked for and cannot answer; NumericalError where an entry leaves the
+    and if the referee is asked for and cannot answer; NumericalError if an entry leaves the
     range of the dtype.
     """
     place = _place(problems[0], first, second)
@@ -265,7 +265,7 @@ def _ruling(
     rtol: float,
     floor: Callable[[], float],
 ) -> Ruling:
-    """Both witnesses by the Hessian's entry to 50 digits; InputError where that is unknown."""
+    """Both witnesses by the Hessian's entry to 50 digits; InputError if that is unknown."""
     asked = referee_of(problem, execution)
     if (too_much := affordable(asked, 1)) is not None:
         raise InputError(too_much)

@@ -20,7 +20,7 @@ from hesscli.workers.share import Workers
 _CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy", FOCAL)
 # Examples whose outputs are held at a time.
 _EVALUATED = 8192
-# Another preparation of the inputs is looked at on so many examples. It is mentioned where chance
+# Another preparation of the inputs is looked at on so many examples. It is mentioned if chance
 # explains the accuracy, to so many deviations, and the other one is right so much more often.
 _TRIED, _DEVIATIONS, _FAR_MORE = 512, 3.0, 0.3
 
@@ -106,7 +106,7 @@ def _largest_input(problem: Problem, execution: Execution) -> float:
 
 
 def _other_preparation(problem: Problem, found: BatchLoss) -> tuple[str, ...]:
-    """A sentence where the inputs were probably prepared otherwise when the model was trained."""
+    """A sentence if the inputs were probably prepared otherwise when the model was trained."""
     original, right = problem.original, found.accuracy
     if original is None or right is None or len(original.inputs) != problem.examples:
         return ()

@@ -73,8 +73,8 @@ def verify_first(
 ) -> FirstVerification:
     """Compares every entry of the first derivatives in the blocks that ``options`` name.
 
-    ``problems`` differ in their activations only. Raises NumericalError where a derivative
-    leaves the range of the dtype, InputError where the options name no block, and for a Jacobian
+    ``problems`` differ in their activations only. Raises NumericalError if a derivative
+    leaves the range of the dtype, InputError if the options name no block, and for a Jacobian
     whose examples several workers share.
     """
     if of == "jacobian" and execution.workers.count > 1:

@@ -43,8 +43,8 @@ class LayerCurvature:
     """The Hessian H = G + C in one layer's kernel and bias.
 
     ``lambda_max`` is its largest eigenvalue, ``trace`` Σ_n ‖a_n‖² tr S_n, ``gauss_newton_share``
-    ‖G‖_F / (‖G‖_F + ‖C‖_F), None where both are zero. ``gradient_curvature`` is gᵀHg / gᵀg with
-    the gradient g in the same parameters, None where that is zero.
+    ‖G‖_F / (‖G‖_F + ‖C‖_F), None if both are zero. ``gradient_curvature`` is gᵀHg / gᵀg with
+    the gradient g in the same parameters, None if that is zero.
     """
 
     layer: str
@@ -64,7 +64,7 @@ class LayerCurvature:
 class Measurement:
     """One moment of a training: after ``step`` steps, on the measuring batch.
 
-    ``epoch`` counts how often the training examples were seen. ``accuracy`` is None where the
+    ``epoch`` counts how often the training examples were seen. ``accuracy`` is None if the
     loss classifies nothing. ``sharpness`` is the largest eigenvalue of the whole network's
     Hessian; ``trace``, ``gradient_norm`` and ``gradient_curvature`` are the whole network's.
     """
@@ -99,7 +99,7 @@ def measure(
     """The curvature of ``problem``, whose batch is the measuring batch, after ``step`` steps.
 
     ``vectors`` are those of the measurement before, or empty; ``seed`` seeds the directions
-    mixed into them. Raises NumericalError where a number leaves the range of the dtype.
+    mixed into them. Raises NumericalError if a number leaves the range of the dtype.
     """
     engine = ChainRule(problem)
     theta = problem.graph.vector()
@@ -162,7 +162,7 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     """The algebraically largest eigenvalue of ``H`` with its eigenvector, of length 1.
 
     Lanczos from ``start`` (P,), to EIGENVALUE_TOLERANCE; a block of up to 64 parameters is
-    diagonalized whole. Raises NumericalError where Lanczos does not arrive.
+    diagonalized whole. Raises NumericalError if Lanczos does not arrive.
     """
     if H.shape[0] <= _DENSE_SIZE:
         values, V = np.linalg.eigh(H.to_dense())

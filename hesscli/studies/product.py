@@ -37,7 +37,7 @@ _LETTERS = "HGC"
 
 @dataclass(frozen=True)
 class ProductOptions:
-    """Which blocks, how closely, and the ``seed`` that draws v where none is given.
+    """Which blocks, how closely, and the ``seed`` that draws v if none is given.
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them.
     """
@@ -105,7 +105,7 @@ def product(
     """H·v, G·v and C·v in blocks of ``problems``, which differ in their activations only.
 
     ``vector`` None draws normal numbers by the seed, the same for every activation. Raises
-    InputError where the options name no block or v does not fit, NumericalError where a product
+    InputError if the options name no block or v does not fit, NumericalError if a product
     leaves the range of the dtype.
     """
     names = chosen(problems[0], options.block, options.layers)

@@ -44,7 +44,7 @@ class Answer:
     """A number to 50 digits, what each witness says, and what that is worth.
 
     ``names`` are an entry's two parameters, None for a quadratic form; the verdict on a witness
-    is UNDECIDED where it lost its digits.
+    is UNDECIDED if it lost its digits.
     """
 
     names: Names
@@ -87,7 +87,7 @@ class Ruling:
 def referee_of(problem: Problem, execution: Execution) -> Referee:
     """The referee on a problem.
 
-    Raises InputError where mpmath is missing, where the examples are not held at once, and for
+    Raises InputError if mpmath is missing, if the examples are not held at once, and for
     what the referee has no function of.
     """
     try:
@@ -99,7 +99,7 @@ def referee_of(problem: Problem, execution: Execution) -> Referee:
 
 
 def affordable(referee: Referee, answers: int) -> str | None:
-    """Why so many answers are not affordable; None where they are."""
+    """Why so many answers are not affordable; None if they are."""
     cost = answers * referee.cost
     if cost <= _AFFORDABLE:
         return None

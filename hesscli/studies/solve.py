@@ -88,8 +88,8 @@ class Step:
 class SolvedBlock(Judged):
     """One system of one block of ``size`` parameters.
 
-    ``norm`` is ‖v‖ and ``solution_norm`` ‖x‖; ``smallest`` is X's smallest eigenvalue, None where
-    the method does not see it and nothing asks for it; ``step`` is None where v is not the
+    ``norm`` is ‖v‖ and ``solution_norm`` ‖x‖; ``smallest`` is X's smallest eigenvalue, None if
+    the method does not see it and nothing asks for it; ``step`` is None if v is not the
     gradient.
     """
 
@@ -142,8 +142,8 @@ def solve(
 ) -> Solve:
     """(X + λI) x = v for blocks of ``problems``, which differ in their activations only.
 
-    Raises InputError where the options name no block, a block has no such approximation or v does
-    not fit, NumericalError where numbers leave the range of the dtype or cg meets a direction
+    Raises InputError if the options name no block, a block has no such approximation or v does
+    not fit, NumericalError if numbers leave the range of the dtype or cg meets a direction
     without curvature.
     """
     names = chosen(problems[0], options.block, options.layers)
@@ -230,7 +230,7 @@ def _step(
 
 
 def _smallest(X: HessianBlock, found: Solution) -> float | None:
-    """X's smallest eigenvalue, by Lanczos where it is negative and nobody has seen it."""
+    """X's smallest eigenvalue, by Lanczos if it is negative and nobody has seen it."""
     met = found.curvature
     if found.smallest is not None or met is None or met >= 0:
         return found.smallest

@@ -1,9 +1,9 @@
 """The spectrum of a block's Hessian and of its Gauss–Newton term, side by side.
 
-Where the subspace that holds all non-zero eigenvalues is small (hesscli.studies.spectra.span)
+If the subspace that holds all non-zero eigenvalues is small (hesscli.studies.spectra.span)
 every number is exact; beyond, the ends of the spectrum come from Lanczos, each within its
 residual, and sums over the whole spectrum from stochastic Lanczos quadrature, with error bars.
-Where only eigenpairs are asked for, a block that is not small has these alone.
+If only eigenpairs are asked for, a block that is not small has these alone.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from hesscli.witnesses.summed.engine import chain_rule_of
 class BlockSpectrum(Judged):
     """One block: its ``size`` P, and the dimension ``span`` that can hold non-zero eigenvalues.
 
-    ``check`` is None where the spectrum is exact and the diagonal does not fit into memory,
-    ``classes`` where they were not asked for.
+    ``check`` is None if the spectrum is exact and the diagonal does not fit into memory,
+    ``classes`` if they were not asked for.
     """
 
     activation: str
@@ -72,8 +72,8 @@ def spectrum(
 ) -> Spectrum:
     """The spectra of blocks of ``problems``, which differ in their activations only.
 
-    Raises NumericalError where a Hessian leaves the range of the dtype or Lanczos does not
-    converge, InputError where the options name no block or ask for more than it has.
+    Raises NumericalError if a Hessian leaves the range of the dtype or Lanczos does not
+    converge, InputError if the options name no block or ask for more than it has.
     """
     names = chosen(problems[0], options.block, options.layers)
     total = len(problems) * len(names)

@@ -91,8 +91,8 @@ class SweptInput:
 class Sweep(Study):
     """What ``hesscli sweep`` found, a row for each activation and node, backwards.
 
-    ``inputs`` holds the first SHOWN_EXAMPLES examples for each activation where they were asked
-    for and the input has no more than SHOWN_INPUTS values; None where they were not asked for.
+    ``inputs`` holds the first SHOWN_EXAMPLES examples for each activation if they were asked
+    for and the input has no more than SHOWN_INPUTS values; None if they were not asked for.
     """
 
     results: tuple[SweptNode, ...]
@@ -109,8 +109,8 @@ def sweep(
 ) -> Sweep:
     """Follows the sweep through ``problems``, which differ in their activations only.
 
-    ``rtol`` None takes the default of the dtype. Raises NumericalError where a gradient or a
-    Hessian leaves the range of the dtype, InputError where one example's does not fit the memory.
+    ``rtol`` None takes the default of the dtype. Raises NumericalError if a gradient or a
+    Hessian leaves the range of the dtype, InputError if one example's does not fit the memory.
     """
     rows: list[SweptNode] = []
     inputs: list[SweptInput] = []
@@ -224,7 +224,7 @@ class _Compared:
     candidate: Array
 
     def seen(self, rtol: float, floor: Callable[[], Array]) -> Seen:
-        """What is kept of them; the floor is asked for where the tolerance is not enough."""
+        """What is kept of them; the floor is asked for if the tolerance is not enough."""
         with np.errstate(over="ignore", invalid="ignore"):
             residual = np.abs(self.reference - self.candidate)
         largest = float(np.abs(self.reference).max())

@@ -56,8 +56,8 @@ _FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Tried(Judged):
-    """One function of what is defined, and what it is; ``check`` is None where there is nothing
-    to compare it with, or where what comes before it is wrong.
+    """One function of what is defined, and what it is; ``check`` is None if there is nothing
+    to compare it with, or if what comes before it is wrong.
     """
 
     kind: str
@@ -151,7 +151,7 @@ def _judged(kind: str, name: str, problem: Problem, seed: int) -> Iterator[Judge
 
 
 def _slopes(block: VerifiedBlock) -> Check | None:
-    """The check that fails where loss values contradict the gradients."""
+    """The check that fails if loss values contradict the gradients."""
     checks = (pair.check for pair in block.pairs if pair.has_finite)
     return next((check for check in checks if check.method == SLOPES), None)
 

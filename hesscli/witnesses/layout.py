@@ -45,7 +45,7 @@ class Tensor:
 class Segment:
     """A run of parameters in rows of ``units``: a kernel, a bias, both, or an example's input.
 
-    A layer has several where its tensors have not as many units.
+    A layer has several if its tensors have not as many units.
     """
 
     units: int

@@ -35,7 +35,7 @@ class Launched:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
-    """What the launcher says of this process; None where there is no other one."""
+    """What the launcher says of this process; None if there is no other one."""
     for names in _VARIABLES:
         count, rank = (environment.get(name, "") for name in names)
         if count.isdecimal() and rank.isdecimal():
@@ -44,7 +44,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
 
 
 def abort(code: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Ends all processes with ``code``, without MPI, where hydra has started them."""
+    """Ends all processes with ``code``, without MPI, if hydra has started them."""
     if _LOCAL_COUNT in environment and environment.get(_TO_LAUNCHER, "").isdecimal():
         said = f"cmd=init pmi_version=1 pmi_subversion=1\ncmd=abort exitcode={code}\n"
         with suppress(OSError):
