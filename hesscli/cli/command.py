@@ -70,7 +70,7 @@ class Command(click.Command):
                 for param in self.get_params(ctx)
                 if isinstance(param, click.Option)
                 and _group(param) == title
-                # Who reads this has found it.
+                # The reader has found it already.
                 and "--help" not in param.opts
             ]
             if rows:

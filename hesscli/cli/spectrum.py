@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) -> bool:
-    """What --plot draws is computed, and recorded as asked for."""
+    """--plot needs the density, so it is computed and recorded as asked for."""
     # Options that were typed come before those that were not, so that --plot is known by now.
     return given or context.params.get("plot") is not None
 

@@ -29,11 +29,11 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
         told = True
 
     try:
-        # MPI is no Python that an exception could end.
+        # MPI is not Python, so an exception cannot end it.
         with interrupt.heeded_by(note):
             ranks = Ranks(launched)
     except InputError as error:
-        # Nobody can be asked who says it: others do if the first one does not end them.
+        # Ranks cannot agree on which one prints it: others do if the first one does not end them.
         if launched.rank > 0:
             time.sleep(interrupt.OTHERS_SECONDS)
         rank = f"rank {launched.rank}: " if launched.rank > 0 else ""

@@ -175,7 +175,7 @@ def _notes(result: ApproximationStudy, rows: Sequence[ApproximatedBlock]) -> Ite
 
 
 def _kept(found: Mapping[str, ApproximatedBlock]) -> str | None:
-    """What KFAC keeps of G, and what any Kronecker product can: 1 − ‖G − X‖²/‖G‖²."""
+    """The share of G that KFAC keeps, and the most any Kronecker product can: 1 − ‖G − X‖²/‖G‖²."""
     kfac, best = found["kfac"], found["best_kronecker"]
     of_kfac, of_best = kfac.gauss_newton.distance, best.gauss_newton.distance
     if of_kfac is None or of_best is None:

@@ -33,7 +33,7 @@ from hesscli.studies.verdict import Verdict
 _SHARE_BAR = 5
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 _NOT_ALONE = {Verdict.FAIL: "misses", Verdict.UNDECIDED: "is undecided on"}
-# Not a verdict on the program: the Hessian has a curvature term or it has none.
+# These are not verdicts on the program: the Hessian has a curvature term or it has none.
 _ALONE = {
     Verdict.PASS: "G suffices",
     Verdict.FAIL: "not G alone",
@@ -82,7 +82,7 @@ def comparison_document(result: Comparison) -> Document:
 
 @dataclass(frozen=True)
 class _Line:
-    """A row by one of its witnesses; what both have in common stands in the first line."""
+    """A row by one of its witnesses; values of both are in the first line only."""
 
     row: ComparedBlock
     by: str

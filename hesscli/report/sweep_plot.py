@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-# Panels beside each other, and the inches that a panel's height and what is below all of them take.
+# Panels next to each other; inches of a panel's height and of what is below all panels.
 _COLUMNS = 2
 _PANEL, _BELOW = 1.9, 1.5
 # Nodes whose names fit below a panel of the full width without being turned.

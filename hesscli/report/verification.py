@@ -187,7 +187,7 @@ def _limited(row: VerifiedBlock) -> Check | None:
 
 
 def _summary(result: Verification, activation: str, rows: Sequence[VerifiedBlock]) -> Iterator[str]:
-    """What came of the chain rule against autodiff."""
+    """Sentences on the comparison of the chain rule with autodiff."""
     what = _CANDIDATES[result.terms]
     judged = [row for row in rows if row.pairs[0].ruling is None]
 
@@ -210,7 +210,7 @@ def _summary(result: Verification, activation: str, rows: Sequence[VerifiedBlock
 def _convictions(
     result: Verification, activation: str, rows: Sequence[VerifiedBlock]
 ) -> Iterator[str]:
-    """Which witness the two others convict, and where."""
+    """A sentence on the witness that the two others contradict, and on the layers."""
     names = _names(result)
     for convicted in names:
         layers = [row.layer for row in rows if row.convicted == convicted]
@@ -226,7 +226,7 @@ def _convictions(
 def ruling_notes(
     result: Verification, activation: str, rows: Sequence[VerifiedBlock]
 ) -> Iterator[str]:
-    """What the referee settled."""
+    """A sentence for each of the referee's rulings."""
     for row in rows:
         ruling = row.pairs[0].ruling
         if ruling is not None:
@@ -236,7 +236,7 @@ def ruling_notes(
 
 
 def _failure(result: Verification, row: VerifiedBlock) -> str | None:
-    """What failed first, or was left open if nothing failed."""
+    """The first failure, or, if nothing failed, why a check is undecided."""
     for pair in row.pairs:
         if pair.ruling is not None and pair.verdict is not Verdict.PASS:
             return ruling_text(pair.ruling, _names(result))

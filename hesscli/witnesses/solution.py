@@ -87,7 +87,7 @@ class Solution:
 def solution(
     block: HessianBlock, v: Any, damping: float, asked: Asked, watch: Watch = no_watch
 ) -> Solution:
-    """What HessianBlock.solve gives."""
+    """The result of HessianBlock.solve."""
     damping = require_not_negative("damping", damping)
     if not math.isfinite(damping):
         raise InputError(f"damping: {damping:g}; it must be finite")
@@ -160,7 +160,7 @@ def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[
 
 
 def vector_of(block: HessianBlock, v: Any) -> Array:
-    """What is given as v (P,); InputError if it is no vector of the block's parameters."""
+    """The given vector v (P,); InputError if it is not a vector of the block's parameters."""
     try:
         array = np.asarray(v, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -233,7 +233,7 @@ class FiniteHessian(HessianBlock):
 
     @cached_property
     def _confirming(self) -> list[_Found]:
-        """What random directions in each tensor show."""
+        """The slopes in random directions in each tensor."""
         generator = np.random.default_rng(_SEED)
         found, low = [], 0
         with np.errstate(all="ignore"):

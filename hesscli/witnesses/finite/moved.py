@@ -37,7 +37,7 @@ CORNERED: Mapping[str, tuple[float, ...]] = {
     "relu6": (0.0, 6.0),
     "hard_sigmoid": (-3.0, 3.0),
 }
-# Nodes whose numbers are no sums of many terms.
+# Nodes whose numbers are not sums of many terms.
 _UNSUMMED = frozenset({ELEMENTWISE, SOFTMAX, LOG_SOFTMAX, ADD})
 # Losses that subtract numbers as large as the outputs are, as log Σ exp f − f_y.
 _SUBTRACTING = frozenset(
@@ -155,7 +155,7 @@ class MovedLoss:
         for rest, moved in self._margins(values):
             crossed |= _any(np.sign(moved) != np.sign(rest))
         for name in self._read:
-            # What is no number is far.
+            # NaN counts as far.
             crossed |= _any(~(np.abs(values[name] - self._rest[name]) <= _FAR))
         f = values[self._graph.output]
         f = f.reshape(-1, f.shape[-1])

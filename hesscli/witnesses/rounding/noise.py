@@ -122,7 +122,7 @@ def _interpolated(function: Callable[[Array], Array], z: Array) -> Array:
     step = np.minimum(exponent - _GRID_DIGITS, _WIDEST_STEP)
     scaled = np.ldexp(z, -step)
     low = np.floor(scaled)
-    # What is not finite is no grid's.
+    # A number that is not finite is not on a grid.
     between = np.where(np.isfinite(scaled), scaled - low, 0)
     below, above = function(np.ldexp(low, step)), function(np.ldexp(low + 1, step))
     return np.where(between == 0, below, below + between * (above - below))
