@@ -228,7 +228,9 @@ def _exponential() -> Derivatives:
 
 
 def _square() -> Derivatives:
-    return Derivatives(value=xp.square, first=lambda z: 2 * z, second=lambda z: xp.full_like(z, 2.0))
+    return Derivatives(
+        value=xp.square, first=lambda z: 2 * z, second=lambda z: xp.full_like(z, 2.0)
+    )
 
 
 def _sin() -> Derivatives:

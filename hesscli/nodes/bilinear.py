@@ -37,7 +37,9 @@ class BilinearAt:
     g: Array | None = None
 
     def part(self, chosen: slice) -> BilinearAt:
-        return replace(self, a=self.a[chosen, ...], g=None if self.g is None else self.g[chosen, ...])
+        return replace(
+            self, a=self.a[chosen, ...], g=None if self.g is None else self.g[chosen, ...]
+        )
 
 
 class Bilinear(Calculus):

@@ -39,7 +39,9 @@ class Sloped:
     bent: Array | None
 
     def part(self, chosen: slice) -> Sloped:
-        return Sloped(self.slope[chosen, ...], None if self.bent is None else self.bent[chosen, ...])
+        return Sloped(
+            self.slope[chosen, ...], None if self.bent is None else self.bent[chosen, ...]
+        )
 
 
 class Elementwise(Calculus):

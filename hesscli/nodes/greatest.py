@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class MaxPooling(Calculus):
         return xp.where(others, greatest - seen, 1.0)
 
 
-def _again(x: Array, like: Array) -> Array:
+def _again(x: NDArray[Any], like: Array) -> Array:
     """X (n, …) one after the other as often as makes as many as in ``like``."""
     return xp.concat([x] * (like.shape[0] // x.shape[0]))
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import Any
 
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added, over
 from hesscli.nodes.windows import Windows
@@ -219,6 +220,7 @@ class Concatenate(Calculus):
         before, low = (slice(None),) * (2 + self.axis), 0
         for shape, asked in zip(at.shapes, wanted.inputs, strict=True):
             high = low + shape[self.axis]
-            inputs.append(g[(*before, slice(low, high), ...)] if asked else None)
+            places: Any = (*before, slice(low, high), ...)
+            inputs.append(g[places] if asked else None)
             low = high
         return Pulled(inputs, {})

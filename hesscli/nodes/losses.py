@@ -130,10 +130,12 @@ def _binary_crossentropy(_: Loss) -> LossDerivatives:
 
     def gradient(f: Array, t: Targets) -> Array:
         # s − t = s (1 − t) − t (1 − s): it has no digits where s is nearly t = 1.
-        return (xp.expit(f) * (1 - t) - t * xp.expit(-f)) / f.shape[-1]
+        slope: Array = (xp.expit(f) * (1 - t) - t * xp.expit(-f)) / f.shape[-1]
+        return slope
 
     def slope(f: Array) -> Array:
-        return xp.expit(f) * xp.expit(-f) / f.shape[-1]
+        each: Array = xp.expit(f) * xp.expit(-f) / f.shape[-1]
+        return each
 
     return LossDerivatives(
         value,
@@ -205,7 +207,8 @@ def _numberwise(value: _OfNumbers, first: _OfNumbers, second: _OfNumbers) -> Los
     """ℓ = 1/c Σ_h v(f_h, t_h), from v, ∂v/∂f and ∂²v/∂f²."""
 
     def curvature(f: Array, t: Targets) -> Array:
-        return second(f, t) / f.shape[-1]
+        mean: Array = second(f, t) / f.shape[-1]
+        return mean
 
     return LossDerivatives(
         value=lambda f, t: xp.mean(value(f, t), axis=-1),
@@ -272,10 +275,11 @@ def _poisson(_: Loss) -> LossDerivatives:
             first = int(xp.argmax(xp.reshape(xp.astype(below, f.dtype), (-1,))))
             n, h = divmod(first, f.shape[1])
             raise InputError(
-                f"loss.name: poisson: the output {float(f[n, h]):g} of example {n} is below 0; end the "
-                "network in an activation that is not, such as softplus or exponential"
+                f"loss.name: poisson: the output {float(f[n, h]):g} of example {n} is below 0; end "
+                "the network in an activation that is not, such as softplus or exponential"
             )
-        return 1 - t / (f + EPSILON)
+        slope: Array = 1 - t / (f + EPSILON)
+        return slope
 
     return _numberwise(
         lambda f, t: f - t * xp.log(f + EPSILON),

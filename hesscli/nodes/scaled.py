@@ -42,7 +42,8 @@ class ScaledAt:
             return array if array.shape[0] == 1 < self.w.shape[0] else array[chosen, ...]
 
         g = None if self.g is None else self.g[chosen, ...]
-        return replace(self, w=self.w[chosen, ...], w_slope=of(self.w_slope), slope=of(self.slope), g=g)
+        w = self.w[chosen, ...]
+        return replace(self, w=w, w_slope=of(self.w_slope), slope=of(self.slope), g=g)
 
 
 class Scaled(Calculus):

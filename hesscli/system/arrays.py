@@ -29,15 +29,14 @@ def is_numpy(array: Any) -> bool:
     return isinstance(array, np.ndarray)
 
 
+def dtype_of(array: Any) -> np.dtype[Any]:
+    """The element type of an array of any library, as NumPy's type of the same name."""
+    dtype = array.dtype
+    # Others than NumPy and CuPy have types of their own, as array_api_strict.float64.
+    return dtype if isinstance(dtype, np.dtype) else np.dtype(str(dtype).rpartition(".")[2])
+
+
 def is_foreign(array: Any) -> bool:
     """Whether it is an array, and of another library than NumPy."""
     is_array = array_api_compat.is_array_api_obj(array)
     return is_array and not array_api_compat.is_numpy_array(array)
-
-
-def dtype_of(array: Any) -> np.dtype[np.floating]:
-    """NumPy's name for the array's type, float32 or float64."""
-    of = array.dtype
-    if isinstance(of, np.dtype):
-        return of
-    return np.dtype(np.float32 if of == namespace(array).float32 else np.float64)

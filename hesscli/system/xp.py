@@ -30,13 +30,20 @@ _BLOCK_BYTES = 2**20
 _DOUBLE = np.dtype(np.float64)
 
 
+def _named(name: str, *arrays: Array) -> Callable[..., Array]:
+    """The function ``name`` of the library that the arrays are of."""
+    function: Callable[..., Array] = getattr(namespace(*arrays), name)
+    return function
+
+
 def _of_first(name: str) -> Callable[..., Array]:
     """The function ``name`` of its first argument's library."""
-    own = getattr(np, name)
+    # NumPy's methods take a tenth of the time that its functions of the same names take.
+    of_numpy = getattr(np.ndarray, name, None) or getattr(np, name)
 
     def function(x: Array, *others: Any, **keywords: Any) -> Array:
-        of: Array = (own if is_numpy(x) else getattr(namespace(x), name))(x, *others, **keywords)
-        return of
+        own: Callable[..., Array] = of_numpy if is_numpy(x) else _named(name, x)
+        return own(x, *others, **keywords)
 
     return function
 
@@ -53,17 +60,19 @@ exp = _of_first("exp")
 expand_dims = _of_first("expand_dims")
 expm1 = _of_first("expm1")
 isfinite = _of_first("isfinite")
-isnan = _of_first("isnan")
 log = _of_first("log")
 log1p = _of_first("log1p")
-matmul = _of_first("matmul")
+max = _of_first("max")  # noqa: A001
 maximum = _of_first("maximum")
+mean = _of_first("mean")
+min = _of_first("min")  # noqa: A001
 minimum = _of_first("minimum")
 repeat = _of_first("repeat")
 sign = _of_first("sign")
 sin = _of_first("sin")
 sqrt = _of_first("sqrt")
 square = _of_first("square")
+sum = _of_first("sum")  # noqa: A001
 tanh = _of_first("tanh")
 tensordot = _of_first("tensordot")
 where = _of_first("where")
@@ -75,67 +84,39 @@ zeros_like = _of_first("zeros_like")
 
 def reshape(x: Array, shape: Sequence[int]) -> Array:
     """``x`` in another shape."""
-    # NumPy's functions of these names take ten times as long as its methods.
-    return x.reshape(shape) if is_numpy(x) else namespace(x).reshape(x, tuple(shape))
+    return x.reshape(shape) if is_numpy(x) else _named("reshape", x)(x, tuple(shape))
 
 
 def permute_dims(x: Array, axes: Sequence[int]) -> Array:
     """``x`` with its axes in another order."""
-    return x.transpose(axes) if is_numpy(x) else namespace(x).permute_dims(x, tuple(axes))
-
-
-def sum(x: Array, *, axis: int | Shape | None = None, keepdims: bool = False) -> Array:  # noqa: A001
-    """The sum over some axes."""
-    if is_numpy(x):
-        return x.sum(axis=axis, keepdims=keepdims)
-    return namespace(x).sum(x, axis=axis, keepdims=keepdims)
-
-
-def mean(x: Array, *, axis: int | Shape | None = None, keepdims: bool = False) -> Array:
-    """The mean over some axes."""
-    if is_numpy(x):
-        return x.mean(axis=axis, keepdims=keepdims)
-    return namespace(x).mean(x, axis=axis, keepdims=keepdims)
-
-
-def max(x: Array, *, axis: int | Shape | None = None, keepdims: bool = False) -> Array:  # noqa: A001
-    """The maximum over some axes."""
-    if is_numpy(x):
-        return x.max(axis=axis, keepdims=keepdims)
-    return namespace(x).max(x, axis=axis, keepdims=keepdims)
-
-
-def min(x: Array, *, axis: int | Shape | None = None, keepdims: bool = False) -> Array:  # noqa: A001
-    """The minimum over some axes."""
-    if is_numpy(x):
-        return x.min(axis=axis, keepdims=keepdims)
-    return namespace(x).min(x, axis=axis, keepdims=keepdims)
+    return x.transpose(axes) if is_numpy(x) else _named("permute_dims", x)(x, tuple(axes))
 
 
 def concat(arrays: Sequence[Array], *, axis: int = 0) -> Array:
     """Arrays one after the other along an axis."""
     if is_numpy(arrays[0]):
         return np.concatenate(arrays, axis=axis)
-    return namespace(*arrays).concat(list(arrays), axis=axis)
+    return _named("concat", *arrays)(list(arrays), axis=axis)
 
 
 def stack(arrays: Sequence[Array], *, axis: int = 0) -> Array:
     """Arrays one after the other along a new axis."""
     if is_numpy(arrays[0]):
         return np.stack(arrays, axis=axis)
-    return namespace(*arrays).stack(list(arrays), axis=axis)
+    return _named("stack", *arrays)(list(arrays), axis=axis)
 
 
 def take(x: Array, indices: NDArray[np.intp], *, axis: int) -> Array:
     """``x`` at NumPy's ``indices`` along an axis."""
     if is_numpy(x):
         return x.take(indices, axis=axis)
-    return namespace(x).take(x, asarray(indices, like=x), axis=axis)
+    return _named("take", x)(x, asarray(indices, like=x), axis=axis)
 
 
 def diagonal(x: Array) -> Array:
     """The diagonals (…, d) of matrices (…, d, d)."""
-    return namespace(x).linalg.diagonal(x)
+    of: Array = namespace(x).linalg.diagonal(x)
+    return of
 
 
 # New arrays, of the library, the device and the type of ``like``.
@@ -166,13 +147,14 @@ def eye(rows: int, columns: int | None = None, *, k: int = 0, like: Array) -> Ar
     if is_numpy(like):
         return np.eye(rows, columns, k=k, dtype=like.dtype)
     on = array_api_compat.device(like)
-    return namespace(like).eye(rows, columns, k=k, dtype=like.dtype, device=on)
+    return _named("eye", like)(rows, columns, k=k, dtype=like.dtype, device=on)
 
 
 def _new(function: str, shape: Sequence[int], *others: Any, like: Array) -> Array:
+    make = _named(function, like)
     if is_numpy(like):
-        return getattr(np, function)(shape, *others, dtype=like.dtype)
-    make, on = getattr(namespace(like), function), array_api_compat.device(like)
+        return make(shape, *others, dtype=like.dtype)
+    on = array_api_compat.device(like)
     return make(tuple(shape), *others, dtype=like.dtype, device=on)
 
 
@@ -180,7 +162,7 @@ def arange(n: int, *, like: Array) -> Array:
     """The whole numbers from 0 to n − 1, on the device of ``like``."""
     if is_numpy(like):
         return np.arange(n)
-    return namespace(like).arange(n, device=array_api_compat.device(like))
+    return _named("arange", like)(n, device=array_api_compat.device(like))
 
 
 def asarray(of_numpy: Array, *, like: Array) -> Array:
@@ -190,16 +172,15 @@ def asarray(of_numpy: Array, *, like: Array) -> Array:
     """
     if is_numpy(like) or not is_numpy(of_numpy):
         return of_numpy
-    return namespace(like).asarray(of_numpy, device=array_api_compat.device(like))
+    return _named("asarray", like)(of_numpy, device=array_api_compat.device(like))
 
 
 def astype(x: Array, dtype: Any) -> Array:
     """``x`` in another type, of its library or of NumPy; itself if it has it."""
     if is_numpy(x):
         return x.astype(dtype, copy=False)
-    of = namespace(x)
-    own = getattr(of, dtype.name) if isinstance(dtype, np.dtype) else dtype
-    return of.astype(x, own, copy=False)
+    own = getattr(namespace(x), dtype.name) if isinstance(dtype, np.dtype) else dtype
+    return _named("astype", x)(x, own, copy=False)
 
 
 def double(x: Array) -> Array:
@@ -209,7 +190,7 @@ def double(x: Array) -> Array:
 
 def copy(x: Array) -> Array:
     """A copy."""
-    return x.copy() if is_numpy(x) else namespace(x).asarray(x, copy=True)
+    return _named("asarray", x)(x, copy=True)
 
 
 # What the standard has not.
@@ -218,7 +199,8 @@ def copy(x: Array) -> Array:
 def swapaxes(x: Array, first: int, second: int) -> Array:
     """``x`` with two axes in each other's place."""
     if is_numpy(x):
-        return x.swapaxes(first, second)
+        swapped: Array = x.swapaxes(first, second)
+        return swapped
     axes = list(range(x.ndim))
     axes[first], axes[second] = axes[second], axes[first]
     return permute_dims(x, axes)
@@ -226,8 +208,8 @@ def swapaxes(x: Array, first: int, second: int) -> Array:
 
 def contiguous(x: Array) -> Array:
     """``x`` in C order in memory, if its library has an order."""
-    order = getattr(namespace(x), "ascontiguousarray", None)
-    return x if order is None else order(x)
+    ordered: Callable[[Array], Array] | None = getattr(namespace(x), "ascontiguousarray", None)
+    return x if ordered is None else ordered(x)
 
 
 def row_pieces(x: Array) -> Iterator[tuple[int, int]]:
@@ -247,13 +229,14 @@ def copy_where(x: Array, mask: Array, *, to: Array) -> Array:
 
 def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
     """The numbers of x at indices (one or more along the axis, else as x is)."""
-    return namespace(x).take_along_axis(x, indices, axis=axis)
+    return _named("take_along_axis", x)(x, indices, axis=axis)
 
 
 def of_each(v: Array, index: Array) -> Array:
     """V[n, :, index[n]] (n, k, 1), for v (n, k, c) and one index (n,) of each."""
     if is_numpy(v):
-        return v[np.arange(len(v)), :, index][:, :, None]
+        own: Array = v[np.arange(len(v)), :, index]
+        return own[:, :, None]
     n, k, _ = v.shape
     return take_along_axis(v, broadcast_to(index[:, None, None], (n, k, 1)), axis=-1)
 
@@ -285,7 +268,7 @@ def einsum(equation: str, a: Array, b: Array) -> Array:
         axes = [A.index(letter) for letter in both], [B.index(letter) for letter in both]
         left = [letter for letter in A + B if letter not in both]
         return permute_dims(tensordot(a, b, axes=axes), [left.index(letter) for letter in y])
-    own = getattr(namespace(a, b), "einsum", None)
+    own: Callable[..., Array] | None = getattr(namespace(a, b), "einsum", None)
     if own is not None:
         return own(equation, a, b)
     # (each, own of A, summed) times (each, summed, own of B), each matrix on its own
@@ -306,25 +289,27 @@ def einsum(equation: str, a: Array, b: Array) -> Array:
 
 def expit(z: Array) -> Array:
     """s(z) = 1 / (1 + exp(−z))."""
-    own = _special(z)
+    own = _special("expit", z)
     if own is not None:
-        return own.expit(z)
+        return own(z)
     e = exp(-abs(z))
-    return where(z < 0, e, 1.0) / (1 + e)
+    s: Array = where(z < 0, e, 1.0) / (1 + e)
+    return s
 
 
 def erfc(z: Array) -> Array:
     """1 − erf(z); by way of NumPy, on the host, if the library has none."""
-    own = _special(z)
+    own = _special("erfc", z)
     if own is not None:
-        return own.erfc(z)
+        return own(z)
     return asarray(scipy.special.erfc(np.from_dlpack(z, device="cpu")), like=z)
 
 
-def _special(z: Array) -> Any:
-    """The module of special functions for an array, None if there is none."""
+def _special(name: str, z: Array) -> Callable[[Array], Array] | None:
+    """The special function of that name for an array, None if its library has none."""
+    module: Any = None
     if is_numpy(z):
-        return scipy.special
-    if array_api_compat.is_cupy_array(z):
-        return importlib.import_module("cupyx.scipy.special")
-    return None
+        module = scipy.special
+    elif array_api_compat.is_cupy_array(z):
+        module = importlib.import_module("cupyx.scipy.special")
+    return getattr(module, name, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,15 +56,15 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
 
     # SciPy makes NumPy's arrays of what it is given.
 
-    def matmat(self, V: ArrayLike) -> Array:
+    def matmat(self, V: Any) -> Array:
         """H V (P, k), for V (P, k); raises ValueError for another shape."""
         return self._of_foreign(V) if is_foreign(V) else super().matmat(V)
 
-    def matvec(self, v: ArrayLike) -> Array:
+    def matvec(self, v: Any) -> Array:
         """H v, for v (P,); raises ValueError for another shape."""
         return self._of_foreign(v) if is_foreign(v) else super().matvec(v)
 
-    def dot(self, x: ArrayLike) -> Array:
+    def dot(self, x: Any) -> Array:
         """H x, for x (P,) or (P, k), which is also ``H @ x``."""
         return self._of_foreign(x) if is_foreign(x) else super().dot(x)
 
@@ -134,7 +134,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
             # The last sum is in double precision: of the type's own digits it may leave none.
             return float(xp.double(flat) @ xp.double(self._matvec(flat)))
 
-    def hvp(self, v: ArrayLike) -> Array:
+    def hvp(self, v: Any) -> Array:
         """H v, like v: of shape (P,) or of the parameter's own shape.
 
         Raises InputError for a v that does not fit.
@@ -211,7 +211,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         by_row[...] = xp.swapaxes(panel, 0, 1)
 
 
-def flat_of(v: ArrayLike, dtype: np.dtype[np.floating]) -> Array:
+def flat_of(v: Any, dtype: np.dtype[np.floating]) -> Array:
     """Numbers of any shape one after the other, in a type; of their own library if it is one."""
     array = v if is_foreign(v) else np.asarray(v)
     return xp.reshape(xp.astype(array, dtype), (-1,))

@@ -84,7 +84,8 @@ class Descending:
         with np.errstate(over="ignore", invalid="ignore"):
             parts, total = [], 0.0
             for start, stop in pieces(0, inputs.shape[0], widest):
-                f, _, penalized = forward(graph, graph.shaped(rows_of(inputs, slice(start, stop))), ())
+                x = graph.shaped(rows_of(inputs, slice(start, stop)))
+                f, _, penalized = forward(graph, x, ())
                 parts.append(f)
                 total += float(xp.sum(activity(graph, penalized, 1.0)))
         return xp.concat(parts), total

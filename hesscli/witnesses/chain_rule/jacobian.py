@@ -43,4 +43,5 @@ class ChainJacobian(JacobianBlock):
             for name, tensor in self._linearized.graph.tensors.items()
             if name in tensors and name not in found.tensors
         }
-        return self.layout.join({**found.tensors, **zeros}).T
+        by_column = self.layout.join({**found.tensors, **zeros})
+        return xp.swapaxes(by_column, 0, 1)
