@@ -225,8 +225,8 @@ class Problem:
         return replace(
             self,
             inputs=rows_of(self.inputs, examples),
-            targets=self.targets[examples, ...],
-            sample_weight=None if weights is None else weights[examples],
+            targets=rows_of(self.targets, examples),
+            sample_weight=None if weights is None else rows_of(weights, examples),
             part_of=of,
         )
 
@@ -280,6 +280,8 @@ class Problem:
         return replace(self, graph=self.graph.with_activation(activation))
 
 
-def rows_of(inputs: Array | StoredInputs, chosen: slice | NDArray[np.intp]) -> Array:
+def rows_of(rows: Array | StoredInputs, chosen: slice | NDArray[np.intp]) -> Array:
     """Some of the examples, as an array; those that are stored are read."""
-    return inputs[chosen] if isinstance(inputs, StoredInputs) else inputs[chosen, ...]
+    if isinstance(rows, StoredInputs):
+        return rows[chosen]
+    return rows[chosen, ...] if isinstance(chosen, slice) else xp.take(rows, chosen, axis=0)
