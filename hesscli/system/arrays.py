@@ -27,3 +27,10 @@ def namespace(*arrays: Any) -> Any:
 def is_numpy(array: Any) -> bool:
     """Whether the array is NumPy's own, for what only NumPy can do, or does faster."""
     return isinstance(array, np.ndarray)
+
+
+def dtype_of(array: Any) -> np.dtype[Any]:
+    """The element type of an array of any library, as NumPy's type of the same name."""
+    dtype = array.dtype
+    # Others than NumPy and CuPy have types of their own, as array_api_strict.float64.
+    return dtype if isinstance(dtype, np.dtype) else np.dtype(str(dtype).rpartition(".")[2])
