@@ -29,8 +29,10 @@ def is_numpy(array: Any) -> bool:
     return isinstance(array, np.ndarray)
 
 
-def dtype_of(array: Any) -> np.dtype[Any]:
-    """The element type of an array of any library, as NumPy's type of the same name."""
-    dtype = array.dtype
-    # Others than NumPy and CuPy have types of their own, as array_api_strict.float64.
-    return dtype if isinstance(dtype, np.dtype) else np.dtype(str(dtype).rpartition(".")[2])
+def from_device(array: Any) -> Any:
+    """An array of another library, wherever it is, as NumPy's (by DLPack).
+
+    Raises what NumPy and the other library raise if it cannot be had: TypeError, BufferError,
+    RuntimeError.
+    """
+    return np.from_dlpack(array, device="cpu")

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
+from hesscli.system.devices import CPU, Device
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -33,6 +34,8 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     take it as it is.
     """
 
+    # Where products are quickest of vectors that are there.
+    device: Device = CPU
     # Whether rows and products may be asked for from several threads at once.
     in_threads = True
     # Whether vᵀHv ≥ 0 for every v, by what the block is.

@@ -14,6 +14,7 @@ from hesscli.problem.graph import Array, Penalty
 from hesscli.problem.network import Problem
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.ondevice import on_host
 from hesscli.witnesses.solution import Exact
 
 # What a penalty gives for each number of a tensor.
@@ -86,5 +87,6 @@ class PenalizedBlock(HessianBlock):
 
 
 def unpenalized(block: HessianBlock) -> HessianBlock:
-    """The block of the loss over the examples alone."""
-    return block.block if isinstance(block, PenalizedBlock) else block
+    """The block of the loss over the examples alone, with its arrays on the host."""
+    own = on_host(block)
+    return own.block if isinstance(own, PenalizedBlock) else own
