@@ -6,9 +6,14 @@ unless it is asked to.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import array_api_strict as strict
@@ -30,6 +35,8 @@ from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
 from hesscli.witnesses.chain_rule.ondevice import ChainRuleOn
 from hesscli.witnesses.summed.engine import SummedEngine, chain_rule_of
+
+Run = Callable[..., tuple[int, str, str]]
 
 SECOND = strict.Device("device1")
 # Sums in another order.
@@ -125,6 +132,9 @@ def test_a_vector_on_the_device_stays_there(device: Device, moved: Moved) -> Non
         assert_allclose(np.from_dlpack(product, device="cpu"), expected @ v, rtol=1e-11, atol=1e-14)
     with pytest.raises(ValueError, match="dimension mismatch"):
         H @ there[:-1]
+    for block, wrong in ((H, strict.asarray(v)), (expected, there)):
+        with pytest.raises(TypeError, match="network multiplies arrays of"):
+            block @ wrong
 
 
 def test_the_problem_goes_there_once(device: Device, moved: Moved) -> None:
@@ -347,3 +357,85 @@ def test_without_cupy_there_is_a_line_that_says_what_to_install(
         open_device("cpu", tf32=True)
     with pytest.raises(InputError, match=r"'tpu'.*cpu or gpu"):
         hesscli.verify(problem(), device="tpu")
+
+
+class Runtime:
+    """What is used of ``cupy.cuda.runtime``: the numbers are CUDA's own way to write versions."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def __init__(self, count: int | None) -> None:
+        self.count = count
+
+    def getDeviceCount(self) -> int:
+        if self.count is None:
+            raise self.CUDARuntimeError("cudaErrorInsufficientDriver: too old")
+        return self.count
+
+    def getDeviceProperties(self, device: int) -> dict[str, Any]:
+        return {"name": b"NVIDIA H100 80GB HBM3"}
+
+    def runtimeGetVersion(self) -> int:
+        return 12090
+
+    def driverGetVersion(self) -> int:
+        return 13000
+
+
+def cupy_with(count: int | None) -> ModuleType:
+    """A module in CuPy's place with so many GPUs; None, with a driver that is too old."""
+    made: Any = ModuleType("cupy")
+    made.__version__ = "14.0.1"
+    stream = SimpleNamespace(synchronize=lambda: None)
+    made.cuda = SimpleNamespace(
+        runtime=Runtime(count),
+        Device=lambda: SimpleNamespace(id=0),
+        Stream=lambda non_blocking: nullcontext(stream),
+        get_current_stream=lambda: stream,
+    )
+    made.asarray = made.asnumpy = np.asarray
+    return made
+
+
+def test_a_gpu_is_named_with_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPY_TF32", "1")
+    monkeypatch.setitem(sys.modules, "cupy", cupy_with(1))
+    named = "NVIDIA H100 80GB HBM3{}, CuPy 14.0.1, CUDA 12.9, driver for CUDA 13.0"
+    assert open_device("gpu").description == named.format("")
+    # Whatever the environment says: CuPy reads it at its first product.
+    assert os.environ["CUPY_TF32"] == "0"
+    assert open_device("gpu", tf32=True).description == named.format(" with TF32")
+    assert os.environ["CUPY_TF32"] == "1"
+
+
+@pytest.mark.parametrize("count", [0, None])
+def test_without_a_gpu_there_is_a_line_that_says_so(
+    count: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", cupy_with(count))
+    with pytest.raises(InputError, match=r"--device gpu: CUDA finds no GPU.*--device cpu"):
+        open_device("gpu")
+
+
+def test_a_command_computes_stored_examples_on_the_device(
+    device: Device, moved: Moved, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    opened = []
+
+    def opening(name: str, tf32: bool) -> Device:
+        opened.append((name, tf32))
+        return CPU if name == "cpu" else device
+
+    monkeypatch.setattr("hesscli.cli.options.open_device", opening)
+    small = ("spectrum", "--block", "bias", "--set", "model.layers=[{units: 10}]", "-n", "600")
+    numbers = [
+        json.loads(run(*small, "--memory", memory, *more, "--format", "json")[1])
+        for memory, more in (("100MB", ()), ("2MB", ("--device", "gpu", "--tf32")))
+    ]
+    assert set(opened) == {("cpu", False), ("gpu", True)}
+    assert [each["environment"]["device"] for each in numbers] == ["cpu", device.description]
+    assert numbers[1]["problem"]["chunk"] < 600
+    found = [each["results"][0]["hessian"]["largest"]["value"] for each in numbers]
+    assert found[0] == pytest.approx(found[1], rel=1e-10)
+    assert max(moved.put) < 600 * 784

@@ -9,13 +9,13 @@ from hesscli.problem.network import Problem
 from hesscli.system.devices import Device
 
 
-def placed(problem: Problem, device: Device) -> Problem:
+def placed(problem: Problem, device: Device, graph: Graph | None = None) -> Problem:
     """``problem`` with its parameters, its constants and its examples on ``device``.
 
-    What is there already stays where it is.
+    ``graph`` is the problem's if it is there already.
     """
-    of_examples = with_examples(problem, device)
-    return replace(of_examples, graph=placed_graph(problem.graph, device), original=None)
+    there = placed_graph(problem.graph, device) if graph is None else graph
+    return replace(with_examples(problem, device), graph=there, original=None)
 
 
 def with_examples(problem: Problem, device: Device) -> Problem:

@@ -35,6 +35,11 @@ def is_foreign(array: Any) -> bool:
     return is_array and not array_api_compat.is_numpy_array(array)
 
 
+def place(array: Any) -> Any:
+    """The device that an array of any library is on."""
+    return array_api_compat.device(array)
+
+
 def dtype_of(array: Any) -> np.dtype[np.floating]:
     """NumPy's name for the array's type, float32 or float64."""
     of = array.dtype

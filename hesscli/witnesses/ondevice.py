@@ -42,6 +42,10 @@ class DeviceBlock(HessianBlock):
         return product
 
     @property
+    def operand(self) -> Array:
+        return self.block.operand
+
+    @property
     def row_bytes(self) -> int:
         return self.block.row_bytes
 

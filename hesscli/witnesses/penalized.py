@@ -70,6 +70,10 @@ class PenalizedBlock(HessianBlock):
         return found and replace(found, smallest=found.smallest + first)
 
     @property
+    def operand(self) -> Array:
+        return self.block.operand
+
+    @property
     def row_bytes(self) -> int:
         return self.block.row_bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 
 from hesscli.nodes.passes import HESSIAN, Term
-from hesscli.problem.graph import Array
+from hesscli.problem.graph import Array, Graph
 from hesscli.problem.network import Problem
 from hesscli.problem.placed import placed
 from hesscli.system.devices import Device
@@ -17,18 +17,20 @@ from hesscli.witnesses.ondevice import DeviceBlock
 class ChainRuleOn(ChainRule):
     """The chain rule of a problem whose arrays are NumPy's, computed on ``device``.
 
-    The problem goes there once. What it gives is on the host, and so is what it makes of the
-    structure of a layer: of S, computed on the device, and of the layer's input.
+    The problem goes there once; ``graph`` is its own if that is there already. What it gives is on
+    the host, and so is what it makes of the structure of a layer: of S, computed on the device, and
+    of the layer's input.
     """
 
-    def __init__(self, problem: Problem, device: Device) -> None:
+    def __init__(self, problem: Problem, device: Device, graph: Graph | None = None) -> None:
         super().__init__(problem)
         self.device = device
+        self._graph = graph
 
     @cached_property
     def there(self) -> ChainRule:
         """The engine of the same problem, on the device."""
-        return ChainRule(placed(self.problem, self.device))
+        return ChainRule(placed(self.problem, self.device, self._graph))
 
     def hessian(self, parameter: str) -> HessianBlock:
         held = partial(super().hessian, parameter)

@@ -27,6 +27,7 @@ from hesscli.nodes.passes import HESSIAN, Term
 from hesscli.problem.execution import LARGEST_CHUNK, Execution, example_bytes, product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.problem.placed import placed_graph
 from hesscli.system import xp
 from hesscli.system.arrays import is_foreign, is_numpy
 from hesscli.system.devices import CPU, Device
@@ -36,7 +37,7 @@ from hesscli.system.threads import ahead, in_threads, thread_count
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.block import Engine, HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
-from hesscli.witnesses.chain_rule.ondevice import chain_rule_on
+from hesscli.witnesses.chain_rule.ondevice import ChainRuleOn, chain_rule_on
 from hesscli.witnesses.layout import INPUT, input_example, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
 from hesscli.witnesses.summed.jacobian import ChunkedJacobian
@@ -307,6 +308,11 @@ class SummedBlock(HessianBlock):
             chunks, block_of = self._for_products, self._prepared
         return self._rounded(chunks.sum_of(lambda block: block.matmat(V), block_of))
 
+    @property
+    def operand(self) -> Array:
+        nothing: Array = self.device.put(np.empty(0))
+        return nothing
+
     def quadratic_form(self, v: Array) -> float:
         def form(block: HessianBlock) -> Array:
             return np.asarray(block.quadratic_form(v))
@@ -373,10 +379,13 @@ def chain_rule_of(
     problem: Problem, execution: Execution, watch: Watch | None = None
 ) -> ChainRuleEngine:
     """The chain rule on a problem, in chunks where it is not to be held at once."""
-    of_part = partial(chain_rule_on, device=execution.device)
+    device = execution.device
     if not execution.summed:
-        return of_part(problem)
-    chunks = Chunks(problem, execution, watch, execution.device)
+        return chain_rule_on(problem, device)
+    chunks = Chunks(problem, execution, watch, device)
+    of_part: Callable[[Problem], ChainRule] = ChainRule
+    if not device.is_cpu:
+        of_part = partial(ChainRuleOn, device=device, graph=placed_graph(problem.graph, device))
     return SummedEngine(chunks, of_part, chunks.for_products())
 
 
