@@ -8,6 +8,7 @@ from hesscli.cli.command import Command
 from hesscli.cli.options import (
     ProblemOptions,
     choice_option,
+    device_option,
     layer_option,
     probe_seed_option,
     probes_option,
@@ -30,6 +31,7 @@ from hesscli.problem.names import MOST_PROBES
     """,
 )
 @problem_options
+@device_option
 @choice_option("--block", "-b", among=("kernel", "layer", "network"))
 @layer_option
 @click.option(

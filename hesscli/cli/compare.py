@@ -5,7 +5,13 @@ from __future__ import annotations
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    WitnessOptions,
+    device_option,
+    problem_options,
+    witness_options,
+)
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
@@ -23,6 +29,7 @@ from hesscli.cli.record import record
     """,
 )
 @problem_options
+@device_option
 @witness_options
 @plot_option
 @output_options

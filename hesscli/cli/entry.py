@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.options import ProblemOptions, device_option, problem_options
 from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
@@ -25,6 +25,7 @@ from hesscli.cli.record import record
 @click.argument("first", metavar="NAME")
 @click.argument("second", metavar="[NAME]", required=False)
 @problem_options
+@device_option
 @click.option("--referee", is_flag=True, help="Compute it in arithmetic of 50 digits as well.")
 @output_options
 def entry(

@@ -26,6 +26,7 @@ from hesscli.problem.names import (
     OUTPUT,
 )
 from hesscli.problem.registry import loss_names, plugin_names
+from hesscli.system.devices import DEVICES, Device, open_device
 from hesscli.system.errors import HesscliError, InputError
 from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
@@ -176,6 +177,13 @@ class ProblemOptions:
     workers: Workers = ALONE
     written: tuple[tuple[str, str], ...] = ()
     output_index: int | None = None
+    device_name: str = DEVICES[0]
+    tf32: bool = False
+
+    @functools.cached_property
+    def device(self) -> Device:
+        """Where the chain rule computes."""
+        return open_device(self.device_name, tf32=self.tf32)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
@@ -223,6 +231,8 @@ class ProblemOptions:
         # Before NumPy is imported.
         require_room_for_libraries()
         keep_freed_memory()
+        # Before anything is computed for a GPU that is not there.
+        _ = self.device
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
@@ -257,10 +267,10 @@ class ProblemOptions:
                 )
 
     def execution(self, problem: Problem) -> Execution:
-        """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
+        """How ``problem`` is run: in chunks where its inputs are stored, by whom, and where."""
         from hesscli.problem.execution import execution_of
 
-        return execution_of(problem, self.workers)
+        return execution_of(problem, self.workers, self.device)
 
     def with_all_examples(self) -> ProblemOptions:
         """The same where every worker has all examples."""
@@ -335,6 +345,26 @@ layer_option = click.option(
     shell_complete=complete_layer,
     help="Only this layer; repeatable.",
 )
+
+
+def device_option(function: Command) -> Command:
+    """Adds where the chain rule computes, below ``problem_options``."""
+
+    @click.option(
+        "--device",
+        "device_name",
+        metavar="NAME",
+        type=click.Choice(DEVICES),
+        default=DEVICES[0],
+        help="cpu or gpu, for the chain rule.",
+    )
+    @click.option("--tf32", is_flag=True, help="On a GPU: quicker float32 products of 11 bits.")
+    @functools.wraps(function)
+    def wrapper(*, problem: ProblemOptions, device_name: str, tf32: bool, **others: Any) -> Any:
+        chosen = replace(problem, device_name=device_name, tf32=tf32)
+        return function(problem=chosen, **others)
+
+    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
 
 
 def choice_option(

@@ -8,6 +8,7 @@ from hesscli.cli.command import Command
 from hesscli.cli.options import (
     ProblemOptions,
     choice_option,
+    device_option,
     layer_option,
     probe_seed_option,
     problem_options,
@@ -30,6 +31,7 @@ from hesscli.problem.names import BLOCKS
     """,
 )
 @problem_options
+@device_option
 @choice_option("--block", "-b", among=BLOCKS, text="kernel, input, network, …")
 @layer_option
 @vector_options("random", "H·v")

@@ -5,7 +5,13 @@ from __future__ import annotations
 import click
 
 from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, choice_option, layer_option, problem_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    choice_option,
+    device_option,
+    layer_option,
+    problem_options,
+)
 from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
@@ -24,6 +30,7 @@ from hesscli.problem.names import MATRICES, SOLVERS
     """,
 )
 @problem_options
+@device_option
 @choice_option("--block", "-b", among=("kernel", "bias", "layer", "network"))
 @layer_option
 @click.option(

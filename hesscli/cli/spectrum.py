@@ -8,6 +8,7 @@ from hesscli.cli.command import Command
 from hesscli.cli.options import (
     ProblemOptions,
     choice_option,
+    device_option,
     layer_option,
     probe_seed_option,
     probes_option,
@@ -40,6 +41,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     """,
 )
 @problem_options
+@device_option
 @choice_option("--block", "-b", among=("kernel", "bias", "layer", "network"))
 @layer_option
 @click.option(

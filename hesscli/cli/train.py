@@ -11,7 +11,7 @@ import click
 
 from hesscli.cli.command import Command
 from hesscli.cli.interrupt import INTERRUPTED, say_interrupted, stop_requested
-from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.options import ProblemOptions, device_option, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import training_display
 from hesscli.cli.record import record, reports
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @functools.partial(
     problem_options, batch_help="Examples in a mini-batch, or all.", batch_default="64"
 )
+@device_option
 @click.option(
     "--learning-rate", metavar="X", type=float, help="Learning rate of SGD.", show_default="0.1"
 )

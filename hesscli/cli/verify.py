@@ -11,6 +11,7 @@ from hesscli.cli.options import (
     ProblemOptions,
     WitnessOptions,
     choice_option,
+    device_option,
     problem_options,
     witness_options,
 )
@@ -53,6 +54,7 @@ def _witness_names(
     """,
 )
 @problem_options
+@device_option
 @witness_options
 @choice_option("--terms", among=("hessian", "gauss-newton"))
 @choice_option("--of", among=("gradient", "jacobian", "hessian"), default="hessian")

@@ -99,7 +99,8 @@ class Guard:
                 f"{like} of {first.dtype} and shape {first.shape}; it must be {first.dtype} of "
                 f"shape {shape}"
             )
-        return values
+        array: Array = values
+        return array
 
     def tensors(
         self, function: Function, shape_of: Callable[..., Any], like: str = "z"

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from hesscli.system.devices import GPU_NAME, open_device
 from hesscli.system.errors import HesscliError, reason
 from hesscli.system.memory import available_memory, readable_size
 from hesscli.system.threads import thread_count
@@ -163,6 +164,13 @@ def _asked() -> tuple[dict[str, str], str | None]:
 def _extras() -> Iterator[Fact]:
     for package, missing in _EXTRAS.items():
         yield Fact("extras", package, _installed(package) or missing)
+    yield Fact("extras", "gpu", _gpu())
+
+
+def _gpu() -> str:
+    if _is_missing("cupy"):
+        return "no CuPy: pip install 'hesscli[cuda12]' or 'hesscli[cuda13]'"
+    return _attempted(lambda: open_device(GPU_NAME).description)
 
 
 def _machine() -> Iterator[Fact]:

@@ -100,6 +100,19 @@ def in_threads(
                 future.cancel()
 
 
+def ahead(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """``work`` of every task, in their order: the next one's while one is with the caller."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[Result] | None = None
+        for task in tasks:
+            following = pool.submit(work, task)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
     """BLAS with one thread; without threadpoolctl it keeps the number it was loaded with."""
