@@ -43,7 +43,7 @@ class _Block(HessianBlock):
 
     @cached_property
     def _fixed(self) -> Tensors:
-        return self.engine.fixed(self.layout, self._x)
+        return self.engine.fixed(self.layout, self._x, self._node)
 
     def _matmat(self, V: Array) -> Array:
         result = np.empty(V.shape, dtype=self.dtype)

@@ -117,12 +117,18 @@ class TensorflowNetwork:
         """The largest value that depends on the block, in numbers of one example."""
         return max((prod(node.shape) for node in self.moved(layout)), default=1)
 
-    def fixed(self, layout: Layout, x: Tensor) -> dict[str, Tensor]:
-        """What does not depend on the block, of the values that the others and the loss read."""
-        graph, moved = self.problem.graph, self.moved(layout)
-        names = {node.name for node in moved}
-        others = [node for node in graph.nodes if node.name not in names]
-        read = {name for node in moved for name in node.inputs} | {graph.output, *graph.activities}
+    def fixed(self, layout: Layout, x: Tensor, node: str | None = None) -> dict[str, Tensor]:
+        """What does not depend on the block, of the values that the others and the loss read.
+
+        Of a block of one ``node``, which moves by what is added to its value, that value too.
+        """
+        graph = self.problem.graph
+        moved = self.moved(layout) if node is None else graph.downstream([node], ())
+        names = {each.name for each in moved}
+        others = [each for each in graph.nodes if each.name not in names]
+        readers = [each for each in graph.nodes if each in moved or each.name == node]
+        read = {name for each in readers for name in each.inputs}
+        read |= {graph.output, *graph.activities, *([] if node is None else [node])}
         return {name: of for name, of in self.values({INPUT: x}, others) if name in read}
 
     def rows_at_once(self, layout: Layout) -> bool:
@@ -141,14 +147,16 @@ class TensorflowNetwork:
 
         ``given`` has what they read besides, and tensors that are others than the problem's. Each
         value and tensor may have a leading axis of copies. ``shift`` (node, function) adds
-        function(a) to the value of a node with one input a.
+        function(a) to the value of a node with one input a, which may be given too.
         """
         values = {**self.parameters, **given}
         unread = Counter(name for node in nodes for name in node.inputs)
         for node in nodes:
             x = [values[name] for name in node.inputs]
             tensors = {role: values[name] for role, name in node.tensors.items()}
-            value = self._functions[node.name](*x, **tensors)
+            value = given.get(node.name)
+            if value is None:
+                value = self._functions[node.name](*x, **tensors)
             if shift is not None and shift[0] == node.name:
                 value = value + shift[1](*x)
             values[node.name] = value
@@ -167,7 +175,8 @@ class TensorflowNetwork:
         """
         graph = self.problem.graph
         given, wanted = {INPUT: x, **replaced}, {graph.output, *graph.activities}
-        nodes = [node for node in graph.nodes if node.name not in given]
+        shifted = None if shift is None else shift[0]
+        nodes = [node for node in graph.nodes if node.name not in given or node.name == shifted]
         known = {name: given[name] for name in wanted if name in given}
         found = self.values(given, nodes, shift)
         return {**known, **{name: value for name, value in found if name in wanted}}
