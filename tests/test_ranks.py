@@ -552,6 +552,31 @@ def test_a_rank_that_ends_before_anything_does_not_keep_the_others(folder: Path)
     assert said == ["hesscli: one of 3 processes ended before MPI started; start them again"]
 
 
+def test_a_rank_that_waits_for_another_to_start_heeds_sigterm(folder: Path) -> None:
+    """As Slurm sends it to the others of one that was killed; MPI lets no Python run meanwhile."""
+    late = on(1, program=("-c", "import time; time.sleep(60)"))
+    job = mpiexec(on(1, *SPECTRUM), late, cwd=folder)
+    begun = time.monotonic()
+    waiting: list[int] = []
+    while not waiting:
+        assert time.monotonic() - begun < AT_LENGTH
+        time.sleep(0.1)
+        with suppress(OSError):
+            waiting = [one for one in processes_in(folder) if "libmpi." in maps(one)]
+    time.sleep(1)
+    begun = time.monotonic()
+    os.kill(waiting[0], signal.SIGTERM)
+    # It is the launcher that says it.
+    code, _, said = ended(job, 60)
+    assert time.monotonic() - begun < SOON
+    assert code != 0
+    assert not said
+
+
+def maps(process: int) -> str:
+    return Path(f"/proc/{process}/maps").read_text()
+
+
 def test_a_launcher_that_is_not_of_the_same_mpi_is_told() -> None:
     """Each process would think that it is the only one, and show all of the answer."""
     environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "3", "SLURM_PROCID": "0"}
