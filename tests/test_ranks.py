@@ -509,6 +509,33 @@ def test_an_interrupted_launcher_ends_a_training_after_the_same_step(
     assert outputs(folder) == {"state.npz", "report.json"}
 
 
+def test_a_training_that_is_told_to_end_waits_for_no_rank_that_is_gone(folder: Path) -> None:
+    """As where Slurm, which has lost one, tells the others; by MPICH it would know itself."""
+    files = ("--checkpoint", "state.npz", "--checkpoint-every", "5", "-q")
+    job = mpiexec(on(2, "train", "-c", "tiny.yaml", *files), cwd=folder)
+    while not (folder / "state.npz").exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    first, second = sorted(processes_in(folder), key=rank_of)[-2:]
+    begun = time.monotonic()
+    os.kill(second, signal.SIGSTOP)
+    os.kill(first, signal.SIGTERM)
+    code, out, said = ended(job, 60)
+    assert time.monotonic() - begun < SOON
+    assert (code, out, said) == (130, "", ["hesscli: interrupted"])
+    assert outputs(folder) == {"state.npz"}
+
+
+def rank_of(process: int) -> int:
+    """-1 of the launcher's own processes."""
+    told = dict(
+        word.partition("=")[::2]
+        for word in Path(f"/proc/{process}/environ").read_text().split("\0")
+    )
+    found = launched(told)
+    return -1 if found is None else found.rank
+
+
 def test_a_standard_output_that_is_full_is_one_line(folder: Path) -> None:
     # That of the rank: mpiexec has one of its own.
     command = ("sh", "-c", 'exec "$@" > /dev/full', "-", *on(2)[2:], *SPECTRUM[:3])
