@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ SIGMA: dict[str, Callable[[Real], Real]] = {
 }
 
 
+@cache
+def _activated(name: str, z: Real, precision: int) -> Real:
+    """σ(z): the same z comes back for each entry of one matrix."""
+    return SIGMA[name](z)
+
+
 def _loss(problem: Problem, f: list[Real], n: int) -> Real:
     target = problem.targets[n]
     if problem.loss.name == CROSSENTROPY:
@@ -96,7 +103,7 @@ def _value(problem: Problem, parameters: list[Real]) -> Real:
                 mp.fsum(x * row[h] for x, row in zip(a, W, strict=True)) + b[h]
                 for h in range(layer.units)
             ]
-            a = [SIGMA[layer.activation.name](value) for value in z]
+            a = [_activated(layer.activation.name, value, mp.prec) for value in z]
         total += _loss(problem, a, n)
     return total * mp.mpf(problem.loss.scale(problem.examples))
 
