@@ -17,6 +17,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+from drawn import THOROUGH
 from mpmath import mp
 from networks import make_problem
 from soak import ByProducts
@@ -286,9 +287,18 @@ def test_overflow_is_one_line_that_says_what_and_where(
     assert line in err
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("exponent", [-300, -160, -40, -20, 20, 40, 100, 150, 154, 200, 300])
-@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "square", "gelu", "softsign"])
+EXPONENTS = (-300, -160, -40, -20, 20, 40, 100, 150, 154, 200, 300)
+HUGE_OR_TINY = [
+    (activation, exponent, dtype)
+    for i, activation in enumerate(("linear", "relu", "tanh", "square", "gelu", "softsign"))
+    for j, exponent in enumerate(EXPONENTS)
+    for k, dtype in enumerate(("float64", "float32"))
+    # Every activation at every size, in types that take turns; all of both in the thorough run.
+    if THOROUGH or (i + j + k) % 2 == 0
+]
+
+
+@pytest.mark.parametrize(("activation", "exponent", "dtype"), HUGE_OR_TINY)
 def test_any_size_of_the_weights_is_answered_or_refused_without_a_warning(
     activation: str, exponent: int, dtype: str
 ) -> None:

@@ -582,7 +582,7 @@ THREADS = min(2, cores())
 DETERMINED = (
     f"verify -n 4 -a tanh --check probes --probes 3 --threads {THREADS}",
     "verify -c small.yaml -a gelu --dtype float32",
-    "compare -n 20 -a elu --check form --memory 2MB",
+    "compare -n 20 -a elu --check form --memory 2MB -l dense1",
     # Beyond what is decomposed whole: Lanczos and its quadrature from random vectors.
     "spectrum -n 140 -a tanh -l dense1 --probes 2 --steps 5 --top 2",
     "init -n 4 --seeds 1 --stddev 0.1 -a tanh -b layer",
