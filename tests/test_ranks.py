@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import THOROUGH
 
 from hesscli.workers.launcher import Launched, launched
 
@@ -148,7 +149,10 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "tune": ("init", "--tune", "--seeds", "2", "-n", "13", "-a", "relu", *UNITS),
 }
 # Each command, and each kind of check; what else four ranks would compute takes as long again.
-BY_FOUR = ("entries", "probes", "gradient", "conv compare", "exact", "lanczos", "train", "tune")
+# make test leaves out those for which each of the four loads TensorFlow: two do, for every command.
+BY_FOUR = ("finite", "exact", "lanczos", "train", "tune", "conv train", "conv spectrum")
+if THOROUGH:
+    BY_FOUR += ("entries", "probes", "gradient", "conv compare")
 REFUSED: Mapping[str, tuple[Sequence[str], str]] = {
     "sweep": (("sweep",), "sweep: 2 processes were started together, and only verify, compare, "),
     "of": (("verify", "--of", "jacobian", *BATCH), "--of jacobian: it has rows of every example"),
