@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 def use_threads(count: int) -> None:
     """Makes ``count`` the number of threads; before NumPy and TensorFlow are loaded.
 
-    Raises InputError where it is none from 1 to MOST_THREADS, or where NumPy is there already,
+    Raises InputError if it is none from 1 to MOST_THREADS, or if NumPy is there already,
     with another number.
     """
     global _chosen
