@@ -48,18 +48,22 @@ if TYPE_CHECKING:
     from hesscli.problem.graph import Activation, Graph, Layer, Node, Penalty, chain
     from hesscli.problem.network import Loss, Problem
     from hesscli.report.document import Document
+    from hesscli.system.devices import Device, open_device
     from hesscli.system.errors import HesscliError, InputError, NumericalError, UnknownBlockError
     from hesscli.system.threads import use_threads
     from hesscli.witnesses.autodiff.engine import Autodiff
     from hesscli.witnesses.block import HessianBlock
     from hesscli.witnesses.chain_rule.engine import ChainRule
+    from hesscli.witnesses.chain_rule.ondevice import ChainRuleOn
     from hesscli.witnesses.finite.engine import FiniteDifferences
 
 __all__ = [
     "Activation",
     "Autodiff",
     "ChainRule",
+    "ChainRuleOn",
     "Config",
+    "Device",
     "Document",
     "FiniteDifferences",
     "Graph",
@@ -84,6 +88,7 @@ __all__ = [
     "init",
     "load_config",
     "load_plugin",
+    "open_device",
     "plot",
     "problem_from_arrays",
     "problem_from_config",
@@ -113,6 +118,8 @@ if not TYPE_CHECKING:
         "hesscli.witnesses.autodiff.engine": "Autodiff",
         "hesscli.witnesses.block": "HessianBlock",
         "hesscli.witnesses.chain_rule.engine": "ChainRule",
+        "hesscli.witnesses.chain_rule.ondevice": "ChainRuleOn",
+        "hesscli.system.devices": "Device open_device",
         "hesscli.witnesses.finite.engine": "FiniteDifferences",
         "hesscli.system.errors": "HesscliError InputError NumericalError UnknownBlockError",
         "hesscli.problem.graph": "Activation Graph Layer Node Penalty chain",

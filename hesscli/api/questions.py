@@ -2,7 +2,8 @@
 
 Results are frozen dataclasses. ``activations`` asks the question again with every hidden
 activation replaced by each of these, parameters and batch as they are; ``"all"`` goes through
-them all. If a message names an option of a command, the keyword of that name is meant.
+them all. ``device`` is where the chain rule computes: "cpu", "gpu", or what ``open_device`` gave.
+If a message names an option of a command, the keyword of that name is meant.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hesscli.api.problems import (
     require_one_of,
 )
 from hesscli.config.training import build_training_data, part_at
-from hesscli.problem.execution import execution_of
+from hesscli.problem.execution import Execution, execution_of
 from hesscli.problem.graph import Activation
 from hesscli.problem.names import (
     ACTIVATIONS,
@@ -55,6 +56,7 @@ from hesscli.studies.agreement import agreed
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.devices import CPU, Device, open_device
 from hesscli.system.errors import InputError
 from hesscli.system.seeds import fresh_seed
 from hesscli.witnesses.block import HessianBlock
@@ -80,6 +82,7 @@ def verify(
     layers: Sequence[str] = (),
     terms: verification.Terms = "hessian",
     witnesses: Sequence[str] = DEFAULT_WITNESSES,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> verification.Verification:
     """Compares the chain rule's Hessians with autodiff's, block by block.
@@ -98,7 +101,7 @@ def verify(
         raise InputError(f"witnesses: two or three of {', '.join(WITNESSES)} are needed")
     options = _check_options(problem, check, rtol, layers, block, probes, probe_seed)
     problems = _problems(problem, activations)
-    execution = execution_of(problems[0])
+    execution = _execution(problems[0], device)
     return verification.verify(problems, options, terms, progress, witnesses, execution=execution)
 
 
@@ -110,6 +113,7 @@ def verify_first(
     rtol: float | None = None,
     block: str = "kernel",
     layers: Sequence[str] = (),
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> first.FirstVerification:
     """Compares the chain rule's first derivatives with autodiff's, in every entry.
@@ -120,7 +124,9 @@ def verify_first(
     require_one_of("of", of, get_args(first.FirstDerivative))
     options = _check_options(problem, "entries", rtol, layers, block, 1)
     problems = _problems(problem, activations)
-    return first.verify_first(problems, of, options, progress, execution=execution_of(problems[0]))
+    return first.verify_first(
+        problems, of, options, progress, execution=_execution(problems[0], device)
+    )
 
 
 def compare(
@@ -133,6 +139,7 @@ def compare(
     probe_seed: int | None = None,
     block: str = "kernel",
     layers: Sequence[str] = (),
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> comparison.Comparison:
     """Splits the Hessians into Gauss–Newton and curvature term, by both witnesses.
@@ -141,7 +148,9 @@ def compare(
     """
     options = _check_options(problem, check, rtol, layers, block, probes, probe_seed)
     problems = _problems(problem, activations)
-    return comparison.compare(problems, options, progress, execution=execution_of(problems[0]))
+    return comparison.compare(
+        problems, options, progress, execution=_execution(problems[0], device)
+    )
 
 
 def approximate(
@@ -154,6 +163,7 @@ def approximate(
     rank: int = 10,
     probes: int = 32,
     seed: int = 0,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> approximation.ApproximationStudy:
     """How far Fisher, KFAC, EKFAC, diagonals and the best Kronecker product are from the Hessian.
@@ -167,7 +177,7 @@ def approximate(
     )
     problems = _problems(problem, activations)
     return approximation.approximate(
-        problems, options, progress, execution=execution_of(problems[0])
+        problems, options, progress, execution=_execution(problems[0], device)
     )
 
 
@@ -196,6 +206,7 @@ def solve(
     method: str = "auto",
     rtol: float | None = None,
     products: int = 1000,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> systems.Solve:
     """(X + λI) x = v of blocks, λ = ``damping``; v is the gradient, or ``vector`` (P,).
@@ -211,7 +222,9 @@ def solve(
     options = systems.SolveOptions(block, _known_layers(problem, layers), matrices, damping, asked)
     problems = _problems(problem, activations)
     of_block = None if vector is None else lambda _: np.asarray(vector)
-    return systems.solve(problems, options, of_block, progress, execution=execution_of(problems[0]))
+    return systems.solve(
+        problems, options, of_block, progress, execution=_execution(problems[0], device)
+    )
 
 
 def product(
@@ -223,6 +236,7 @@ def product(
     vector: ArrayLike | None = None,
     rtol: float | None = None,
     probe_seed: int = 0,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> multiplied.Product:
     """H·v and its terms by both witnesses, for ``vector`` (P,) or a normal one by ``probe_seed``.
@@ -235,7 +249,7 @@ def product(
     problems = _problems(problem, activations)
     of_block = None if vector is None else lambda _: np.asarray(vector)
     return multiplied.product(
-        problems, options, of_block, progress, execution=execution_of(problems[0])
+        problems, options, of_block, progress, execution=_execution(problems[0], device)
     )
 
 
@@ -263,6 +277,7 @@ def entry(
     *,
     rtol: float | None = None,
     referee: bool = False,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> entries.Entry:
     """∂²L/∂first ∂second by every witness; without ``second`` ∂²L/∂first².
@@ -278,7 +293,7 @@ def entry(
         rtol,
         progress,
         referee=referee,
-        execution=execution_of(problems[0]),
+        execution=_execution(problems[0], device),
     )
 
 
@@ -295,6 +310,7 @@ def spectrum(
     probes: int = 10,
     steps: int = 80,
     seed: int = 0,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> spectra.Spectrum:
     """The spectra of Hessians and of their Gauss–Newton terms, exact if that is affordable.
@@ -318,7 +334,7 @@ def spectrum(
         seed=seed,
     )
     problems = _problems(problem, activations)
-    return spectra.spectrum(problems, options, progress, execution=execution_of(problems[0]))
+    return spectra.spectrum(problems, options, progress, execution=_execution(problems[0], device))
 
 
 def init(
@@ -395,6 +411,7 @@ def train(
     resume: str | None = None,
     watch: training.Watch = training.no_watch,
     stopped: Callable[[], bool] = lambda: False,
+    device: str | Device = CPU,
     **options: Any,
 ) -> training.Training:
     """Trains by SGD and measures the curvature on the way.
@@ -420,7 +437,7 @@ def train(
         resume=resume,
         watch=watch,
         stopped=stopped,
-        execution=execution_of(data.problem),
+        execution=_execution(data.problem, device),
     )
 
 
@@ -451,6 +468,12 @@ def export(
         progress=progress,
         execution=execution_of(problem),
     )
+
+
+def _execution(problem: Problem, device: str | Device) -> Execution:
+    """How a problem is run, on a device by its name or as it was opened."""
+    opened = open_device(device) if isinstance(device, str) else device
+    return execution_of(problem, device=opened)
 
 
 def _problems(problem: Problem, activations: Activations) -> tuple[Problem, ...]:

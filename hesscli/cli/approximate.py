@@ -8,6 +8,7 @@ from hesscli.cli.answer import answered
 from hesscli.cli.command import choice_option, command, whole_option
 from hesscli.cli.options import (
     ProblemOptions,
+    device_options,
     layer_option,
     probe_seed_option,
     probes_option,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     "hesscli approximate --samples 10 --layer dense2 --plot distances.png",
 )
 @problem_options()
+@device_options
 @choice_option("--block", "-b", among=("kernel", "layer", "network"))
 @layer_option
 @whole_option("--samples", 1, MOST_PROBES, default=1, help="Targets drawn for each example.")

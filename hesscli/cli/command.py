@@ -14,7 +14,7 @@ from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS
 from hesscli.problem.registry import plugin_names
 
 # The lines of a screen: --help shows as many examples as fit.
-SCREEN = 40
+SCREEN = 42
 _OWN = "This command"
 _PROBLEM = "Network and data"
 _RESULT = "Result"
@@ -25,7 +25,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
             (
                 *("config_path", "model_path", "data", "loss", "layer_sizes", "activations"),
                 *("plugin", "batch_size", "seed", "dtype", "memory", "threads", "assignments"),
-                "without_regularization",
+                *("without_regularization", "device_name", "tf32"),
                 *("registered_names", "output_index"),
             ),
             _PROBLEM,

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from hesscli.cli.answer import answered
 from hesscli.cli.command import command
-from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    WitnessOptions,
+    device_options,
+    problem_options,
+    witness_options,
+)
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 
 if TYPE_CHECKING:
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     "hesscli compare --activation all --check form --plot terms.png",
 )
 @problem_options()
+@device_options
 @witness_options
 @plot_option
 @output_options

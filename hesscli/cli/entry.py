@@ -8,7 +8,7 @@ import click
 
 from hesscli.cli.answer import answered
 from hesscli.cli.command import command
-from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.options import ProblemOptions, device_options, problem_options
 from hesscli.cli.output import OutputOptions, output_options
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.argument("first", metavar="NAME")
 @click.argument("second", metavar="[NAME]", required=False)
 @problem_options()
+@device_options
 @click.option("--referee", is_flag=True, help="Compute it in arithmetic of 50 digits as well.")
 @output_options
 def entry(

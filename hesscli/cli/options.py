@@ -8,14 +8,20 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hesscli.cli.command import Option, choice_option, file_option, gathered, whole_option
+from hesscli.cli.command import (
+    Option,
+    choice_option,
+    file_option,
+    gathered,
+    whole_option,
+)
 from hesscli.cli.record import note_plugins, plugins, replayed_report
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
@@ -27,6 +33,7 @@ from hesscli.problem.names import (
     OUTPUT,
 )
 from hesscli.problem.registry import loss_names, plugin_names
+from hesscli.system.devices import DEVICES, Device, open_device
 from hesscli.system.errors import HesscliError, InputError
 from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
@@ -183,9 +190,16 @@ class ProblemOptions:
     without_regularization: bool
     registered_names: tuple[str, ...]
     output_index: int | None
+    device_name: str = DEVICES[0]
+    tf32: bool = False
     replayed: Report | None = field(default_factory=replayed_report)
     workers: Workers = field(default_factory=_workers)
     written: tuple[tuple[str, str], ...] = field(default_factory=_written)
+
+    @functools.cached_property
+    def device(self) -> Device:
+        """Where the chain rule computes."""
+        return open_device(self.device_name, tf32=self.tf32)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
@@ -233,6 +247,8 @@ class ProblemOptions:
         # Before NumPy is imported.
         require_room_for_libraries()
         keep_freed_memory()
+        # Before anything is computed for a GPU that is not there.
+        _ = self.device
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
@@ -267,10 +283,10 @@ class ProblemOptions:
                 )
 
     def execution(self, problem: Problem) -> Execution:
-        """How ``problem`` is run: in chunks if its inputs are stored, by the workers."""
+        """How ``problem`` is run: in chunks if its inputs are stored, by the workers, and where."""
         from hesscli.problem.execution import execution_of
 
-        return execution_of(problem, self.workers)
+        return execution_of(problem, self.workers, self.device)
 
     def with_all_examples(self) -> ProblemOptions:
         """The same if every worker has all examples."""
@@ -343,6 +359,18 @@ layer_option = click.option(
     shell_complete=complete_layer,
     help="Only this layer; repeatable.",
 )
+
+
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds where the chain rule computes, below ``problem_options``."""
+    device = choice_option(
+        "--device", "device_name", among=DEVICES, help="cpu or gpu, for the chain rule."
+    )
+    tf32 = click.option(
+        "--tf32", is_flag=True, help="On a GPU: quicker float32 products of 11 bits."
+    )
+    added: Callable[..., Any] = device(tf32(function))
+    return added
 
 
 def probes_option(default: int) -> Option[Any]:

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from hesscli.cli.answer import answered
 from hesscli.cli.command import choice_option, command
-from hesscli.cli.options import ProblemOptions, layer_option, probe_seed_option, problem_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    device_options,
+    layer_option,
+    probe_seed_option,
+    problem_options,
+)
 from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.vectors import VectorOptions, vector_options
 from hesscli.problem.names import BLOCKS
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
     "hesscli product -l dense1 --vector v.npy --save Gv.npy --term gauss-newton",
 )
 @problem_options()
+@device_options
 @choice_option("--block", "-b", among=BLOCKS, help="kernel, input, network, …")
 @layer_option
 @vector_options("random", "H·v")

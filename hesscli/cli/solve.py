@@ -8,7 +8,7 @@ import click
 
 from hesscli.cli.answer import answered
 from hesscli.cli.command import choice_option, command, whole_option
-from hesscli.cli.options import ProblemOptions, layer_option, problem_options
+from hesscli.cli.options import ProblemOptions, device_options, layer_option, problem_options
 from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.vectors import VectorOptions, vector_options
 from hesscli.problem.names import MATRICES, SOLVERS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "hesscli solve --layer dense1 --vector v.npy --save x.npy",
 )
 @problem_options()
+@device_options
 @choice_option("--block", "-b", among=("kernel", "bias", "layer", "network"))
 @layer_option
 @click.option(

@@ -10,6 +10,7 @@ from hesscli.cli.answer import answered
 from hesscli.cli.command import choice_option, command, whole_option
 from hesscli.cli.options import (
     ProblemOptions,
+    device_options,
     layer_option,
     probe_seed_option,
     probes_option,
@@ -39,6 +40,7 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     "hesscli spectrum --block network --classes --top 10",
 )
 @problem_options()
+@device_options
 @choice_option("--block", "-b", among=("kernel", "bias", "layer", "network"))
 @layer_option
 @whole_option("--top", 1, metavar="K", help="Show K eigenvalues of H and of G.")

@@ -29,9 +29,10 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
         told = True
 
     try:
-        # MPI is not Python, so an exception cannot end it.
-        with interrupt.heeded_by(note):
-            ranks = Ranks(launched)
+        # MPI is not Python, so an exception cannot end it. While it starts it waits for all ranks,
+        # and Slurm ends those that wait for one that is gone by SIGTERM.
+        with interrupt.heeded_by(note), interrupt.ended_by_termination():
+            ranks = Ranks(launched, interrupt.wait_no_longer)
     except InputError as error:
         # Ranks cannot agree on which one prints it: others do if the first one does not end them.
         if launched.rank > 0:

@@ -10,7 +10,7 @@ import click
 
 from hesscli.cli.command import command
 from hesscli.cli.interrupt import INTERRUPTED, say_interrupted, stop_requested
-from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.options import ProblemOptions, device_options, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import training_display
 from hesscli.cli.record import record, reports
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     "hesscli verify --check form --set model.weights=trained.npz",
 )
 @problem_options(batch_help="Examples in a mini-batch, or all.", batch_default="64")
+@device_options
 @click.option(
     "--learning-rate", metavar="X", type=float, help="Learning rate of SGD.", show_default="0.1"
 )

@@ -8,7 +8,13 @@ import click
 
 from hesscli.cli.answer import answered
 from hesscli.cli.command import choice_option, command
-from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
+from hesscli.cli.options import (
+    ProblemOptions,
+    WitnessOptions,
+    device_options,
+    problem_options,
+    witness_options,
+)
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import plugins, record, replayed_report
@@ -46,6 +52,7 @@ def _witness_names(
     "hesscli verify --activation all --check form --plot residuals.png",
 )
 @problem_options()
+@device_options
 @witness_options
 @choice_option("--terms", among=("hessian", "gauss-newton"))
 @choice_option("--of", among=("gradient", "jacobian", "hessian"), default="hessian")

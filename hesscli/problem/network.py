@@ -17,6 +17,8 @@ from hesscli.problem.graph import Activation, Array, Graph, Layer, Penalty, read
 from hesscli.problem.names import OUTPUT, REDUCTIONS
 from hesscli.problem.registry import loss_names
 from hesscli.problem.stored import StoredInputs
+from hesscli.system import xp
+from hesscli.system.arrays import dtype_of
 from hesscli.system.errors import InputError, shown
 from hesscli.system.takes import (
     Choice,
@@ -169,7 +171,7 @@ class Problem:
                 f"loss.index: {self.loss.index}; the network has the outputs 0 to "
                 f"{self.outputs - 1}"
             )
-        if isinstance(self.inputs, np.ndarray):
+        if not isinstance(self.inputs, StoredInputs):
             object.__setattr__(self, "inputs", read_only(self.inputs))
         object.__setattr__(self, "targets", read_only(self.targets))
         if self.sample_weight is not None:
@@ -177,7 +179,7 @@ class Problem:
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
-        return self.inputs.dtype
+        return dtype_of(self.inputs)
 
     @property
     def examples(self) -> int:
@@ -195,8 +197,8 @@ class Problem:
 
         c is 1/N or 1 whatever the weights sum to, as in Keras.
         """
-        c = np.full(self.examples, self.loss.scale(self.total))
-        return c if self.sample_weight is None else c * self.sample_weight
+        c, weight = self.loss.scale(self.total), self.sample_weight
+        return np.full(self.examples, c) if weight is None else c * xp.double(weight)
 
     @property
     def of_activity(self) -> float:
@@ -211,7 +213,7 @@ class Problem:
     @property
     def batch(self) -> Array:
         """``inputs`` as an array (N, d_0); those that are stored are read."""
-        return self.inputs[:]
+        return rows_of(self.inputs, slice(None))
 
     def part(self, start: int, stop: int) -> Problem:
         """The examples from ``start`` to ``stop``, held, as a part of the whole sum."""
@@ -222,9 +224,9 @@ class Problem:
         weights = self.sample_weight
         return replace(
             self,
-            inputs=self.inputs[examples],
-            targets=self.targets[examples],
-            sample_weight=None if weights is None else weights[examples],
+            inputs=rows_of(self.inputs, examples),
+            targets=rows_of(self.targets, examples),
+            sample_weight=None if weights is None else rows_of(weights, examples),
             part_of=of,
         )
 
@@ -276,3 +278,10 @@ class Problem:
     def with_activation(self, activation: Activation) -> Problem:
         """The same parameters and batch with every hidden activation replaced."""
         return replace(self, graph=self.graph.with_activation(activation))
+
+
+def rows_of(rows: Array | StoredInputs, chosen: slice | NDArray[np.intp]) -> Array:
+    """Some of the examples, as an array; those that are stored are read."""
+    if isinstance(rows, StoredInputs):
+        return rows[chosen]
+    return rows[chosen, ...] if isinstance(chosen, slice) else xp.take(rows, chosen, axis=0)

@@ -14,6 +14,7 @@ from hesscli.studies.context import BatchLoss, Environment, ProblemSummary
 from hesscli.studies.finitechecks import DECISIVE, SLOPES
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
+from hesscli.system.devices import CPU_NAME
 
 # Losses of more activations are in the JSON only.
 _LOSSES_SHOWN = 2
@@ -33,6 +34,7 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     size = f"{network} · {examples} · {environment.dtype}"
     parts = [] if environment.workers == 1 else [f"{environment.workers} processes"]
     parts += [] if problem.chunk is None else [f"{problem.chunk:,} examples at a time"]
+    parts += [] if environment.device == CPU_NAME else [f"on {environment.device}"]
     shared = (" · ".join(parts),) if parts else ()
     return "\n".join((f"{size}{origin}", *shared, _batch_text(problem), *problem.notes))
 

@@ -26,7 +26,7 @@ _NAMES = {
     "blas": "BLAS",
 }
 # The values of what a report does not record.
-_UNSAID = {"workers": 1}
+_UNSAID = {"workers": 1, "device": "cpu"}
 # Names and versions are not put in quotation marks.
 _SHORT = 30
 # More are counted, but neither kept nor shown.

@@ -11,6 +11,7 @@ from hesscli.problem.execution import Execution
 from hesscli.problem.names import OUTPUT
 from hesscli.problem.network import Problem
 from hesscli.studies.verdict import JudgedRows
+from hesscli.system.devices import CPU_NAME
 from hesscli.system.packages import installed, installed_tensorflow
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
@@ -34,7 +35,10 @@ class InstalledVersions(TypedDict):
 
 @dataclass(frozen=True)
 class Environment:
-    """The versions, threads and workers that a result depends on; None for what is missing."""
+    """The versions, threads, workers and device that a result depends on; None for what is missing.
+
+    ``device`` is cpu, or what a GPU and its libraries call themselves.
+    """
 
     hesscli: str
     tensorflow: str | None
@@ -43,6 +47,7 @@ class Environment:
     dtype: str
     threads: int
     workers: int = 1
+    device: str = CPU_NAME
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ def environment(problem: Problem, execution: Execution) -> Environment:
         dtype=problem.dtype.name,
         threads=thread_count(),
         workers=execution.workers.count,
+        device=execution.device.description or execution.device.name,
     )
 
 

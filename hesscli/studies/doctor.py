@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hesscli.system.devices import GPU_NAME, open_device
 from hesscli.system.errors import HesscliError, reason
 from hesscli.system.memory import available_memory, readable_size
 from hesscli.system.packages import blas, installed, installed_tensorflow
@@ -163,6 +164,13 @@ def _asked() -> tuple[dict[str, str], str | None]:
 def _extras() -> Iterator[Fact]:
     for package, missing in _EXTRAS.items():
         yield Fact("extras", package, installed(package) or missing)
+    yield Fact("extras", "gpu", _gpu())
+
+
+def _gpu() -> str:
+    if _is_missing("cupy"):
+        return "no CuPy: pip install 'hesscli[cuda12]' or 'hesscli[cuda13]'"
+    return _attempted(lambda: open_device(GPU_NAME).description)
 
 
 def _machine() -> Iterator[Fact]:

@@ -15,10 +15,12 @@ from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
 from hesscli.studies.norm_estimates import has_structure, sizes
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share
+from hesscli.system.devices import CPU, Device
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.ondevice import chain_rule_on
 from hesscli.witnesses.layout import NETWORK, layout_of
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
@@ -94,14 +96,20 @@ class Measured:
 
 
 def measure(
-    problem: Problem, step: int, epoch: float, vectors: Mapping[str, Array], seed: int
+    problem: Problem,
+    step: int,
+    epoch: float,
+    vectors: Mapping[str, Array],
+    seed: int,
+    device: Device = CPU,
 ) -> Measured:
     """The curvature of ``problem``, whose batch is the measuring batch, after ``step`` steps.
 
     ``vectors`` are those of the measurement before, or empty; ``seed`` seeds the directions
-    mixed into them. Raises NumericalError if a number leaves the range of the dtype.
+    mixed into them. Products are computed on ``device``. Raises NumericalError if a number
+    leaves the range of the dtype.
     """
-    engine = ChainRule(problem)
+    engine = chain_rule_on(problem, device)
     theta = problem.graph.vector()
     at = Descending(problem).descent(theta, problem)
     if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
@@ -148,12 +156,12 @@ def measure(
     return Measured(measurement, found)
 
 
-def network_share(problem: Problem) -> float | None:
+def network_share(problem: Problem, device: Device = CPU) -> float | None:
     """‖G‖_F / (‖G‖_F + ‖C‖_F) of all parameters of ``problem``, from random products.
 
     Between layers C has the gradient itself, so it is not 0 even if every layer's own is.
     """
-    engine = ChainRule(problem)
+    engine = chain_rule_on(problem, device)
     G, C = sizes([engine.gauss_newton(NETWORK), engine.curvature(NETWORK)])
     return gauss_newton_share(G.frobenius, C.frobenius)
 
@@ -167,8 +175,8 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     if H.shape[0] <= _DENSE_SIZE:
         values, V = np.linalg.eigh(H.to_dense())
         return float(values[-1]), V[:, -1]
-    values, V = lanczos(H, H.parameter, _LANCZOS, start, which="LA")
-    return float(values[0]), V[:, 0]
+    values, V = lanczos(H, H.parameter, _LANCZOS, start, which="LA", device=H.device)
+    return float(values[0]), H.device.fetch(V[:, 0])
 
 
 def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...]) -> Array:

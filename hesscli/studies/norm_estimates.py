@@ -96,7 +96,7 @@ def spectral_of(block: HessianBlock) -> float:
     if block.shape[0] <= _DENSE_SIZE:
         return float(np.abs(np.linalg.eigvalsh(block.to_dense())).max())
     start = np.random.default_rng(_SEED).standard_normal(block.shape[0]).astype(block.dtype)
-    values, _ = lanczos(block, block.parameter, _LANCZOS, start, which="LM")
+    values, _ = lanczos(block, block.parameter, _LANCZOS, start, which="LM", device=block.device)
     return float(abs(values[0]))
 
 

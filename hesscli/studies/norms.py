@@ -28,6 +28,7 @@ from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
+from hesscli.witnesses.ondevice import on_host
 from hesscli.witnesses.penalized import PenalizedBlock, unpenalized
 
 # Below this size LAPACK is faster than Lanczos.
@@ -44,6 +45,7 @@ def frobenius_norms(blocks: Sequence[HessianBlock]) -> list[float]:
     With penalties d on the diagonal ‖H + diag d‖_F² = ‖H‖_F² + 2 dᵀ diag H + ‖d‖². Takes
     ``frobenius_work`` multiplications. Raises NumericalError beyond float64.
     """
+    blocks = [on_host(block) for block in blocks]
     norms = _frobenius_norms([layer_block(block) for block in blocks])
     return [
         _with_penalties(block, norm) if isinstance(block, PenalizedBlock) else norm
@@ -90,10 +92,10 @@ def frobenius_work(examples: int, inputs: int, units: int, blocks: int = 3) -> f
 
 def spectral_norm(block: HessianBlock) -> float:
     """‖H‖₂ of a layer's block, the largest |eigenvalue|. Raises NumericalError beyond float64."""
-    if isinstance(block, PenalizedBlock):
+    if isinstance(on_host(block), PenalizedBlock):
         if block.shape[0] <= _DENSE_SIZE:
             return float(np.abs(np.linalg.eigvalsh(block.to_dense().astype(np.float64))).max())
-        values, _ = lanczos(block, block.parameter, _LANCZOS)
+        values, _ = lanczos(block, block.parameter, _LANCZOS, device=block.device)
         return abs(float(values[0]))
     block = layer_block(block)
     (a, scale_a), (S, scale_S) = _relative(block.a), _relative(block.S)

@@ -36,6 +36,8 @@ from hesscli.witnesses.block import HessianBlock
 CONFIDENCE = 0.999
 # The floor differs little from one probe to the next; less so if a probe has few numbers.
 _PROBES_FOR_FLOOR, _NUMBERS_FOR_FLOOR = 2, 256
+# So much of probes at a time, for each thread: autodiff shares a pass among them.
+_PIECE_BYTES = 48 * 2**20
 
 
 def check_probes(
@@ -75,7 +77,7 @@ def check_probes(
 
     task = f"{reference.parameter} probes"
     progress(task, 0, probes)
-    probe_pieces = list(pieces(0, probes, size * dtype.itemsize))
+    probe_pieces = list(pieces(0, probes, size * dtype.itemsize, _PIECE_BYTES))
     threads = None if reference.in_threads else 1
     for (_, done), (of_piece, first) in zip(
         probe_pieces, in_threads(compared, probe_pieces, threads), strict=True

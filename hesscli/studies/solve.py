@@ -235,6 +235,6 @@ def _smallest(X: HessianBlock, found: Solution) -> float | None:
     if found.smallest is not None or met is None or met >= 0:
         return found.smallest
     with suppress(NumericalError):
-        values, _ = lanczos(X, X.parameter, _SEARCH, which="SA")
+        values, _ = lanczos(X, X.parameter, _SEARCH, which="SA", device=X.device)
         return float(values[0])
     return None

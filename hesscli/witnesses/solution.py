@@ -11,6 +11,8 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.problem.names import SOLVERS
+from hesscli.system import xp
+from hesscli.system.arrays import is_foreign
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.near import nearest
 from hesscli.system.ranges import require_above_zero, require_not_negative, require_whole
@@ -162,7 +164,7 @@ def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[
 def vector_of(block: HessianBlock, v: Any) -> Array:
     """The given vector v (P,); InputError if it is not a vector of the block's parameters."""
     try:
-        array = np.asarray(v, dtype=np.float64)
+        array = xp.double(v if is_foreign(v) else np.asarray(v))
     except (TypeError, ValueError) as error:
         raise InputError("v: it must be an array of real numbers") from error
     size, shapes = block.shape[0], list(block.layout.shapes.values())
@@ -171,6 +173,6 @@ def vector_of(block: HessianBlock, v: Any) -> Array:
             f"v: of shape {array.shape}; {block.parameter} has {size:,} parameters, so it must be "
             f"({size},)"
         )
-    if not np.isfinite(array).all():
+    if not xp.all(xp.isfinite(array)):
         raise InputError("v: every number in it must be finite")
-    return array.reshape(-1)
+    return xp.reshape(array, (-1,))

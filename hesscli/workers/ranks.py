@@ -31,6 +31,8 @@ T = TypeVar("T")
 Facts = Mapping[str, Any]
 # What shows the last line of a run.
 Say = Callable[[str], None]
+# Is told, again and again, for how many seconds another rank has been waited for; it may raise.
+Waiting = Callable[[float], None]
 
 # What a rank says at a meeting that it is about to do: give away so many numbers, or one of these.
 _GATHER, _REPORT, _END = -1, -2, -3
@@ -62,7 +64,8 @@ class Ranks:
     Raises InputError if MPI cannot be used.
     """
 
-    def __init__(self, launched: Launched) -> None:
+    def __init__(self, launched: Launched, waiting: Waiting = lambda _: None) -> None:
+        self._waiting = waiting
         self._mpi = _import_mpi(launched)
         self._world = self._mpi.COMM_WORLD
         if self._world.size != launched.count:
@@ -92,7 +95,7 @@ class Ranks:
         # MPI requires that every rank gets the same bits; MPICH and Open MPI add in the same order
         # each time.
         with self._in_one_line():
-            _is_done(self._world.Iallreduce(given, total), math.inf)
+            self._is_done(self._world.Iallreduce(given, total))
         return total.reshape(values.shape)
 
     def gather(self, value: T) -> list[T]:
@@ -163,7 +166,7 @@ class Ranks:
         least = array("q", [0, 0, 0])
         with self._in_one_line():
             request = self._world.Iallreduce(given, least, op=self._mpi.MIN)
-            if not _is_done(request, _PATIENCE_SECONDS if failed else math.inf):
+            if not self._is_done(request, _PATIENCE_SECONDS if failed else math.inf):
                 self._given_up = (request, given, least)
                 return None
         first, low, high = least
@@ -178,27 +181,27 @@ class Ranks:
             )
         return order, code
 
+    def _is_done(self, request: Any, seconds: float = math.inf) -> bool:
+        """Whether a request of MPI is done in time.
+
+        It is Python that waits: in MPI itself a rank would hear no signal, and keep its core from
+        the rank that it waits for, where these have to share it.
+        """
+        begun = time.monotonic()
+        while not request.Test():
+            waited = time.monotonic() - begun
+            if waited > seconds:
+                return False
+            self._waiting(waited)
+            time.sleep(0 if waited < _AWAKE_SECONDS else _PAUSE_SECONDS)
+        return True
+
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:
         try:
             yield
         except self._mpi.Exception as error:
             raise NumericalError(f"MPI failed ({reason(error)})") from error
-
-
-def _is_done(request: Any, seconds: float) -> bool:
-    """Whether a request of MPI is done in time.
-
-    It is Python that waits: in MPI itself a rank would hear no signal, and keep its core from the
-    rank that it waits for, if these have to share it.
-    """
-    begun = time.monotonic()
-    while not request.Test():
-        waited = time.monotonic() - begun
-        if waited > seconds:
-            return False
-        time.sleep(0 if waited < _AWAKE_SECONDS else _PAUSE_SECONDS)
-    return True
 
 
 def _import_mpi(launched: Launched) -> ModuleType:

@@ -31,6 +31,7 @@ from hesscli.studies.spectra.moments import diagonal
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.layout import NETWORK
+from hesscli.witnesses.ondevice import on_host
 
 # Multiplications for the norms of a dense layer's blocks: a few seconds.
 _WORK = 1e11
@@ -103,17 +104,17 @@ class Target:
         trace: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._images = images
-        size = block.shape[0]
+        size, layer = block.shape[0], on_host(block)
         self._dense: Doubles | None = None
         self._dense_layer: DenseBlock | None = None
         if size <= DENSE_SIZE:
             self._dense = _dense(block)
             self.trace = float(np.trace(self._dense))
-        elif held and isinstance(block, DenseBlock) and needs_no_probes(block):
-            self._dense_layer = block
-            self._a, self._S = block.a.astype(np.float64), block.S.astype(np.float64)
+        elif held and isinstance(layer, DenseBlock) and needs_no_probes(layer):
+            self._dense_layer = layer
+            self._a, self._S = layer.a.astype(np.float64), layer.S.astype(np.float64)
             (self._squared,) = squared_norms(self._a, [self._S])
-            self.trace = diagonal(block).trace
+            self.trace = diagonal(layer).trace
         else:
             self._products = _products(block, images.probes)
             known = trace()

@@ -130,7 +130,7 @@ def _top(found: _Decomposed, subject: Subject, options: SpectrumOptions) -> Eige
     else:
         order = np.argsort(-np.abs(found.eigenvalues), kind="stable")[: options.top]
     vectors = subject.span.lift(found.vectors[:, order], found.block.dtype)
-    return eigenpairs(found.block, found.eigenvalues[order], vectors)
+    return eigenpairs(found.block, found.eigenvalues[order], found.block.device.put(vectors))
 
 
 def _check(

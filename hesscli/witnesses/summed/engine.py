@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import copy
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -26,12 +27,17 @@ from hesscli.nodes.passes import HESSIAN, Term
 from hesscli.problem.execution import LARGEST_CHUNK, Execution, example_bytes, product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.problem.placed import placed_graph
+from hesscli.system import xp
+from hesscli.system.arrays import is_foreign, is_numpy
+from hesscli.system.devices import CPU, Device
 from hesscli.system.errors import InputError
 from hesscli.system.pieces import pieces
-from hesscli.system.threads import in_threads, thread_count
+from hesscli.system.threads import ahead, in_threads, thread_count
 from hesscli.witnesses.autodiff.engine import Autodiff
 from hesscli.witnesses.block import Engine, HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.ondevice import ChainRuleOn, chain_rule_on
 from hesscli.witnesses.layout import INPUT, input_example, layout_of
 from hesscli.witnesses.rounding.floor import RoundingFloor
 from hesscli.witnesses.summed.jacobian import ChunkedJacobian
@@ -39,6 +45,7 @@ from hesscli.witnesses.summed.jacobian import ChunkedJacobian
 # Called with how many examples are done, and how many there are.
 Watch = Callable[[int, int], None]
 E = TypeVar("E", bound=Engine)
+L = TypeVar("L")
 T = TypeVar("T")
 # What is kept of a chunk for products with single vectors: so many numbers of the problem's type
 # for each input and each unit of an example, and for each layer and term the S of its examples,
@@ -55,16 +62,30 @@ class Chunks:
 
     Of several workers each has its own chunks; all of them ask for the same sums.
 
-    Threads take a chunk each, so that of ``execution.chunk`` examples each has its share.
+    Threads take a chunk each, so that of ``execution.chunk`` examples each has its share; a
+    ``device`` takes one after the other.
     """
 
-    def __init__(self, problem: Problem, execution: Execution, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        execution: Execution,
+        watch: Watch | None = None,
+        device: Device = CPU,
+    ) -> None:
         self.problem = problem
         self.execution = execution
         self.watch = watch
+        self.device = device
         size = problem.examples if execution.chunk is None else execution.chunk
-        self._threads = 1 if size >= problem.examples else thread_count()
+        one = size >= problem.examples or not device.is_cpu
+        self._threads = 1 if one else thread_count()
         self._cut(max(1, size // self._threads))
+
+    @property
+    def on_host(self) -> Chunks:
+        """The same examples for what is computed of NumPy's arrays."""
+        return self if self.device.is_cpu else Chunks(self.problem, self.execution, self.watch)
 
     def _cut(self, size: int, spare: int = 0) -> None:
         """Makes parts of ``size`` examples."""
@@ -87,18 +108,37 @@ class Chunks:
         for low, high in self.pieces:
             yield low, self.problem.part(low, high)
 
-    def each(self, work: Callable[[Problem], T]) -> Iterator[T]:
-        """``work`` of every part, in order."""
+    def each(self, work: Callable[[L], T], load: Callable[[Problem], L]) -> Iterator[T]:
+        """``work`` of what ``load`` makes of every part, in order.
 
-        def of_piece(piece: tuple[int, int]) -> T:
-            return work(self._part(piece))
+        For a device the next part is loaded, and copied there, while one is worked on.
+        """
 
+        def loaded(piece: tuple[int, int]) -> L:
+            return load(self._part(piece))
+
+        if self.device.is_cpu:
+            results = in_threads(lambda piece: work(loaded(piece)), self.pieces)
+        else:
+            results = self._by_device(work, loaded)
         done = 0
-        for (low, high), result in zip(self.pieces, in_threads(of_piece, self.pieces), strict=True):
+        for (low, high), result in zip(self.pieces, results, strict=True):
             done += high - low
             if self.watch is not None:
                 self.watch(done, self.problem.examples)
             yield result
+
+    def _by_device(
+        self, work: Callable[[L], T], load: Callable[[tuple[int, int]], L]
+    ) -> Iterator[T]:
+        def copied(piece: tuple[int, int]) -> L:
+            with self.device.copying():
+                return load(piece)
+
+        for part in ahead(copied, self.pieces):
+            yield work(part)
+            # The part's memory is for the next one, once nothing computes with it.
+            self.device.wait()
 
     def for_second(self) -> Chunks:
         """The same examples in parts of which the S (n, units, units) of a layer stays small."""
@@ -138,16 +178,25 @@ class Chunks:
 
     def sum(self, work: Callable[[Problem], Array]) -> Array:
         """The sum of ``work`` of every part, of every worker, in double precision."""
+        return self.sum_of(work, _itself)
+
+    def sum_of(self, work: Callable[[L], Array], load: Callable[[Problem], L]) -> Array:
+        """The sum of ``work`` of what ``load`` makes of every part; where that is."""
         total: Array | None = None
         # Overflow is refused when the numbers are judged.
         with np.errstate(over="ignore", invalid="ignore"):
-            for part in self.each(work):
+            for part in self.each(work, load):
                 if total is None:
-                    total = np.array(part, dtype=np.float64)
+                    there = is_foreign(part)
+                    total = xp.copy(xp.double(part)) if there else np.array(part, np.float64)
                 else:
                     total += part
         assert total is not None  # a batch has one example at least
-        return self.execution.workers.sum(total)
+        workers = self.execution.workers
+        if workers.count == 1 or not is_foreign(total):
+            return workers.sum(total)
+        of_all: Array = self.device.put(workers.sum(self.device.fetch(total)))
+        return of_all
 
 
 class OtherChunks(Chunks):
@@ -199,7 +248,7 @@ class SummedEngine(Generic[E]):
     def gradient(self, parameter: str) -> Array:
         """∂L/∂θ (P,) of a block of parameters."""
         self._require_parameters(parameter)
-        total = self.chunks.sum(lambda part: self.make(part).gradient(parameter))
+        total = self.chunks.sum_of(lambda engine: engine.gradient(parameter), self.make)
         with np.errstate(over="ignore"):
             return total.astype(self.problem.dtype, copy=False)
 
@@ -243,20 +292,32 @@ class SummedBlock(HessianBlock):
         problem = engine.problem
         super().__init__(parameter, layout_of(problem, parameter), problem.dtype)
         self._chunks, self._for_products = engine.chunks, engine.for_products
+        self.device = engine.chunks.device
         self._row_bytes: int | None = None
         self._of: Callable[[Problem], HessianBlock] = lambda part: of(engine.make(part))
         self._prepared: Callable[[Problem], HessianBlock] = lambda part: of(engine.prepared(part))
 
     def _matmat(self, V: Array) -> Array:
+        if is_numpy(V) and not self.device.is_cpu:
+            # Once, and not for each chunk.
+            product: Array = self.device.fetch(self._matmat(self.device.put(V)))
+            return product
         # Several vectors soon pay for the passes of a chunk, but need more memory each.
         chunks, block_of = self._chunks, self._of
         if V.shape[1] == 1:
             chunks, block_of = self._for_products, self._prepared
-        return self._rounded(chunks.sum(lambda part: block_of(part).matmat(V)))
+        return self._rounded(chunks.sum_of(lambda block: block.matmat(V), block_of))
+
+    @property
+    def operand(self) -> Array:
+        nothing: Array = self.device.put(np.empty(0))
+        return nothing
 
     def quadratic_form(self, v: Array) -> float:
-        chunks = self._for_products
-        return float(chunks.sum(lambda part: np.asarray(self._prepared(part).quadratic_form(v))))
+        def form(block: HessianBlock) -> Array:
+            return np.asarray(block.quadratic_form(v))
+
+        return float(self._for_products.sum_of(form, self._prepared))
 
     @property
     def row_bytes(self) -> int:
@@ -273,14 +334,14 @@ class SummedBlock(HessianBlock):
 
     def rows(self, start: int, stop: int) -> Array:
         chunks = self._chunks.for_second()
-        return self._rounded(chunks.sum(lambda part: self._of(part).rows(start, stop)))
+        return self._rounded(chunks.sum_of(lambda block: block.rows(start, stop), self._of))
 
     def diagonal(self) -> Array:
-        return self._chunks.for_second().sum(lambda part: self._of(part).diagonal())
+        return self._chunks.for_second().sum_of(lambda block: block.diagonal(), self._of)
 
     def _rounded(self, total: Array) -> Array:
         with np.errstate(over="ignore"):
-            return total.astype(self.dtype, copy=False)
+            return xp.astype(total, self.dtype)
 
 
 class SummedFloor:
@@ -318,10 +379,14 @@ def chain_rule_of(
     problem: Problem, execution: Execution, watch: Watch | None = None
 ) -> ChainRuleEngine:
     """The chain rule on a problem, in chunks if it is not to be held at once."""
+    device = execution.device
     if not execution.summed:
-        return ChainRule(problem)
-    chunks = Chunks(problem, execution, watch)
-    return SummedEngine(chunks, ChainRule, chunks.for_products())
+        return chain_rule_on(problem, device)
+    chunks = Chunks(problem, execution, watch, device)
+    of_part: Callable[[Problem], ChainRule] = ChainRule
+    if not device.is_cpu:
+        of_part = partial(ChainRuleOn, device=device, graph=placed_graph(problem.graph, device))
+    return SummedEngine(chunks, of_part, chunks.for_products())
 
 
 def autodiff_of(
@@ -335,7 +400,11 @@ def autodiff_of(
 
 def floor_of(engine: ChainRuleEngine) -> Floor:
     """The rounding that two witnesses of the engine's problem may differ by."""
-    return RoundingFloor(engine) if isinstance(engine, ChainRule) else SummedFloor(engine.chunks)
+    return (
+        RoundingFloor(engine)
+        if isinstance(engine, ChainRule)
+        else SummedFloor(engine.chunks.on_host)
+    )
 
 
 def require_held(problem: Problem, execution: Execution, why: str) -> None:
@@ -350,6 +419,10 @@ def require_held(problem: Problem, execution: Execution, why: str) -> None:
             f"data.batch_size: {problem.total:,} examples are looked at {execution.chunk:,} at a "
             f"time, but {why}; use at most {execution.chunk:,}, or more data.memory"
         )
+
+
+def _itself(part: Problem) -> Problem:
+    return part
 
 
 def kept_bytes(problem: Problem, examples: int) -> int:
