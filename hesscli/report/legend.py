@@ -107,7 +107,18 @@ def equal_forms(activation: str, block: str, forms: Sequence[float]) -> Iterator
         )
 
 
-def overview(rows: Sequence[Any], check_of: Callable[[Any], Check]) -> Iterator[Table]:
+def tables_of(
+    rows: Sequence[Any],
+    of: Callable[[str, Sequence[Any]], Table],
+    check_of: Callable[[Any], Check] = lambda row: row.check,
+) -> Iterator[Table]:
+    """A table ``of`` the rows of each activation, and an overview if there are many."""
+    for activation, group in by_activation(rows):
+        yield of(activation, group)
+    yield from _overview(rows, check_of)
+
+
+def _overview(rows: Sequence[Any], check_of: Callable[[Any], Check]) -> Iterator[Table]:
     """One line for each activation, and the total, if the tables fill more than a screen."""
     groups = by_activation(rows)
     if len(groups) < _MANY:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hesscli.report.common import activations_of, by_activation
 from hesscli.report.document import Drawing
-from hesscli.report.plotstyle import BLACK, BLUE, YELLOW
+from hesscli.report.plotstyle import BLACK, BLUE, YELLOW, legend_below
 from hesscli.studies.sweep import Sweep, SweptNode
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def sweep_drawing(result: Sweep) -> Drawing:
             axes[len(groups) - columns].tick_params(labelbottom=True)
         for ax in axes[::columns]:
             ax.set_ylabel("Frobenius norm")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        legend_below(figure, axes[:1], 3)
 
     return Drawing(
         title=f"{activations_of(result.results)}: where curvature enters on the way back",

@@ -11,7 +11,6 @@ from hesscli.report.common import (
     SIZE,
     STATUS,
     block_cases,
-    by_activation,
     compared_text,
     listed,
     methods_text,
@@ -28,7 +27,7 @@ from hesscli.report.common import (
 from hesscli.report.document import Document, Drawing, scientific, to_digits, verdict_text
 from hesscli.report.fields import Field, plain, table
 from hesscli.report.finite import finite_notes, resolution_of
-from hesscli.report.legend import equal_forms, legend, overview, vector_text
+from hesscli.report.legend import equal_forms, legend, tables_of, vector_text
 from hesscli.report.referee import DIGITS, ruling_data, ruling_text
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.judge import Check
@@ -60,12 +59,11 @@ def verification_document(result: Verification) -> Document:
             "witnesses": result.witnesses,
             "probe_seed": result.probe_seed,
         },
-        tables=(
-            *(
-                table(_title(result, name, rows), fields, rows, _notes(result, name, rows))
-                for name, rows in by_activation(result.results)
+        tables=tables_of(
+            result.results,
+            lambda name, rows: table(
+                _title(result, name, rows), fields, rows, _notes(result, name, rows)
             ),
-            *overview(result.results, lambda row: row.check),
         ),
         cases=block_cases(result.results, partial(_failure, result)),
         drawings=_drawings(result),
