@@ -32,6 +32,7 @@ from hesscli.system.devices import Device, open_device
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.finite.engine import FiniteDifferences
 
 SECOND = strict.Device("device1")
 STRICT = Device(
@@ -168,6 +169,23 @@ def test_a_step_of_training(dtype: str, pair: Pair) -> None:
     pair.same(found.gradient, expected.gradient)
     pair.same(found.outputs, expected.outputs)
     assert found.loss == pytest.approx(expected.loss, rel=10 * ROUNDING[dtype])
+
+
+@pytest.mark.parametrize("case", ["conv2d", "max_pooling2d", "batch_normalization", "maximum"])
+def test_differences_of_losses_that_are_computed_elsewhere(case: str, pair: Pair) -> None:
+    specs, shape = CASES[case]
+    problem = network(specs, shape)
+    problem = replace(problem, penalties={"logits/kernel": Penalty(l1=0.1, l2=0.2)})
+    there, here = (FiniteDifferences(p) for p in (placed(problem, pair.device), problem))
+    chain = ChainRule(problem)
+    for name in ("network", "input[1]"):
+        v = np.random.default_rng(1).standard_normal((chain.hessian(name).shape[0], 1))
+        value, bar = there.hessian(name).product_with_error(v)
+        _, bar_here = here.hessian(name).product_with_error(v)
+        # Both know the product to within their bars, which rounding alone makes different.
+        assert np.isfinite(bar).all()
+        assert (np.abs(value - chain.hessian(name) @ v) <= bar).all()
+        assert np.median(bar) <= 10 * np.median(bar_here)
 
 
 @of_types

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from hesscli.system.arrays import from_device, is_numpy, namespace
+from hesscli.system.arrays import from_device, is_foreign, is_numpy, namespace
 from hesscli.system.pieces import pieces
 
 Array = NDArray[Any]
@@ -60,6 +60,7 @@ exp = _of_first("exp")
 expand_dims = _of_first("expand_dims")
 expm1 = _of_first("expm1")
 isfinite = _of_first("isfinite")
+isnan = _of_first("isnan")
 log = _of_first("log")
 log1p = _of_first("log1p")
 max = _of_first("max")  # noqa: A001
@@ -170,9 +171,18 @@ def asarray(of_numpy: Array, *, like: Array) -> Array:
 
     What is of that library already is returned as it is.
     """
-    if is_numpy(like) or not is_numpy(of_numpy):
+    if is_numpy(like) or is_foreign(of_numpy):
         return of_numpy
-    return _named("asarray", like)(of_numpy, device=array_api_compat.device(like))
+    return _named("asarray", like)(np.asarray(of_numpy), device=array_api_compat.device(like))
+
+
+def on_host(x: Array) -> Array:
+    """``x`` as an array of NumPy's, itself if it is one."""
+    if is_numpy(x):
+        return x
+    of_cupy: Any = x
+    fetched: Array = of_cupy.get() if array_api_compat.is_cupy_array(x) else from_device(x)
+    return fetched
 
 
 def astype(x: Array, dtype: Any) -> Array:
@@ -302,7 +312,7 @@ def erfc(z: Array) -> Array:
     own = _special("erfc", z)
     if own is not None:
         return own(z)
-    return asarray(scipy.special.erfc(from_device(z)), like=z)
+    return asarray(scipy.special.erfc(on_host(z)), like=z)
 
 
 def _special(name: str, z: Array) -> Callable[[Array], Array] | None:
