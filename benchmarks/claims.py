@@ -206,6 +206,25 @@ def _startup(record: Record) -> Iterator[Claim]:
     yield Claim("verify --check form − import tensorflow", "", beyond, "s", 0.5)
 
 
+def _command(record: Record) -> Iterator[Claim]:
+    ours = record.find(OURS, "hesscli verify --activation relu")
+    for subject, name, limit in (
+        ("JAX", "jax.hessian", 0.4),
+        ("TensorFlow", "tape.jacobian", 0.15),
+    ):
+        peer = record.find(subject, "Hessian and form")
+        what = f"hesscli verify ÷ a script with {name}"
+        yield Claim(what, "wall time", ratio(ours, peer), "×", limit)
+        yield Claim(what, "processor time", processor_ratio(ours, peer))
+        peaks = [None if found is None else found.peak_bytes for found in (ours, peer)]
+        memory = peaks[0] / peaks[1] if peaks[0] and peaks[1] else None
+        yield Claim(what, "peak memory", memory)
+    forms = record.find(OURS, "hesscli verify --activation all --check form")
+    bare = record.find("TensorFlow", "import tensorflow")
+    beyond = None if forms is None or bare is None else forms.median - bare.median
+    yield Claim("verify -a all --check form − import tensorflow", "", beyond, "s", 2.5)
+
+
 _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "entries": _entries,
     "product": _product,
@@ -218,4 +237,5 @@ _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "gpu": _gpu,
     "kfac": _kfac,
     "startup": _startup,
+    "command": _command,
 }

@@ -68,10 +68,11 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command came to: its exit code, time (s), peak memory, and its last words."""
+    """What a command came to: its exit code, wall and processor time (s), peak, and last words."""
 
     code: int
     seconds: float
+    processor: float
     peak_bytes: int
     output: str
 
@@ -170,7 +171,8 @@ def run_command(command: Sequence[str], threads: int, timeout: float) -> Outcome
         output.seek(0)
         text = output.read().decode("utf-8", errors="replace")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Outcome(process.returncode, seconds, usage.ru_maxrss * unit, text)
+    processor = usage.ru_utime + usage.ru_stime
+    return Outcome(process.returncode, seconds, processor, usage.ru_maxrss * unit, text)
 
 
 def _limiting_memory() -> Callable[[], None] | None:

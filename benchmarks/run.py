@@ -45,7 +45,7 @@ def main(
     """Measure hesscli against its peers, one process after the other.
 
     NAME is one of entries, product, sweep, dense, width, depth, conv, gpu, kfac, dataset,
-    startup; all without one.
+    startup, command; all without one.
     Exits with 1 where numbers do not agree or hesscli itself gives no answer.
     """
     chosen = min(threads or cores(), cores())

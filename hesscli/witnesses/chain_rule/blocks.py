@@ -11,14 +11,18 @@ from functools import cached_property
 
 import numpy as np
 
+from hesscli.nodes.node import added
 from hesscli.nodes.passes import Linearized, Moved, Term
 from hesscli.problem.graph import CONV, INPUT, Array, Node
 from hesscli.system import xp
 from hesscli.system.arrays import dtype_of
 from hesscli.system.pieces import pieces
+from hesscli.system.threads import at_once
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import Layout
 
+# What the passes hold at a time for some of the examples: it fits into a cache.
+_PIECE_BYTES = 2**24
 # The block of one example's input is held up to this size, 64 MB in float64.
 _MOST_ENTRIES = 2**23
 
@@ -59,17 +63,20 @@ class ProductBlock(HessianBlock):
 
     def _columns(self, V: Array) -> Array:
         moved, tensors = Moved(self.layout.split(V)), self.layout.tensors
-        total: Array | None = None
-        for low, high in pieces(0, self._examples, self._bytes_of_an_example(V.shape[1])):
-            found, _ = self.linearized.product(moved, self.term, tensors, (), slice(low, high))
+
+        def of_examples(piece: tuple[int, int]) -> Array:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found, _ = self.linearized.product(moved, self.term, tensors, (), slice(*piece))
             for tensor in tensors:
                 if tensor not in found.tensors:
                     # The output does not depend on it.
                     found.tensors[tensor] = xp.zeros_like(moved.tensors[tensor])
-            part = self.layout.join(found.tensors)
-            total = part if total is None else total + part
-        assert total is not None  # a batch has one example at least
-        return total
+            return self.layout.join(found.tensors)
+
+        # Each piece has a result, which at large widths is larger than what it is made of.
+        held = max(_PIECE_BYTES, self._bytes_of_a_column * V.shape[1])
+        each = pieces(0, self._examples, self._bytes_of_an_example(V.shape[1]), held)
+        return added(at_once(of_examples, each))
 
     def _bytes_of_an_example(self, columns: int) -> int:
         """What the passes' arrays take for one example."""
