@@ -18,7 +18,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from hesscli.system.arrays import from_device, is_foreign, is_numpy, namespace
+from hesscli.system.arrays import from_device, is_foreign, is_numpy, namespace, place
 from hesscli.system.pieces import pieces
 
 Array = NDArray[Any]
@@ -147,7 +147,7 @@ def eye(rows: int, columns: int | None = None, *, k: int = 0, like: Array) -> Ar
     """1 on the k-th diagonal of (rows, columns), 0 elsewhere."""
     if is_numpy(like):
         return np.eye(rows, columns, k=k, dtype=like.dtype)
-    on = array_api_compat.device(like)
+    on = place(like)
     return _named("eye", like)(rows, columns, k=k, dtype=like.dtype, device=on)
 
 
@@ -155,7 +155,7 @@ def _new(function: str, shape: Sequence[int], *others: Any, like: Array) -> Arra
     make = _named(function, like)
     if is_numpy(like):
         return make(shape, *others, dtype=like.dtype)
-    on = array_api_compat.device(like)
+    on = place(like)
     return make(tuple(shape), *others, dtype=like.dtype, device=on)
 
 
@@ -163,7 +163,7 @@ def arange(n: int, *, like: Array) -> Array:
     """The whole numbers from 0 to n − 1, on the device of ``like``."""
     if is_numpy(like):
         return np.arange(n)
-    return _named("arange", like)(n, device=array_api_compat.device(like))
+    return _named("arange", like)(n, device=place(like))
 
 
 def asarray(of_numpy: Array, *, like: Array) -> Array:
@@ -173,7 +173,7 @@ def asarray(of_numpy: Array, *, like: Array) -> Array:
     """
     if is_numpy(like) or is_foreign(of_numpy):
         return of_numpy
-    return _named("asarray", like)(np.asarray(of_numpy), device=array_api_compat.device(like))
+    return _named("asarray", like)(np.asarray(of_numpy), device=place(like))
 
 
 def on_host(x: Array) -> Array:
