@@ -8,7 +8,6 @@ CuPy where it has the same functions, are asked for their own.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -321,5 +320,7 @@ def _special(name: str, z: Array) -> Callable[[Array], Array] | None:
     if is_numpy(z):
         module = scipy.special
     elif array_api_compat.is_cupy_array(z):
-        module = importlib.import_module("cupyx.scipy.special")
+        import cupyx.scipy.special
+
+        module = cupyx.scipy.special
     return getattr(module, name, None)
