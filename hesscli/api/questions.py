@@ -426,11 +426,12 @@ def train(
     if isinstance(source, Problem):
         config = load_config(settings=settings)
         (problem,) = _problems(source, () if activation is None else activation)
-        data = _own_data(problem, config.train)
+        data, execution = _own_data(problem, config.train), _execution(problem, device)
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
         agreed(data.problem)
+        execution = _execution(data.problem, device)
     return training.train(
         data,
         config.train,
@@ -438,7 +439,7 @@ def train(
         resume=resume,
         watch=watch,
         stopped=stopped,
-        execution=_execution(data.problem, device),
+        execution=execution,
     )
 
 

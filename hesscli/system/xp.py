@@ -8,7 +8,6 @@ CuPy where it has the same functions, are asked for their own.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -307,9 +306,10 @@ def erfc(z: Array) -> Array:
 
 def _special(name: str, z: Array) -> Callable[[Array], Array] | None:
     """The special function of that name for an array, None if its library has none."""
-    module: Any = None
     if is_numpy(z):
-        module = scipy.special
-    elif array_api_compat.is_cupy_array(z):
-        module = importlib.import_module("cupyx.scipy.special")
-    return getattr(module, name, None)
+        return getattr(scipy.special, name, None)
+    if array_api_compat.is_cupy_array(z):
+        import cupyx.scipy.special
+
+        return getattr(cupyx.scipy.special, name, None)
+    return None

@@ -14,11 +14,13 @@ import numpy as np
 from hesscli.nodes.passes import Linearized, Moved, Term
 from hesscli.problem.graph import CONV, INPUT, Array, Node
 from hesscli.system import xp
-from hesscli.system.arrays import dtype_of
+from hesscli.system.arrays import dtype_of, is_numpy
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import Layout
 
+# What a product may hold at a time on a device.
+_DEVICE_PIECE_BYTES = 2**30
 # The block of one example's input is held up to this size, 64 MB in float64.
 _MOST_ENTRIES = 2**23
 
@@ -60,7 +62,10 @@ class ProductBlock(HessianBlock):
     def _columns(self, V: Array) -> Array:
         moved, tensors = Moved(self.layout.split(V)), self.layout.tensors
         total: Array | None = None
-        for low, high in pieces(0, self._examples, self._bytes_of_an_example(V.shape[1])):
+        # A device is kept busy by many examples; NumPy's arrays of a few stay in the cache.
+        most = {} if is_numpy(V) else {"piece_bytes": _DEVICE_PIECE_BYTES}
+        each = self._bytes_of_an_example(V.shape[1])
+        for low, high in pieces(0, self._examples, each, **most):
             found, _ = self.linearized.product(moved, self.term, tensors, (), slice(low, high))
             for tensor in tensors:
                 if tensor not in found.tensors:
