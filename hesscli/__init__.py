@@ -109,49 +109,26 @@ __all__ = [
 # A type checker sees the imports above, and so reports a name that is not among them.
 if not TYPE_CHECKING:
     _HOMES = {
-        "hesscli.api.answers": ("document", "plot", "render", "save"),
-        "hesscli.api.problems": (
-            "load_config",
-            "problem_from_arrays",
-            "problem_from_config",
-            "problem_from_keras",
-        ),
-        "hesscli.api.questions": (
-            "approximate",
-            "approximations",
-            "compare",
-            "entry",
-            "export",
-            "init",
-            "product",
-            "solve",
-            "spectrum",
-            "sweep",
-            "train",
-            "tune",
-            "verify",
-            "verify_first",
-        ),
-        "hesscli.config.schema": ("Config",),
-        "hesscli.witnesses.autodiff.engine": ("Autodiff",),
-        "hesscli.witnesses.block": ("HessianBlock",),
-        "hesscli.witnesses.chain_rule.engine": ("ChainRule",),
-        "hesscli.witnesses.chain_rule.ondevice": ("ChainRuleOn",),
-        "hesscli.system.devices": ("Device", "open_device"),
-        "hesscli.witnesses.finite.engine": ("FiniteDifferences",),
-        "hesscli.system.errors": (
-            "HesscliError",
-            "InputError",
-            "NumericalError",
-            "UnknownBlockError",
-        ),
-        "hesscli.problem.graph": ("Activation", "Graph", "Layer", "Node", "Penalty", "chain"),
-        "hesscli.problem.network": ("Loss", "Problem"),
-        "hesscli.nodes.plugins": ("load_plugin",),
-        "hesscli.system.threads": ("use_threads",),
-        "hesscli.report.document": ("Document",),
+        "hesscli.api.answers": "document plot render save",
+        "hesscli.api.problems": "load_config problem_from_arrays problem_from_config "
+        "problem_from_keras",
+        "hesscli.api.questions": "approximate approximations compare entry export init product "
+        "solve spectrum sweep train tune verify verify_first",
+        "hesscli.config.schema": "Config",
+        "hesscli.witnesses.autodiff.engine": "Autodiff",
+        "hesscli.witnesses.block": "HessianBlock",
+        "hesscli.witnesses.chain_rule.engine": "ChainRule",
+        "hesscli.witnesses.chain_rule.ondevice": "ChainRuleOn",
+        "hesscli.system.devices": "Device open_device",
+        "hesscli.witnesses.finite.engine": "FiniteDifferences",
+        "hesscli.system.errors": "HesscliError InputError NumericalError UnknownBlockError",
+        "hesscli.problem.graph": "Activation Graph Layer Node Penalty chain",
+        "hesscli.problem.network": "Loss Problem",
+        "hesscli.nodes.plugins": "load_plugin",
+        "hesscli.system.threads": "use_threads",
+        "hesscli.report.document": "Document",
     }
-    _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+    _HOME_OF = {name: home for home, all_ in _HOMES.items() for name in all_.split()}
 
     def __getattr__(name):
         from importlib import import_module

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hesscli.cli.command import SCREEN, examples
+from hesscli.cli.command import SCREEN, Command
 from hesscli.cli.main import _run, cli, main
 from hesscli.config.load import load_config, to_yaml
 from hesscli.config.schema import CheckConfig, Config, DataConfig, LayerConfig, ModelConfig
@@ -127,8 +127,9 @@ def test_help_fits_a_screen_and_ends_in_examples_that_parse(
     shown = [line.strip() for line in out.partition("Examples:\n")[2].splitlines()]
     of = cli.commands[command[0]] if command else cli
     assert shown
-    assert shown == examples(of)[: len(shown)]
-    for example in examples(of):
+    examples = list(of.examples) if isinstance(of, Command) else shown
+    assert shown == examples[: len(shown)]
+    for example in examples:
         program, name, *arguments = shlex.split(example.partition(" > ")[0])
         assert program == "hesscli"
         # A report is made before it is replayed, and a checkpoint is for other commands.

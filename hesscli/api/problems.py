@@ -98,7 +98,7 @@ def problem_from_config(
 ) -> Problem:
     """The problem that ``load_config`` of the same arguments describes.
 
-    Raises InputError where the configuration is wrong or does not fit its data.
+    Raises InputError if the configuration is wrong or does not fit its data.
     """
     config = load_config(
         source,
@@ -132,7 +132,7 @@ def problem_from_keras(
     model was compiled with. A softmax at the model's end under a categorical cross-entropy, or a
     sigmoid under the binary one, is taken off, because the loss has it; the problem's notes say so.
     Raises InputError for a model that is no chain of dense layers, for a batch that does not fit
-    it, and where Keras's own model gives other numbers than the problem.
+    it, and if Keras's own model gives other numbers than the problem.
     """
     live = not isinstance(model, str | os.PathLike)
     if live and not isinstance(model, KerasModel):
@@ -189,7 +189,7 @@ def problem_from_arrays(
     the last being linear then. ``inputs`` is (N, d); ``targets`` are (N,) labels or (N, c) numbers,
     as the loss takes them, or None for a loss that looks at none; ``sample_weight`` (N,) multiplies
     the losses of the examples. ``names`` are the layers', by default dense1, dense2 … Raises
-    InputError where something does not fit.
+    InputError if something does not fit.
     """
     require_one_of("dtype", dtype, DTYPES)
     precision = np.dtype(dtype)

@@ -3,7 +3,7 @@
 Results are frozen dataclasses. ``activations`` asks the question again with every hidden
 activation replaced by each of these, parameters and batch as they are; ``"all"`` goes through
 them all. ``device`` is where the chain rule computes: "cpu", "gpu", or what ``open_device`` gave.
-Where a message names an option of a command, the keyword of that name is meant.
+If a message names an option of a command, the keyword of that name is meant.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from hesscli.api.problems import (
     problem_from_config,
     require_one_of,
 )
-from hesscli.config.schema import TrainConfig
-from hesscli.config.training import TrainingData, build_training_data
+from hesscli.config.training import build_training_data, part_at
 from hesscli.problem.execution import Execution, execution_of
 from hesscli.problem.graph import Activation
 from hesscli.problem.names import (
@@ -91,8 +90,8 @@ def verify(
     ``check`` is auto, form, probes or entries; ``block`` kernel, bias, layer, input or network;
     ``terms`` "gauss-newton" compares the Gauss–Newton term alone with the Hessian; ``rtol`` None
     is 1e-10 in float64 and 1e-5 in float32; ``probe_seed`` draws the random vectors, and is itself
-    drawn where it is None (``result.probe_seed``). ``result.passed`` is the verdict. Raises
-    InputError for an option that is none, NumericalError where a Hessian leaves the range of the
+    drawn if it is None (``result.probe_seed``). ``result.passed`` is the verdict. Raises
+    InputError for an option that is none, NumericalError if a Hessian leaves the range of the
     dtype.
     """
     require_one_of("terms", terms, get_args(verification.Terms))
@@ -170,7 +169,7 @@ def approximate(
     """How far Fisher, KFAC, EKFAC, diagonals and the best Kronecker product are from the Hessian.
 
     ``samples`` targets are drawn for each example of the Monte-Carlo Fisher, ``rank`` is that of
-    rank k plus diagonal, ``probes`` are random vectors where a distance is not exact.
+    rank k plus diagonal, ``probes`` are random vectors if a distance is not exact.
     """
     require_one_of("block", block, ("kernel", "layer", "network"))
     options = approximation.ApproximationOptions(
@@ -314,13 +313,13 @@ def spectrum(
     device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> spectra.Spectrum:
-    """The spectra of Hessians and of their Gauss–Newton terms, exact where that is affordable.
+    """The spectra of Hessians and of their Gauss–Newton terms, exact if that is affordable.
 
     ``block`` is kernel, bias, layer or network; ``top`` asks for so many eigenpairs, largest
     first or with ``ends`` half from either end. Of a large block these are then all there is, and
     every other number is None, unless ``density`` asks for the whole spectrum. ``classes`` takes
     G apart into what comes from between and from within the classes (Papyan 2020). ``probes``,
-    ``steps`` and ``seed`` are those of the estimates where a spectrum is not exact.
+    ``steps`` and ``seed`` are those of the estimates if a spectrum is not exact.
     """
     require_one_of("block", block, ("kernel", "bias", "layer", "network"))
     options = SpectrumOptions(
@@ -420,18 +419,17 @@ def train(
     ``source`` is a configuration, or a Problem, which is trained on its own batch. ``options``
     are the keys of the configuration's section ``train``: learning_rate, momentum, batch_size,
     steps, examples, every, measure_examples, checkpoint_every. ``stopped`` is asked after every
-    step whether to end. Raises NumericalError where the training diverges.
+    step whether to end. Raises NumericalError if the training diverges.
     """
     settings = {f"train.{key}": value for key, value in options.items()}
     if isinstance(source, Problem):
         config = load_config(settings=settings)
         (problem,) = _problems(source, () if activation is None else activation)
-        data, execution = _own_data(problem, config.train), _execution(problem, device)
+        data = part_at(problem, config.train, f"the problem has {problem.examples}")
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
         agreed(data.problem)
-        execution = _execution(data.problem, device)
     return training.train(
         data,
         config.train,
@@ -439,7 +437,7 @@ def train(
         resume=resume,
         watch=watch,
         stopped=stopped,
-        execution=execution,
+        execution=_execution(data.problem, device),
     )
 
 
@@ -476,20 +474,6 @@ def _execution(problem: Problem, device: str | Device) -> Execution:
     """How a problem is run, on a device by its name or as it was opened."""
     opened = open_device(device) if isinstance(device, str) else device
     return execution_of(problem, device=opened)
-
-
-def _own_data(problem: Problem, options: TrainConfig) -> TrainingData:
-    examples, size = options.examples, options.batch_size
-    count = problem.examples if examples == "all" else examples
-    if count > problem.examples:
-        raise InputError(f"examples: {count}; the problem has {problem.examples}")
-    if size != "all" and size > count:
-        raise InputError(f"batch_size: {size}; there are {count} examples, so it must be 1 to them")
-    kept = problem.chosen(slice(count))
-    if count == problem.examples:
-        return TrainingData(kept, None, "")
-    rest = problem.chosen(slice(count, None))
-    return TrainingData(kept, rest, "held out")
 
 
 def _problems(problem: Problem, activations: Activations) -> tuple[Problem, ...]:

@@ -1,6 +1,6 @@
 """Ctrl-C and termination: how a program ends that is told to.
 
-A signal is an exception at whatever is at work. Where that does not end the program soon, because
+A signal is an exception at whatever is at work. If that does not end the program soon, because
 a library is busy with a long product or because Python dropped the exception in a callback, a
 thread that waits for signals ends it.
 """
@@ -83,7 +83,7 @@ def interruptible() -> None:
     told, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    # Where there is no room for a thread, a signal waits for the library at work.
+    # If there is no room for a thread, a signal waits for the library at work.
     with suppress(RuntimeError):
         threading.Thread(target=_watch, args=(told,), daemon=True).start()
 
@@ -107,7 +107,7 @@ def end_interrupted() -> NoReturn:
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     if _process.awaited:
-        # The others would wait without an end, and launchers end them where one is killed.
+        # The others would wait without an end, and launchers end them if one is killed.
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(INTERRUPTED)
 

@@ -77,6 +77,6 @@ def _say(failure: str, stream: TextIO) -> None:
 
 def _interrupt(ranks: Ranks) -> NoReturn:
     if not ranks.first:
-        # Where the first rank is interrupted as well, it ends this one.
+        # If the first rank is interrupted as well, it ends this one.
         time.sleep(interrupt.OTHERS_SECONDS)
     ranks.abort(interrupt.INTERRUPTED, "", lambda _: interrupt.say_interrupted())

@@ -142,7 +142,7 @@ def verdict_column(limited: Callable[[Any], Check | None]) -> Field:
 
 
 def limited_of(row: Any) -> Check | None:
-    """The row's check where it passed only by its rounding floor."""
+    """The row's check if it passed only by its rounding floor."""
     return row.check if row.check.limited_by_rounding else None
 
 
@@ -184,7 +184,7 @@ def methods_text(checks: Sequence[Check]) -> str:
 
 
 def relative_text(check: Check) -> str:
-    """The relative residual, as a bound where it is known with a confidence."""
+    """The relative residual, as a bound if it is known with a confidence."""
     return _bound(check, check.relative_residual)
 
 
@@ -225,7 +225,7 @@ def _products(check: Check) -> str:
 
 
 def seed_note(checks: Iterable[Check], seed: int) -> Iterator[str]:
-    """Which random vectors were multiplied, where some were."""
+    """Which random vectors were multiplied, if some were."""
     if any(check.method in ("probes", "products") for check in checks):
         yield f"Random vectors: --probe-seed {seed}."
 
@@ -260,7 +260,7 @@ def beyond(check: Check, where: str, of_what: str = "largest entry") -> str:
 
 
 def what_happened(*checks: Check) -> str | None:
-    """Where the first check that fails does, or why one is open; None where all passed."""
+    """Where the first check that fails does, or why one is open; None if all passed."""
     check = max(checks, key=lambda check: (check.failed, not check.passed))
     if check.passed:
         return None
@@ -268,7 +268,7 @@ def what_happened(*checks: Check) -> str | None:
 
 
 def undecided_notes(activation: str, checks: Iterable[tuple[str, Check]]) -> list[str]:
-    """A sentence for each place whose check is open, the first one where there are several."""
+    """A sentence for each place whose check is open, the first one if there are several."""
     doubtful: dict[str, str] = {}
     for name, check in checks:
         if check.verdict is Verdict.UNDECIDED:

@@ -50,7 +50,7 @@ class Search:
 
     ``rtol`` bounds its estimate of ‖Hv − λv‖ relative to |λ|. It holds ``vectors`` at a time and
     starts over up to ``restarts`` times; None leaves them to SciPy. ``remedy`` is what the user
-    can do where that is not enough.
+    can do if that is not enough.
     """
 
     rtol: float
@@ -74,7 +74,7 @@ def lanczos(
     Those of largest magnitude (``which`` LM), the largest (LA) or the smallest ones (SA), in no
     particular order; ``start`` (P,) is where Lanczos begins, partly random at least; None is the
     same random vector each time. The operator multiplies vectors on ``device``, where those that
-    are found stay. ``count`` must be below P. Raises NumericalError, which says ``name``, where it
+    are found stay. ``count`` must be below P. Raises NumericalError, which says ``name``, if it
     does not converge.
     """
     if start is None:
@@ -107,7 +107,7 @@ def lanczos(
             maxiter=search.restarts,
         )
     except ArpackError as error:
-        # A direction that is partly random is in the null space only where everything is.
+        # A direction that is partly random is in the null space only if everything is.
         if not operator.matvec(start).any():
             return np.zeros(count), np.eye(len(start), count, dtype=operator.dtype)
         some = isinstance(error, ArpackNoConvergence)

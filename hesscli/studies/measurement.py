@@ -10,10 +10,11 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.eigen import Search, lanczos
 from hesscli.studies.evaluation import accuracy
 from hesscli.studies.norm_estimates import has_structure, sizes
-from hesscli.studies.norms import frobenius_norms, gauss_newton_share, length
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share
 from hesscli.system.devices import CPU, Device
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
@@ -44,8 +45,8 @@ class LayerCurvature:
     """The Hessian H = G + C in one layer's kernel and bias.
 
     ``lambda_max`` is its largest eigenvalue, ``trace`` Σ_n ‖a_n‖² tr S_n, ``gauss_newton_share``
-    ‖G‖_F / (‖G‖_F + ‖C‖_F), None where both are zero. ``gradient_curvature`` is gᵀHg / gᵀg with
-    the gradient g in the same parameters, None where that is zero.
+    ‖G‖_F / (‖G‖_F + ‖C‖_F), None if both are zero. ``gradient_curvature`` is gᵀHg / gᵀg with
+    the gradient g in the same parameters, None if that is zero.
     """
 
     layer: str
@@ -65,7 +66,7 @@ class LayerCurvature:
 class Measurement:
     """One moment of a training: after ``step`` steps, on the measuring batch.
 
-    ``epoch`` counts how often the training examples were seen. ``accuracy`` is None where the
+    ``epoch`` counts how often the training examples were seen. ``accuracy`` is None if the
     loss classifies nothing. ``sharpness`` is the largest eigenvalue of the whole network's
     Hessian; ``trace``, ``gradient_norm`` and ``gradient_curvature`` are the whole network's.
     """
@@ -105,7 +106,7 @@ def measure(
     """The curvature of ``problem``, whose batch is the measuring batch, after ``step`` steps.
 
     ``vectors`` are those of the measurement before, or empty; ``seed`` seeds the directions
-    mixed into them. Products are computed on ``device``. Raises NumericalError where a number
+    mixed into them. Products are computed on ``device``. Raises NumericalError if a number
     leaves the range of the dtype.
     """
     engine = chain_rule_on(problem, device)
@@ -169,7 +170,7 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     """The algebraically largest eigenvalue of ``H`` with its eigenvector, of length 1.
 
     Lanczos from ``start`` (P,), to EIGENVALUE_TOLERANCE; a block of up to 64 parameters is
-    diagonalized whole. Raises NumericalError where Lanczos does not arrive.
+    diagonalized whole. Raises NumericalError if Lanczos does not arrive.
     """
     if H.shape[0] <= _DENSE_SIZE:
         values, V = np.linalg.eigh(H.to_dense())
@@ -188,13 +189,13 @@ def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...])
 
 def _unit(v: Array) -> Array:
     """``v`` at length 1; 0 stays 0."""
-    norm = length(v)
+    norm = frobenius_norm(v)
     return v if norm == 0 else np.asarray(v.astype(np.float64) / norm)
 
 
 def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
     """‖g‖ and gᵀHg / gᵀg."""
-    norm = length(g)
+    norm = frobenius_norm(g)
     return norm, None if norm == 0 else H.quadratic_form(_unit(g))
 
 

@@ -108,15 +108,9 @@ def spectral_norm(block: HessianBlock) -> float:
 
 
 def gauss_newton_share(G: float, C: float) -> float | None:
-    """G / (G + C) of the norms of Gauss–Newton and curvature term; None where both are 0."""
+    """G / (G + C) of the norms of Gauss–Newton and curvature term; None if both are 0."""
     largest = max(G, C)
     return None if largest == 0 else (G / largest) / (G / largest + C / largest)
-
-
-def length(v: Array) -> float:
-    """‖v‖₂; infinite only where it leaves the range of float64 itself."""
-    values, scale = _relative(v)
-    return scale * float(np.linalg.norm(values))
 
 
 def layer_block(block: HessianBlock) -> DenseBlock:
@@ -171,7 +165,7 @@ def _over_pairs(a: Doubles, parts: Sequence[Doubles | None]) -> list[float]:
 def _over_moments(a: Doubles, parts: Sequence[Doubles | None]) -> list[float]:
     """‖Σ_n vec(a_n a_nᵀ) vec(S_n)ᵀ‖_F² of each part, S packed; 0 of None.
 
-    The sums are no larger than S where this is the cheaper way.
+    The sums are no larger than S if this is the cheaper way.
     """
     inputs = a.shape[1]
     sums: list[Doubles | float] = [0.0] * len(parts)

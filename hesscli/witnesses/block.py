@@ -108,8 +108,8 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     def row_pieces(self, piece_bytes: int, row_bytes: int = 0) -> list[tuple[int, int]]:
         """(start, stop) of all rows in pieces that take about ``piece_bytes`` to compute.
 
-        Where the block has one segment, the rows of all units of an input are together.
-        ``row_bytes`` is what another witness needs for a row, where that is more.
+        If the block has one segment, the rows of all units of an input are together.
+        ``row_bytes`` is what another witness needs for a row, if that is more.
         """
         segments = self.layout.segments
         units = segments[0].units if len(segments) == 1 else 1
@@ -187,7 +187,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         be had; minres and cg take ``products`` steps at most, and go on to the relative residual
         ``rtol``. The residual that is reported is the true one: ask ``passed`` of what comes back.
         A singular system has the shortest x of least residual. Raises InputError for a v that
-        does not fit and a number out of its range, NumericalError where cg meets a direction in
+        does not fit and a number out of its range, NumericalError if cg meets a direction in
         which H + λI is not positive.
         """
         return solution(self, v, damping, Asked(method, rtol, products), watch)

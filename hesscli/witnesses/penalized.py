@@ -25,7 +25,7 @@ OfTensor = Callable[[Array, Penalty], Array]
 def of_penalties(problem: Problem, parameter: str, of: OfTensor) -> Array | None:
     """``of`` each parameter of a block, (P,), as much of it as belongs to the problem's examples.
 
-    0 where a tensor has no penalty; None where none has.
+    0 if a tensor has no penalty; None if none has.
     """
     layout, tensors = layout_of(problem, parameter), problem.graph.tensors
     if not any(name in problem.penalties for name in layout.tensors):
@@ -40,7 +40,7 @@ def of_penalties(problem: Problem, parameter: str, of: OfTensor) -> Array | None
 
 
 def penalized(block: HessianBlock, problem: Problem, of: OfTensor) -> HessianBlock:
-    """``block``, with the diagonal of its penalties where there are some."""
+    """``block``, with the diagonal of its penalties if there are some."""
     diagonal = of_penalties(problem, block.parameter, of)
     return block if diagonal is None else PenalizedBlock(block, diagonal)
 

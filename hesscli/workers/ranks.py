@@ -61,7 +61,7 @@ class Ended(BaseException):
 class Ranks:
     """All ranks of MPI's world (a hesscli.workers.share.Workers).
 
-    Raises InputError where MPI cannot be used.
+    Raises InputError if MPI cannot be used.
     """
 
     def __init__(self, launched: Launched, waiting: Waiting = lambda _: None) -> None:
@@ -108,7 +108,7 @@ class Ranks:
     def agree(self, facts: Facts) -> None:
         """Compares ``facts`` of all ranks.
 
-        Raises InputError, on all of them, where one differs.
+        Raises InputError, on all of them, if one differs.
         """
         difference = _difference(self.gather(facts))
         if difference is not None:
@@ -121,9 +121,9 @@ class Ranks:
     def end(self, code: int, failure: str | None, say: Say) -> int:
         """Ends together with the other ranks; gives the code that all of them end with.
 
-        Where nothing failed it is that of the first rank. ``failure`` is why this rank cannot go
+        If nothing failed it is that of the first rank. ``failure`` is why this rank cannot go
         on: the first rank that has a failure says it, and all end with its code, the others by
-        Ended. Where they do not come, because they compute, this rank ends them.
+        Ended. If they do not come, because they compute, this rank ends them.
         """
         try:
             met = self._meet(_END, code, failure is not None)
@@ -158,8 +158,8 @@ class Ranks:
         """Waits for all ranks, which must be about to do the same.
 
         Gives (r, code) of the first rank r that has failed, or of the first rank and r beyond all
-        of them; None where this rank has failed and the others do not come. Raises Ended where
-        another one has failed, NumericalError on all ranks where one goes another way.
+        of them; None if this rank has failed and the others do not come. Raises Ended if
+        another one has failed, NumericalError on all ranks if one goes another way.
         """
         order = self.index if failed else self.count + self.index
         given = array("q", [order * _CODES + code, what, -what])

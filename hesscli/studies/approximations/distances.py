@@ -3,7 +3,7 @@
     distance  ‖T − X‖_F / ‖T‖_F          cosine  ⟨T, X⟩ / (‖T‖_F ‖X‖_F)
 
 Small blocks are formed. For dense layers of any size ‖T − X‖² = ‖T‖² − 2⟨T, X⟩ + ‖X‖² out of a and
-S (hesscli.studies.approximations.blocks), and where X has the same a, S − S_X. Networks of such
+S (hesscli.studies.approximations.blocks), and if X has the same a, S − S_X. Networks of such
 layers are a sum over layers and over what is between them. All else is
 estimated by Hutchinson's E‖(T − X)v‖² = ‖T − X‖_F² over normal v, the same for every X, with an
 error bar by the jackknife (Efron and Stein, Annals of Statistics 9, 1981).
@@ -43,9 +43,9 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Distance:
-    """Of one approximation from one block; error bars (99 %) are None where it is exact.
+    """Of one approximation from one block; error bars (99 %) are None if it is exact.
 
-    Both are None where the block is 0, and the cosine also where the approximation is.
+    Both are None if the block is 0, and the cosine also if the approximation is.
     """
 
     distance: float | None
@@ -75,7 +75,7 @@ class Products:
 class Images:
     """What distances need of an approximation, once for all the blocks that it is measured against.
 
-    ``probes`` (P, k) are the random vectors where no distance is exact.
+    ``probes`` (P, k) are the random vectors if no distance is exact.
     """
 
     def __init__(self, probes: Doubles) -> None:
@@ -88,7 +88,7 @@ class Images:
 class Target:
     """The block T that approximations are measured against, and its trace.
 
-    ``trace_error`` is the trace's error bar (99 %), None where it is exact; it is estimated where
+    ``trace_error`` is the trace's error bar (99 %), None if it is exact; it is estimated if
     it is not that of a matrix at hand, and ``trace`` does not know it.
     """
 

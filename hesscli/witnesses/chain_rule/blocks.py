@@ -11,14 +11,18 @@ from functools import cached_property
 
 import numpy as np
 
+from hesscli.nodes.node import added
 from hesscli.nodes.passes import Linearized, Moved, Term
 from hesscli.problem.graph import CONV, INPUT, Array, Node
 from hesscli.system import xp
 from hesscli.system.arrays import dtype_of, is_numpy
 from hesscli.system.pieces import pieces
+from hesscli.system.threads import at_once
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import Layout
 
+# What the passes hold at a time for some of the examples: it fits into a cache.
+_PIECE_BYTES = 2**24
 # What a product may hold at a time on a device.
 _DEVICE_PIECE_BYTES = 2**30
 # The block of one example's input is held up to this size, 64 MB in float64.
@@ -61,20 +65,22 @@ class ProductBlock(HessianBlock):
 
     def _columns(self, V: Array) -> Array:
         moved, tensors = Moved(self.layout.split(V)), self.layout.tensors
-        total: Array | None = None
-        # A device is kept busy by many examples; NumPy's arrays of a few stay in the cache.
-        most = {} if is_numpy(V) else {"piece_bytes": _DEVICE_PIECE_BYTES}
-        each = self._bytes_of_an_example(V.shape[1])
-        for low, high in pieces(0, self._examples, each, **most):
-            found, _ = self.linearized.product(moved, self.term, tensors, (), slice(low, high))
+
+        def of_examples(piece: tuple[int, int]) -> Array:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found, _ = self.linearized.product(moved, self.term, tensors, (), slice(*piece))
             for tensor in tensors:
                 if tensor not in found.tensors:
                     # The output does not depend on it.
                     found.tensors[tensor] = xp.zeros_like(moved.tensors[tensor])
-            part = self.layout.join(found.tensors)
-            total = part if total is None else total + part
-        assert total is not None  # a batch has one example at least
-        return total
+            return self.layout.join(found.tensors)
+
+        # Each piece has a result, which at large widths is larger than what it is made of.
+        held = max(_PIECE_BYTES, self._bytes_of_a_column * V.shape[1])
+        # A device is kept busy by many examples, one piece after the other.
+        threads, held = (None, held) if is_numpy(V) else (1, _DEVICE_PIECE_BYTES)
+        each = pieces(0, self._examples, self._bytes_of_an_example(V.shape[1]), held)
+        return added(at_once(of_examples, each, threads))
 
     def _bytes_of_an_example(self, columns: int) -> int:
         """What the passes' arrays take for one example."""

@@ -1,6 +1,6 @@
 """Blocks of a loss over more examples than are held at a time: the sum over chunks of examples.
 
-Where several workers have a share of the examples each, the sum goes on over the workers.
+If several workers have a share of the examples each, the sum goes on over the workers.
 
 The loss is a sum over examples, and so is each of its derivatives. With c taken from the number of
 all examples, the blocks of the chunks add up to the block of the whole:
@@ -9,7 +9,7 @@ all examples, the blocks of the chunks add up to the block of the whole:
 
 Chunks weigh as much as they have examples, so that their size changes nothing but the rounding.
 The sums are in double precision. Of a chunk nothing is kept but its summand, so that memory stays
-flat whatever the number of examples; but where the memory budget leaves room beside the chunk at
+flat whatever the number of examples; but if the memory budget leaves room beside the chunk at
 work, the first chunks' first-order quantities are kept for the next product, which then needs no
 file and no forward and backward pass of its own.
 """
@@ -49,10 +49,10 @@ L = TypeVar("L")
 T = TypeVar("T")
 # What is kept of a chunk for products with single vectors: so many numbers of the problem's type
 # for each input and each unit of an example, and for each layer and term the S of its examples,
-# which products of one vector use where they are no larger than a cache.
+# which products of one vector use if they are no larger than a cache.
 _NUMBERS_OF_AN_INPUT, _NUMBERS_OF_A_UNIT = 2, 8
 _TERMS, _CACHED_BYTES = 3, 2**22
-# What needs the S of every example, entries and diagonals, takes fewer examples at a time where
+# What needs the S of every example, entries and diagonals, takes fewer examples at a time if
 # layers are wide: so many that the S of one layer takes this much. Chunks are made for narrow ones.
 _SECOND_BYTES = 2**26
 
@@ -101,7 +101,7 @@ class Chunks:
         return list(pieces(0, self.problem.examples, 1, size))
 
     def parts(self) -> Iterator[tuple[int, Problem]]:
-        """(first example, part) of every part: the problem itself where it is held."""
+        """(first example, part) of every part: the problem itself if it is held."""
         if self.execution.chunk is None:
             yield 0, self.problem
             return
@@ -154,7 +154,7 @@ class Chunks:
         """The same examples in larger parts: as large as products with one vector may hold.
 
         The first ones that fit into ``execution.spare`` bytes are kept for the next product; all
-        where the problem is held.
+        if the problem is held.
         """
         problem, other = self.problem, copy(self)
         of = problem.widths, problem.dtype.itemsize
@@ -202,7 +202,7 @@ class Chunks:
 class OtherChunks(Chunks):
     """Chunks of other examples, in another order: smaller ones, from the last example to the first.
 
-    What goes wrong where chunks are cut or added up, as one that is left out, goes wrong with
+    What goes wrong if chunks are cut or added up, as one that is left out, goes wrong with
     other examples than in Chunks, so that the witness that has these notices it.
     """
 
@@ -378,7 +378,7 @@ Floor: TypeAlias = RoundingFloor | SummedFloor
 def chain_rule_of(
     problem: Problem, execution: Execution, watch: Watch | None = None
 ) -> ChainRuleEngine:
-    """The chain rule on a problem, in chunks where it is not to be held at once."""
+    """The chain rule on a problem, in chunks if it is not to be held at once."""
     device = execution.device
     if not execution.summed:
         return chain_rule_on(problem, device)
@@ -392,7 +392,7 @@ def chain_rule_of(
 def autodiff_of(
     problem: Problem, execution: Execution, watch: Watch | None = None
 ) -> AutodiffEngine:
-    """Autodiff on a problem, in chunks where it is not to be held at once."""
+    """Autodiff on a problem, in chunks if it is not to be held at once."""
     if not execution.summed:
         return Autodiff(problem)
     return SummedEngine(OtherChunks(problem, execution, watch), Autodiff)
@@ -408,7 +408,7 @@ def floor_of(engine: ChainRuleEngine) -> Floor:
 
 
 def require_held(problem: Problem, execution: Execution, why: str) -> None:
-    """Raises InputError where the examples are not held at once, which something needs."""
+    """Raises InputError if the examples are not held at once, which something needs."""
     if execution.workers.count > 1:
         raise InputError(
             f"the examples are shared out among {execution.workers.count} processes, but {why}; "
