@@ -306,10 +306,11 @@ def erfc(z: Array) -> Array:
 
 def _special(name: str, z: Array) -> Callable[[Array], Array] | None:
     """The special function of that name for an array, None if its library has none."""
+    module: Any = None
     if is_numpy(z):
-        return getattr(scipy.special, name, None)
-    if array_api_compat.is_cupy_array(z):
+        module = scipy.special
+    elif array_api_compat.is_cupy_array(z):
         import cupyx.scipy.special
 
-        return getattr(cupyx.scipy.special, name, None)
-    return None
+        module = cupyx.scipy.special
+    return getattr(module, name, None)
