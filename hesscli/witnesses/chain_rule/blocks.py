@@ -15,7 +15,7 @@ from hesscli.nodes.node import added
 from hesscli.nodes.passes import Linearized, Moved, Term
 from hesscli.problem.graph import CONV, INPUT, Array, Node
 from hesscli.system import xp
-from hesscli.system.arrays import dtype_of
+from hesscli.system.arrays import dtype_of, is_numpy
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import at_once
 from hesscli.witnesses.block import HessianBlock
@@ -23,6 +23,8 @@ from hesscli.witnesses.layout import Layout
 
 # What the passes hold at a time for some of the examples: it fits into a cache.
 _PIECE_BYTES = 2**24
+# What a product may hold at a time on a device.
+_DEVICE_PIECE_BYTES = 2**30
 # The block of one example's input is held up to this size, 64 MB in float64.
 _MOST_ENTRIES = 2**23
 
@@ -75,8 +77,10 @@ class ProductBlock(HessianBlock):
 
         # Each piece has a result, which at large widths is larger than what it is made of.
         held = max(_PIECE_BYTES, self._bytes_of_a_column * V.shape[1])
+        # A device is kept busy by many examples, one piece after the other.
+        threads, held = (None, held) if is_numpy(V) else (1, _DEVICE_PIECE_BYTES)
         each = pieces(0, self._examples, self._bytes_of_an_example(V.shape[1]), held)
-        return added(at_once(of_examples, each))
+        return added(at_once(of_examples, each, threads))
 
     def _bytes_of_an_example(self, columns: int) -> int:
         """What the passes' arrays take for one example."""
