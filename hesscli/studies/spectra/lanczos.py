@@ -16,7 +16,7 @@ from hesscli.system.memory import require_memory
 from hesscli.witnesses.block import HessianBlock
 
 _MAX_RESTARTS = 500
-_MIN_VECTORS = 40
+_MIN_VECTORS = 20
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ class Eigenpairs:
 
 def eigenpairs(block: HessianBlock, values: Doubles, vectors: Array) -> Eigenpairs:
     """``vectors`` (P, K) with the residuals that a product with H gives them."""
-    residual = block.matmat(vectors).astype(np.float64) - vectors.astype(np.float64) * values
+    return _with_residuals(values, vectors, block.matmat(vectors))
+
+
+def _with_residuals(values: Doubles, vectors: Array, images: Array) -> Eigenpairs:
+    residual = images.astype(np.float64) - vectors.astype(np.float64) * values
     return Eigenpairs(values, vectors, np.linalg.norm(residual, axis=0))
 
 
@@ -85,9 +89,11 @@ def largest(
     search = Search(rtol, "use a smaller --top, or --which magnitude", vectors, _MAX_RESTARTS)
     _, found = lanczos(operator, block.parameter, search, v0, count=count)
     # Rayleigh quotients of H itself: the shift cost digits.
-    exact = (found * block.matmat(found)).sum(axis=0, dtype=np.float64)
+    images = block.matmat(found)
+    exact = (found * images).sum(axis=0, dtype=np.float64)
     order = np.argsort(-np.abs(exact + shift), kind="stable")
-    return eigenpairs(block, exact[order], np.ascontiguousarray(found[:, order]))
+    vectors_found = np.ascontiguousarray(found[:, order])
+    return _with_residuals(exact[order], vectors_found, images[:, order])
 
 
 def _require_memory(block: HessianBlock, vectors: int) -> None:
