@@ -173,6 +173,22 @@ def _conv(record: Record) -> Iterator[Claim]:
             yield Claim(f"H·v ÷ {said}, processor time", case, processor, "×", asked)
 
 
+def _gpu(record: Record) -> Iterator[Claim]:
+    peers = (("jax.jvp(jax.grad)", "JAX"), ("curvlinops' H·v", "curvlinops"))
+    for said, subject in peers:
+        for network in record.cases("network"):
+            for dtype in record.cases("dtype"):
+                ours, peer = (
+                    record.find(of, "H·v", network=network, dtype=dtype) for of in (OURS, subject)
+                )
+                limit = None
+                if subject == "JAX":
+                    dense = str(network).startswith("784")
+                    limit = 0.6 if dense else 0.8 if dtype == "float64" else None
+                case = f"{network}, {dtype}"
+                yield Claim(f"H·v ÷ {said}", case, ratio(ours, peer), "×", limit)
+
+
 def _kfac(record: Record) -> Iterator[Claim]:
     for batch in sorted({m.case["batch"] for m in record.measurements}):
         ours, peer = (record.find(of, "factors", batch=batch) for of in (OURS, "curvlinops"))
@@ -218,6 +234,7 @@ _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "depth": _depth,
     "dataset": _dataset,
     "conv": _conv,
+    "gpu": _gpu,
     "kfac": _kfac,
     "startup": _startup,
     "command": _command,

@@ -14,6 +14,8 @@ from pathlib import Path
 from benchmarks.environments import python_of
 from benchmarks.processes import OURS, explained, run_command
 from benchmarks.session import Command, Session
+from hesscli.system.devices import GPU_NAME, open_device
+from hesscli.system.errors import InputError
 
 # The network of the published figures; the other ones differ in width or depth.
 WIDTHS = "784-30-30-10"
@@ -42,6 +44,13 @@ DEPTHS = (2, 3, 4, 6, 8, 12, 16)
 CONV_BATCH = 512
 CONV_NETWORKS = ("lenet5", "resnet_small")
 CONV_DTYPES = ("float64", "float32")
+# Widths of dense networks at one number of examples, and a convolutional one at another.
+GPU_WIDTHS = (WIDTHS, "784-512-512-10", "784-2048-2048-10")
+GPU_BATCH, GPU_CONV, GPU_CONV_BATCH = 60_000, "lenet5", 5_000
+
+
+class SkippedError(Exception):
+    """A machine has not what a benchmark is about."""
 
 
 def entries(session: Session) -> None:
@@ -137,6 +146,27 @@ def conv(session: Session) -> None:
                 )
 
 
+def gpu(session: Session) -> None:
+    """H·v of all parameters on a GPU; raises SkippedError where there is none."""
+    try:
+        open_device(GPU_NAME)
+    except InputError as error:
+        raise SkippedError(str(error)) from error
+    for network in (*GPU_WIDTHS, GPU_CONV):
+        for dtype in CONV_DTYPES:
+            case, options = {"network": network, "dtype": dtype}, {}
+            if network == GPU_CONV:
+                problem = session.convolutions(network, dtype, GPU_CONV_BATCH)
+                options = {"network": network}
+            else:
+                problem = session.problem(network, GPU_BATCH, dtype)
+            expected = session.expected(problem, case, ["network"], ["product"], options)
+            if expected is None:
+                continue
+            for subject in (OURS, "JAX", "curvlinops"):
+                session.measure(subject, "gpu", case, problem, expected, "network", options=options)
+
+
 def kfac(session: Session) -> None:
     """The Kronecker factors of all kernels."""
     blocks = [f"dense{k}/kernel" for k in (1, 2, 3)]
@@ -225,6 +255,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "width": Benchmark(width, f"784-W-W-10 tanh, batch {WIDTH_BATCH}"),
     "depth": Benchmark(depth, f"784-{DEPTH_WIDTH}-…-10 tanh, batch {WIDTH_BATCH}"),
     "conv": Benchmark(conv, f"LeNet-5 and resnet_small, batch {CONV_BATCH}", "both types"),
+    "gpu": Benchmark(
+        gpu,
+        f"784-W-W-10 tanh, {GPU_BATCH:,} examples, and LeNet-5, {GPU_CONV_BATCH:,}",
+        "both types",
+    ),
     "kfac": Benchmark(kfac, f"{WIDTHS} tanh"),
     "dataset": Benchmark(dataset, f"{WIDTHS} tanh"),
     "startup": Benchmark(startup, f"{WIDTHS} relu, batch 32 (the defaults)", "float64"),

@@ -11,12 +11,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environments import python_of
 from benchmarks.worker import DISAGREED
+from hesscli.system.devices import GPU_NAME, open_device
+from hesscli.system.errors import InputError
 from hesscli.system.memory import available_memory, readable_size
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +94,7 @@ def keep_to(threads: int) -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores, memory and system; nothing that names the machine itself."""
+    """Processor, cores, memory, system and GPU; nothing that names the machine itself."""
     found: dict[str, str | int] = {
         "processor": _processor(),
         "cores": cores(),
@@ -100,6 +103,8 @@ def machine() -> dict[str, str | int]:
     }
     if hasattr(os, "sysconf"):
         found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(InputError):
+        found["gpu"] = open_device(GPU_NAME).description
     return found
 
 

@@ -70,11 +70,12 @@ class Session:
             tuple(self._missing),
         )
 
-    def problem(self, widths: str, batch: int) -> Path:
+    def problem(self, widths: str, batch: int, dtype: str = "float32") -> Path:
         """The problem file that all programs read, written where it is not there yet."""
-        path = self.folder / f"{widths}-batch-{batch}.npz"
+        path = self.folder / f"{widths}-{dtype}-batch-{batch}.npz"
         if not path.exists():
-            self._ours("problem", {"widths": widths, "batch": batch, "out": path})
+            options = {"widths": widths, "dtype": dtype, "batch": batch, "out": path}
+            self._ours("problem", options)
         return path
 
     def convolutions(self, network: str, dtype: str, batch: int) -> Path:

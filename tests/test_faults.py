@@ -11,6 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -459,14 +460,27 @@ def test_memory_that_runs_out_is_one_line(
     assert err == ("hesscli: out of memory; use a smaller batch, fewer units or dtype float32\n")
 
 
-def test_memory_that_runs_out_in_a_thread_is_heard_of() -> None:
+@pytest.mark.parametrize("share_out", [threads.in_threads, threads.at_once])
+def test_memory_that_runs_out_in_a_thread_is_heard_of(
+    share_out: Callable[..., Iterator[int]],
+) -> None:
     def work(number: int) -> int:
         if number == 3:
             raise MemoryError
         return number
 
     with pytest.raises(MemoryError):
-        list(threads.in_threads(work, range(10), threads=3))
+        list(share_out(work, range(10), threads=3))
+
+
+def test_a_thread_of_ours_begins_none_of_its_own() -> None:
+    def name(_: int) -> str:
+        return threading.current_thread().name
+
+    def names(number: int) -> set[str]:
+        return {name(number), *threads.at_once(name, range(5), threads=3)}
+
+    assert all(len(of_task) == 1 for of_task in threads.at_once(names, range(4), threads=2))
 
 
 def test_two_runs_may_write_the_same_file_at_once() -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from scipy.special import erfc, expit
 
 from hesscli.problem.graph import Activation, Array
 from hesscli.problem.registry import activation_names, parameter_defaults
+from hesscli.system import xp
 from hesscli.system.errors import InputError
 
 Elementwise = Callable[[Array], Array]
@@ -43,53 +43,45 @@ _INVERSE_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 _GELU_SCALE, _GELU_CUBIC = math.sqrt(2.0 / math.pi), 0.044715
 
 
-def _ones(z: Array) -> Array:
-    return np.ones_like(z)
-
-
-def _zeros(z: Array) -> Array:
-    return np.zeros_like(z)
-
-
 def _near(z: Array) -> Array:
     """At most ±1000, where what decays as exp(−z) is 0 already and z³ does not overflow."""
-    return np.clip(z, -1e3, 1e3)
+    return xp.clip(z, -1e3, 1e3)
 
 
 def _decay(z: Array) -> Array:
     """exp(−|z|), which cannot overflow."""
-    return np.exp(-np.abs(z))
+    return xp.exp(-xp.abs(z))
 
 
 def _linear() -> Derivatives:
-    return Derivatives(value=lambda z: z, first=_ones, second=_zeros)
+    return Derivatives(value=lambda z: z, first=xp.ones_like, second=xp.zeros_like)
 
 
 def _relu() -> Derivatives:
     return Derivatives(
-        value=lambda z: np.maximum(z, 0),
-        first=lambda z: (z > 0).astype(z.dtype),
-        second=_zeros,
+        value=lambda z: xp.maximum(z, 0),
+        first=lambda z: xp.astype(z > 0, z.dtype),
+        second=xp.zeros_like,
     )
 
 
 def _leaky_relu(negative_slope: float) -> Derivatives:
     return Derivatives(
-        value=lambda z: np.where(z > 0, z, negative_slope * z),
-        first=lambda z: np.where(z > 0, z.dtype.type(1), z.dtype.type(negative_slope)),
-        second=_zeros,
+        value=lambda z: xp.where(z > 0, z, negative_slope * z),
+        first=lambda z: xp.where(z > 0, xp.ones_like(z), negative_slope),
+        second=xp.zeros_like,
     )
 
 
 def _elu(alpha: float) -> Derivatives:
     # z > 0: z.   z ≤ 0: α (eᶻ − 1), whose derivatives are α eᶻ; at 0 TensorFlow has σ″ = 0.
     def exponential(z: Array) -> Array:
-        return alpha * np.exp(np.minimum(z, 0))
+        return alpha * xp.exp(xp.minimum(z, 0))
 
     return Derivatives(
-        value=lambda z: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0))),
-        first=lambda z: np.where(z > 0, z.dtype.type(1), exponential(z)),
-        second=lambda z: np.where(z < 0, exponential(z), z.dtype.type(0)),
+        value=lambda z: xp.where(z > 0, z, alpha * xp.expm1(xp.minimum(z, 0))),
+        first=lambda z: xp.where(z > 0, 1.0, exponential(z)),
+        second=lambda z: xp.where(z < 0, exponential(z), 0.0),
     )
 
 
@@ -98,7 +90,7 @@ def _selu() -> Derivatives:
     unit = _elu(_SELU_ALPHA)
     return Derivatives(
         value=lambda z: _SELU_SCALE * unit.value(z),
-        first=lambda z: _SELU_SCALE * np.where(z < 0, unit.first(z), z.dtype.type(1)),
+        first=lambda z: _SELU_SCALE * xp.where(z < 0, unit.first(z), 1.0),
         second=lambda z: _SELU_SCALE * unit.second(z),
     )
 
@@ -106,15 +98,15 @@ def _selu() -> Derivatives:
 def _sigmoid_slope(z: Array) -> Array:
     # s(z) (1 − s(z)) = e / (1 + e)²,  e = exp(−|z|)
     e = _decay(z)
-    return e / np.square(1 + e)
+    return e / xp.square(1 + e)
 
 
 def _sigmoid() -> Derivatives:
     return Derivatives(
-        value=expit,
+        value=xp.expit,
         first=_sigmoid_slope,
         # s″ = s′ (1 − 2s),   1 − 2s = −tanh(z/2)
-        second=lambda z: -_sigmoid_slope(z) * np.tanh(z / 2),
+        second=lambda z: -_sigmoid_slope(z) * xp.tanh(z / 2),
     )
 
 
@@ -125,16 +117,16 @@ def _sech_squared(z: Array) -> Array:
 
 def _tanh() -> Derivatives:
     return Derivatives(
-        value=np.tanh,
+        value=xp.tanh,
         first=_sech_squared,
-        second=lambda z: -2 * np.tanh(z) * _sech_squared(z),
+        second=lambda z: -2 * xp.tanh(z) * _sech_squared(z),
     )
 
 
 def _softplus() -> Derivatives:
     return Derivatives(
-        value=lambda z: np.maximum(z, 0) + np.log1p(_decay(z)),
-        first=expit,
+        value=lambda z: xp.maximum(z, 0) + xp.log1p(_decay(z)),
+        first=xp.expit,
         second=_sigmoid_slope,
     )
 
@@ -142,28 +134,28 @@ def _softplus() -> Derivatives:
 def _softsign() -> Derivatives:
     # σ′ = q², σ″ = ∓2q³ with q = 1/(1 + |z|), whose powers do not overflow
     return Derivatives(
-        value=lambda z: z / (1 + np.abs(z)),
-        first=lambda z: np.square(1 / (1 + np.abs(z))),
-        second=lambda z: -2 * np.sign(z) * (1 / (1 + np.abs(z))) ** 3,
+        value=lambda z: z / (1 + xp.abs(z)),
+        first=lambda z: xp.square(1 / (1 + xp.abs(z))),
+        second=lambda z: -2 * xp.sign(z) * (1 / (1 + xp.abs(z))) ** 3,
     )
 
 
 def _silu() -> Derivatives:
     # s = s(z), r = 1 − s = s(−z):   σ′ = s (1 + z r),   σ″ = s r (2 − z tanh(z/2))
     return Derivatives(
-        value=lambda z: z * expit(z),
-        first=lambda z: expit(z) * (1 + z * expit(-z)),
-        second=lambda z: _sigmoid_slope(z) * (2 - z * np.tanh(z / 2)),
+        value=lambda z: z * xp.expit(z),
+        first=lambda z: xp.expit(z) * (1 + z * xp.expit(-z)),
+        second=lambda z: _sigmoid_slope(z) * (2 - z * xp.tanh(z / 2)),
     )
 
 
 def _normal_density(z: Array) -> Array:
-    return _INVERSE_SQRT_2PI * np.exp(-np.square(_near(z)) / 2)
+    return _INVERSE_SQRT_2PI * xp.exp(-xp.square(_near(z)) / 2)
 
 
 def _normal_distribution(z: Array) -> Array:
     # Φ(z) = erfc(−z/√2) / 2 keeps its digits in the left tail, where (1 + erf)/2 has none.
-    return np.asarray(0.5 * erfc(-z * _SQRT_HALF))
+    return 0.5 * xp.erfc(-z * _SQRT_HALF)
 
 
 def _gelu() -> Derivatives:
@@ -171,7 +163,7 @@ def _gelu() -> Derivatives:
     return Derivatives(
         value=lambda z: z * _normal_distribution(z),
         first=lambda z: _normal_distribution(z) + z * _normal_density(z),
-        second=lambda z: _normal_density(z) * (2 - np.square(_near(z))),
+        second=lambda z: _normal_density(z) * (2 - xp.square(_near(z))),
     )
 
 
@@ -193,12 +185,12 @@ def _gelu_tanh() -> Derivatives:
 
     def second(z: Array) -> Array:
         z = _near(z)
-        bent = logistic.second(p(z)) * np.square(p1(z))
-        return np.asarray(logistic.first(p(z)) * (2 * p1(z) + z * p2(z)) + z * bent)
+        bent = logistic.second(p(z)) * xp.square(p1(z))
+        return logistic.first(p(z)) * (2 * p1(z) + z * p2(z)) + z * bent
 
     return Derivatives(
-        value=lambda z: z * expit(p(z)),
-        first=lambda z: expit(p(z)) + z * logistic.first(p(z)) * p1(z),
+        value=lambda z: z * xp.expit(p(z)),
+        first=lambda z: xp.expit(p(z)) + z * logistic.first(p(z)) * p1(z),
         second=second,
     )
 
@@ -209,26 +201,26 @@ def _mish() -> Derivatives:
     # With e = exp(−|z|): t and 1 − t² are quotients of polynomials in e without cancellation.
     def t(z: Array) -> Array:
         e = _decay(z)
-        denominator = np.where(z < 0, e * e + 2 * e + 2, 1 + 2 * e + 2 * e * e)
-        return np.where(z < 0, e * (e + 2), 1 + 2 * e) / denominator
+        denominator = xp.where(z < 0, e * e + 2 * e + 2, 1 + 2 * e + 2 * e * e)
+        return xp.where(z < 0, e * (e + 2), 1 + 2 * e) / denominator
 
     def slope(z: Array) -> Array:
         e = _decay(z)
-        denominator = np.where(z < 0, e * e + 2 * e + 2, 1 + 2 * e + 2 * e * e)
-        root = np.where(z < 0, 1 + e, e * (1 + e)) / denominator
-        return np.asarray(4 * expit(z) * root * root)
+        denominator = xp.where(z < 0, e * e + 2 * e + 2, 1 + 2 * e + 2 * e * e)
+        root = xp.where(z < 0, 1 + e, e * (1 + e)) / denominator
+        return 4 * xp.expit(z) * root * root
 
     return Derivatives(
         value=lambda z: z * t(z),
         first=lambda z: t(z) + z * slope(z),
-        second=lambda z: slope(z) * (2 + z * (expit(-z) - 2 * t(z) * expit(z))),
+        second=lambda z: slope(z) * (2 + z * (xp.expit(-z) - 2 * t(z) * xp.expit(z))),
     )
 
 
 def _exp(z: Array) -> Array:
     # Beyond the type's range the answer is infinity; the sweep reports where that happened.
     with np.errstate(over="ignore"):
-        return np.exp(z)
+        return xp.exp(z)
 
 
 def _exponential() -> Derivatives:
@@ -236,18 +228,20 @@ def _exponential() -> Derivatives:
 
 
 def _square() -> Derivatives:
-    return Derivatives(value=np.square, first=lambda z: 2 * z, second=lambda z: 2 * _ones(z))
+    return Derivatives(
+        value=xp.square, first=lambda z: 2 * z, second=lambda z: xp.full_like(z, 2.0)
+    )
 
 
 def _sin() -> Derivatives:
-    return Derivatives(value=np.sin, first=np.cos, second=lambda z: -np.sin(z))
+    return Derivatives(value=xp.sin, first=xp.cos, second=lambda z: -xp.sin(z))
 
 
 def _relu6() -> Derivatives:
     return Derivatives(
-        value=lambda z: np.clip(z, 0, 6),
-        first=lambda z: ((z > 0) & (z < 6)).astype(z.dtype),
-        second=_zeros,
+        value=lambda z: xp.clip(z, 0, 6),
+        first=lambda z: xp.astype((z > 0) & (z < 6), z.dtype),
+        second=xp.zeros_like,
     )
 
 
@@ -257,7 +251,7 @@ def _hard_sigmoid() -> Derivatives:
     return Derivatives(
         value=lambda z: ramp.value(z + 3) / 6,
         first=lambda z: ramp.first(z + 3) / 6,
-        second=_zeros,
+        second=xp.zeros_like,
     )
 
 

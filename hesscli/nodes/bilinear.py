@@ -16,11 +16,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added, over
 from hesscli.nodes.windows import Windows
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 Shape = tuple[int, ...]
 
@@ -38,7 +37,9 @@ class BilinearAt:
     g: Array | None = None
 
     def part(self, chosen: slice) -> BilinearAt:
-        return replace(self, a=self.a[chosen], g=None if self.g is None else self.g[chosen])
+        return replace(
+            self, a=self.a[chosen, ...], g=None if self.g is None else self.g[chosen, ...]
+        )
 
 
 class Bilinear(Calculus):
@@ -71,13 +72,13 @@ class Bilinear(Calculus):
 
     def below(self, z: Array, W: Array, shape: Shape) -> Array:
         """Uᵀ E(z, W), (n, k, …) → (n, k, *in), ``shape`` being that of x for one example."""
-        a = einsum(f"nk{self.y},{self.W}->nk{self.x}", z, W)
+        a = xp.einsum(f"nk{self.y},{self.W}->nk{self.x}", z, W)
         return over(lambda a: self.fold(a, shape), a)
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, BilinearAt]:
         shape, kernel, bias = x[0].shape[1:], theta["kernel"], theta.get("bias")
-        a, W = self.unfold(x[0]), kernel.reshape(self.matrix(kernel.shape))
-        y = self.down(einsum(f"n{self.x},{self.W}->n{self.y}", a, W), shape)
+        a, W = self.unfold(x[0]), xp.reshape(kernel, self.matrix(kernel.shape))
+        y = self.down(xp.einsum(f"n{self.x},{self.W}->n{self.y}", a, W), shape)
         if bias is not None:
             y = y + bias
         at = (a, W, shape, y.shape[1:], kernel.shape, () if bias is None else bias.shape)
@@ -87,14 +88,14 @@ class Bilinear(Calculus):
         (moved,), parts = Rx, []
         if moved is not None:
             a = over(self.unfold, moved)
-            parts.append(einsum(f"nk{self.x},{self.W}->nk{self.y}", a, at.W))
+            parts.append(xp.einsum(f"nk{self.x},{self.W}->nk{self.y}", a, at.W))
         if "kernel" in V:
-            W = V["kernel"].reshape(-1, *at.W.shape)
-            parts.append(einsum(f"n{self.x},k{self.W}->nk{self.y}", at.a, W))
+            W = xp.reshape(V["kernel"], (-1, *at.W.shape))
+            parts.append(xp.einsum(f"n{self.x},k{self.W}->nk{self.y}", at.a, W))
         parts = [over(lambda z: self.down(z, at.x_shape), part) for part in parts]
         if "bias" in V:
             b = aligned(V["bias"], at.bias, len(at.y_shape))
-            parts.append(np.broadcast_to(b, (len(at.a), b.shape[1], *at.y_shape)))
+            parts.append(xp.broadcast_to(b, (at.a.shape[0], b.shape[1], *at.y_shape)))
         return added(parts)
 
     def pull(self, at: BilinearAt, g: Array, wanted: Wanted) -> Pulled:
@@ -103,8 +104,8 @@ class Bilinear(Calculus):
         if wanted.inputs[0]:
             below = self.below(z, at.W, at.x_shape)
         if "kernel" in wanted.tensors:
-            W = einsum(f"nk{self.y},n{self.x}->k{self.W}", z, at.a)
-            tensors["kernel"] = W.reshape(-1, *at.kernel)
+            W = xp.einsum(f"nk{self.y},n{self.x}->k{self.W}", z, at.a)
+            tensors["kernel"] = xp.reshape(W, (-1, *at.kernel))
         if "bias" in wanted.tensors:
             tensors["bias"] = summed(g, at.bias)
         return Pulled([below], tensors)
@@ -116,13 +117,14 @@ class Bilinear(Calculus):
         (moved,), (below,) = Rx, into.inputs
         assert at.g is not None  # ``curved`` came first
         if below is not None and "kernel" in V:
-            W = V["kernel"].reshape(-1, *at.W.shape)
-            for k, each in enumerate(W):
-                below[:, k : k + 1] += self.below(at.g[:, None], each, at.x_shape)
+            W = xp.reshape(V["kernel"], (-1, *at.W.shape))
+            for k in range(W.shape[0]):
+                bent = self.below(at.g[:, None, ...], W[k, ...], at.x_shape)
+                below[:, k : k + 1, ...] += bent
         if moved is not None and "kernel" in into.tensors:
             a = over(self.unfold, moved)
-            W = einsum(f"nk{self.x},n{self.y}->k{self.W}", a, at.g)
-            into.tensors["kernel"] += W.reshape(-1, *at.kernel)
+            W = xp.einsum(f"nk{self.x},n{self.y}->k{self.W}", a, at.g)
+            into.tensors["kernel"] += xp.reshape(W, (-1, *at.kernel))
 
     def fan(self, x: Sequence[Array], theta: Tensors) -> int:
         W = self.matrix(theta["kernel"].shape)
@@ -130,7 +132,7 @@ class Bilinear(Calculus):
 
 
 class EinsumDense(Bilinear):
-    """y = einsum(x, W) + b; the equation has no n and no k."""
+    """y = xp.einsum(x, W) + b; the equation has no n and no k."""
 
     def __init__(self, equation: str) -> None:
         operands, y = equation.split("->")
@@ -156,11 +158,11 @@ class Conv(Bilinear):
 
     def unfold(self, x: Array) -> Array:
         a = self._windows(x.shape[1:]).unfold(x)
-        return a if self.groups == 1 else a.reshape(*a.shape[:-1], self.groups, -1)
+        return a if self.groups == 1 else xp.reshape(a, (*a.shape[:-1], self.groups, -1))
 
     def fold(self, a: Array, shape: Shape) -> Array:
         windows = self._windows(shape)
-        a = a.reshape(len(a), *windows.out, windows.taps, shape[-1])
+        a = xp.reshape(a, (a.shape[0], *windows.out, windows.taps, shape[-1]))
         return windows.fold(a[..., tap, :] for tap in range(windows.taps))
 
     def below(self, z: Array, W: Array, shape: Shape) -> Array:
@@ -168,19 +170,19 @@ class Conv(Bilinear):
             return super().below(z, W, shape)
         # Axis by axis: what is added along the first one is contiguous over all of the second.
         along, *across = self._windows(shape).by_axis
-        flat, to = z.reshape(-1, z.shape[-1]), (math.prod(z.shape[:2]), *along.out, -1)
-        taps = W.reshape(along.taps, -1, W.shape[-1])
-        x = along.fold((flat @ tap.T).reshape(to) for tap in taps)
+        flat, to = xp.reshape(z, (-1, z.shape[-1])), (math.prod(z.shape[:2]), *along.out, -1)
+        taps = xp.reshape(W, (along.taps, -1, W.shape[-1]))
+        x = along.fold(xp.reshape(flat @ taps[i, :, :].T, to) for i in range(along.taps))
         for windows in across:
-            by_tap = x.reshape(-1, *windows.out, windows.taps, shape[-1])
+            by_tap = xp.reshape(x, (-1, *windows.out, windows.taps, shape[-1]))
             x = windows.fold(by_tap[..., tap, :] for tap in range(windows.taps))
-        return x.reshape(*z.shape[:2], *shape)
+        return xp.reshape(x, (*z.shape[:2], *shape))
 
     def down(self, z: Array, shape: Shape) -> Array:
-        return z if self.groups == 1 else z.reshape(*z.shape[:-2], -1)
+        return z if self.groups == 1 else xp.reshape(z, (*z.shape[:-2], -1))
 
     def up(self, g: Array, shape: Shape) -> Array:
-        return g if self.groups == 1 else g.reshape(*g.shape[:-1], self.groups, -1)
+        return g if self.groups == 1 else xp.reshape(g, (*g.shape[:-1], self.groups, -1))
 
     def _windows(self, shape: Shape) -> Windows:
         size, strides, padding, dilation = self.of
@@ -202,10 +204,10 @@ class DepthwiseConv(Conv):
         return (math.prod(size), c, multiplier)
 
     def down(self, z: Array, shape: Shape) -> Array:
-        return z.reshape(*z.shape[:-2], -1)
+        return xp.reshape(z, (*z.shape[:-2], -1))
 
     def up(self, g: Array, shape: Shape) -> Array:
-        return g.reshape(*g.shape[:-1], shape[-1], -1)
+        return xp.reshape(g, (*g.shape[:-1], shape[-1], -1))
 
 
 class ConvTranspose(Bilinear):
@@ -229,7 +231,7 @@ class ConvTranspose(Bilinear):
 
 def aligned(V: Array, shape: Shape, axes: int) -> Array:
     """Directions (k, *shape) with axes of one before those of ``shape``, ``axes`` in all."""
-    return V.reshape(1, len(V), *[1] * (axes - len(shape)), *shape)
+    return xp.reshape(V, (1, V.shape[0], *[1] * (axes - len(shape)), *shape))
 
 
 def summed(g: Array, shape: Shape) -> Array:
@@ -239,16 +241,4 @@ def summed(g: Array, shape: Shape) -> Array:
     """
     wide = (*[1] * (g.ndim - 2 - len(shape)), *shape)
     alone = [2 + axis for axis, n in enumerate(wide) if n == 1]
-    return np.asarray(g.sum(axis=(0, *alone)).reshape(g.shape[1], *shape))
-
-
-def einsum(equation: str, a: Array, b: Array) -> Array:
-    """``numpy.einsum`` of two arrays, as one matrix product where all they share is summed over."""
-    operands, y = equation.split("->")
-    A, B = operands.split(",")
-    both = [letter for letter in A if letter in B]
-    if any(letter in y for letter in both):
-        return np.asarray(np.einsum(equation, a, b))
-    axes = [A.index(letter) for letter in both], [B.index(letter) for letter in both]
-    left = [letter for letter in A + B if letter not in both]
-    return np.asarray(np.tensordot(a, b, axes).transpose([left.index(letter) for letter in y]))
+    return xp.reshape(xp.sum(g, axis=(0, *alone)), (g.shape[1], *shape))

@@ -7,15 +7,13 @@ bend    g V_Wᵀ;   at W: Rxᵀ g
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from hesscli.nodes.multiplied import Multiplied
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class DenseAt:
     g: Array | None = None
 
     def part(self, chosen: slice) -> DenseAt:
-        return replace(self, x=self.x.part(chosen), g=None if self.g is None else self.g[chosen])
+        return replace(self, x=self.x.part(chosen), g=None if self.g is None else self.g[chosen, :])
 
 
 class Dense(Calculus):
@@ -47,24 +45,25 @@ class Dense(Calculus):
         Rz = None if moved is None else times(moved, at.W)
         if "kernel" in V:
             # All directions by one matrix product: (inputs, k · units).
-            by_input = V["kernel"].swapaxes(0, 1)
-            U = at.x.times(by_input.reshape(len(by_input), -1))
-            U = U.reshape(len(U), *by_input.shape[1:])
+            by_input = xp.swapaxes(V["kernel"], 0, 1)
+            inputs, k, units = by_input.shape
+            U = at.x.times(xp.reshape(by_input, (inputs, k * units)))
+            U = xp.reshape(U, (U.shape[0], k, units))
             Rz = U if Rz is None else Rz + U
         if "bias" in V:
             v = V["bias"]
-            Rz = np.broadcast_to(v, (len(at.x.a), *v.shape)) if Rz is None else Rz + v
+            Rz = xp.broadcast_to(v, (at.x.a.shape[0], *v.shape)) if Rz is None else Rz + v
         assert Rz is not None  # something moves
         return Rz
 
     def pull(self, at: DenseAt, g: Array, wanted: Wanted) -> Pulled:
         tensors = {}
         if "kernel" in wanted.tensors:
-            # A worker's share of a mini-batch may have no examples: no −1 in the shapes.
-            W = at.x.transposed_times(g.reshape(len(g), math.prod(g.shape[1:])))
-            tensors["kernel"] = W.reshape(len(W), *g.shape[1:]).swapaxes(0, 1)
+            n, k, units = g.shape
+            W = at.x.transposed_times(xp.reshape(g, (n, k * units)))
+            tensors["kernel"] = xp.swapaxes(xp.reshape(W, (W.shape[0], k, units)), 0, 1)
         if "bias" in wanted.tensors:
-            tensors["bias"] = g.sum(axis=0)
+            tensors["bias"] = xp.sum(g, axis=0)
         return Pulled([times(g, at.W.T) if wanted.inputs[0] else None], tensors)
 
     def curved(self, at: DenseAt, g: Array) -> DenseAt:
@@ -75,17 +74,17 @@ class Dense(Calculus):
         (moved,), (below,) = Rx, into.inputs
         if below is not None and "kernel" in V:
             # g V_Wᵀ for each direction
-            below += np.swapaxes(at.g @ V["kernel"].swapaxes(1, 2), 0, 1)
+            below += xp.swapaxes(at.g @ xp.swapaxes(V["kernel"], 1, 2), 0, 1)
         if moved is not None and "kernel" in into.tensors:
             # Rxᵀ g for each direction
-            by_input = into.tensors["kernel"].swapaxes(0, 1)
-            by_input += np.swapaxes(moved.transpose(1, 2, 0) @ at.g, 0, 1)
+            into.tensors["kernel"] += xp.permute_dims(moved, (1, 2, 0)) @ at.g
 
     def second(self, at: DenseAt, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
-        return np.asarray(at.W @ S @ at.W.T)
+        below: Array = at.W @ S @ at.W.T
+        return below
 
 
 def times(x: Array, W: Array) -> Array:
     """(n, k, d) times (d, m), as one matrix product."""
     n, k, d = x.shape
-    return np.asarray((x.reshape(n * k, d) @ W).reshape(n, k, W.shape[1]))
+    return xp.reshape(xp.reshape(x, (n * k, d)) @ W, (n, k, W.shape[1]))

@@ -9,16 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from hesscli.nodes.activations import Derivatives
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.problem.graph import Array
-from hesscli.system.pieces import pieces
-
-# Elementwise work is done in blocks of rows: they stay in the cache, and no intermediate result
-# is as large as the arrays themselves.
-_BLOCK_BYTES = 2**20
+from hesscli.system import xp
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class ElementwiseAt:
         return by_rows(self.sigma.first, self.z)
 
     def part(self, chosen: slice) -> Sloped:
-        return Sloped(self.slope[chosen], None)
+        return Sloped(self.slope[chosen, ...], None)
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,9 @@ class Sloped:
     bent: Array | None
 
     def part(self, chosen: slice) -> Sloped:
-        return Sloped(self.slope[chosen], None if self.bent is None else self.bent[chosen])
+        return Sloped(
+            self.slope[chosen, ...], None if self.bent is None else self.bent[chosen, ...]
+        )
 
 
 class Elementwise(Calculus):
@@ -61,10 +57,11 @@ class Elementwise(Calculus):
     def push(self, at: ElementwiseAt | Sloped, Rx: Moves, V: Tensors) -> Array:
         (Rz,) = Rx
         assert Rz is not None  # nothing else can move
-        return np.asarray(at.slope[:, None] * Rz)
+        moved: Array = at.slope[:, None, ...] * Rz
+        return moved
 
     def pull(self, at: ElementwiseAt | Sloped, g: Array, wanted: Wanted) -> Pulled:
-        return Pulled([at.slope[:, None] * g], {})
+        return Pulled([at.slope[:, None, ...] * g], {})
 
     def curved(self, at: ElementwiseAt, g: Array) -> Sloped:
         return Sloped(at.slope, by_rows(lambda z, g: at.sigma.second(z) * g, at.z, g))
@@ -73,26 +70,29 @@ class Elementwise(Calculus):
         (Rz,), (below,) = Rx, into.inputs
         assert at.bent is not None  # ``curved`` came first
         if Rz is not None and below is not None:
-            for low, high in pieces(0, len(below), below[0].nbytes, _BLOCK_BYTES):
-                below[low:high] += at.bent[low:high, None] * Rz[low:high]
+            for low, high in xp.row_pieces(below):
+                below[low:high, ...] += at.bent[low:high, None, ...] * Rz[low:high, ...]
 
     def second(self, at: Sloped, S: Array, position: int, inputs: int, *, bent: bool) -> Array:
         # diag(σ′) S diag(σ′) + diag(σ″ ⊙ g)
         n, d = S.shape[:2]
-        slope = at.slope.reshape(n, d)
-        below = slope[:, :, None] * S.reshape(n, d, d) * slope[:, None, :]
+        slope = xp.reshape(at.slope, (n, d))
+        below = slope[:, :, None] * xp.reshape(S, (n, d, d)) * slope[:, None, :]
         if bent:
             assert at.bent is not None  # ``curved`` came first
-            diagonal = np.arange(d)
-            below[:, diagonal, diagonal] += at.bent.reshape(n, d)
-        return below.reshape(S.shape)
+            bent_by_slope = xp.diagonal(below) + xp.reshape(at.bent, (n, d))
+            below = xp.with_diagonal(below, bent_by_slope)
+        return xp.reshape(below, S.shape)
 
 
 def by_rows(function: Callable[..., Array], first: Array, *others: Array) -> Array:
     """An elementwise function of arrays (n, …) of one type, in blocks of rows."""
-    if first.nbytes <= _BLOCK_BYTES:
+    blocks = list(xp.row_pieces(first))
+    if len(blocks) == 1:
         return function(first, *others)
-    result = np.empty_like(first)
-    for low, high in pieces(0, len(first), first[0].nbytes, _BLOCK_BYTES):
-        result[low:high] = function(first[low:high], *(array[low:high] for array in others))
+    result = xp.empty_like(first)
+    for low, high in blocks:
+        result[low:high, ...] = function(
+            first[low:high, ...], *(array[low:high, ...] for array in others)
+        )
     return result

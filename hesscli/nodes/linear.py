@@ -7,12 +7,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
-
-import numpy as np
+from typing import Any
 
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added, over
 from hesscli.nodes.windows import Windows
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 Shape = tuple[int, ...]
 # (before, after) of each spatial axis.
@@ -61,10 +61,10 @@ class Reshape(Linear):
         self.shape = shape
 
     def map(self, x: Array) -> Array:
-        return x.reshape(len(x), *self.shape)
+        return xp.reshape(x, (x.shape[0], *self.shape))
 
     def transposed(self, g: Array, shape: Shape) -> Array:
-        return g.reshape(len(g), *shape)
+        return xp.reshape(g, (g.shape[0], *shape))
 
 
 class Permute(Linear):
@@ -74,10 +74,10 @@ class Permute(Linear):
         self.axes = (0, *dims)
 
     def map(self, x: Array) -> Array:
-        return np.asarray(x.transpose(self.axes))
+        return xp.permute_dims(x, self.axes)
 
     def transposed(self, g: Array, shape: Shape) -> Array:
-        return np.asarray(g.transpose(np.argsort(self.axes)))
+        return xp.permute_dims(g, [self.axes.index(axis) for axis in range(g.ndim)])
 
 
 class ZeroPadding(Linear):
@@ -87,7 +87,7 @@ class ZeroPadding(Linear):
         self.padding = padding
 
     def map(self, x: Array) -> Array:
-        return np.pad(x, ((0, 0), *self.padding, (0, 0)))
+        return xp.pad(x, ((0, 0), *self.padding, (0, 0)))
 
     def transposed(self, g: Array, shape: Shape) -> Array:
         return g[_inside(self.padding, shape)]
@@ -104,14 +104,13 @@ class Cropping(Linear):
         return x[_inside(self.cropping, tuple(kept))]
 
     def transposed(self, g: Array, shape: Shape) -> Array:
-        return np.pad(g, ((0, 0), *self.cropping, (0, 0)))
+        return xp.pad(g, ((0, 0), *self.cropping, (0, 0)))
 
 
 def _inside(margins: Margins, shape: Shape) -> tuple[slice, ...]:
     """Where an array of this shape lies within one that has these margins besides."""
-    return slice(None), *(
-        slice(before, before + n) for (before, _), n in zip(margins, shape, strict=False)
-    )
+    of_axes = (slice(before, before + n) for (before, _), n in zip(margins, shape, strict=False))
+    return slice(None), *of_axes, slice(None)
 
 
 class UpSampling(Linear):
@@ -122,13 +121,13 @@ class UpSampling(Linear):
 
     def map(self, x: Array) -> Array:
         for axis, times in enumerate(self.size, start=1):
-            x = np.repeat(x, times, axis=axis)
+            x = xp.repeat(x, times, axis=axis)
         return x
 
     def transposed(self, g: Array, shape: Shape) -> Array:
         split = [n for pair in zip(shape, self.size, strict=False) for n in pair]
         axes = tuple(2 + 2 * axis for axis in range(len(self.size)))
-        return np.asarray(g.reshape(len(g), *split, shape[-1]).sum(axis=axes))
+        return xp.sum(xp.reshape(g, (g.shape[0], *split, shape[-1])), axis=axes)
 
 
 class AveragePooling(Linear):
@@ -142,7 +141,7 @@ class AveragePooling(Linear):
 
     def transposed(self, g: Array, shape: Shape) -> Array:
         windows = self._windows(shape)
-        return windows.fold(repeat(g / windows.counts.astype(g.dtype), windows.taps))
+        return windows.fold(repeat(g / windows.counts_like(g), windows.taps))
 
     def fan(self, x: Sequence[Array], theta: Tensors) -> int:
         return math.prod(self.of[0])
@@ -158,12 +157,12 @@ class GlobalAveragePooling(Linear):
         self.shape = shape
 
     def map(self, x: Array) -> Array:
-        mean = x.mean(axis=tuple(range(1, x.ndim - 1)))
-        return np.asarray(mean.reshape(len(x), *self.shape))
+        mean = xp.mean(x, axis=tuple(range(1, x.ndim - 1)))
+        return xp.reshape(mean, (x.shape[0], *self.shape))
 
     def transposed(self, g: Array, shape: Shape) -> Array:
-        each = g.reshape(len(g), *[1] * (len(shape) - 1), shape[-1])
-        return np.broadcast_to(each / g.dtype.type(math.prod(shape[:-1])), (len(g), *shape))
+        each = xp.reshape(g, (g.shape[0], *[1] * (len(shape) - 1), shape[-1]))
+        return xp.broadcast_to(each / math.prod(shape[:-1]), (g.shape[0], *shape))
 
     def fan(self, x: Sequence[Array], theta: Tensors) -> int:
         return math.prod(x[0].shape[1:-1])
@@ -193,7 +192,7 @@ class WeightedSum(Calculus):
 
 
 def _times(weight: float, x: Array) -> Array:
-    return x if weight == 1 else x * x.dtype.type(weight)
+    return x if weight == 1 else x * weight
 
 
 class Concatenate(Calculus):
@@ -205,20 +204,23 @@ class Concatenate(Calculus):
         self.axis = axis
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Shapes]:
-        y = np.concatenate(x, axis=1 + self.axis)
+        y = xp.concat(x, axis=1 + self.axis)
         return y, Shapes(tuple(value.shape[1:] for value in x))
 
     def push(self, at: Shapes, Rx: Moves, V: Tensors) -> Array:
         like = next(part for part in Rx if part is not None)
         parts = [
-            np.zeros((*like.shape[:2], *shape), dtype=like.dtype) if part is None else part
+            xp.zeros((*like.shape[:2], *shape), like=like) if part is None else part
             for part, shape in zip(Rx, at.shapes, strict=True)
         ]
-        return np.concatenate(parts, axis=2 + self.axis)
+        return xp.concat(parts, axis=2 + self.axis)
 
     def pull(self, at: Shapes, g: Array, wanted: Wanted) -> Pulled:
-        ends = np.cumsum([shape[self.axis] for shape in at.shapes])[:-1]
-        parts = np.split(g, ends, axis=2 + self.axis)
-        return Pulled(
-            [part if asked else None for part, asked in zip(parts, wanted.inputs, strict=True)], {}
-        )
+        inputs: list[Array | None] = []
+        before, low = (slice(None),) * (2 + self.axis), 0
+        for shape, asked in zip(at.shapes, wanted.inputs, strict=True):
+            high = low + shape[self.axis]
+            places: Any = (*before, slice(low, high), ...)
+            inputs.append(g[places] if asked else None)
+            low = high
+        return Pulled(inputs, {})

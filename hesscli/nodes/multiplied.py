@@ -6,6 +6,8 @@ columns of a (N, inputs) are of three kinds:
     0 in all examples         left out: what multiplies them is exactly 0
     0 in nearly all           held as a sparse array
     the others                one dense array, by BLAS
+
+Which columns they are is only asked of NumPy's arrays: other libraries' are one dense array.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from hesscli.problem.graph import Array
+from hesscli.system.arrays import is_numpy
 from hesscli.system.pieces import pieces
 
 # Of a column with fewer numbers than this share of the examples a sparse product takes less time.
@@ -40,11 +43,11 @@ class Multiplied:
 
     def part(self, chosen: slice) -> Multiplied:
         """The same for some of the examples."""
-        a = self.a[chosen]
-        if len(a) == len(self.a):
+        a = self.a[chosen, :]
+        if a.shape[0] == self.a.shape[0]:
             return self
         part = Multiplied(a, self)
-        part.dense = self.dense[chosen]
+        part.dense = self.dense[chosen, :]
         if self.sparse_columns.size:
             part.sparse = self.sparse[chosen]
         return part
@@ -52,11 +55,15 @@ class Multiplied:
     @cached_property
     def lit(self) -> NDArray[np.intp]:
         """The columns that are not 0 in the whole batch."""
+        if not is_numpy(self.a):
+            return np.arange(self.a.shape[1])
         return np.flatnonzero(self._counts)
 
     @cached_property
     def dense_columns(self) -> NDArray[np.intp] | None:
         """The columns that are multiplied as a dense array; None where those are all."""
+        if not is_numpy(self.a):
+            return None
         dense = np.flatnonzero(self._counts >= max(1, _SPARSE * len(self.a)))
         inputs = self.a.shape[1]
         return dense if inputs - dense.size >= _WORTH_SETTING_APART * inputs else None
@@ -83,7 +90,7 @@ class Multiplied:
         """The product a V (N, m), for V (inputs, m)."""
         columns, a = self.dense_columns, self.dense
         part = V if columns is None else V[columns]
-        if V.shape[1] > _FEW:
+        if V.shape[1] > _FEW or not is_numpy(a):
             U: Array = a @ part
         else:
             U = np.ascontiguousarray((part.T @ a.T).T)

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol
 
-import numpy as np
-
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 # Parameters, or directions in them, by the role that they have in the node.
 Tensors = Mapping[str, Array]
@@ -98,10 +97,9 @@ class Calculus(ABC):
         wanted = Wanted(tuple(index == position for index in range(inputs)))
         half = _only(self.pull(at, S, wanted), position)
         d = math.prod(half.shape[2:])
-        rows = half.reshape(len(half), S.shape[1], d).swapaxes(1, 2)
-        whole = self.pull(
-            at, np.ascontiguousarray(rows).reshape(len(half), d, *S.shape[2:]), wanted
-        )
+        n, units = half.shape[:2]
+        rows = xp.contiguous(xp.swapaxes(xp.reshape(half, (n, units, d)), 1, 2))
+        whole = self.pull(at, xp.reshape(rows, (n, d, *S.shape[2:])), wanted)
         if bent:
             units = unit_directions(_only(whole, position))
             Rx = [units if index == position else None for index in range(inputs)]
@@ -128,15 +126,15 @@ def added(parts: Iterable[Array]) -> Array:
 def over(function: Callable[[Array], Array], x: Array) -> Array:
     """A function of arrays (m, …), each on its own, of x (n, k, …)."""
     n, k = x.shape[:2]
-    y = function(x.reshape(n * k, *x.shape[2:]))
-    return y.reshape(n, k, *y.shape[1:])
+    y = function(xp.reshape(x, (n * k, *x.shape[2:])))
+    return xp.reshape(y, (n, k, *y.shape[1:]))
 
 
 def unit_directions(like: Array) -> Array:
     """The unit directions (n, d, *shape) of a value of d numbers, d = Π shape."""
     d = math.prod(like.shape[2:])
-    units = np.eye(d, dtype=like.dtype).reshape(d, *like.shape[2:])
-    return np.broadcast_to(units, (len(like), *units.shape))
+    units = xp.reshape(xp.eye(d, like=like), (d, *like.shape[2:]))
+    return xp.broadcast_to(units, (like.shape[0], *units.shape))
 
 
 def _only(pulled: Pulled, position: int) -> Array:

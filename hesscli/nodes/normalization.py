@@ -14,10 +14,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 Shape = tuple[int, ...]
 
@@ -31,8 +30,8 @@ class NormalizedAt:
     g: Array | None = None
 
     def part(self, chosen: slice) -> NormalizedAt:
-        g = None if self.g is None else self.g[chosen]
-        return NormalizedAt(self.x[chosen], self.i[chosen], g)
+        g = None if self.g is None else self.g[chosen, ...]
+        return NormalizedAt(self.x[chosen, ...], self.i[chosen, ...], g)
 
 
 class Normalization(Calculus):
@@ -50,17 +49,17 @@ class Normalization(Calculus):
         parted = self._parted(x[0])
         centred = parted - self._mean(parted, 1)
         variance = self._mean(centred * centred, 1)
-        i = 1 / np.sqrt(variance + parted.dtype.type(self.epsilon))
+        i = 1 / xp.sqrt(variance + self.epsilon)
         normal = centred * i
-        return normal.reshape(x[0].shape), NormalizedAt(normal, i)
+        return xp.reshape(normal, x[0].shape), NormalizedAt(normal, i)
 
     def push(self, at: NormalizedAt, Rx: Moves, V: Tensors) -> Array:
         (moved,) = Rx
         assert moved is not None  # nothing else can move
-        return self._projected(at, self._parted(moved)).reshape(moved.shape)
+        return xp.reshape(self._projected(at, self._parted(moved)), moved.shape)
 
     def pull(self, at: NormalizedAt, g: Array, wanted: Wanted) -> Pulled:
-        return Pulled([self._projected(at, self._parted(g)).reshape(g.shape)], {})
+        return Pulled([xp.reshape(self._projected(at, self._parted(g)), g.shape)], {})
 
     def curved(self, at: NormalizedAt, g: Array) -> NormalizedAt:
         return replace(at, g=self._parted(g))
@@ -70,24 +69,25 @@ class Normalization(Calculus):
         assert at.g is not None  # ``curved`` came first
         if moved is None or below is None:
             return
-        x, i, g, r = at.x[:, None], at.i[:, None], at.g[:, None], self._parted(moved)
+        x, i, g, r = at.x[:, None, ...], at.i[:, None, ...], at.g[:, None, ...], self._parted(moved)
         Rx̂, Pg = self._projected(at, r), self._projected(at, g)
         bent = -i * self._mean(x * r) * Pg
         bent -= i * (Rx̂ * self._mean(x * g) + x * self._mean(Rx̂ * g))
-        below += bent.reshape(below.shape)
+        below += xp.reshape(bent, below.shape)
 
     def fan(self, x: Sequence[Array], theta: Tensors) -> int:
         shape = self._parted(x[0]).shape[1:]
         return math.prod(shape[axis] for axis in self.axes)
 
     def _projected(self, at: NormalizedAt, r: Array) -> Array:
-        x, i = at.x[:, None], at.i[:, None]
-        return np.asarray(i * (r - self._mean(r) - x * self._mean(x * r)))
+        x, i = at.x[:, None, ...], at.i[:, None, ...]
+        projected: Array = i * (r - self._mean(r) - x * self._mean(x * r))
+        return projected
 
     def _parted(self, x: Array) -> Array:
         if not self.groups:
             return x
-        return x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
+        return xp.reshape(x, (*x.shape[:-1], self.groups, x.shape[-1] // self.groups))
 
     def _mean(self, x: Array, leading: int = 2) -> Array:
-        return np.asarray(x.mean(axis=tuple(leading + a for a in self.axes), keepdims=True))
+        return xp.mean(x, axis=tuple(leading + a for a in self.axes), keepdims=True)

@@ -30,6 +30,7 @@ from hesscli.nodes.losses import HessianProduct, LossDerivatives
 from hesscli.nodes.node import Calculus, Pulled, Wanted, unit_directions
 from hesscli.problem.graph import INPUT, Array, Graph, Node
 from hesscli.problem.network import Targets
+from hesscli.system import xp
 
 # Called with a node, the name of the pass, and the numbers that it has just given.
 Check = Callable[[Node, str, Array], None]
@@ -108,20 +109,21 @@ def activity(graph: Graph, penalized: Mapping[str, Array], scale: float) -> Arra
 
     A single 0 where none has.
     """
-    total = np.zeros(())
+    total: Array | None = None
     for name, value in penalized.items():
-        each = penalty.each(value.astype(np.float64), graph.activities[name])
-        total = total + scale * each.reshape(len(value), -1).sum(axis=1)
-    return total
+        each = scale * penalty.each(xp.double(value), graph.activities[name])
+        own = xp.sum(each, axis=tuple(range(1, each.ndim)))
+        total = own if total is None else total + own
+    return np.zeros(()) if total is None else total
 
 
 def loss_cotangents(
     graph: Graph, g: Array, penalized: Mapping[str, Array], scale: float
 ) -> dict[str, Array]:
     """Where backward passes begin: ∂L/∂f (n, 1, c) at the output, c ∂P at penalized values."""
-    found = {graph.output: g[:, None]}
+    found = {graph.output: g[:, None, ...]}
     for name, value in penalized.items():
-        own = value.dtype.type(scale) * penalty.gradient(value, graph.activities[name])[:, None]
+        own = scale * penalty.gradient(value, graph.activities[name])[:, None, ...]
         found[name] = found[name] + own if name in found else own
     return found
 
@@ -206,7 +208,7 @@ class Linearized:
         self.graph = graph
         self.targets = targets
         self.loss = loss
-        self.scales = scales
+        self._scales = scales
         self.of_activity = of_activity
         self._inputs = inputs
         self._calculus = cache(calculus)
@@ -221,6 +223,11 @@ class Linearized:
         again._calculus, again.loss = other._calculus, other.loss
         again.__dict__.pop("_loss_product", None)
         return again
+
+    @cached_property
+    def scales(self) -> Array:
+        """The factors (N,) of the sum over the examples, like the output."""
+        return xp.astype(xp.asarray(self._scales, like=self.f), self.f.dtype)
 
     @property
     def f(self) -> Array:
@@ -243,7 +250,7 @@ class Linearized:
 
         def curve(node: Node, g: Array) -> None:
             self._check(node, "backward sweep", g)
-            records[node.name] = self._calculus(node).curved(fresh[node.name], g[:, 0])
+            records[node.name] = self._calculus(node).curved(fresh[node.name], g[:, 0, ...])
 
         with np.errstate(over="ignore", invalid="ignore"):
             self._f, fresh, penalized = self.forward(nodes)
@@ -255,11 +262,11 @@ class Linearized:
     def _cotangents(self, penalized: Mapping[str, Array]) -> dict[str, Array]:
         """∂L/∂f, and what penalties begin with."""
         g = self.scales[:, None] * self.loss.gradient(self.f, self.targets)
-        return loss_cotangents(self.graph, np.asarray(g), penalized, self.of_activity)
+        return loss_cotangents(self.graph, g, penalized, self.of_activity)
 
     def at(self, node: str, chosen: slice) -> object:
         """What is held of a node, for some of the examples."""
-        return _part(self._records[node], chosen, len(self.targets))
+        return _part(self._records[node], chosen, self.targets.shape[0])
 
     def cotangents(self, tensors: Collection[str] = (), values: Collection[str] = ()) -> Moved:
         """The gradient: (1, *shape) in tensors, (N, 1, *shape) in values."""
@@ -277,8 +284,8 @@ class Linearized:
         self, chosen: slice, tensors: Collection[str] = (), values: Collection[str] = ()
     ) -> Moved:
         """What the unit cotangents of the c outputs of some examples are worth, k = c at once."""
-        f = self.f[chosen]
-        units = np.broadcast_to(np.eye(f.shape[1], dtype=f.dtype), (*f.shape, f.shape[1]))
+        f = self.f[chosen, :]
+        units = xp.broadcast_to(xp.eye(f.shape[1], like=f), (*f.shape, f.shape[1]))
         return self.pulled(units, chosen, tensors, values)
 
     def pulled(
@@ -354,8 +361,9 @@ class Linearized:
 
         Rf = R.get(graph.output)
         if Rf is None:
-            Rf = np.zeros((len(self.f[chosen]), _count(moved), self.f.shape[1]), self.f.dtype)
-        Rg = {graph.output: self.through_loss(Rf, chosen) if term.seeded else np.zeros_like(Rf)}
+            f = self.f[chosen, :]
+            Rf = xp.zeros((f.shape[0], _count(moved), f.shape[1]), like=f)
+        Rg = {graph.output: self.through_loss(Rf, chosen) if term.seeded else xp.zeros_like(Rf)}
         del Rf
         if term.seeded:
             for value, curvature in self._curvatures.items():
@@ -375,14 +383,15 @@ class Linearized:
 
     def through_loss(self, Rf: Array, chosen: slice = slice(None)) -> Array:
         """∂²L/∂f² times Rf (n, k, c)."""
-        return np.asarray(self.scales[chosen, None, None] * self._loss_product(chosen, Rf))
+        Rg: Array = self.scales[chosen, None, None] * self._loss_product(chosen, Rf)
+        return Rg
 
     @cached_property
     def _curvatures(self) -> dict[str, Array]:
         """C ∂²P/∂v², one number for each value of which the penalty has any."""
-        one = np.ones((), dtype=self.f.dtype)
+        one = xp.ones((), like=self.f)
         return {
-            value: np.asarray(one.dtype.type(self.of_activity) * penalty.curvature(one, of))
+            value: self.of_activity * penalty.curvature(one, of)
             for value, of in self.graph.activities.items()
             if of.l2
         }
@@ -442,53 +451,53 @@ class Linearized:
                 linear = self._penalized_second(linear, value, HESSIAN)
             else:
                 linear = self._second_by_units(chosen, HESSIAN, value, readers)
-            O = np.zeros_like(linear)  # noqa: E741  # the letter of the mathematics
-            rows = O.reshape(*O.shape[:2], *self.graph.shape_of(value))
+            n, d, _ = linear.shape
+            rows = xp.zeros((n, d, *self.graph.shape_of(value)), like=linear)
             units = unit_directions(rows)
             for node in dict.fromkeys(readers):
                 if not self._calculus(node).bends_in_x or node.name not in self.graph.effective:
                     continue
                 Rx = [units if name == value else None for name in node.inputs]
                 into = Pulled(
-                    [np.zeros_like(rows) if name == value else None for name in node.inputs], {}
+                    [xp.zeros_like(rows) if name == value else None for name in node.inputs], {}
                 )
                 self._calculus(node).bend(self.at(node.name, chosen), Rx, {}, into)
                 for part in into.inputs:
-                    rows += 0 if part is None else part
-        return linear, O
+                    rows = rows if part is None else rows + part
+        return linear, xp.reshape(rows, linear.shape)
 
     def _second_below(
         self, node: Node, value: str, S: Array, chosen: slice, *, bent: bool
     ) -> Array:
         """S (n, d, d) at the only value of that name which the node reads, out of S at its own."""
-        shaped = S.reshape(*S.shape[:2], *node.shape)
+        shaped = xp.reshape(S, (*S.shape[:2], *node.shape))
         at, position = self.at(node.name, chosen), node.inputs.index(value)
         below = self._calculus(node).second(at, shaped, position, len(node.inputs), bent=bent)
         width = below.shape[1]
-        return below.reshape(len(below), width, width)
+        return xp.reshape(below, (below.shape[0], width, width))
 
     def _second_at_output(self, chosen: slice, term: Term) -> Array:
-        S = self.loss.hessian(self.f[chosen], self.targets[chosen])
-        S = np.asarray(self.scales[chosen, None, None] * S)
-        S = S if term.seeded else np.zeros_like(S)
+        S = self.loss.hessian(self.f[chosen, :], self.targets[chosen, ...])
+        S = self.scales[chosen, None, None] * S if term.seeded else xp.zeros_like(S)
         return self._penalized_second(S, self.graph.output, term)
 
     def _penalized_second(self, S: Array, value: str, term: Term) -> Array:
         """S (n, d, d) at a value with what its own penalty has, on the diagonal."""
         if not term.seeded or value not in self._curvatures:
             return S
-        return S + self._curvatures[value] * np.eye(S.shape[1], dtype=S.dtype)
+        return S + self._curvatures[value] * xp.eye(S.shape[1], like=S)
 
     def _second_by_units(
         self, chosen: slice, term: Term, value: str, straight: Collection[Node] = ()
     ) -> Array:
-        examples, shape = len(self.targets[chosen]), self.graph.shape_of(value)
-        units = unit_directions(np.empty((examples, 1, *shape), dtype=self.f.dtype))
+        f, shape = self.f[chosen, :], self.graph.shape_of(value)
+        units = unit_directions(xp.empty((f.shape[0], 1, *shape), like=f))
         found, _ = self.product(Moved(values={value: units}), term, (), [value], chosen, straight)
         width = units.shape[1]
         # The output may not depend on it.
-        S = found.values.get(value, np.zeros_like(units))
-        return S.reshape(examples, width, width)
+        S = found.values.get(value)
+        S = xp.zeros_like(units) if S is None else S
+        return xp.reshape(S, (S.shape[0], width, width))
 
 
 def _is_straight(node: Node, calculus: Calculus, asked: Collection[str]) -> bool:
@@ -505,7 +514,7 @@ def _directions(node: Node, moved: Moved) -> dict[str, Array]:
 
 def _count(moved: Moved) -> int:
     for V in moved.tensors.values():
-        return len(V)
+        return int(V.shape[0])
     return int(next(iter(moved.values.values())).shape[1])
 
 

@@ -10,22 +10,22 @@ below, bent by the cotangent c ∂P.
 
 from __future__ import annotations
 
-import numpy as np
-
 from hesscli.problem.graph import Array, Penalty
+from hesscli.system import xp
 
 
 def each(theta: Array, penalty: Penalty) -> Array:
     """l1 |θ| + l2 θ² of each number."""
-    return np.asarray(penalty.l1 * np.abs(theta) + penalty.l2 * np.square(theta))
+    total: Array = penalty.l1 * xp.abs(theta) + penalty.l2 * xp.square(theta)
+    return total
 
 
 def gradient(theta: Array, penalty: Penalty) -> Array:
     """∂P/∂θ, like θ."""
-    slope = theta.dtype.type(penalty.l1) * np.sign(theta)
-    return np.asarray(slope + theta.dtype.type(2 * penalty.l2) * theta)
+    slope: Array = penalty.l1 * xp.sign(theta) + 2 * penalty.l2 * theta
+    return slope
 
 
 def curvature(theta: Array, penalty: Penalty) -> Array:
     """The diagonal of ∂²P/∂θ², like θ."""
-    return np.full_like(theta, 2 * penalty.l2)
+    return xp.full_like(theta, 2 * penalty.l2)

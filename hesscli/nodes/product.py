@@ -13,9 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hesscli.nodes.bilinear import einsum
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ProductAt:
 
     def part(self, chosen: slice) -> ProductAt:
         first, second = self.x
-        g = None if self.g is None else self.g[chosen]
-        return ProductAt((first[chosen], second[chosen]), g)
+        g = None if self.g is None else self.g[chosen, ...]
+        return ProductAt((first[chosen, ...], second[chosen, ...]), g)
 
 
 class Product(Calculus):
@@ -40,11 +40,11 @@ class Product(Calculus):
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, ProductAt]:
         a, b = self.x
-        return einsum(f"n{a},n{b}->n{self.y}", *x), ProductAt((x[0], x[1]))
+        return xp.einsum(f"n{a},n{b}->n{self.y}", *x), ProductAt((x[0], x[1]))
 
     def push(self, at: ProductAt, Rx: Moves, V: Tensors) -> Array:
         return added(
-            einsum(f"nk{self.x[i]},n{self.x[1 - i]}->nk{self.y}", moved, at.x[1 - i])
+            xp.einsum(f"nk{self.x[i]},n{self.x[1 - i]}->nk{self.y}", moved, at.x[1 - i])
             for i, moved in enumerate(Rx)
             if moved is not None
         )
@@ -52,7 +52,7 @@ class Product(Calculus):
     def pull(self, at: ProductAt, g: Array, wanted: Wanted) -> Pulled:
         return Pulled(
             [
-                einsum(f"nk{self.y},n{self.x[1 - i]}->nk{self.x[i]}", g, at.x[1 - i])
+                xp.einsum(f"nk{self.y},n{self.x[1 - i]}->nk{self.x[i]}", g, at.x[1 - i])
                 if asked
                 else None
                 for i, asked in enumerate(wanted.inputs)
@@ -68,7 +68,7 @@ class Product(Calculus):
         for i, below in enumerate(into.inputs):
             moved = Rx[1 - i]
             if below is not None and moved is not None:
-                below += einsum(f"n{self.y},nk{self.x[1 - i]}->nk{self.x[i]}", at.g, moved)
+                below += xp.einsum(f"n{self.y},nk{self.x[1 - i]}->nk{self.x[i]}", at.g, moved)
 
     def fan(self, x: Sequence[Array], theta: Tensors) -> int:
         sizes = zip(self.x[0], x[0].shape[1:], strict=True)

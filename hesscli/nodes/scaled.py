@@ -15,11 +15,10 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from hesscli.nodes.bilinear import aligned, summed
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted, added
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 Shape = tuple[int, ...]
 
@@ -40,10 +39,11 @@ class ScaledAt:
 
     def part(self, chosen: slice) -> ScaledAt:
         def of(array: Array) -> Array:
-            return array if len(array) == 1 < len(self.w) else array[chosen]
+            return array if array.shape[0] == 1 < self.w.shape[0] else array[chosen, ...]
 
-        g = None if self.g is None else self.g[chosen]
-        return replace(self, w=self.w[chosen], w_slope=of(self.w_slope), slope=of(self.slope), g=g)
+        g = None if self.g is None else self.g[chosen, ...]
+        w = self.w[chosen, ...]
+        return replace(self, w=w, w_slope=of(self.w_slope), slope=of(self.slope), g=g)
 
 
 class Scaled(Calculus):
@@ -72,32 +72,32 @@ class Scaled(Calculus):
         w, w_slope = self.weighted(value)
         y, slope, plain = w, w_slope, self.plain(value)
         if self.role in theta:
-            gamma = theta[self.role].reshape(wide)
+            gamma = xp.reshape(theta[self.role], wide)
             y, slope = gamma * w, gamma * w_slope
         if plain is not None:
             y, slope = plain[0] + y, plain[1] + slope
         if "beta" in theta:
-            y = y + theta["beta"].reshape(wide)
+            y = y + xp.reshape(theta["beta"], wide)
         return y, ScaledAt(w, w_slope, slope, wide, own)
 
     def push(self, at: ScaledAt, Rx: Moves, V: Tensors) -> Array:
         (moved,), parts = Rx, []
         if moved is not None:
-            parts.append(at.slope[:, None] * moved)
+            parts.append(at.slope[:, None, ...] * moved)
         if self.role in V:
-            parts.append(at.w[:, None] * _directions(V[self.role], at))
+            parts.append(at.w[:, None, ...] * _directions(V[self.role], at))
         if "beta" in V:
             beta = _directions(V["beta"], at)
-            parts.append(np.broadcast_to(beta, (len(at.w), beta.shape[1], *at.w.shape[1:])))
+            parts.append(xp.broadcast_to(beta, (at.w.shape[0], beta.shape[1], *at.w.shape[1:])))
         return added(parts)
 
     def pull(self, at: ScaledAt, g: Array, wanted: Wanted) -> Pulled:
         tensors = {}
         if self.role in wanted.tensors:
-            tensors[self.role] = _summed(at.w[:, None] * g, at)
+            tensors[self.role] = _summed(at.w[:, None, ...] * g, at)
         if "beta" in wanted.tensors:
             tensors["beta"] = _summed(g, at)
-        return Pulled([at.slope[:, None] * g if wanted.inputs[0] else None], tensors)
+        return Pulled([at.slope[:, None, ...] * g if wanted.inputs[0] else None], tensors)
 
     def curved(self, at: ScaledAt, g: Array) -> ScaledAt:
         return replace(at, g=g)
@@ -105,7 +105,7 @@ class Scaled(Calculus):
     def bend(self, at: ScaledAt, Rx: Moves, V: Tensors, into: Pulled) -> None:
         (moved,), (below,) = Rx, into.inputs
         assert at.g is not None  # ``curved`` came first
-        bent = (at.w_slope * at.g)[:, None]
+        bent = (at.w_slope * at.g)[:, None, ...]
         if below is not None and self.role in V:
             below += bent * _directions(V[self.role], at)
         if moved is not None and self.role in into.tensors:
@@ -117,14 +117,14 @@ def _directions(V: Array, at: ScaledAt) -> Array:
 
 
 def _summed(g: Array, at: ScaledAt) -> Array:
-    return summed(g, at.wide).reshape(g.shape[1], *at.own)
+    return xp.reshape(summed(g, at.wide), (g.shape[1], *at.own))
 
 
 class Scale(Scaled):
     """y = γ ⊙ x + β."""
 
     def weighted(self, x: Array) -> tuple[Array, Array]:
-        return x, np.ones((1, *x.shape[1:]), dtype=x.dtype)
+        return x, xp.ones((1, *x.shape[1:]), like=x)
 
 
 class BatchNormalization(Scaled):
@@ -139,9 +139,12 @@ class BatchNormalization(Scaled):
     def weighted(self, x: Array) -> tuple[Array, Array]:
         (axis,) = self.axes
         wide = [-1 if other == axis else 1 for other in range(x.ndim - 1)]
-        mean, variance = (of.astype(x.dtype).reshape(wide) for of in (self.mean, self.variance))
-        slope = 1 / np.sqrt(variance + x.dtype.type(self.epsilon))
-        return (x - mean) * slope, np.broadcast_to(slope, (1, *x.shape[1:]))
+        mean, variance = (
+            xp.reshape(xp.astype(xp.asarray(of, like=x), x.dtype), wide)
+            for of in (self.mean, self.variance)
+        )
+        slope = 1 / xp.sqrt(variance + self.epsilon)
+        return (x - mean) * slope, xp.broadcast_to(slope, (1, *x.shape[1:]))
 
 
 class PReLU(Scaled):
@@ -150,10 +153,10 @@ class PReLU(Scaled):
     role = "alpha"
 
     def weighted(self, x: Array) -> tuple[Array, Array]:
-        return np.minimum(x, 0), (x < 0).astype(x.dtype)
+        return xp.minimum(x, 0), xp.astype(x < 0, x.dtype)
 
     def plain(self, x: Array) -> tuple[Array, Array]:
-        return np.maximum(x, 0), (x > 0).astype(x.dtype)
+        return xp.maximum(x, 0), xp.astype(x > 0, x.dtype)
 
     def margins(self, at: ScaledAt, x: Sequence[Array]) -> Array:
         return x[0]

@@ -19,6 +19,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from hesscli.problem.graph import Array
 from hesscli.problem.shapes import window_count
+from hesscli.system import xp
+from hesscli.system.arrays import is_numpy
 
 Shape = tuple[int, ...]
 
@@ -74,15 +76,20 @@ class Windows:
         """X (m, *spatial, c) with what lies around it, (m, *padded, c)."""
         if self.padded == self.spatial:
             return x
-        padded = np.full((len(x), *self.padded, x.shape[-1]), filling, dtype=x.dtype)
-        padded[self.inside] = x
-        return padded
+        margins = [
+            (before, padded - before - n)
+            for before, padded, n in zip(self.before, self.padded, self.spatial, strict=True)
+        ]
+        return xp.pad(x, [(0, 0), *margins, (0, 0)], filling)
 
     def unfold(self, x: Array, filling: float = 0.0) -> Array:
         """What each window sees of x (m, *spatial, c): (m, *out, taps, c)."""
+        padded = self.pad(x, filling)
+        if not is_numpy(x):
+            return xp.stack([padded[places] for places in self.places], axis=-2)
         reach = tuple((k - 1) * d + 1 for k, d in zip(self.size, self.dilation, strict=True))
         axes = tuple(range(1, 1 + len(self.size)))
-        seen = sliding_window_view(self.pad(x, filling), reach, axes)
+        seen = sliding_window_view(padded, reach, axes)
         # (m, places, c, *reach), and of these the windows' places and their taps
         chosen = (
             slice(None),
@@ -98,7 +105,7 @@ class Windows:
         padded: Array | None = None
         for places, part in zip(self.places, parts, strict=True):
             if padded is None:
-                padded = np.zeros((len(part), *self.padded, part.shape[-1]), dtype=part.dtype)
+                padded = xp.zeros((part.shape[0], *self.padded, part.shape[-1]), like=part)
             if self.disjoint:
                 padded[places] = part
             else:
@@ -110,10 +117,10 @@ class Windows:
         """The mean of what each window sees of x (m, *spatial, c) inside it: (m, *out, c)."""
         padded = self.pad(x)
         first, *others = self.places
-        mean: Array = padded[first].copy()
+        mean = xp.copy(padded[first])
         for places in others:
             mean += padded[places]
-        mean /= self.counts.astype(x.dtype)
+        mean /= self.counts_like(x)
         return mean
 
     @cached_property
@@ -126,6 +133,7 @@ class Windows:
                     slice(i * d, i * d + (o - 1) * s + 1, s)
                     for i, d, o, s in zip(index, self.dilation, self.out, self.strides, strict=True)
                 ),
+                slice(None),
             )
             for index in np.ndindex(*self.size)
         )
@@ -136,13 +144,15 @@ class Windows:
         each = (self.spatial, self.size, self.strides, self.dilation, self.out, self.before)
         return tuple(Windows(*((n,) for n in of_axis)) for of_axis in zip(*each, strict=True))
 
+    def counts_like(self, x: Array) -> Array:
+        """How many taps of each window lie inside, (*out, 1), as numbers like x."""
+        return xp.astype(xp.asarray(self._counts, like=x), x.dtype)
+
     @cached_property
-    def counts(self) -> Array:
-        """How many taps of each window lie inside, (*out, 1)."""
+    def _counts(self) -> Array:
         return np.asarray(self.unfold(np.ones((1, *self.spatial, 1))).sum(axis=-2)[0])
 
     @property
     def inside(self) -> tuple[slice, ...]:
-        return slice(None), *(
-            slice(b, b + n) for b, n in zip(self.before, self.spatial, strict=True)
-        )
+        of_axes = (slice(b, b + n) for b, n in zip(self.before, self.spatial, strict=True))
+        return slice(None), *of_axes, slice(None)

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.system import xp
+from hesscli.system.arrays import is_numpy
 from hesscli.system.takes import not_negative
 
 Array = NDArray[np.floating]
@@ -223,7 +225,7 @@ class Graph:
 
     def shaped(self, inputs: Array) -> Array:
         """Examples (N, d), as problems hold them, in the shape that the nodes read."""
-        return inputs.reshape(len(inputs), *self.input_shape)
+        return xp.reshape(inputs, (inputs.shape[0], *self.input_shape))
 
     def downstream(self, values: Collection[str], tensors: Collection[str]) -> tuple[Node, ...]:
         """The nodes whose values depend on some of ``values`` or ``tensors``, in order.
@@ -253,13 +255,13 @@ class Graph:
 
     def vector(self) -> Array:
         """All parameters as one vector (P,), a copy, in the order of ``tensors``."""
-        return np.concatenate([tensor.reshape(-1) for tensor in self.tensors.values()])
+        return xp.concat([xp.reshape(tensor, (-1,)) for tensor in self.tensors.values()])
 
     def with_vector(self, vector: Array) -> Graph:
         """The same nodes with the parameters in ``vector`` (P,), as views of it."""
         tensors, start = {}, 0
         for name, tensor in self.tensors.items():
-            tensors[name] = vector[start : start + tensor.size].reshape(tensor.shape)
+            tensors[name] = xp.reshape(vector[start : start + tensor.size], tensor.shape)
             start += tensor.size
         return replace(self, tensors=tensors)
 
@@ -300,7 +302,9 @@ def chain(layers: Sequence[Layer], softmax: bool = False) -> Graph:
 
 
 def read_only(array: Array) -> Array:
-    """A view of ``array`` that cannot be written to."""
+    """A view of ``array`` that cannot be written to; itself if its library has no such views."""
+    if not is_numpy(array):
+        return array
     view: Array = array.view()
     view.flags.writeable = False
     return view

@@ -83,25 +83,25 @@ def has_structure(block: HessianBlock) -> bool:
 
 
 def frobenius_of(blocks: Sequence[HessianBlock]) -> list[float]:
-    """‖H‖_F of blocks of the same parameters: exact where they are dense layers'."""
+    """‖H‖_F of blocks of the same parameters: exact if they are dense layers'."""
     if all(map(has_structure, blocks)):
         return frobenius_norms(blocks)
     return [size.frobenius for size in sizes(blocks)]
 
 
 def spectral_of(block: HessianBlock) -> float:
-    """‖H‖₂, by Lanczos where the block is no dense layer's."""
+    """‖H‖₂, by Lanczos if the block is no dense layer's."""
     if has_structure(block):
         return spectral_norm(block)
     if block.shape[0] <= _DENSE_SIZE:
         return float(np.abs(np.linalg.eigvalsh(block.to_dense())).max())
     start = np.random.default_rng(_SEED).standard_normal(block.shape[0]).astype(block.dtype)
-    values, _ = lanczos(block, block.parameter, _LANCZOS, start, which="LM")
+    values, _ = lanczos(block, block.parameter, _LANCZOS, start, which="LM", device=block.device)
     return float(abs(values[0]))
 
 
 def estimated_note(problem: Problem, names: Sequence[str]) -> tuple[str, ...]:
-    """A sentence that names the blocks whose norms and traces are estimated; none where none is."""
+    """A sentence that names the blocks whose norms and traces are estimated; none if none is."""
     engine = ChainRule(problem)
     others = [name for name in names if not engine.is_dense(name)]
     if not others:

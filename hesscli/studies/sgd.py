@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.problem.placed import placed_graph, with_examples
+from hesscli.problem.stored import StoredInputs
+from hesscli.system import xp
+from hesscli.system.devices import CPU, Device
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import ALONE, Workers, share_of
 
@@ -53,6 +57,8 @@ class SGD:
     ``parameters`` and ``velocity`` (P,) are new arrays after every step.
 
     Of several ``workers`` each takes its share of the mini-batch; the steps are the same for all.
+    They are computed on ``device``, where examples that are held go once, and others with their
+    mini-batch; ``parameters`` and ``velocity`` are there.
     """
 
     def __init__(
@@ -66,16 +72,22 @@ class SGD:
         velocity: Array,
         step: int = 0,
         workers: Workers = ALONE,
+        device: Device = CPU,
     ) -> None:
-        self.parameters = parameters
-        self.velocity = velocity
+        self.parameters = device.put(parameters)
+        self.velocity = device.put(velocity)
         self.step = step
-        self._problem = problem
+        held = not isinstance(problem.inputs, StoredInputs)
+        self._problem = with_examples(problem, device) if held else problem
         self._workers = workers
+        self._device = device
         self._batches = batches
-        self._engine = Descending(problem)
-        self._learning_rate = problem.dtype.type(learning_rate)
-        self._momentum = problem.dtype.type(momentum)
+        graph = placed_graph(problem.graph, device)
+        self._engine = Descending(replace(self._problem, graph=graph))
+        # Rounded to the type, as Python's numbers, which every array library multiplies.
+        self._learning_rate, self._momentum = (
+            float(problem.dtype.type(number)) for number in (learning_rate, momentum)
+        )
         self._epoch = -1
         self._order = np.empty(0, dtype=np.intp)
 
@@ -90,7 +102,7 @@ class SGD:
             parameters = self.parameters + velocity
         if not math.isfinite(loss):
             return loss
-        if not np.isfinite(parameters).all():
+        if not xp.all(xp.isfinite(parameters)):
             return math.inf
         self.velocity, self.parameters = velocity, parameters
         self.step += 1
@@ -98,15 +110,16 @@ class SGD:
 
     def _loss_and_gradient(self, chosen: NDArray[np.intp]) -> tuple[float, Array]:
         own = chosen[share_of(len(chosen), self._workers)]
-        batch = self._problem.chosen(own, len(chosen))
+        batch = with_examples(self._problem.chosen(own, len(chosen)), self._device)
         descent = self._engine.descent(self.parameters, batch)
         if self._workers.count == 1:
             return descent.loss, descent.gradient
         # In double precision, whatever the type: the order of the workers matters little then.
-        parts = np.concatenate([[descent.loss], descent.gradient], dtype=np.float64)
+        gradient = self._device.fetch(descent.gradient)
+        parts = np.concatenate([[descent.loss], gradient], dtype=np.float64)
         total = self._workers.sum(parts)
         with np.errstate(over="ignore", invalid="ignore"):
-            return float(total[0]), total[1:].astype(self.parameters.dtype)
+            return float(total[0]), self._device.put(total[1:].astype(gradient.dtype))
 
     def _chosen(self) -> NDArray[np.intp]:
         epoch, batch = divmod(self.step, self._batches.each_epoch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ _BLAS_VARIABLES = (
 # More than any machine has cores that one program uses; TensorFlow starts as many as it is told.
 MOST_THREADS = 1024
 _chosen: int | None = None
+# Says of a thread whether it is one of ours, which begins no threads of its own.
+_thread = threading.local()
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -35,7 +38,7 @@ Result = TypeVar("Result")
 def use_threads(count: int) -> None:
     """Makes ``count`` the number of threads; before NumPy and TensorFlow are loaded.
 
-    Raises InputError where it is none from 1 to MOST_THREADS, or where NumPy is there already,
+    Raises InputError if it is none from 1 to MOST_THREADS, or if NumPy is there already,
     with another number.
     """
     global _chosen
@@ -77,16 +80,24 @@ def in_threads(
     """``work`` of every task, in the order of the tasks, by ``thread_count`` threads.
 
     The first task is done before the others begin, so that what it prepares is prepared once. No
-    more results wait than there are threads.
+    more results wait than there are threads. A task that asks for threads itself has none.
     """
     remaining = iter(tasks)
     for task in islice(remaining, 1):
         yield work(task)
+    yield from at_once(work, remaining, threads)
+
+
+def at_once(
+    work: Callable[[Task], Result], tasks: Iterable[Task], threads: int | None = None
+) -> Iterator[Result]:
+    """The same of tasks that need nothing prepared, so that all of them may begin at once."""
+    remaining = list(tasks)
     workers = thread_count() if threads is None else threads
-    if workers == 1:
+    if workers == 1 or len(remaining) < 2 or getattr(_thread, "is_ours", False):
         yield from map(work, remaining)
         return
-    with ThreadPoolExecutor(workers) as pool, _one_blas_thread():
+    with ThreadPoolExecutor(workers, initializer=_begin) as pool, _one_blas_thread():
         waiting: list[Future[Result]] = []
         try:
             for task in remaining:
@@ -98,6 +109,23 @@ def in_threads(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def ahead(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """``work`` of every task, in their order: the next one's while one is with the caller."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[Result] | None = None
+        for task in tasks:
+            following = pool.submit(work, task)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
+def _begin() -> None:
+    _thread.is_ours = True
 
 
 @contextmanager

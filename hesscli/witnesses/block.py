@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
+from hesscli.system import xp
+from hesscli.system.arrays import is_foreign, namespace, place
+from hesscli.system.devices import CPU, Device
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -30,9 +33,11 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     ``parameter`` names the block, as in ``dense1/kernel``, and ``layout`` its parameters: those
     of a tensor in C order of the Keras shape, tensors and layers one after the other. The
     operator is a SciPy ``LinearOperator``: ``H @ v``, ``H.matmat(V)`` and SciPy's eigensolvers
-    take it as it is.
+    take it as it is. Its products are of the library, and on the device, of the problem's arrays.
     """
 
+    # Where products are quickest of vectors that are there.
+    device: Device = CPU
     # Whether rows and products may be asked for from several threads at once.
     in_threads = True
     # Whether vᵀHv ≥ 0 for every v, by what the block is.
@@ -50,8 +55,34 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         """H V for V of shape (P, k)."""
 
     def _matvec(self, v: Array) -> Array:
-        product: Array = self._matmat(v.reshape(-1, 1))
-        return product.reshape(v.shape)
+        return xp.reshape(self._matmat(xp.reshape(v, (-1, 1))), v.shape)
+
+    # SciPy makes NumPy's arrays of what it is given.
+
+    def matmat(self, V: Any) -> Array:
+        """H V (P, k), for V (P, k); raises ValueError for another shape."""
+        return self._of_foreign(V) if is_foreign(V) else super().matmat(V)
+
+    def matvec(self, v: Any) -> Array:
+        """H v, for v (P,); raises ValueError for another shape."""
+        return self._of_foreign(v) if is_foreign(v) else super().matvec(v)
+
+    def dot(self, x: Any) -> Array:
+        """H x, for x (P,) or (P, k), which is also ``H @ x``."""
+        return self._of_foreign(x) if is_foreign(x) else super().dot(x)
+
+    def _of_foreign(self, x: Array) -> Array:
+        if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
+            raise ValueError(f"dimension mismatch: {self.shape}, {x.shape}")
+        given, own = (f"{namespace(of).__name__} on {place(of)}" for of in (x, self.operand))
+        if given != own:
+            raise TypeError(f"{self.parameter} multiplies arrays of {own}, not of {given}")
+        return self._matvec(x) if x.ndim == 1 else self._matmat(x)
+
+    @property
+    def operand(self) -> Array:
+        """An array of the library and on the device of what it multiplies, beside NumPy's."""
+        return self._like
 
     def _adjoint(self) -> HessianBlock:
         return self
@@ -61,9 +92,13 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         # H is symmetric: its rows are its products with unit vectors.
         size = self.shape[0]
         stop = min(stop, size)
-        units = np.zeros((size, stop - start), dtype=self.dtype)
-        units[np.arange(start, stop), np.arange(stop - start)] = 1
-        return np.ascontiguousarray(self._matmat(units).T)
+        units = xp.eye(size, stop - start, k=-start, like=self._like)
+        return xp.contiguous(self._matmat(units).T)
+
+    @property
+    def _like(self) -> Array:
+        """An array of the library, the device and the type of the block's own."""
+        return np.empty(0, dtype=self.dtype)
 
     @property
     def row_bytes(self) -> int:
@@ -73,8 +108,8 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     def row_pieces(self, piece_bytes: int, row_bytes: int = 0) -> list[tuple[int, int]]:
         """(start, stop) of all rows in pieces that take about ``piece_bytes`` to compute.
 
-        Where the block has one segment, the rows of all units of an input are together.
-        ``row_bytes`` is what another witness needs for a row, where that is more.
+        If the block has one segment, the rows of all units of an input are together.
+        ``row_bytes`` is what another witness needs for a row, if that is more.
         """
         segments = self.layout.segments
         units = segments[0].units if len(segments) == 1 else 1
@@ -92,37 +127,41 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         """
         rows = self.rows(start, stop)
         return tuple(
-            rows[:, low : low + segment.size]
-            .reshape(len(rows), segment.rows, segment.units)
-            .swapaxes(0, 1)
+            xp.swapaxes(
+                xp.reshape(
+                    rows[:, low : low + segment.size], (rows.shape[0], segment.rows, segment.units)
+                ),
+                0,
+                1,
+            )
             for segment, low in zip(self.layout.segments, self.layout.starts, strict=False)
         )
 
     def quadratic_form(self, v: Array) -> float:
         """vᵀ H v for v of shape (P,) or of the parameter's own shape."""
-        flat = np.asarray(v, dtype=self.dtype).reshape(-1)
+        flat = flat_of(v, self.dtype)
         # Overflow is for who judges the number.
         with np.errstate(over="ignore", invalid="ignore"):
             # The last sum is in double precision: of the type's own digits it may leave none.
-            return float(flat.astype(np.float64) @ self._matvec(flat).astype(np.float64))
+            return float(xp.double(flat) @ xp.double(self._matvec(flat)))
 
-    def hvp(self, v: ArrayLike) -> Array:
+    def hvp(self, v: Any) -> Array:
         """H v, like v: of shape (P,) or of the parameter's own shape.
 
         Raises InputError for a v that does not fit.
         """
-        flat = vector_of(self, v).astype(self.dtype, copy=False)
-        return self._matvec(flat).reshape(np.shape(v))
+        flat = xp.astype(vector_of(self, v), self.dtype)
+        return xp.reshape(self._matvec(flat), v.shape if is_foreign(v) else np.shape(v))
 
     def diagonal(self) -> Array:
         """H[i,i] (P,), in double precision: by rows, a piece of them at a time."""
-        found = np.empty(self.shape[0])
+        found = xp.double(xp.empty((self.shape[0],), like=self._like))
         threads = None if self.in_threads else 1
 
         def fill(piece: tuple[int, int]) -> None:
             start, stop = piece
-            rows = self.rows(start, stop)
-            found[start:stop] = rows[np.arange(stop - start), np.arange(start, stop)]
+            own = self.rows(start, stop)[:, start:stop]
+            found[start:stop] = xp.double(xp.diagonal(own))
 
         for _ in in_threads(fill, self.row_pieces(_PIECE_BYTES), threads):
             pass
@@ -130,7 +169,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
 
     def trace(self) -> float:
         """The sum of the diagonal."""
-        return float(self.diagonal().sum())
+        return float(xp.sum(self.diagonal()))
 
     def solve(
         self,
@@ -148,7 +187,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         be had; minres and cg take ``products`` steps at most, and go on to the relative residual
         ``rtol``. The residual that is reported is the true one: ask ``passed`` of what comes back.
         A singular system has the shortest x of least residual. Raises InputError for a v that
-        does not fit and a number out of its range, NumericalError where cg meets a direction in
+        does not fit and a number out of its range, NumericalError if cg meets a direction in
         which H + λI is not positive.
         """
         return solution(self, v, damping, Asked(method, rtol, products), watch)
@@ -165,7 +204,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         what = f"{self.parameter}: the dense {size:,} × {size:,} block needs"
         needed = size * size * self.dtype.itemsize
         require_memory(needed, what, "use rows() or products instead", _DENSE_SHARE)
-        dense = np.zeros(self.shape, dtype=self.dtype)
+        dense = xp.zeros(self.shape, like=self._like)
         threads = None if self.in_threads else 1
         for _ in in_threads(partial(self._fill, dense), self.row_pieces(_PIECE_BYTES), threads):
             pass
@@ -175,11 +214,18 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         """Writes one of ``row_pieces`` into an array of zeros."""
         start, stop = piece
         if len(self.layout.segments) > 1:
-            dense[start:stop] = self.rows(start, stop)
+            dense[start:stop, :] = self.rows(start, stop)
             return
         (panel,) = self.panels(start, stop)
-        by_row = dense.reshape(-1, panel.shape[0], panel.shape[2])
-        by_row[start:stop] = panel.swapaxes(0, 1)
+        # Neighbouring rows in another shape are a view.
+        by_row = xp.reshape(dense[start:stop, :], (stop - start, panel.shape[0], panel.shape[2]))
+        by_row[...] = xp.swapaxes(panel, 0, 1)
+
+
+def flat_of(v: Any, dtype: np.dtype[np.floating]) -> Array:
+    """Numbers of any shape one after the other, in a type; of their own library if it is one."""
+    array = v if is_foreign(v) else np.asarray(v)
+    return xp.reshape(xp.astype(array, dtype), (-1,))
 
 
 class Engine(Protocol):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hesscli.problem.graph import INPUT as INPUT
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.system import xp
 from hesscli.system.errors import InputError, UnknownBlockError
 from hesscli.system.near import nearest
 
@@ -45,7 +46,7 @@ class Tensor:
 class Segment:
     """A run of parameters in rows of ``units``: a kernel, a bias, both, or an example's input.
 
-    A layer has several where its tensors have not as many units.
+    A layer has several if its tensors have not as many units.
     """
 
     units: int
@@ -103,12 +104,14 @@ class Layout:
         """
         parts: dict[str, Array] = {}
         for segment, low in zip(self.segments, self.starts, strict=False):
-            whole = V[low : low + segment.size].reshape(segment.rows, segment.units, -1)
-            whole = np.ascontiguousarray(whole.swapaxes(1, 2))
+            k = V.shape[1]
+            of_segment = V[low : low + segment.size, :]
+            whole = xp.reshape(of_segment, (segment.rows, segment.units, k))
+            whole = xp.contiguous(xp.swapaxes(whole, 1, 2))
             row = 0
             for tensor in segment.tensors:
-                part = whole[row : row + tensor.rows].swapaxes(0, 1)
-                parts[tensor.name] = part.reshape(len(part), *tensor.shape)
+                part = xp.swapaxes(whole[row : row + tensor.rows, ...], 0, 1)
+                parts[tensor.name] = xp.reshape(part, (k, *tensor.shape))
                 row += tensor.rows
         return parts
 
@@ -118,9 +121,11 @@ class Layout:
         for segment in self.segments:
             for tensor in segment.tensors:
                 part = parts[tensor.name]
-                by_row = part.reshape(len(part), tensor.rows, segment.units).transpose(1, 2, 0)
-                rows.append(by_row.reshape(tensor.rows * segment.units, len(part)))
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+                k = part.shape[0]
+                by_row = xp.reshape(part, (k, tensor.rows, segment.units))
+                by_row = xp.permute_dims(by_row, (1, 2, 0))
+                rows.append(xp.reshape(by_row, (tensor.rows * segment.units, k)))
+        return rows[0] if len(rows) == 1 else xp.concat(rows)
 
     def groups_of(self, start: int, stop: int) -> NDArray[np.intp]:
         """The group of each parameter from ``start`` to ``stop``."""
@@ -131,6 +136,11 @@ class Layout:
             groups.append(first + inside % segment.units)
             first += segment.units
         return np.concatenate(groups)
+
+    def at(self, of_groups: Array, row: int, column: int) -> float:
+        """The number (groups, groups) that belongs to the entry of two parameters."""
+        groups = (self.groups_of(index, index + 1)[0] for index in (row, column))
+        return float(of_groups[tuple(groups)])
 
     def name_of(self, index: int) -> str:
         """The parameter at ``index``, as in ``dense1/kernel[300,4]`` or ``dense1/bias[4]``."""
@@ -226,13 +236,13 @@ def tensor_of(problem: Problem, name: str) -> str:
 def value_of(problem: Problem, parameter: str) -> Array:
     """The value of the parameters of a block, (P,)."""
     if parameter == INPUT:
-        return problem.batch.reshape(-1)
+        return xp.reshape(problem.batch, (-1,))
     example = input_example(parameter)
     if example is not None:
-        chosen: Array = problem.inputs[example]
+        chosen: Array = problem.part(example, example + 1).batch[0, :]
         return chosen
     names = layout_of(problem, parameter).tensors
-    return np.concatenate([problem.graph.tensors[name].reshape(-1) for name in names])
+    return xp.concat([xp.reshape(problem.graph.tensors[name], (-1,)) for name in names])
 
 
 def layer_of(parameter: str) -> str:

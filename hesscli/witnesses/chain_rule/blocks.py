@@ -11,12 +11,18 @@ from functools import cached_property
 
 import numpy as np
 
+from hesscli.nodes.node import added
 from hesscli.nodes.passes import Linearized, Moved, Term
 from hesscli.problem.graph import CONV, INPUT, Array, Node
+from hesscli.system import xp
+from hesscli.system.arrays import dtype_of
 from hesscli.system.pieces import pieces
+from hesscli.system.threads import at_once
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.layout import Layout
 
+# What the passes hold at a time for some of the examples: it fits into a cache.
+_PIECE_BYTES = 2**24
 # The block of one example's input is held up to this size, 64 MB in float64.
 _MOST_ENTRIES = 2**23
 
@@ -28,20 +34,24 @@ class ProductBlock(HessianBlock):
         linearized.reach(layout.tensors)
         self.linearized = linearized
         self.term = term
-        super().__init__(parameter, layout, linearized.f.dtype)
+        super().__init__(parameter, layout, dtype_of(linearized.f))
 
     def _matmat(self, V: Array) -> Array:
-        V = np.asarray(V, dtype=self.dtype)
+        V = xp.astype(V, self.dtype)
         columns = list(pieces(0, V.shape[1], self._bytes_of_a_column))
         # Overflow is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
             # What takes a piece whole is the result itself: at large widths it is large.
             if len(columns) == 1:
                 return self._columns(V)
-            product = np.empty(V.shape, dtype=self.dtype)
+            product = xp.empty(V.shape, like=V)
             for low, high in columns:
                 product[:, low:high] = self._columns(V[:, low:high])
         return product
+
+    @property
+    def _like(self) -> Array:
+        return self.linearized.f
 
     @property
     def _bytes_of_a_column(self) -> int:
@@ -49,21 +59,24 @@ class ProductBlock(HessianBlock):
 
     @property
     def _examples(self) -> int:
-        return len(self.linearized.targets)
+        return int(self.linearized.targets.shape[0])
 
     def _columns(self, V: Array) -> Array:
         moved, tensors = Moved(self.layout.split(V)), self.layout.tensors
-        total: Array | None = None
-        for low, high in pieces(0, self._examples, self._bytes_of_an_example(V.shape[1])):
-            found, _ = self.linearized.product(moved, self.term, tensors, (), slice(low, high))
+
+        def of_examples(piece: tuple[int, int]) -> Array:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found, _ = self.linearized.product(moved, self.term, tensors, (), slice(*piece))
             for tensor in tensors:
                 if tensor not in found.tensors:
                     # The output does not depend on it.
-                    found.tensors[tensor] = np.zeros_like(moved.tensors[tensor])
-            part = self.layout.join(found.tensors)
-            total = part if total is None else total + part
-        assert total is not None  # a batch has one example at least
-        return total
+                    found.tensors[tensor] = xp.zeros_like(moved.tensors[tensor])
+            return self.layout.join(found.tensors)
+
+        # Each piece has a result, which at large widths is larger than what it is made of.
+        held = max(_PIECE_BYTES, self._bytes_of_a_column * V.shape[1])
+        each = pieces(0, self._examples, self._bytes_of_an_example(V.shape[1]), held)
+        return added(at_once(of_examples, each))
 
     def _bytes_of_an_example(self, columns: int) -> int:
         """What the passes' arrays take for one example."""
@@ -94,32 +107,38 @@ class InputsBlock(HessianBlock):
         self.linearized = linearized
         self.term = term
         self.chosen = chosen
-        super().__init__(parameter, layout, linearized.f.dtype)
+        super().__init__(parameter, layout, dtype_of(linearized.f))
 
     def _matmat(self, V: Array) -> Array:
-        examples = len(self.linearized.targets[self.chosen])
-        by_example = V.reshape(examples, -1, V.shape[1]).swapaxes(1, 2)
-        shape = self.linearized.graph.input_shape
-        moved = np.ascontiguousarray(by_example, dtype=self.dtype).reshape(
-            *by_example.shape[:2], *shape
-        )
+        V, shape = xp.astype(V, self.dtype), self.linearized.graph.input_shape
+        by_example = xp.reshape(V, (self._examples, -1, V.shape[1]))
+        by_example = xp.contiguous(xp.swapaxes(by_example, 1, 2))
+        moved = xp.reshape(by_example, (*by_example.shape[:2], *shape))
         with np.errstate(over="ignore", invalid="ignore"):
             found, _ = self.linearized.product(
                 Moved(values={INPUT: moved}), self.term, (), [INPUT], self.chosen
             )
         if INPUT not in found.values:
-            return np.zeros_like(V)
-        product = found.values[INPUT].reshape(by_example.shape)
-        return np.asarray(product.swapaxes(1, 2).reshape(V.shape))
+            return xp.zeros_like(V)
+        product = xp.reshape(found.values[INPUT], by_example.shape)
+        return xp.reshape(xp.swapaxes(product, 1, 2), V.shape)
+
+    @property
+    def _like(self) -> Array:
+        return self.linearized.f
+
+    @property
+    def _examples(self) -> int:
+        return int(self.linearized.targets[self.chosen, ...].shape[0])
 
     def rows(self, start: int, stop: int) -> Array:
         size = self.shape[0]
-        if len(self.linearized.targets[self.chosen]) > 1 or size * size > _MOST_ENTRIES:
+        if self._examples > 1 or size * size > _MOST_ENTRIES:
             return super().rows(start, stop)
-        return self._whole[start:stop]
+        return self._whole[start:stop, :]
 
     @cached_property
     def _whole(self) -> Array:
         """The block of one example."""
         *_, (_, S) = self.linearized.second(self.chosen, self.term, INPUT)
-        return np.asarray(S[0])
+        return S[0, ...]

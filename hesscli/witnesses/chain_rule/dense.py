@@ -20,6 +20,8 @@ from hesscli.nodes.dense import DenseAt
 from hesscli.nodes.multiplied import Multiplied
 from hesscli.nodes.passes import Linearized, Term
 from hesscli.problem.graph import Array
+from hesscli.system import xp
+from hesscli.system.arrays import is_numpy
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.blocks import ProductBlock
 from hesscli.witnesses.layout import Layout
@@ -64,7 +66,7 @@ class DenseBlock(ProductBlock):
         """The gradient (N, units) at the node's output; zeros in the Gauss–Newton term."""
         g = self._record.g
         assert g is not None  # ``reach`` came first
-        return g if self.term.bent else np.zeros_like(g)
+        return g if self.term.bent else xp.zeros_like(g)
 
     @property
     def _record(self) -> DenseAt:
@@ -75,13 +77,14 @@ class DenseBlock(ProductBlock):
     def _columns(self, V: Array) -> Array:
         # For a single vector S has to be in the cache, or the passes take less time.
         a, units = self.multiplied, self.units
-        size = len(a.a) * units**2 * self.dtype.itemsize
+        size = self._examples * units**2 * self.dtype.itemsize
         if units > _FEW_UNITS or (V.shape[1] == 1 and size > _CACHED_BYTES):
             return super()._columns(V)
         # H·V = Σ_n a_n (S_n u_n)ᵀ,  u_n = Vᵀ a_n
-        by_input = V.reshape(self.inputs, -1)
-        SU = self.S @ a.times(by_input).reshape(len(a.a), units, -1)
-        return a.transposed_times(SU.reshape(len(a.a), -1)).reshape(V.shape)
+        n, k = self._examples, V.shape[1]
+        u = a.times(xp.reshape(V, (self.inputs, units * k)))
+        SU = self.S @ xp.reshape(u, (n, units, k))
+        return xp.reshape(a.transposed_times(xp.reshape(SU, (n, units * k))), V.shape)
 
     @property
     def _bytes_of_a_column(self) -> int:
@@ -100,9 +103,9 @@ class DenseBlock(ProductBlock):
     def a(self) -> Array:
         a = self._record.x.a
         (segment,) = self.layout.segments
-        ones = np.ones((len(a), 1), dtype=a.dtype)
+        ones = xp.ones((a.shape[0], 1), like=a)
         factors = [ones if tensor.is_vector else a for tensor in segment.tensors]
-        return factors[0] if len(factors) == 1 else np.concatenate(factors, axis=1)
+        return factors[0] if len(factors) == 1 else xp.concat(factors, axis=1)
 
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
         stop, units = min(stop, self.shape[0]), self.units
@@ -111,26 +114,31 @@ class DenseBlock(ProductBlock):
         pairs, S = self._pairs
         if last - first == 1 and stop - start < units:
             # Of a few units of one input no more than their rows of S is multiplied.
-            pairs, S, shown = None, self.S[:, shown].reshape(len(self.S), -1), slice(None)
+            S = self.S[:, shown, :]
+            pairs, S, shown = None, xp.reshape(S, (S.shape[0], -1)), slice(None)
         seen, chosen, product = self._seen_rows(first, last, S)
         if pairs is not None:
-            product = np.take(product, pairs, axis=2)
+            product = xp.take(product, pairs, axis=2)
         if len(chosen) < last - first or len(seen) < self.inputs:
             whole = np.zeros((self.inputs, last - first, product.shape[2]), dtype=self.dtype)
             whole[np.ix_(seen, chosen - first)] = product
             product = whole
-        return (product.reshape(self.inputs, -1, units)[:, shown],)
+        return (xp.reshape(product, (self.inputs, -1, units))[:, shown, :],)
 
     def _fill(self, dense: Array, piece: tuple[int, int]) -> None:
         units = self.units
         pairs, S = self._pairs
         seen, chosen, product = self._seen_rows(piece[0] // units, piece[1] // units, S)
-        by_input = dense.reshape(self.inputs, units, self.inputs, units)
+        by_input = xp.reshape(dense, (self.inputs, units, self.inputs, units))
         for index, i in enumerate(chosen):
-            entries = product[:, index]
+            entries = product[:, index, :]
             if pairs is not None:
-                entries = np.take(entries, pairs, axis=1)
-            by_input[i][:, seen] = entries.reshape(len(seen), units, units).swapaxes(0, 1)
+                entries = xp.take(entries, pairs, axis=1)
+            entries = xp.swapaxes(xp.reshape(entries, (len(seen), units, units)), 0, 1)
+            if len(seen) == self.inputs:
+                by_input[int(i), ...] = entries
+            else:
+                by_input[i][:, seen] = entries
 
     def _seen_rows(
         self, first: int, last: int, S: Array
@@ -143,13 +151,15 @@ class DenseBlock(ProductBlock):
         """
         seen, a = self._seen
         low, high = np.searchsorted(seen, (first, last))
-        here = a[:, low:high]
+        here = a[:, int(low) : int(high)]
         # Overflow is for who judges the numbers.
         with np.errstate(over="ignore", invalid="ignore"):
-            if np.count_nonzero(here) > (1 - _SPARSE) * here.size:
-                weighted = here[:, :, None] * S[:, None]
-                product = a.T @ weighted.reshape(len(a), (high - low) * S.shape[1])
-                return seen, seen[low:high], product.reshape(len(seen), high - low, S.shape[1])
+            if not is_numpy(a) or np.count_nonzero(here) > (1 - _SPARSE) * here.size:
+                weighted = here[:, :, None] * S[:, None, :]
+                n, columns, pairs = weighted.shape
+                product = a.T @ xp.reshape(weighted, (n, columns * pairs))
+                product = xp.reshape(product, (len(seen), columns, pairs))
+                return seen, seen[low:high], product
             by_input = np.empty((high - low, len(seen), S.shape[1]), dtype=self.dtype)
             for row, a_i in zip(by_input, here.T, strict=True):
                 n = np.flatnonzero(a_i)
@@ -158,16 +168,15 @@ class DenseBlock(ProductBlock):
 
     def rows(self, start: int, stop: int) -> Array:
         (panel,) = self.panels(start, stop)
-        return np.ascontiguousarray(panel.swapaxes(0, 1)).reshape(-1, self.shape[0])
+        return xp.reshape(xp.contiguous(xp.swapaxes(panel, 0, 1)), (-1, self.shape[0]))
 
     def diagonal(self) -> Array:
         # H[(i,h),(i,h)] = Σ_n a_n[i]² S_n[h,h]
-        found = np.zeros((self.inputs, self.units))
-        for low, high in pieces(0, len(self.a), 8 * (self.inputs + self.units)):
-            squares = np.square(self.a[low:high].astype(np.float64))
-            own = np.diagonal(self.S[low:high], axis1=1, axis2=2)
-            found += squares.T @ own.astype(np.float64)
-        return found.reshape(-1)
+        found = xp.double(xp.zeros((self.inputs, self.units), like=self.a))
+        for low, high in pieces(0, self._examples, 8 * (self.inputs + self.units)):
+            squares = xp.square(xp.double(self.a[low:high, :]))
+            found += squares.T @ xp.double(xp.diagonal(self.S[low:high, ...]))
+        return xp.reshape(found, (-1,))
 
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.intp] | None, Array]:
@@ -177,17 +186,17 @@ class DenseBlock(ProductBlock):
         and all of S, so that nothing wrong is hidden.
         """
         S, units = self.S, self.units
-        flat = S.reshape(len(S), units * units)
-        asymmetry = np.abs(S - S.swapaxes(1, 2)).max()
-        if not asymmetry <= _SYMMETRIC * np.finfo(S.dtype).eps * np.abs(S).max():
+        flat = xp.reshape(S, (S.shape[0], units * units))
+        asymmetry = xp.max(xp.abs(S - xp.swapaxes(S, 1, 2)))
+        if not asymmetry <= _SYMMETRIC * float(np.finfo(self.dtype).eps) * xp.max(xp.abs(S)):
             return None, flat
         upper = np.flatnonzero(np.triu(np.ones((units, units), dtype=bool)))
         h, k = np.divmod(np.arange(units * units), units)
         pairs = np.searchsorted(upper, np.minimum(h, k) * units + np.maximum(h, k))
-        return pairs, np.ascontiguousarray(flat[:, upper])
+        return pairs, xp.contiguous(xp.take(flat, upper, axis=1))
 
     @cached_property
     def _seen(self) -> tuple[NDArray[np.intp], Array]:
         """The inputs that are not 0 in the whole batch, and ``a`` in these columns."""
         seen, a = self.multiplied.lit, self.multiplied.a
-        return seen, a if seen.size == self.inputs else np.ascontiguousarray(a[:, seen])
+        return seen, a if seen.size == self.inputs else xp.contiguous(xp.take(a, seen, axis=1))

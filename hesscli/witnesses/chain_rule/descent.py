@@ -15,8 +15,10 @@ from hesscli.nodes import penalty
 from hesscli.nodes.losses import loss_derivatives
 from hesscli.nodes.passes import activity, backward, forward, loss_cotangents
 from hesscli.problem.graph import Array
-from hesscli.problem.network import Problem, Targets
+from hesscli.problem.network import Problem, Targets, rows_of
 from hesscli.problem.stored import StoredInputs
+from hesscli.system import xp
+from hesscli.system.arrays import dtype_of
 from hesscli.system.pieces import pieces
 
 
@@ -45,26 +47,26 @@ class Descending:
         graph = self._graph.with_vector(parameters)
         with np.errstate(over="ignore", invalid="ignore"):
             f, records, penalized = forward(graph, graph.shaped(batch.batch), graph.nodes)
-            scales = batch.scales.astype(parameters.dtype)
-            loss = float((scales * self._loss.value(f, batch.targets)).sum())
-            loss += float(activity(graph, penalized, batch.of_activity).sum())
+            scales = xp.astype(xp.asarray(batch.scales, like=f), f.dtype)
+            loss = float(xp.sum(scales * self._loss.value(f, batch.targets)))
+            loss += float(xp.sum(activity(graph, penalized, batch.of_activity)))
             g = scales[:, None] * self._loss.gradient(f, batch.targets)
             cotangents = loss_cotangents(graph, g, penalized, batch.of_activity)
             found = backward(graph, records, cotangents, list(graph.tensors)).tensors
         share = batch.share
         parts = []
         for name, theta in graph.tensors.items():
-            own = found[name][0] if name in found else np.zeros_like(theta)
+            own = found[name][0, ...] if name in found else xp.zeros_like(theta)
             if name in self._penalties:
-                own = own + theta.dtype.type(share) * penalty.gradient(theta, self._penalties[name])
-            parts.append(own.reshape(-1))
-        return Descent(loss + share * self.penalty(parameters), np.concatenate(parts), f)
+                own = own + share * penalty.gradient(theta, self._penalties[name])
+            parts.append(xp.reshape(own, (-1,)))
+        return Descent(loss + share * self.penalty(parameters), xp.concat(parts), f)
 
     def penalty(self, parameters: Array) -> float:
         """Σ l1 |θ| + l2 θ² over the tensors that have a penalty, in double precision."""
         tensors = self._graph.with_vector(parameters).tensors
         return math.fsum(
-            float(penalty.each(tensors[name].astype(np.float64), of).sum())
+            float(xp.sum(penalty.each(xp.double(tensors[name]), of)))
             for name, of in self._penalties.items()
         )
 
@@ -78,14 +80,15 @@ class Descending:
         """The outputs, and Σ P(v) over the examples and the values that have a penalty."""
         graph = self._graph.with_vector(parameters)
         shapes = [graph.input_shape, *(node.shape for node in graph.nodes)]
-        widest = max(map(math.prod, shapes)) * parameters.dtype.itemsize
+        widest = max(map(math.prod, shapes)) * dtype_of(parameters).itemsize
         with np.errstate(over="ignore", invalid="ignore"):
             parts, total = [], 0.0
-            for start, stop in pieces(0, len(inputs), widest):
-                f, _, penalized = forward(graph, graph.shaped(inputs[start:stop]), ())
+            for start, stop in pieces(0, inputs.shape[0], widest):
+                x = graph.shaped(rows_of(inputs, slice(start, stop)))
+                f, _, penalized = forward(graph, x, ())
                 parts.append(f)
-                total += float(activity(graph, penalized, 1.0).sum())
-        return np.concatenate(parts), total
+                total += float(xp.sum(activity(graph, penalized, 1.0)))
+        return xp.concat(parts), total
 
     def losses(self, outputs: Array, targets: Targets) -> Array:
         """ℓ (N,) of each example."""

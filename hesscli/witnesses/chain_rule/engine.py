@@ -1,4 +1,4 @@
-"""The first witness: the chain rule for Hessians, written by hand over NumPy arrays.
+"""The first witness: the chain rule for Hessians, written by hand over arrays.
 
 What it says of a node stands with the node (hesscli.nodes), what it says of a graph in the passes
 (hesscli.nodes.passes). Here it becomes blocks: of any graph by products, and where a layer is one
@@ -26,6 +26,8 @@ from hesscli.nodes.losses import LossDerivatives, loss_derivatives
 from hesscli.nodes.passes import CURVATURE, GAUSS_NEWTON, HESSIAN, Check, Linearized, Term
 from hesscli.problem.graph import DENSE, INPUT, Array, Node
 from hesscli.problem.network import Problem
+from hesscli.system import xp
+from hesscli.system.arrays import dtype_of
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
@@ -58,7 +60,8 @@ class NodeTerms:
 class ChainRule:
     """The chain-rule engine for one problem; its passes run when they are first needed.
 
-    ``calculus`` and ``loss`` are what nodes and loss do, by default what they are defined to.
+    ``calculus`` and ``loss`` are what nodes and loss do, by default what they are defined to. What
+    is computed is of the library, and on the device, that the problem's arrays are of.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class ChainRule:
             lambda: problem.graph.shaped(problem.batch),
             problem.targets,
             loss_derivatives(problem.loss) if loss is None else loss,
-            problem.scales.astype(problem.dtype),
+            problem.scales,
             problem.of_activity,
             calculus,
             _require_finite if check is None else check,
@@ -96,12 +99,12 @@ class ChainRule:
         layout, example = layout_of(self.problem, parameter), input_example(parameter)
         if example is not None or parameter == INPUT:
             chosen = slice(None) if example is None else slice(example, example + 1)
-            return self.gradient_at(INPUT)[chosen].reshape(-1)
+            return xp.reshape(self.gradient_at(INPUT)[chosen, ...], (-1,))
         found = self.linearized.cotangents(tensors=layout.tensors).tensors
         tensors = self.problem.graph.tensors
         for name in layout.tensors:
             # The output may not depend on it.
-            found.setdefault(name, np.zeros_like(tensors[name])[None])
+            found.setdefault(name, xp.zeros_like(tensors[name])[None, ...])
         gradient: Array = layout.join(found)[:, 0]
         added = of_penalties(self.problem, parameter, penalty.gradient)
         return gradient if added is None else gradient + added
@@ -120,9 +123,9 @@ class ChainRule:
             problem, units = self.problem, math.prod(self.problem.graph.shape_of(value))
             shape = (problem.examples, units, units)
             _require_memory(problem, value, shape)
-            S = np.empty(shape, dtype=problem.dtype)
+            S = xp.empty(shape, like=self.linearized.f)
             for start, stop in self._chunks(value):
-                *_, (_, S[start:stop]) = self.sweep(slice(start, stop), term, value)
+                *_, (_, S[start:stop, ...]) = self.sweep(slice(start, stop), term, value)
             self._kept[term, value] = S
         return self._kept[term, value]
 
@@ -144,7 +147,7 @@ class ChainRule:
         """
         chosen = slice(start, stop)
         I, O = self.linearized.split_second(chosen, value)  # noqa: E741
-        g = self.gradient_at(value)[chosen].reshape(len(I), -1)
+        g = xp.reshape(self.gradient_at(value)[chosen, ...], (I.shape[0], -1))
         return NodeTerms(g=g, I=I, O=O, S=I + O)
 
     def gradient_at(self, value: str) -> Array:
@@ -153,8 +156,8 @@ class ChainRule:
             # The output may not depend on it.
             shape = (self.problem.examples, 1, *self.problem.graph.shape_of(value))
             found = self.linearized.cotangents(values=[value]).values
-            g = found.get(value, np.zeros(shape, dtype=self.problem.dtype))
-            self._gradients[value] = g[:, 0]
+            g = found[value] if value in found else xp.zeros(shape, like=self.linearized.f)
+            self._gradients[value] = g[:, 0, ...]
         return self._gradients[value]
 
     def products(self, parameter: str, term: Term) -> ProductBlock | InputsBlock:
@@ -223,10 +226,11 @@ def _require_memory(problem: Problem, value: str, shape: tuple[int, ...]) -> Non
 
 
 def _require_finite(node: Node, where: str, numbers: Array) -> None:
-    if not np.isfinite(numbers).all():
-        wider = " or dtype float64" if numbers.dtype == np.float32 else ""
+    if not xp.all(xp.isfinite(numbers)):
+        dtype = dtype_of(numbers)
+        wider = " or dtype float64" if dtype == np.float32 else ""
         of = f" ({node.activation})" if node.activation is not None else ""
         raise NumericalError(
-            f"{node.layer}: the chain rule's {where}{of} leaves the range of {numbers.dtype}; "
+            f"{node.layer}: the chain rule's {where}{of} leaves the range of {dtype}; "
             f"use smaller weights{wider}"
         )

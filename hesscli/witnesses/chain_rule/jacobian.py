@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from hesscli.nodes.passes import Linearized
 from hesscli.problem.graph import INPUT, Array
 from hesscli.problem.network import Problem
+from hesscli.system import xp
 from hesscli.witnesses.jacobian import JacobianBlock
 from hesscli.witnesses.layout import input_example
 
@@ -23,12 +22,12 @@ class ChainJacobian(JacobianBlock):
 
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
-        rows = np.empty((stop - start, self.shape[1]), dtype=self.dtype)
+        rows = xp.empty((stop - start, self.shape[1]), like=self._linearized.f)
         for low in range(start - start % self.outputs, stop, self.outputs):
             of_example = self._of_example(self.first_example + low // self.outputs)
             inside = slice(max(start, low), min(stop, low + self.outputs))
-            rows[inside.start - start : inside.stop - start] = of_example[
-                inside.start - low : inside.stop - low
+            rows[inside.start - start : inside.stop - start, :] = of_example[
+                inside.start - low : inside.stop - low, :
             ]
         return rows
 
@@ -38,10 +37,11 @@ class ChainJacobian(JacobianBlock):
         found = self._linearized.pulled_outputs(chosen, tensors, values)
         if values:
             (J,) = found.values.values()
-            return np.asarray(J.reshape(self.outputs, -1))
+            return xp.reshape(J, (self.outputs, -1))
         zeros = {
-            name: np.zeros((self.outputs, *tensor.shape), dtype=self.dtype)
+            name: xp.zeros((self.outputs, *tensor.shape), like=tensor)
             for name, tensor in self._linearized.graph.tensors.items()
             if name in tensors and name not in found.tensors
         }
-        return np.asarray(self.layout.join({**found.tensors, **zeros}).T)
+        by_column = self.layout.join({**found.tensors, **zeros})
+        return xp.swapaxes(by_column, 0, 1)

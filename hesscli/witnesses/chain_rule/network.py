@@ -19,6 +19,7 @@ import numpy as np
 
 from hesscli.nodes.passes import Linearized, Moved, Term
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.blocks import ProductBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
@@ -64,9 +65,9 @@ class NetworkBlock(ProductBlock):
         if not above:
             return
         lower, graph = self.layers[k], self.linearized.graph
-        examples = len(self.linearized.targets)
-        units = np.broadcast_to(
-            np.eye(lower.units, dtype=self.dtype), (examples, lower.units, lower.units)
+        examples = self._examples
+        units = xp.broadcast_to(
+            xp.eye(lower.units, like=self._like), (examples, lower.units, lower.units)
         )
         nodes = [self.layers[upper].node for upper in above]
         below = [value for node in nodes for value in graph.by_name[node].inputs]
@@ -75,29 +76,31 @@ class NetworkBlock(ProductBlock):
         )
         for upper, node in zip(above, nodes, strict=True):
             layer = self.layers[upper]
-            M = np.zeros((lower.units, examples, layer.inputs), dtype=self.dtype)
+            M = xp.zeros((lower.units, examples, layer.inputs), like=self._like)
             (value,) = graph.by_name[node].inputs
             if value in R:
-                M[:, :, : R[value].shape[2]] = R[value].swapaxes(0, 1)
-            B = np.zeros((lower.units, examples, layer.units), dtype=self.dtype)
+                M[:, :, : R[value].shape[2]] = xp.swapaxes(R[value], 0, 1)
+            B = xp.zeros((lower.units, examples, layer.units), like=self._like)
             if node in found.values:
-                B[...] = found.values[node].swapaxes(0, 1)
+                B[...] = xp.swapaxes(found.values[node], 0, 1)
             yield Cross(M, B)
 
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
-        rows = np.empty((stop - start, self.shape[0]), dtype=self.dtype)
+        rows = xp.empty((stop - start, self.shape[0]), like=self._like)
         with np.errstate(over="ignore", invalid="ignore"):
             for layer, low, high in self._by_layer(start, stop):
                 first = self.layout.starts[layer]
-                target = rows[low - start : high - start]
+                inside = slice(low - start, high - start)
                 for other in range(len(self.layers)):
                     columns = slice(self.layout.starts[other], self.layout.starts[other + 1])
-                    target[:, columns] = self._rows_between(layer, other, low - first, high - first)
+                    rows[inside, columns] = self._rows_between(
+                        layer, other, low - first, high - first
+                    )
         return rows
 
     def diagonal(self) -> Array:
-        return np.concatenate([layer.diagonal() for layer in self.layers])
+        return xp.concat([layer.diagonal() for layer in self.layers])
 
     def _by_layer(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(layer, low, high) for the part of start … stop that lies in each layer."""
@@ -112,18 +115,20 @@ class NetworkBlock(ProductBlock):
         if layer == other:
             return self.layers[layer].rows(start, stop)
         mine, theirs = self.layers[layer], self.layers[other]
-        rows = np.empty((stop - start, theirs.inputs, theirs.units), dtype=self.dtype)
-        each = self.dtype.itemsize * len(mine.a) * max(mine.units, theirs.units, theirs.inputs)
+        rows = xp.empty((stop - start, theirs.inputs, theirs.units), like=self._like)
+        each = self.dtype.itemsize * self._examples * max(mine.units, theirs.units, theirs.inputs)
         for low, high in pieces(start, stop, each):
             i, h = np.divmod(np.arange(low, high), mine.units)
-            a = mine.a.T[i, :, None]
+            a = xp.take(mine.a.T, i, axis=0)[:, :, None]
             if (layer, other) in self.cross:
                 term = self.cross[layer, other]
-                M, B = term.M[h], term.B[h]
-                part = (a * M).transpose(0, 2, 1) @ theirs.g + theirs.a.T @ (a * B)
+                M, B = (xp.take(of, h, axis=0) for of in (term.M, term.B))
+                part = xp.swapaxes(a * M, 1, 2) @ theirs.g + theirs.a.T @ (a * B)
             else:
                 term = self.cross[other, layer]
-                M, B = term.M.transpose(2, 1, 0)[i], term.B.transpose(2, 1, 0)[h]
-                part = theirs.a.T @ (M * mine.g.T[h, :, None] + a * B)
-            rows[low - start : high - start] = part
-        return rows.reshape(stop - start, theirs.shape[0])
+                M = xp.take(xp.permute_dims(term.M, (2, 1, 0)), i, axis=0)
+                B = xp.take(xp.permute_dims(term.B, (2, 1, 0)), h, axis=0)
+                g = xp.take(mine.g.T, h, axis=0)[:, :, None]
+                part = theirs.a.T @ (M * g + a * B)
+            rows[low - start : high - start, ...] = part
+        return xp.reshape(rows, (stop - start, theirs.shape[0]))
