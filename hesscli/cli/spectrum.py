@@ -77,7 +77,7 @@ def spectrum(
     diagonal, Frobenius and spectral norm. Everything is exact if at most 4,000 eigenvalues can
     differ from zero. If there are more, the ends of the spectrum come from Lanczos and sums over
     it from stochastic Lanczos quadrature, and every estimate has an error bar. With --top alone,
-    only the K eigenvalues of a block of more than 1,000 are computed, in seconds instead of
+    only the K eigenvalues of a block of more than 256 are computed, in seconds instead of
     minutes. Exits with 1 if the numbers contradict each other.
     """
     if vectors_path is not None:
