@@ -233,6 +233,7 @@ def test_products_with_every_term_of_every_block(seed: int) -> None:
     assert_close(C @ v, (H - G)[at, at] @ v, len(v) * largest(H), name)
 
 
+@pytest.mark.usefixtures("rows_are_traced")
 @pytest.mark.parametrize("seed", SEEDS[:15])
 def test_rows_panels_and_the_dense_matrix(seed: int) -> None:
     right = reference(seed)
@@ -337,6 +338,7 @@ def like(problem: Problem, change: str) -> Problem:
     return replace(problem, graph=replace(graph, nodes=nodes))
 
 
+@pytest.mark.usefixtures("rows_are_traced")
 @pytest.mark.parametrize(("change", "functions"), [("numbers", 0), ("inputs", 1)])
 def test_a_traced_function_serves_the_graphs_that_differ_in_numbers_alone(
     change: str, functions: int, monkeypatch: pytest.MonkeyPatch
