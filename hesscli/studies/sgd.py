@@ -8,9 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.nodes.node import added
+from hesscli.problem.execution import product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.witnesses.chain_rule.descent import Descending
+from hesscli.system.pieces import pieces
+from hesscli.system.threads import at_once
+from hesscli.witnesses.chain_rule.descent import Descending, Descent
 from hesscli.workers.share import ALONE, Workers, share_of
 
 # Sets the epochs' random numbers apart from those that the parameters are drawn with.
@@ -52,7 +56,9 @@ class SGD:
     (https://keras.io/api/optimizers/sgd/); without momentum it is θ ← θ − learning_rate · g.
     ``parameters`` and ``velocity`` (P,) are new arrays after every step.
 
-    Of several ``workers`` each takes its share of the mini-batch; the steps are the same for all.
+    Of several ``workers`` each takes its share of the mini-batch; the steps are the same for all. A
+    mini-batch of much memory is summed in pieces, which threads share: as many as there are, the
+    pieces are the same.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class SGD:
         self._workers = workers
         self._batches = batches
         self._engine = Descending(problem)
+        self._bytes_of_an_example = product_bytes(problem.widths, problem.dtype.itemsize)
         self._learning_rate = problem.dtype.type(learning_rate)
         self._momentum = problem.dtype.type(momentum)
         self._epoch = -1
@@ -98,13 +105,21 @@ class SGD:
 
     def _loss_and_gradient(self, chosen: NDArray[np.intp]) -> tuple[float, Array]:
         own = chosen[share_of(len(chosen), self._workers)]
-        batch = self._problem.chosen(own, len(chosen))
-        descent = self._engine.descent(self.parameters, batch)
+
+        def of_examples(piece: tuple[int, int]) -> Descent:
+            batch = self._problem.chosen(own[slice(*piece)], len(chosen))
+            return self._engine.descent(self.parameters, batch)
+
+        # A worker's share may have no examples.
+        each = list(pieces(0, len(own), self._bytes_of_an_example)) or [(0, 0)]
+        parts = list(at_once(of_examples, each))
+        loss = sum(part.loss for part in parts)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient = added(part.gradient for part in parts)
         if self._workers.count == 1:
-            return descent.loss, descent.gradient
+            return loss, gradient
         # In double precision, whatever the type: the order of the workers matters little then.
-        parts = np.concatenate([[descent.loss], descent.gradient], dtype=np.float64)
-        total = self._workers.sum(parts)
+        total = self._workers.sum(np.concatenate([[loss], gradient], dtype=np.float64))
         with np.errstate(over="ignore", invalid="ignore"):
             return float(total[0]), total[1:].astype(self.parameters.dtype)
 
