@@ -101,7 +101,7 @@ docs: $(VENV)/.documenting
 	@echo "open build/site/index.html"
 
 docs-test: $(VENV)/.developing
-	$(BIN)/python -m pytest -m slow tests/test_documentation.py tests/test_gallery.py
+	$(BIN)/python -m pytest -m slow $(addprefix tests/test_,documentation.py gallery.py notebook.py)
 
 screenshots: $(VENV)/.installed
 	$(BIN)/python -m docs.tools.screenshots

@@ -173,6 +173,22 @@ def _conv(record: Record) -> Iterator[Claim]:
             yield Claim(f"H·v ÷ {said}, processor time", case, processor, "×", asked)
 
 
+def _gpu(record: Record) -> Iterator[Claim]:
+    peers = (("jax.jvp(jax.grad)", "JAX"), ("curvlinops' H·v", "curvlinops"))
+    for said, subject in peers:
+        for network in record.cases("network"):
+            for dtype in record.cases("dtype"):
+                ours, peer = (
+                    record.find(of, "H·v", network=network, dtype=dtype) for of in (OURS, subject)
+                )
+                limit = None
+                if subject == "JAX":
+                    dense = str(network).startswith("784")
+                    limit = 0.6 if dense else 0.8 if dtype == "float64" else None
+                case = f"{network}, {dtype}"
+                yield Claim(f"H·v ÷ {said}", case, ratio(ours, peer), "×", limit)
+
+
 def _kfac(record: Record) -> Iterator[Claim]:
     for batch in sorted({m.case["batch"] for m in record.measurements}):
         ours, peer = (record.find(of, "factors", batch=batch) for of in (OURS, "curvlinops"))
@@ -190,6 +206,25 @@ def _startup(record: Record) -> Iterator[Claim]:
     yield Claim("verify --check form − import tensorflow", "", beyond, "s", 0.5)
 
 
+def _command(record: Record) -> Iterator[Claim]:
+    ours = record.find(OURS, "hesscli verify --activation relu")
+    for subject, name, limit in (
+        ("JAX", "jax.hessian", 0.4),
+        ("TensorFlow", "tape.jacobian", 0.15),
+    ):
+        peer = record.find(subject, "Hessian and form")
+        what = f"hesscli verify ÷ a script with {name}"
+        yield Claim(what, "wall time", ratio(ours, peer), "×", limit)
+        yield Claim(what, "processor time", processor_ratio(ours, peer))
+        peaks = [None if found is None else found.peak_bytes for found in (ours, peer)]
+        memory = peaks[0] / peaks[1] if peaks[0] and peaks[1] else None
+        yield Claim(what, "peak memory", memory)
+    forms = record.find(OURS, "hesscli verify --activation all --check form")
+    bare = record.find("TensorFlow", "import tensorflow")
+    beyond = None if forms is None or bare is None else forms.median - bare.median
+    yield Claim("verify -a all --check form − import tensorflow", "", beyond, "s", 2.5)
+
+
 _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "entries": _entries,
     "product": _product,
@@ -199,6 +234,8 @@ _CLAIMS: Mapping[str, Callable[[Record], Iterator[Claim]]] = {
     "depth": _depth,
     "dataset": _dataset,
     "conv": _conv,
+    "gpu": _gpu,
     "kfac": _kfac,
     "startup": _startup,
+    "command": _command,
 }

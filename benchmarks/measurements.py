@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import OURS
-from benchmarks.session import Session
+from benchmarks.environments import python_of
+from benchmarks.processes import OURS, explained, run_command
+from benchmarks.session import Command, Session
+from hesscli.system.devices import GPU_NAME, open_device
+from hesscli.system.errors import InputError
 
 # The network of the published figures; the other ones differ in width or depth.
 WIDTHS = "784-30-30-10"
@@ -41,6 +44,13 @@ DEPTHS = (2, 3, 4, 6, 8, 12, 16)
 CONV_BATCH = 512
 CONV_NETWORKS = ("lenet5", "resnet_small")
 CONV_DTYPES = ("float64", "float32")
+# Widths of dense networks at one number of examples, and a convolutional one at another.
+GPU_WIDTHS = (WIDTHS, "784-512-512-10", "784-2048-2048-10")
+GPU_BATCH, GPU_CONV, GPU_CONV_BATCH = 60_000, "lenet5", 5_000
+
+
+class SkippedError(Exception):
+    """A machine has not what a benchmark is about."""
 
 
 def entries(session: Session) -> None:
@@ -104,9 +114,9 @@ def width(session: Session) -> None:
                 session.measure(subject, "product", case, problem, expected, block)
     widest = f"784-{WIDTH_WIDTHS[-1]}-{WIDTH_WIDTHS[-1]}-10"
     config = _verify_config(session, widest)
-    command = [_hesscli(), "verify", "--config", str(config)]
+    command = Command(OURS, "hesscli verify", (_hesscli(), "verify", "--config", str(config)))
     # Once: that it works at all is the question.
-    session.measure_command(OURS, "hesscli verify", {"width": WIDTH_WIDTHS[-1]}, command, 1)
+    session.measure_commands({"width": WIDTH_WIDTHS[-1]}, [command], 1)
 
 
 def depth(session: Session) -> None:
@@ -134,6 +144,27 @@ def conv(session: Session) -> None:
                 session.measure(
                     subject, "conv", case, problem, expected, "network", options=options
                 )
+
+
+def gpu(session: Session) -> None:
+    """H·v of all parameters on a GPU; raises SkippedError where there is none."""
+    try:
+        open_device(GPU_NAME)
+    except InputError as error:
+        raise SkippedError(str(error)) from error
+    for network in (*GPU_WIDTHS, GPU_CONV):
+        for dtype in CONV_DTYPES:
+            case, options = {"network": network, "dtype": dtype}, {}
+            if network == GPU_CONV:
+                problem = session.convolutions(network, dtype, GPU_CONV_BATCH)
+                options = {"network": network}
+            else:
+                problem = session.problem(network, GPU_BATCH, dtype)
+            expected = session.expected(problem, case, ["network"], ["product"], options)
+            if expected is None:
+                continue
+            for subject in (OURS, "JAX", "curvlinops"):
+                session.measure(subject, "gpu", case, problem, expected, "network", options=options)
 
 
 def kfac(session: Session) -> None:
@@ -170,15 +201,41 @@ def dataset(session: Session) -> None:
 
 def startup(session: Session) -> None:
     """What has to be imported before anything happens; nothing here has a peer's numbers."""
-    python = [sys.executable, "-c"]
-    case: Mapping[str, int | str] = {}
-    for subject, what, command in (
-        ("Python", "import click", [*python, "import click"]),
-        (OURS, "hesscli --help", [_hesscli(), "--help"]),
-        ("TensorFlow", "import tensorflow", [*python, "import tensorflow"]),
-        (OURS, "hesscli verify --check form", [_hesscli(), "verify", "--check", "form"]),
-    ):
-        session.measure_command(subject, what, case, command, session.runs)
+    python = (sys.executable, "-c")
+    commands = [
+        Command("Python", "import click", (*python, "import click")),
+        Command(OURS, "hesscli --help", (_hesscli(), "--help")),
+        Command("TensorFlow", "import tensorflow", (*python, "import tensorflow")),
+        _verify("--check", "form"),
+    ]
+    session.measure_commands({}, commands, session.runs)
+
+
+def command(session: Session) -> None:
+    """What a person waits for: ``hesscli verify`` beside scripts that form dense1's Hessian once.
+
+    A script imports its library, forms the Hessian and takes one quadratic form, which has to be
+    ours. All of them take turns.
+    """
+    problem, report = session.folder / "command.npz", session.folder / "command.json"
+    of_relu = ("--activation", "relu")
+    saving = (*of_relu, "--check", "form", "--save-problem", str(problem), "--output", str(report))
+    made = run_command((_hesscli(), "verify", *saving), session.threads, session.timeout)
+    if made.code != 0:
+        session.miss(OURS, "hesscli verify", {}, explained(made, session.timeout))
+        return
+    row = json.loads(report.read_text(encoding="utf-8"))["results"][0]
+    given = (str(problem), str(row["quadratic_form"]["chain_rule"]))
+    scripts = [
+        Command(peer, "Hessian and form", (str(python), "-m", f"benchmarks.programs.{of}", *given))
+        for peer, of, python in (
+            ("JAX", "cold_jax", python_of("jax")),
+            ("TensorFlow", "cold_tensorflow", sys.executable),
+        )
+    ]
+    bare = Command("TensorFlow", "import tensorflow", (sys.executable, "-c", "import tensorflow"))
+    forms = _verify("--activation", "all", "--check", "form")
+    session.measure_commands({}, [_verify(*of_relu), *scripts, forms, bare], session.runs)
 
 
 @dataclass(frozen=True)
@@ -198,9 +255,15 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "width": Benchmark(width, f"784-W-W-10 tanh, batch {WIDTH_BATCH}"),
     "depth": Benchmark(depth, f"784-{DEPTH_WIDTH}-…-10 tanh, batch {WIDTH_BATCH}"),
     "conv": Benchmark(conv, f"LeNet-5 and resnet_small, batch {CONV_BATCH}", "both types"),
+    "gpu": Benchmark(
+        gpu,
+        f"784-W-W-10 tanh, {GPU_BATCH:,} examples, and LeNet-5, {GPU_CONV_BATCH:,}",
+        "both types",
+    ),
     "kfac": Benchmark(kfac, f"{WIDTHS} tanh"),
     "dataset": Benchmark(dataset, f"{WIDTHS} tanh"),
     "startup": Benchmark(startup, f"{WIDTHS} relu, batch 32 (the defaults)", "float64"),
+    "command": Benchmark(command, f"{WIDTHS} relu, batch 32 (the defaults)", "float64"),
 }
 
 
@@ -221,6 +284,10 @@ def _verify_config(session: Session, widths: str) -> Path:
     # JSON is YAML.
     path.write_text(json.dumps(config), encoding="utf-8")
     return path
+
+
+def _verify(*options: str) -> Command:
+    return Command(OURS, " ".join(("hesscli verify", *options)), (_hesscli(), "verify", *options))
 
 
 def _hesscli() -> str:

@@ -11,12 +11,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.environments import python_of
 from benchmarks.worker import DISAGREED
+from hesscli.system.devices import GPU_NAME, open_device
+from hesscli.system.errors import InputError
 from hesscli.system.memory import available_memory, readable_size
 
 ROOT = Path(__file__).parent.parent
@@ -65,10 +68,11 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command came to: its exit code, time (s), peak memory, and its last words."""
+    """What a command came to: its exit code, wall and processor time (s), peak, and last words."""
 
     code: int
     seconds: float
+    processor: float
     peak_bytes: int
     output: str
 
@@ -90,7 +94,7 @@ def keep_to(threads: int) -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores, memory and system; nothing that names the machine itself."""
+    """Processor, cores, memory, system and GPU; nothing that names the machine itself."""
     found: dict[str, str | int] = {
         "processor": _processor(),
         "cores": cores(),
@@ -99,6 +103,8 @@ def machine() -> dict[str, str | int]:
     }
     if hasattr(os, "sysconf"):
         found["memory_bytes"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(InputError):
+        found["gpu"] = open_device(GPU_NAME).description
     return found
 
 
@@ -165,7 +171,8 @@ def run_command(command: Sequence[str], threads: int, timeout: float) -> Outcome
         output.seek(0)
         text = output.read().decode("utf-8", errors="replace")
     unit = 1 if sys.platform == "darwin" else 1024
-    return Outcome(process.returncode, seconds, usage.ru_maxrss * unit, text)
+    processor = usage.ru_utime + usage.ru_stime
+    return Outcome(process.returncode, seconds, processor, usage.ru_maxrss * unit, text)
 
 
 def _limiting_memory() -> Callable[[], None] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from benchmarks.environments import MissingEnvironmentError
-from benchmarks.measurements import BENCHMARKS
+from benchmarks.measurements import BENCHMARKS, SkippedError
 from benchmarks.processes import OURS, RefusedError, cores, keep_to
 from benchmarks.results import RESULTS, Record, to_json
 from benchmarks.session import Session
@@ -44,8 +44,8 @@ def main(
 ) -> None:
     """Measure hesscli against its peers, one process after the other.
 
-    NAME is one of entries, product, sweep, dense, width, depth, conv, kfac, dataset, startup; all
-    without one.
+    NAME is one of entries, product, sweep, dense, width, depth, conv, gpu, kfac, dataset,
+    startup, command; all without one.
     Exits with 1 where numbers do not agree or hesscli itself gives no answer.
     """
     chosen = min(threads or cores(), cores())
@@ -58,6 +58,9 @@ def main(
         except RefusedError as error:
             click.echo(f"{name}: FAIL: {error}; nothing is timed where numbers differ", err=True)
             failed = True
+            continue
+        except SkippedError as error:
+            click.echo(f"{name}: skipped: {error}")
             continue
         except MissingEnvironmentError as error:
             click.echo(f"{name}: {error}", err=True)

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from benchmarks.processes import (
     OURS,
     NotMeasuredError,
+    Outcome,
+    RefusedError,
     explained,
     machine,
     run_command,
     run_program,
 )
 from benchmarks.results import Agreement, Case, Conditions, Measurement, Missing, Record
+from benchmarks.worker import DISAGREED
+
+
+@dataclass(frozen=True)
+class Command:
+    """A whole process that is measured."""
+
+    subject: str
+    what: str
+    arguments: tuple[str, ...]
 
 
 class Session:
@@ -57,11 +70,12 @@ class Session:
             tuple(self._missing),
         )
 
-    def problem(self, widths: str, batch: int) -> Path:
+    def problem(self, widths: str, batch: int, dtype: str = "float32") -> Path:
         """The problem file that all programs read, written where it is not there yet."""
-        path = self.folder / f"{widths}-batch-{batch}.npz"
+        path = self.folder / f"{widths}-{dtype}-batch-{batch}.npz"
         if not path.exists():
-            self._ours("problem", {"widths": widths, "batch": batch, "out": path})
+            options = {"widths": widths, "dtype": dtype, "batch": batch, "out": path}
+            self._ours("problem", options)
         return path
 
     def convolutions(self, network: str, dtype: str, batch: int) -> Path:
@@ -147,32 +161,37 @@ class Session:
         ]
         return True
 
-    def measure_command(
-        self, subject: str, what: str, case: Case, command: Sequence[str], runs: int
-    ) -> None:
-        """The wall time and peak memory of a command, started ``runs`` times.
+    def measure_commands(self, case: Case, commands: Sequence[Command], runs: int) -> None:
+        """The times and peak memory of whole commands, which take turns ``runs`` times.
 
-        With more runs than one there is another one before them, to warm up.
+        With more runs than one there is another one before them, to warm up. Raises RefusedError
+        where a command finds that its numbers are not ours.
         """
-        self.say(f"{subject}: {what}")
-        outcomes = []
+        outcomes: dict[Command, list[Outcome]] = {command: [] for command in commands}
         for _ in range(runs if runs == 1 else runs + 1):
-            outcome = run_command(command, self.threads, self.timeout)
-            if outcome.code != 0:
-                self.miss(subject, what, case, explained(outcome, self.timeout))
-                return
-            outcomes.append(outcome)
-        timed = outcomes[-runs:]
-        self._measurements.append(
+            for command in tuple(outcomes):
+                self.say(f"{command.subject}: {command.what}")
+                outcome = run_command(command.arguments, self.threads, self.timeout)
+                if outcome.code == DISAGREED:
+                    raise RefusedError(f"{command.subject}: {outcome.output.strip()}")
+                if outcome.code != 0:
+                    why = explained(outcome, self.timeout)
+                    self.miss(command.subject, command.what, case, why)
+                    del outcomes[command]
+                    continue
+                outcomes[command].append(outcome)
+        self._measurements += [
             Measurement(
-                subject,
-                what,
+                command.subject,
+                command.what,
                 dict(case),
-                tuple(outcome.seconds for outcome in timed),
-                first=outcomes[0].seconds,
-                peak_bytes=max(outcome.peak_bytes for outcome in timed),
+                tuple(outcome.seconds for outcome in found[-runs:]),
+                first=found[0].seconds,
+                peak_bytes=max(outcome.peak_bytes for outcome in found[-runs:]),
+                processor=tuple(outcome.processor for outcome in found[-runs:]),
             )
-        )
+            for command, found in outcomes.items()
+        ]
 
     def miss(self, subject: str, what: str, case: Case, reason: str) -> None:
         """Keeps that something was not measured, and why."""

@@ -31,6 +31,7 @@ def heading(record: Record) -> str:
         f"{machine['cores']} cores",
         *memory,
         f"{conditions.threads} threads",
+        *([str(machine["gpu"])] if "gpu" in machine else []),
         conditions.date,
     ]
     about = f"{record.benchmark}: {conditions.network} · {conditions.dtype}"

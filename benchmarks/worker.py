@@ -33,6 +33,8 @@ EIGENVALUE_RTOL = 1e-4
 POWER_ITERATION_RTOL = 2e-2
 # Products of convolutional networks, by type.
 CONV_RTOL = {"float64": 1e-12, "float32": 1e-5}
+# Sums over 60,000 examples, on a GPU and on the CPU.
+GPU_RTOL = {"float64": 1e-11, "float32": 1e-4}
 # A run repeats its call until it has lasted this long (seconds): short calls are not timed alone.
 SHORTEST_RUN = 0.1
 

@@ -48,18 +48,22 @@ if TYPE_CHECKING:
     from hesscli.problem.graph import Activation, Graph, Layer, Node, Penalty, chain
     from hesscli.problem.network import Loss, Problem
     from hesscli.report.document import Document
+    from hesscli.system.devices import Device, open_device
     from hesscli.system.errors import HesscliError, InputError, NumericalError, UnknownBlockError
     from hesscli.system.threads import use_threads
     from hesscli.witnesses.autodiff.engine import Autodiff
     from hesscli.witnesses.block import HessianBlock
     from hesscli.witnesses.chain_rule.engine import ChainRule
+    from hesscli.witnesses.chain_rule.ondevice import ChainRuleOn
     from hesscli.witnesses.finite.engine import FiniteDifferences
 
 __all__ = [
     "Activation",
     "Autodiff",
     "ChainRule",
+    "ChainRuleOn",
     "Config",
+    "Device",
     "Document",
     "FiniteDifferences",
     "Graph",
@@ -84,6 +88,7 @@ __all__ = [
     "init",
     "load_config",
     "load_plugin",
+    "open_device",
     "plot",
     "problem_from_arrays",
     "problem_from_config",
@@ -104,47 +109,26 @@ __all__ = [
 # A type checker sees the imports above, and so reports a name that is not among them.
 if not TYPE_CHECKING:
     _HOMES = {
-        "hesscli.api.answers": ("document", "plot", "render", "save"),
-        "hesscli.api.problems": (
-            "load_config",
-            "problem_from_arrays",
-            "problem_from_config",
-            "problem_from_keras",
-        ),
-        "hesscli.api.questions": (
-            "approximate",
-            "approximations",
-            "compare",
-            "entry",
-            "export",
-            "init",
-            "product",
-            "solve",
-            "spectrum",
-            "sweep",
-            "train",
-            "tune",
-            "verify",
-            "verify_first",
-        ),
-        "hesscli.config.schema": ("Config",),
-        "hesscli.witnesses.autodiff.engine": ("Autodiff",),
-        "hesscli.witnesses.block": ("HessianBlock",),
-        "hesscli.witnesses.chain_rule.engine": ("ChainRule",),
-        "hesscli.witnesses.finite.engine": ("FiniteDifferences",),
-        "hesscli.system.errors": (
-            "HesscliError",
-            "InputError",
-            "NumericalError",
-            "UnknownBlockError",
-        ),
-        "hesscli.problem.graph": ("Activation", "Graph", "Layer", "Node", "Penalty", "chain"),
-        "hesscli.problem.network": ("Loss", "Problem"),
-        "hesscli.nodes.plugins": ("load_plugin",),
-        "hesscli.system.threads": ("use_threads",),
-        "hesscli.report.document": ("Document",),
+        "hesscli.api.answers": "document plot render save",
+        "hesscli.api.problems": "load_config problem_from_arrays problem_from_config "
+        "problem_from_keras",
+        "hesscli.api.questions": "approximate approximations compare entry export init product "
+        "solve spectrum sweep train tune verify verify_first",
+        "hesscli.config.schema": "Config",
+        "hesscli.witnesses.autodiff.engine": "Autodiff",
+        "hesscli.witnesses.block": "HessianBlock",
+        "hesscli.witnesses.chain_rule.engine": "ChainRule",
+        "hesscli.witnesses.chain_rule.ondevice": "ChainRuleOn",
+        "hesscli.system.devices": "Device open_device",
+        "hesscli.witnesses.finite.engine": "FiniteDifferences",
+        "hesscli.system.errors": "HesscliError InputError NumericalError UnknownBlockError",
+        "hesscli.problem.graph": "Activation Graph Layer Node Penalty chain",
+        "hesscli.problem.network": "Loss Problem",
+        "hesscli.nodes.plugins": "load_plugin",
+        "hesscli.system.threads": "use_threads",
+        "hesscli.report.document": "Document",
     }
-    _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+    _HOME_OF = {name: home for home, all_ in _HOMES.items() for name in all_.split()}
 
     def __getattr__(name):
         from importlib import import_module

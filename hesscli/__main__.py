@@ -45,7 +45,7 @@ def _end_others() -> None:
     from hesscli.workers.launcher import launched
 
     if launched() is not None:
-        # Launchers end the others where one is killed.
+        # Launchers end the others if one is killed.
         os.kill(os.getpid(), signal.SIGKILL)
 
 

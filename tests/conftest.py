@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
+import drawn  # noqa: F401  (for all tests that draw)
 import pytest
+import scipy.linalg  # noqa: F401  (with a BLAS of its own, which is limited below)
 from networks import make_problem
+from threadpoolctl import threadpool_limits
 
 from hesscli.cli.main import _run
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Problem
 from hesscli.problem.problemfile import read_batch, read_parameters
 
+# TensorFlow makes a million objects that stay: to look through them again and again for garbage
+# takes three of a hundred seconds.
+gc.set_threshold(20_000, 20, 20)
 REFERENCE = Path(__file__).parent / "reference"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """On small matrices BLAS's threads do nothing but wait, and take a tenth of the time for it.
+
+    hesscli's own threads, which share out rows, are as many as ever.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 @pytest.fixture

@@ -19,12 +19,17 @@ def cases(most: int) -> int:
     return most if THOROUGH else max(5, most // _SHARE)
 
 
+# Fixed seeds, so that a failure stays.
+settings.register_profile(
+    "hesscli",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("hesscli")
+
+
 def drawn(most: int) -> settings:
-    """Hypothesis's settings for so many random cases; with fixed seeds, so that a failure stays."""
-    return settings(
-        max_examples=cases(most),
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    """Hypothesis's settings for so many random cases."""
+    return settings(max_examples=cases(most))

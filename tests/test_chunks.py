@@ -85,7 +85,7 @@ def run(*arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("engine", ["chain rule", "autodiff"])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     chunk=st.integers(1, 9),
     reduction=st.sampled_from(["mean", "sum"]),

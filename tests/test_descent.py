@@ -20,7 +20,7 @@ from hesscli.witnesses.chain_rule.engine import ChainRule
 
 
 @given(problems())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_gradient_is_the_second_order_sweeps(problem: Problem) -> None:
     """In the order of the block ``network``, for every loss, activation, bias and reduction."""
     try:

@@ -79,7 +79,7 @@ def test_a_tensorflow_that_cannot_be_used_is_reported(
 def test_a_missing_tensorflow_fails_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(doctor, "_installed", lambda package: None)
+    monkeypatch.setattr(doctor, "installed_tensorflow", lambda: None)
     monkeypatch.setattr(doctor, "_is_missing", lambda module: module == "tensorflow")
     assert _run(("doctor",)) == 1
     out, err = capsys.readouterr()

@@ -308,7 +308,13 @@ def test_a_broken_link_ends_the_build() -> None:
     assert builds == ["mkdocs build"]
 
 
-@pytest.mark.parametrize("name", screenshots.QUICK)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in screenshots.QUICK else pytest.mark.slow)
+        for name in screenshots.SCREENSHOTS
+    ],
+)
 def test_a_screenshot_shows_what_the_command_prints(name: str, tmp_path: Path) -> None:
     command = screenshots.SCREENSHOTS[name]
     out, _, _ = run(command, tmp_path)

@@ -17,7 +17,8 @@ from hesscli.cli.main import _run, cli
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = commands(TEXT)
 IMAGES = images(TEXT)
-# Those that are trained, and the spectra beside them, take longer: make docs-test.
+# Those that are trained, the spectra beside them, and all activations in both terms, take longer:
+# make docs-test.
 SLOW = (
     "spectrum-untrained.png",
     "spectrum-trained.png",
@@ -25,6 +26,7 @@ SLOW = (
     "spectrum-lenet5-trained.png",
     "training.png",
     "edge.png",
+    "compare.png",
 )
 QUICK = tuple(name for image in IMAGES if (name := Path(image).name) not in SLOW)
 LARGEST = 150_000

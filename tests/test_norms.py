@@ -11,12 +11,12 @@ from networks import make_problem
 from hesscli.nodes.passes import HESSIAN
 from hesscli.problem.graph import Array
 from hesscli.studies import norms
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.norms import (
     frobenius_norms,
     frobenius_work,
     gauss_newton_share,
     layer_block,
-    length,
     spectral_norm,
 )
 from hesscli.system.errors import NumericalError
@@ -108,8 +108,10 @@ def test_a_length_is_right_where_its_square_is_no_number(dtype: str, exponent: i
     """3² + 4² + 12² = 13²."""
     unit = np.dtype(dtype).type(10.0 ** (exponent if dtype == "float64" else exponent / 10))
     v = np.array([3, -4, 12], dtype=dtype) * unit
-    assert length(v) == pytest.approx(13 * float(unit), rel=1e-6 if dtype == "float32" else 1e-15)
-    assert length(0 * v) == length(v[:0]) == 0
+    assert frobenius_norm(v) == pytest.approx(
+        13 * float(unit), rel=1e-6 if dtype == "float32" else 1e-15
+    )
+    assert frobenius_norm(0 * v) == frobenius_norm(v[:0]) == 0
 
 
 def test_a_share_is_of_norms_whose_sum_may_be_no_number() -> None:

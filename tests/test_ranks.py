@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import THOROUGH
 
 from hesscli.workers.launcher import Launched, launched
 
@@ -148,7 +149,10 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "tune": ("init", "--tune", "--seeds", "2", "-n", "13", "-a", "relu", *UNITS),
 }
 # Each command, and each kind of check; what else four ranks would compute takes as long again.
-BY_FOUR = ("entries", "probes", "gradient", "conv compare", "exact", "lanczos", "train", "tune")
+# make test leaves out those for which each of the four loads TensorFlow: two do, for every command.
+BY_FOUR = ("finite", "exact", "lanczos", "train", "tune", "conv train", "conv spectrum")
+if THOROUGH:
+    BY_FOUR += ("entries", "probes", "gradient", "conv compare")
 REFUSED: Mapping[str, tuple[Sequence[str], str]] = {
     "sweep": (("sweep",), "sweep: 2 processes were started together, and only verify, compare, "),
     "of": (("verify", "--of", "jacobian", *BATCH), "--of jacobian: it has rows of every example"),
@@ -509,6 +513,33 @@ def test_an_interrupted_launcher_ends_a_training_after_the_same_step(
     assert outputs(folder) == {"state.npz", "report.json"}
 
 
+def test_a_training_that_is_told_to_end_waits_for_no_rank_that_is_gone(folder: Path) -> None:
+    """As where Slurm, which has lost one, tells the others; by MPICH it would know itself."""
+    files = ("--checkpoint", "state.npz", "--checkpoint-every", "5", "-q")
+    job = mpiexec(on(2, "train", "-c", "tiny.yaml", *files), cwd=folder)
+    while not (folder / "state.npz").exists():
+        assert job.poll() is None
+        time.sleep(0.02)
+    first, second = sorted(processes_in(folder), key=rank_of)[-2:]
+    begun = time.monotonic()
+    os.kill(second, signal.SIGSTOP)
+    os.kill(first, signal.SIGTERM)
+    code, out, said = ended(job, 60)
+    assert time.monotonic() - begun < SOON
+    assert (code, out, said) == (130, "", ["hesscli: interrupted"])
+    assert outputs(folder) == {"state.npz"}
+
+
+def rank_of(process: int) -> int:
+    """-1 of the launcher's own processes."""
+    told = dict(
+        word.partition("=")[::2]
+        for word in Path(f"/proc/{process}/environ").read_text().split("\0")
+    )
+    found = launched(told)
+    return -1 if found is None else found.rank
+
+
 def test_a_standard_output_that_is_full_is_one_line(folder: Path) -> None:
     # That of the rank: mpiexec has one of its own.
     command = ("sh", "-c", 'exec "$@" > /dev/full', "-", *on(2)[2:], *SPECTRUM[:3])
@@ -550,6 +581,31 @@ def test_a_rank_that_ends_before_anything_does_not_keep_the_others(folder: Path)
     assert time.monotonic() - begun < 2 * SOON
     assert (code, out) == (2, "")
     assert said == ["hesscli: one of 3 processes ended before MPI started; start them again"]
+
+
+def test_a_rank_that_waits_for_another_to_start_heeds_sigterm(folder: Path) -> None:
+    """As Slurm sends it to the others of one that was killed; MPI lets no Python run meanwhile."""
+    late = on(1, program=("-c", "import time; time.sleep(60)"))
+    job = mpiexec(on(1, *SPECTRUM), late, cwd=folder)
+    begun = time.monotonic()
+    waiting: list[int] = []
+    while not waiting:
+        assert time.monotonic() - begun < AT_LENGTH
+        time.sleep(0.1)
+        with suppress(OSError):
+            waiting = [one for one in processes_in(folder) if "libmpi." in maps(one)]
+    time.sleep(1)
+    begun = time.monotonic()
+    os.kill(waiting[0], signal.SIGTERM)
+    # It is the launcher that says it.
+    code, _, said = ended(job, 60)
+    assert time.monotonic() - begun < SOON
+    assert code != 0
+    assert not said
+
+
+def maps(process: int) -> str:
+    return Path(f"/proc/{process}/maps").read_text()
 
 
 def test_a_launcher_that_is_not_of_the_same_mpi_is_told() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hesscli.cli.main import _run, cli
@@ -551,11 +551,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at, *(place for key, inner in items for place in places(inner, (*at, key)))]
 
 
-@settings(
-    max_examples=200,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_no_report_breaks_it(run: Run, data: st.DataObject) -> None:
     """One value anywhere is another: it is replayed, with what differs, or refused in a line."""
@@ -586,7 +582,7 @@ THREADS = min(2, cores())
 DETERMINED = (
     f"verify -n 4 -a tanh --check probes --probes 3 --threads {THREADS}",
     "verify -c small.yaml -a gelu --dtype float32",
-    "compare -n 20 -a elu --check form --memory 2MB",
+    "compare -n 20 -a elu --check form --memory 2MB -l dense1",
     # Beyond what is decomposed whole: Lanczos and its quadrature from random vectors.
     "spectrum -n 140 -a tanh -l dense1 --probes 2 --steps 5 --top 2",
     "init -n 4 --seeds 1 --stddev 0.1 -a tanh -b layer",

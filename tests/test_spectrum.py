@@ -93,7 +93,7 @@ def _summands(problem: Problem, term: Callable[[str], HessianBlock]) -> float:
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problem=problems())
 def test_every_number_is_that_of_the_dense_matrix(block: str, problem: Problem) -> None:
     assume(block != "bias" or problem.layers[0].bias is not None)
@@ -116,7 +116,9 @@ def test_every_number_is_that_of_the_dense_matrix(block: str, problem: Problem) 
         summands = [_summands(problem, term) for term in (engine.gauss_newton, engine.curvature)]
         assert_is_that_of(row.hessian, H, sum(summands))
         assert_is_that_of(row.gauss_newton, G, summands[0])
-        near = 1e-10 * (np.linalg.norm(C) + np.linalg.norm(G))
+        # The examples' parts of C may cancel to the last bit, or to rounding.
+        rounding = 1e3 * np.finfo(np.float64).eps * len(C) * summands[1]
+        near = 1e-10 * (np.linalg.norm(C) + np.linalg.norm(G)) + rounding
         assert row.curvature.frobenius_norm.value == pytest.approx(np.linalg.norm(C), abs=near)
         assert row.curvature.spectral_norm.value == pytest.approx(np.linalg.norm(C, 2), abs=near)
 

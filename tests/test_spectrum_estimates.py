@@ -238,7 +238,7 @@ def test_eigenpairs_alone_take_tens_of_products_not_thousands(
     assert 0 < columns < 400
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problem=problems())
 def test_trace_diagonal_and_frobenius_norm_from_a_and_S_are_the_dense_block_s(
     problem: Problem,

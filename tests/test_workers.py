@@ -106,7 +106,7 @@ def shared(problem: Problem, workers: Workers) -> Problem:
     return problem.part(own.start, own.stop)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     count=st.sampled_from([2, 4]),
     block=st.sampled_from(["dense1/kernel", "dense2/bias", "dense2", "network"]),

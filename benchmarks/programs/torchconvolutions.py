@@ -1,8 +1,9 @@
-"""The convolutional networks as a PyTorch user writes them: channels first, weights (out, in)."""
+"""All parameters of a network as a PyTorch user has them: channels first, weights (out, in)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,6 +11,23 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.worker import Array, Job
+
+
+class Dense(nn.Module):
+    """Linear layers without biases, dense1, dense2 …, and tanh between them."""
+
+    def __init__(self, kernels: Sequence[Array]) -> None:
+        super().__init__()
+        self.names = [f"dense{k}" for k in range(1, len(kernels) + 1)]
+        for name, kernel in zip(self.names, kernels, strict=True):
+            self.add_module(name, nn.Linear(*kernel.shape, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        for name in self.names[:-1]:
+            x = torch.tanh(self.get_submodule(name)(x))
+        found: torch.Tensor = self.get_submodule(self.names[-1])(x)
+        return found
 
 
 class LeNet5(nn.Module):
@@ -57,16 +75,19 @@ _ROLES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 class TorchConvolutions:
-    """Network, loss and batch of a problem file, on the CPU; normalization is that of inference."""
+    """Network, loss and batch of a problem file on a device; normalization is that of inference."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, device: str = "cpu") -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         dtype = torch.float64 if job.inputs.dtype == np.float64 else torch.float32
         networks = {"lenet5": LeNet5, "resnet_small": ResnetSmall}
-        self.model = networks[job.options["network"]]().to(dtype).eval()
+        name = job.options.get("network")
+        model = Dense(job.kernels) if name is None else networks[name]()
+        self.model = model.to(device, dtype).eval()
+        self.device = device
         self.criterion = nn.CrossEntropyLoss()
-        self.X = torch.tensor(job.inputs).reshape(-1, 1, 28, 28)
-        self.y = torch.tensor(job.targets).long()
+        self.X = torch.tensor(job.inputs, device=device).reshape(-1, 1, 28, 28)
+        self.y = torch.tensor(job.targets, device=device).long()
         own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         self.parameters, self.shapes = [], []
         for name, array in job.arrays.items():
@@ -83,12 +104,13 @@ class TorchConvolutions:
         """A vector (P,) in hesscli's order as PyTorch's."""
         ends = np.cumsum([np.prod(shape) for shape in self.shapes])[:-1].astype(int)
         parts = zip(np.split(vector, ends), self.shapes, strict=True)
-        return torch.tensor(np.concatenate([_turned(p.reshape(of)).ravel() for p, of in parts]))
+        turned = np.concatenate([_turned(p.reshape(of)).ravel() for p, of in parts])
+        return torch.tensor(turned, device=self.device)
 
     def back(self, vector: torch.Tensor) -> Array:
         """A vector (P,) in PyTorch's order as hesscli's."""
         sizes = [parameter.numel() for parameter in self.parameters]
-        parts = zip(vector.detach().split(sizes), self.parameters, strict=True)
+        parts = zip(vector.detach().cpu().split(sizes), self.parameters, strict=True)
         turned = [_turned_back(part.reshape(of.shape).numpy()) for part, of in parts]
         return np.concatenate([part.ravel() for part in turned])
 

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import eigsh
 
 from benchmarks.programs.torchconvolutions import TorchConvolutions
 from benchmarks.programs.torchnetwork import TorchProblem
-from benchmarks.worker import CONV_RTOL, EIGENVALUE_RTOL, Array, Job, run
+from benchmarks.worker import CONV_RTOL, EIGENVALUE_RTOL, GPU_RTOL, Array, Job, run
 
 
 def product(job: Job) -> None:
@@ -70,6 +70,25 @@ def convolutions(job: Job) -> None:
     v = problem.into(job.given("vector"))
     job.agree("product", problem.back(H @ v), CONV_RTOL[str(job.inputs.dtype)])
     job.measure("H·v", lambda: H @ v)
+
+
+def gpu(job: Job) -> None:
+    """H·v of all parameters on a GPU, with products of float32 that have its digits."""
+    if not torch.cuda.is_available():
+        raise SystemExit("PyTorch finds no GPU")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    problem = TorchConvolutions(job, "cuda")
+    H = HessianLinearOperator(
+        problem.model, problem.criterion, problem.parameters, [(problem.X, problem.y)]
+    )
+    v = problem.into(job.given("vector"))
+    job.agree("product", problem.back(H @ v), GPU_RTOL[str(job.inputs.dtype)])
+
+    def call() -> None:
+        matmul(H, v)
+        torch.cuda.synchronize()
+
+    job.measure("H·v", call)
 
 
 def kfac(job: Job) -> None:
@@ -138,6 +157,7 @@ if __name__ == "__main__":
             "dataset": dataset,
             "agree": agree,
             "agree-rows": agree_rows,
+            "gpu": gpu,
         },
         ("curvlinops-for-pytorch", "torch", "numpy", "scipy"),
     )

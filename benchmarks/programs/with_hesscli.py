@@ -14,6 +14,7 @@ from scipy.sparse.linalg import eigsh
 
 from benchmarks.worker import (
     EIGENVALUE_RTOL,
+    GPU_RTOL,
     Array,
     DisagreementError,
     Job,
@@ -32,9 +33,11 @@ from hesscli.problem.problemfile import read_batch, read_parameters, save_proble
 from hesscli.studies.approximation import ApproximationOptions, some_approximations
 from hesscli.studies.verification import verify
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.devices import GPU_NAME, open_device
 from hesscli.system.tensorflow import load_tensorflow
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.ondevice import ChainRuleOn
 from hesscli.witnesses.layout import NETWORK
 from hesscli.witnesses.summed.engine import chain_rule_of
 
@@ -59,14 +62,14 @@ def sweep(problem: Problem) -> object:
 def write_problem(job: Job) -> None:
     """A tanh network without biases on MNIST images, repeated where there are not enough.
 
-    Options: ``widths``, as in 784-30-30-10, ``batch``, and ``out``, the file.
+    Options: ``widths``, as in 784-30-30-10, ``dtype``, ``batch``, and ``out``, the file.
     """
     widths = [int(width) for width in job.options["widths"].split("-")]
     batch = int(job.options["batch"])
     config = Config(
         model=_model(widths),
         data=DataConfig(batch_size=min(batch, EMBEDDED)),
-        dtype="float32",
+        dtype=job.options["dtype"],
     )
     problem = build_problem(config)
     chosen = np.arange(batch) % problem.examples
@@ -267,6 +270,20 @@ def dataset(job: Job) -> None:
     job.measure("H·v", lambda: H @ v)
 
 
+def gpu(job: Job) -> None:
+    """H·v of all parameters on a GPU after one set-up, v and the product being there."""
+    device = open_device(GPU_NAME)
+    H = ChainRuleOn(_problem(job), device).hessian(NETWORK)
+    v = device.put(job.given("vector"))
+    job.agree("product", device.fetch(H @ v), GPU_RTOL[H.dtype.name])
+
+    def call() -> None:
+        H.dot(v)
+        device.wait()
+
+    job.measure("H·v", call)
+
+
 def whole_sweep(job: Job) -> None:
     """The S of all layers, set up anew by every call."""
     problem = _problem(job)
@@ -357,6 +374,7 @@ if __name__ == "__main__":
             "dataset": dataset,
             "sweep": whole_sweep,
             "dense": dense,
+            "gpu": gpu,
         },
-        ("hesscli", "numpy", "scipy", "tensorflow"),
+        ("hesscli", "numpy", "scipy", "tensorflow", "cupy-cuda12x", "cupy-cuda13x"),
     )

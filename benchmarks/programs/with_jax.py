@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.worker import CONV_RTOL, Array, Job, run
+from benchmarks.worker import CONV_RTOL, GPU_RTOL, Array, Job, run
 
 Tensors = dict[str, jax.Array]
 
@@ -37,9 +39,22 @@ def hessian(job: Job) -> None:
 
 def convolutions(job: Job) -> None:
     """H·v of all parameters by ``jax.jvp`` of ``jax.grad`` under jit."""
+    _products(job, CONV_RTOL)
+
+
+def gpu(job: Job) -> None:
+    """The same on a GPU, with products of float32 that have its digits."""
+    if jax.default_backend() != "gpu":
+        raise SystemExit("JAX finds no GPU; install jax[cuda12] or jax[cuda13] beside it")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    _products(job, GPU_RTOL)
+
+
+def _products(job: Job, rtol: Mapping[str, float]) -> None:
     jax.config.update("jax_enable_x64", True)
     arrays = {name: jnp.asarray(array) for name, array in job.arrays.items()}
-    network = {"lenet5": _lenet5, "resnet_small": _resnet_small}[job.options["network"]]
+    networks = {"dense": _dense, "lenet5": _lenet5, "resnet_small": _resnet_small}
+    network = networks[job.options.get("network", "dense")]
     constants = {name: of for name, of in arrays.items() if "/moving_" in name}
     theta = {name: of for name, of in arrays.items() if "/" in name and name not in constants}
     x, y = arrays["inputs"].reshape(-1, 28, 28, 1), arrays["targets"]
@@ -58,7 +73,7 @@ def convolutions(job: Job) -> None:
 
     found = call()
     flat = np.concatenate([np.asarray(found[name]).ravel() for name in theta])
-    job.agree("product", flat, CONV_RTOL[str(flat.dtype)])
+    job.agree("product", flat, rtol[str(flat.dtype)])
     job.measure("H·v", call)
 
 
@@ -69,6 +84,14 @@ def _convolved(
     kernel, window = theta[f"{name}/kernel"], (strides, strides)
     y = lax.conv_general_dilated(x, kernel, window, padding, dimension_numbers=numbers)
     return y + theta[f"{name}/bias"]
+
+
+def _dense(theta: Tensors, x: jax.Array) -> jax.Array:
+    *hidden, last = theta.values()
+    x = x.reshape(len(x), -1)
+    for W in hidden:
+        x = jnp.tanh(x @ W)
+    return x @ last
 
 
 def _lenet5(theta: Tensors, x: jax.Array) -> jax.Array:
@@ -105,4 +128,4 @@ def _rows(H: jax.Array, job: Job) -> Array:
 
 
 if __name__ == "__main__":
-    run({"hessian": hessian, "conv": convolutions}, ("jax", "jaxlib", "numpy"))
+    run({"hessian": hessian, "conv": convolutions, "gpu": gpu}, ("jax", "jaxlib", "numpy"))

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from hesscli.cli.command import examples, paragraphs
+from hesscli.cli.command import Command, paragraphs
 from hesscli.cli.main import cli
 from hesscli.config.schema import Config, LayerConfig
 from hesscli.problem import initializers, registry
@@ -69,11 +69,12 @@ def commands() -> str:
     parts = []
     with click.Context(cli, info_name="hesscli", **settings) as root:
         for name, command in cli.commands.items():
+            assert isinstance(command, Command)
             text = command.get_help(click.Context(command, root, info_name=name))
             lines = [line.rstrip() for line in text.splitlines()]
             parts += [f"## {name}\n", "```text", *lines, "```", ""]
             parts += [f"{_cell(text)}\n" for text in paragraphs(command)[1:]]
-            parts += ["```text", *examples(command), "```", ""]
+            parts += ["```text", *command.examples, "```", ""]
     return "\n".join(parts)
 
 

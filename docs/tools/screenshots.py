@@ -36,7 +36,7 @@ SCREENSHOTS = MappingProxyType(
     }
 )
 # Those that take less than some seconds, which a test runs again.
-QUICK = ("compare.png", "sweep.png", "entry.png")
+QUICK = ("sweep.png", "entry.png")
 # The key of the text in the metadata.
 TEXT = "Description"
 _COLUMNS = 80

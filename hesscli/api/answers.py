@@ -43,7 +43,7 @@ def save(result: object, path: str | os.PathLike[str]) -> None:
     """Writes the result to ``path``, whole or not at all; the suffix is the format.
 
     It is one of .txt, .json, .csv, .md, .xml and .html. Raises InputError for another suffix, and
-    where the file cannot be written.
+    if the file cannot be written.
     """
     name = os.fspath(path)
     write_document(document(result), formats.format_of(name), name)

@@ -29,6 +29,7 @@ from hesscli.problem.registry import loss_names
 from hesscli.problem.targets import fit_targets, smoothed
 from hesscli.problem.weights import example_weights, require_weights
 from hesscli.studies.agreement import agreed
+from hesscli.system.arrays import from_device, is_foreign
 from hesscli.system.errors import InputError, reason
 from hesscli.system.near import nearest
 from hesscli.system.takes import ConfigKeyError, Takes
@@ -97,7 +98,7 @@ def problem_from_config(
 ) -> Problem:
     """The problem that ``load_config`` of the same arguments describes.
 
-    Raises InputError where the configuration is wrong or does not fit its data.
+    Raises InputError if the configuration is wrong or does not fit its data.
     """
     config = load_config(
         source,
@@ -131,7 +132,7 @@ def problem_from_keras(
     model was compiled with. A softmax at the model's end under a categorical cross-entropy, or a
     sigmoid under the binary one, is taken off, because the loss has it; the problem's notes say so.
     Raises InputError for a model that is no chain of dense layers, for a batch that does not fit
-    it, and where Keras's own model gives other numbers than the problem.
+    it, and if Keras's own model gives other numbers than the problem.
     """
     live = not isinstance(model, str | os.PathLike)
     if live and not isinstance(model, KerasModel):
@@ -181,12 +182,14 @@ def problem_from_arrays(
 ) -> Problem:
     """A network out of its arrays, which are copied.
 
+    They may be of any library whose arrays NumPy takes by DLPack, such as CuPy's on a GPU.
+
     ``kernels`` are (inputs, units), one for each layer; ``biases`` (units,) or None, or None for a
     network without any. ``activations`` names one for each layer, or one for every hidden layer,
     the last being linear then. ``inputs`` is (N, d); ``targets`` are (N,) labels or (N, c) numbers,
     as the loss takes them, or None for a loss that looks at none; ``sample_weight`` (N,) multiplies
     the losses of the examples. ``names`` are the layers', by default dense1, dense2 … Raises
-    InputError where something does not fit.
+    InputError if something does not fit.
     """
     require_one_of("dtype", dtype, DTYPES)
     precision = np.dtype(dtype)
@@ -279,8 +282,9 @@ def _array(values: ArrayLike, where: str, dtype: np.dtype[np.floating], ndim: in
 
 def _numbers(values: ArrayLike, where: str) -> NDArray[Any]:
     try:
-        raw = np.asarray(values)
-    except (TypeError, ValueError) as error:
+        raw = from_device(values) if is_foreign(values) else np.asarray(values)
+    # Of other libraries' arrays those that cannot be had from their device.
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise InputError(f"{where}: no array of numbers ({reason(error)})") from error
     if raw.dtype.kind not in "iuf":
         raise InputError(f"{where}: of type {raw.dtype}; numbers are needed")

@@ -2,7 +2,8 @@
 
 Results are frozen dataclasses. ``activations`` asks the question again with every hidden
 activation replaced by each of these, parameters and batch as they are; ``"all"`` goes through
-them all. Where a message names an option of a command, the keyword of that name is meant.
+them all. ``device`` is where the chain rule computes: "cpu", "gpu", or what ``open_device`` gave.
+If a message names an option of a command, the keyword of that name is meant.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from hesscli.api.problems import (
     problem_from_config,
     require_one_of,
 )
-from hesscli.config.schema import TrainConfig
-from hesscli.config.training import TrainingData, build_training_data
-from hesscli.problem.execution import execution_of
+from hesscli.config.training import build_training_data, part_at
+from hesscli.problem.execution import Execution, execution_of
 from hesscli.problem.graph import Activation
 from hesscli.problem.names import (
     ACTIVATIONS,
@@ -56,6 +56,7 @@ from hesscli.studies.agreement import agreed
 from hesscli.studies.context import Progress, no_progress
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.devices import CPU, Device, open_device
 from hesscli.system.errors import InputError
 from hesscli.system.seeds import fresh_seed
 from hesscli.witnesses.block import HessianBlock
@@ -81,6 +82,7 @@ def verify(
     layers: Sequence[str] = (),
     terms: verification.Terms = "hessian",
     witnesses: Sequence[str] = DEFAULT_WITNESSES,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> verification.Verification:
     """Compares the chain rule's Hessians with autodiff's, block by block.
@@ -88,8 +90,8 @@ def verify(
     ``check`` is auto, form, probes or entries; ``block`` kernel, bias, layer, input or network;
     ``terms`` "gauss-newton" compares the Gauss–Newton term alone with the Hessian; ``rtol`` None
     is 1e-10 in float64 and 1e-5 in float32; ``probe_seed`` draws the random vectors, and is itself
-    drawn where it is None (``result.probe_seed``). ``result.passed`` is the verdict. Raises
-    InputError for an option that is none, NumericalError where a Hessian leaves the range of the
+    drawn if it is None (``result.probe_seed``). ``result.passed`` is the verdict. Raises
+    InputError for an option that is none, NumericalError if a Hessian leaves the range of the
     dtype.
     """
     require_one_of("terms", terms, get_args(verification.Terms))
@@ -99,7 +101,7 @@ def verify(
         raise InputError(f"witnesses: two or three of {', '.join(WITNESSES)} are needed")
     options = _check_options(problem, check, rtol, layers, block, probes, probe_seed)
     problems = _problems(problem, activations)
-    execution = execution_of(problems[0])
+    execution = _execution(problems[0], device)
     return verification.verify(problems, options, terms, progress, witnesses, execution=execution)
 
 
@@ -111,6 +113,7 @@ def verify_first(
     rtol: float | None = None,
     block: str = "kernel",
     layers: Sequence[str] = (),
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> first.FirstVerification:
     """Compares the chain rule's first derivatives with autodiff's, in every entry.
@@ -121,7 +124,9 @@ def verify_first(
     require_one_of("of", of, get_args(first.FirstDerivative))
     options = _check_options(problem, "entries", rtol, layers, block, 1)
     problems = _problems(problem, activations)
-    return first.verify_first(problems, of, options, progress, execution=execution_of(problems[0]))
+    return first.verify_first(
+        problems, of, options, progress, execution=_execution(problems[0], device)
+    )
 
 
 def compare(
@@ -134,6 +139,7 @@ def compare(
     probe_seed: int | None = None,
     block: str = "kernel",
     layers: Sequence[str] = (),
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> comparison.Comparison:
     """Splits the Hessians into Gauss–Newton and curvature term, by both witnesses.
@@ -142,7 +148,9 @@ def compare(
     """
     options = _check_options(problem, check, rtol, layers, block, probes, probe_seed)
     problems = _problems(problem, activations)
-    return comparison.compare(problems, options, progress, execution=execution_of(problems[0]))
+    return comparison.compare(
+        problems, options, progress, execution=_execution(problems[0], device)
+    )
 
 
 def approximate(
@@ -155,12 +163,13 @@ def approximate(
     rank: int = 10,
     probes: int = 32,
     seed: int = 0,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> approximation.ApproximationStudy:
     """How far Fisher, KFAC, EKFAC, diagonals and the best Kronecker product are from the Hessian.
 
     ``samples`` targets are drawn for each example of the Monte-Carlo Fisher, ``rank`` is that of
-    rank k plus diagonal, ``probes`` are random vectors where a distance is not exact.
+    rank k plus diagonal, ``probes`` are random vectors if a distance is not exact.
     """
     require_one_of("block", block, ("kernel", "layer", "network"))
     options = approximation.ApproximationOptions(
@@ -168,7 +177,7 @@ def approximate(
     )
     problems = _problems(problem, activations)
     return approximation.approximate(
-        problems, options, progress, execution=execution_of(problems[0])
+        problems, options, progress, execution=_execution(problems[0], device)
     )
 
 
@@ -197,6 +206,7 @@ def solve(
     method: str = "auto",
     rtol: float | None = None,
     products: int = 1000,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> systems.Solve:
     """(X + λI) x = v of blocks, λ = ``damping``; v is the gradient, or ``vector`` (P,).
@@ -212,7 +222,9 @@ def solve(
     options = systems.SolveOptions(block, _known_layers(problem, layers), matrices, damping, asked)
     problems = _problems(problem, activations)
     of_block = None if vector is None else lambda _: np.asarray(vector)
-    return systems.solve(problems, options, of_block, progress, execution=execution_of(problems[0]))
+    return systems.solve(
+        problems, options, of_block, progress, execution=_execution(problems[0], device)
+    )
 
 
 def product(
@@ -224,6 +236,7 @@ def product(
     vector: ArrayLike | None = None,
     rtol: float | None = None,
     probe_seed: int = 0,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> multiplied.Product:
     """H·v and its terms by both witnesses, for ``vector`` (P,) or a normal one by ``probe_seed``.
@@ -236,7 +249,7 @@ def product(
     problems = _problems(problem, activations)
     of_block = None if vector is None else lambda _: np.asarray(vector)
     return multiplied.product(
-        problems, options, of_block, progress, execution=execution_of(problems[0])
+        problems, options, of_block, progress, execution=_execution(problems[0], device)
     )
 
 
@@ -264,6 +277,7 @@ def entry(
     *,
     rtol: float | None = None,
     referee: bool = False,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> entries.Entry:
     """∂²L/∂first ∂second by every witness; without ``second`` ∂²L/∂first².
@@ -279,7 +293,7 @@ def entry(
         rtol,
         progress,
         referee=referee,
-        execution=execution_of(problems[0]),
+        execution=_execution(problems[0], device),
     )
 
 
@@ -296,15 +310,16 @@ def spectrum(
     probes: int = 10,
     steps: int = 80,
     seed: int = 0,
+    device: str | Device = CPU,
     progress: Progress = no_progress,
 ) -> spectra.Spectrum:
-    """The spectra of Hessians and of their Gauss–Newton terms, exact where that is affordable.
+    """The spectra of Hessians and of their Gauss–Newton terms, exact if that is affordable.
 
     ``block`` is kernel, bias, layer or network; ``top`` asks for so many eigenpairs, largest
     first or with ``ends`` half from either end. Of a large block these are then all there is, and
     every other number is None, unless ``density`` asks for the whole spectrum. ``classes`` takes
     G apart into what comes from between and from within the classes (Papyan 2020). ``probes``,
-    ``steps`` and ``seed`` are those of the estimates where a spectrum is not exact.
+    ``steps`` and ``seed`` are those of the estimates if a spectrum is not exact.
     """
     require_one_of("block", block, ("kernel", "bias", "layer", "network"))
     options = SpectrumOptions(
@@ -319,7 +334,7 @@ def spectrum(
         seed=seed,
     )
     problems = _problems(problem, activations)
-    return spectra.spectrum(problems, options, progress, execution=execution_of(problems[0]))
+    return spectra.spectrum(problems, options, progress, execution=_execution(problems[0], device))
 
 
 def init(
@@ -396,6 +411,7 @@ def train(
     resume: str | None = None,
     watch: training.Watch = training.no_watch,
     stopped: Callable[[], bool] = lambda: False,
+    device: str | Device = CPU,
     **options: Any,
 ) -> training.Training:
     """Trains by SGD and measures the curvature on the way.
@@ -403,18 +419,17 @@ def train(
     ``source`` is a configuration, or a Problem, which is trained on its own batch. ``options``
     are the keys of the configuration's section ``train``: learning_rate, momentum, batch_size,
     steps, examples, every, measure_examples, checkpoint_every. ``stopped`` is asked after every
-    step whether to end. Raises NumericalError where the training diverges.
+    step whether to end. Raises NumericalError if the training diverges.
     """
     settings = {f"train.{key}": value for key, value in options.items()}
     if isinstance(source, Problem):
         config = load_config(settings=settings)
         (problem,) = _problems(source, () if activation is None else activation)
-        data, execution = _own_data(problem, config.train), execution_of(problem)
+        data = part_at(problem, config.train, f"the problem has {problem.examples}")
     else:
         config = load_config(source, settings=settings, activation=activation)
         data = build_training_data(config)
         agreed(data.problem)
-        execution = execution_of(data.problem)
     return training.train(
         data,
         config.train,
@@ -422,7 +437,7 @@ def train(
         resume=resume,
         watch=watch,
         stopped=stopped,
-        execution=execution,
+        execution=_execution(data.problem, device),
     )
 
 
@@ -455,18 +470,10 @@ def export(
     )
 
 
-def _own_data(problem: Problem, options: TrainConfig) -> TrainingData:
-    examples, size = options.examples, options.batch_size
-    count = problem.examples if examples == "all" else examples
-    if count > problem.examples:
-        raise InputError(f"examples: {count}; the problem has {problem.examples}")
-    if size != "all" and size > count:
-        raise InputError(f"batch_size: {size}; there are {count} examples, so it must be 1 to them")
-    kept = problem.chosen(slice(count))
-    if count == problem.examples:
-        return TrainingData(kept, None, "")
-    rest = problem.chosen(slice(count, None))
-    return TrainingData(kept, rest, "held out")
+def _execution(problem: Problem, device: str | Device) -> Execution:
+    """How a problem is run, on a device by its name or as it was opened."""
+    opened = open_device(device) if isinstance(device, str) else device
+    return execution_of(problem, device=opened)
 
 
 def _problems(problem: Problem, activations: Activations) -> tuple[Problem, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -12,7 +14,7 @@ from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS
 from hesscli.problem.registry import plugin_names
 
 # The lines of a screen: --help shows as many examples as fit.
-SCREEN = 40
+SCREEN = 42
 _OWN = "This command"
 _PROBLEM = "Network and data"
 _RESULT = "Result"
@@ -23,7 +25,7 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
             (
                 *("config_path", "model_path", "data", "loss", "layer_sizes", "activations"),
                 *("plugin", "batch_size", "seed", "dtype", "memory", "threads", "assignments"),
-                "without_regularization",
+                *("without_regularization", "device_name", "tf32"),
                 *("registered_names", "output_index"),
             ),
             _PROBLEM,
@@ -40,12 +42,20 @@ _GROUPS: Mapping[str, str] = MappingProxyType(
 # Widest name of an option next to which its help begins.
 _NAME_WIDTH = 26
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+Option = Callable[[Function], Function]
+
 
 class Command(click.Command):
     """A command whose ``--help`` has the first paragraph of its text, and its options in groups.
 
-    The reference (docs/commands.md) has the other paragraphs, and all examples.
+    The reference (docs/commands.md) has the other paragraphs, and all ``examples``: command lines
+    that show what it is for.
     """
+
+    def __init__(self, *arguments: Any, examples: Sequence[str], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.examples = examples
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click leaves two columns free.
@@ -71,7 +81,7 @@ class Command(click.Command):
 
     def _write_examples(self, formatter: click.HelpFormatter) -> None:
         room = SCREEN - formatter.getvalue().count("\n") - 1
-        shown = examples(self)[: max(room, 0)]
+        shown = self.examples[: max(room, 0)]
         if shown:
             formatter.write("Examples:\n")
             with formatter.indentation():
@@ -96,10 +106,55 @@ def paragraphs(command: click.Command) -> list[str]:
     return [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
 
 
-def examples(command: click.Command) -> list[str]:
-    """The command lines that show what a command is for."""
-    lines = (line.strip() for line in (command.epilog or "").splitlines())
-    return [line for line in lines if line.startswith("hesscli ")]
+def command(*examples: str) -> Callable[[Callable[..., int]], Command]:
+    """Makes a function a command with these examples."""
+    return click.command(cls=Command, examples=examples)
+
+
+def gathered(made: Callable[..., Any], keyword: str, *options: Option[Any]) -> Option[Any]:
+    """Adds ``options``; the command gets what ``made`` makes of their values as ``keyword``."""
+    names = inspect.signature(made).parameters
+
+    def added(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(**given: Any) -> Any:
+            own = {name: given.pop(name) for name in names if name in given}
+            return function(**{keyword: made(**own)}, **given)
+
+        for option in reversed(options):
+            wrapper = option(wrapper)
+        return wrapper
+
+    return added
+
+
+def whole_option(
+    name: str, least: int | None = None, most: int | None = None, **settings: Any
+) -> Option[Any]:
+    """An option that takes a whole number."""
+    kind = click.IntRange(least, most)
+    return click.option(name, type=kind, **{"metavar": "N", **settings})
+
+
+def file_option(*names: str, **settings: Any) -> Option[Any]:
+    """An option that takes the name of a file."""
+    return click.option(*names, metavar="FILE", type=click.Path(), **settings)
+
+
+def choice_option(
+    *names: str,
+    among: Sequence[str],
+    default: str | None = None,
+    help: str | None = None,  # noqa: A002
+) -> Option[Any]:
+    """An option that takes one word ``among`` several; the default is the first one."""
+    return click.option(
+        *names,
+        metavar="NAME",
+        type=click.Choice(among),
+        default=default or among[0],
+        help=help or f"{', '.join(among[:-1])} or {among[-1]}.",
+    )
 
 
 def _group(option: click.Option) -> str:

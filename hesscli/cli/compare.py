@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING, Any
 
-from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, WitnessOptions, problem_options, witness_options
-from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
-from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record
-
-
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli compare --activation tanh
-      hesscli compare --activation relu --activation tanh --activation gelu
-      hesscli compare --activation all --check form --format markdown
-      hesscli compare --activation all --check form --plot terms.png
-    """,
+from hesscli.cli.answer import answered
+from hesscli.cli.command import command
+from hesscli.cli.options import (
+    ProblemOptions,
+    WitnessOptions,
+    device_options,
+    problem_options,
+    witness_options,
 )
-@problem_options
+from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
+
+if TYPE_CHECKING:
+    from hesscli.problem.network import Problem
+
+
+@command(
+    "hesscli compare --activation tanh",
+    "hesscli compare --activation relu --activation tanh --activation gelu",
+    "hesscli compare --activation all --check form --format markdown",
+    "hesscli compare --activation all --check form --plot terms.png",
+)
+@problem_options()
+@device_options
 @witness_options
 @plot_option
 @output_options
@@ -41,15 +45,12 @@ def compare(
     """
     config = problem.config()
     check = witness.check(config)
-    problems = problem.problems(config)
-    recorded = record(config)
 
-    from hesscli.report.documents import document_of
-    from hesscli.studies import comparison
+    def ask(problems: tuple[Problem, ...], **how: Any) -> Any:
+        from hesscli.studies.comparison import compare
 
-    with progress_bar() as progress:
-        result = comparison.compare(
-            problems, check, progress, execution=problem.execution(problems[0])
-        )
-    witness.save(problems[0])
-    return recorded.write(document_of(result), result.passed, output, plot)
+        result = compare(problems, check, **how)
+        witness.save(problems[0])
+        return result
+
+    return answered(problem, config, ask, output, plot)

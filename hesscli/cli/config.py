@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import click
-
-from hesscli.cli.command import Command
+from hesscli.cli.command import command
 from hesscli.cli.options import ProblemOptions, problem_options
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli config > mine.yaml
-      hesscli config --config mine.yaml --activation gelu --set data.offset=100
-    """,
+@command(
+    "hesscli config > mine.yaml",
+    "hesscli config --config mine.yaml --activation gelu --set data.offset=100",
 )
-@problem_options
+@problem_options()
 def config(problem: ProblemOptions) -> int:
     """Print the effective configuration as YAML.
 

@@ -9,21 +9,16 @@ from contextlib import contextmanager
 
 import click
 
-from hesscli.cli.command import Command
+from hesscli.cli.command import command
 from hesscli.cli.output import OutputOptions, output_options
 
 _VARIABLES = ("TERM", "LANG", "LC_ALL", "NO_COLOR", "FORCE_COLOR", "PYTHONIOENCODING")
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli doctor
-      hesscli doctor --format json --output doctor.json
-      hesscli doctor --no-tensorflow
-    """,
+@command(
+    "hesscli doctor",
+    "hesscli doctor --format json --output doctor.json",
+    "hesscli doctor --no-tensorflow",
 )
 @click.option(
     "--no-tensorflow",

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.answer import answered
+from hesscli.cli.command import command
+from hesscli.cli.options import ProblemOptions, device_options, problem_options
 from hesscli.cli.output import OutputOptions, output_options
-from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record
+
+if TYPE_CHECKING:
+    from hesscli.problem.network import Problem
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'
-      hesscli entry 'dense1/kernel[300,4]' --activation tanh
-      hesscli entry 'dense2/kernel[3,4]' --activation tanh --referee
-      hesscli entry 'input[0][300]' 'input[0][301]' --format json
-    """,
+@command(
+    "hesscli entry 'dense1/kernel[300,4]' 'dense2/bias[7]'",
+    "hesscli entry 'dense1/kernel[300,4]' --activation tanh",
+    "hesscli entry 'dense2/kernel[3,4]' --activation tanh --referee",
+    "hesscli entry 'input[0][300]' 'input[0][301]' --format json",
 )
 @click.argument("first", metavar="NAME")
 @click.argument("second", metavar="[NAME]", required=False)
-@problem_options
+@problem_options()
+@device_options
 @click.option("--referee", is_flag=True, help="Compute it in arithmetic of 50 digits as well.")
 @output_options
 def entry(
@@ -43,20 +43,11 @@ def entry(
     residual is too large.
     """
     config = problem.config()
-    problems = problem.problems(config)
-    recorded = record(config)
 
-    from hesscli.report.documents import document_of
-    from hesscli.studies import entry as study
+    def ask(problems: tuple[Problem, ...], **how: Any) -> Any:
+        from hesscli.studies.entry import entry
 
-    with progress_bar() as progress:
-        result = study.entry(
-            problems,
-            first,
-            first if second is None else second,
-            config.check.rtol,
-            progress,
-            referee=referee,
-            execution=problem.execution(problems[0]),
-        )
-    return recorded.write(document_of(result), result.passed, output)
+        names = first, first if second is None else second
+        return entry(problems, *names, config.check.rtol, referee=referee, **how)
+
+    return answered(problem, config, ask, output)

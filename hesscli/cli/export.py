@@ -7,8 +7,8 @@ from typing import Literal
 
 import click
 
-from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, choice_option, problem_options
+from hesscli.cli.command import choice_option, command, file_option
+from hesscli.cli.options import ProblemOptions, problem_options
 from hesscli.cli.output import OutputOptions, format_option
 from hesscli.cli.progress import progress_bar
 
@@ -28,33 +28,22 @@ def _rows(
     return int(match[1] or 0), int(match[2]) if match[2] else None
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli export dense2/kernel --activation tanh --output H.npy
-      hesscli export dense1/kernel --dtype float32 --output H.h5
-      hesscli export dense1 --rows 0:1000 --term curvature --output C.npz
-      hesscli export network --of gradient --output g.npy
-    """,
+@command(
+    "hesscli export dense2/kernel --activation tanh --output H.npy",
+    "hesscli export dense1/kernel --dtype float32 --output H.h5",
+    "hesscli export dense1 --rows 0:1000 --term curvature --output C.npz",
+    "hesscli export network --of gradient --output g.npy",
 )
 @click.argument("block", metavar="BLOCK")
-@click.option(
-    "--output",
-    "-o",
-    "path",
-    metavar="FILE",
-    required=True,
-    help="File to write: .npy, .npz, .h5 or .hdf5.",
-    type=click.Path(),
+@file_option(
+    "--output", "-o", "path", required=True, help="File to write: .npy, .npz, .h5 or .hdf5."
 )
 @choice_option("--of", among=("hessian", "diagonal", "gradient", "jacobian"))
 @choice_option("--term", among=("hessian", "gauss-newton", "curvature"))
 @click.option(
     "--rows", metavar="START:STOP", callback=_rows, help="Some of the rows.", show_default="all"
 )
-@problem_options
+@problem_options()
 @format_option
 def export(
     block: str,

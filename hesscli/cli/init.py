@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hesscli.cli.command import Command
-from hesscli.cli.options import ALL, ProblemOptions, choice_option, problem_options
+from hesscli.cli.command import choice_option, command, whole_option
+from hesscli.cli.options import ALL, ProblemOptions, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import record
@@ -46,18 +46,13 @@ def _deviations(
     return tuple(dict.fromkeys(values))
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli init --activation relu --activation tanh
-      hesscli init -a tanh --stddev 1e-5,1e-3,0.01,0.1,1,10 --plot norms.png
-      hesscli init --initializer he_normal --initializer glorot_normal --seeds 20
-      hesscli init --activation tanh --tune --write tuned.yaml
-    """,
+@command(
+    "hesscli init --activation relu --activation tanh",
+    "hesscli init -a tanh --stddev 1e-5,1e-3,0.01,0.1,1,10 --plot norms.png",
+    "hesscli init --initializer he_normal --initializer glorot_normal --seeds 20",
+    "hesscli init --activation tanh --tune --write tuned.yaml",
 )
-@problem_options
+@problem_options()
 @click.option(
     "--initializer",
     "-i",
@@ -75,9 +70,7 @@ def _deviations(
     callback=_deviations,
     help="random_normal with these deviations; repeatable.",
 )
-@click.option(
-    "--seeds", metavar="N", type=click.IntRange(1, MOST_SEEDS), default=5, help="Draws of each."
-)
+@whole_option("--seeds", 1, MOST_SEEDS, default=5, help="Draws of each.")
 @choice_option("--block", "-b", among=("kernel", "bias", "layer"))
 @click.option("--tune", is_flag=True, help="Find the scale of each layer's initializer.")
 @click.option(

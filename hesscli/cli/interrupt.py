@@ -1,6 +1,6 @@
 """Ctrl-C and termination: how a program ends that is told to.
 
-A signal is an exception at whatever is at work. Where that does not end the program soon, because
+A signal is an exception at whatever is at work. If that does not end the program soon, because
 a library is busy with a long product or because Python dropped the exception in a callback, a
 thread that waits for signals ends it.
 """
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _SIGNALS = tuple(
 _PATIENCE_SECONDS = 1.0
 # Of processes that are told together the first one says it and ends the others by then.
 OTHERS_SECONDS = 1.5
+# Processes that end after the same step wait for each other; for longer than this for none.
+_STEP_SECONDS = 5.0
 
 
 @dataclass
@@ -40,6 +43,8 @@ class _Process:
 
     # Signals that a loop at work has been told of, and will heed by itself.
     heeded: float = 0
+    # When such a loop was told, while it is at work.
+    told: float = math.inf
     # Where the last line goes: standard error, wherever that leads for a while (system/quiet.py).
     stderr: int | None = None
     asked: bool = False
@@ -78,7 +83,7 @@ def interruptible() -> None:
     told, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    # Where there is no room for a thread, a signal waits for the library at work.
+    # If there is no room for a thread, a signal waits for the library at work.
     with suppress(RuntimeError):
         threading.Thread(target=_watch, args=(told,), daemon=True).start()
 
@@ -102,7 +107,7 @@ def end_interrupted() -> NoReturn:
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     if _process.awaited:
-        # The others would wait without an end, and launchers end them where one is killed.
+        # The others would wait without an end, and launchers end them if one is killed.
         os.kill(os.getpid(), signal.SIGKILL)
     os._exit(INTERRUPTED)
 
@@ -140,9 +145,22 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         if asked:
             raise Interrupted
         asked = True
+        _process.told = time.monotonic()
 
     with heeded_by(note, times=1):
-        yield lambda: asked
+        try:
+            yield lambda: asked
+        finally:
+            _process.told = math.inf
+
+
+def wait_no_longer(waited: float) -> None:
+    """For who has ``waited`` for another process so many seconds.
+
+    Raises Interrupted if this one is to end after its step, and the other one seems to be gone.
+    """
+    if min(waited, time.monotonic() - _process.told) > _STEP_SECONDS:
+        raise Interrupted
 
 
 @contextmanager
@@ -163,6 +181,21 @@ def heeded_by(handler: Callable[..., None], times: float = math.inf) -> Iterator
         _process.heeded = 0
         for each, was in before.items():
             signal.signal(each, was)
+
+
+@contextmanager
+def ended_by_termination() -> Iterator[None]:
+    """SIGTERM ends the process at once, without a line, also while a library keeps Python's lock.
+
+    Neither a handler in Python nor a thread would be called before the library returns.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _raise(*_: object) -> NoReturn:

@@ -8,13 +8,20 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from hesscli.cli.command import (
+    Option,
+    choice_option,
+    file_option,
+    gathered,
+    whole_option,
+)
 from hesscli.cli.record import note_plugins, plugins, replayed_report
 from hesscli.problem.names import (
     ACTIVATION_ALIASES,
@@ -26,6 +33,7 @@ from hesscli.problem.names import (
     OUTPUT,
 )
 from hesscli.problem.registry import loss_names, plugin_names
+from hesscli.system.devices import DEVICES, Device, open_device
 from hesscli.system.errors import HesscliError, InputError
 from hesscli.system.files import check_writable, expanded
 from hesscli.system.near import nearest
@@ -39,8 +47,6 @@ if TYPE_CHECKING:
     from hesscli.problem.network import Problem
     from hesscli.report.recorded import Report
     from hesscli.studies.witnesses import CheckOptions
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 ALL = "all"
 # The options that name a file which is written, by parameter.
@@ -123,14 +129,6 @@ def _activation_names(
     return tuple(dict.fromkeys(ACTIVATION_ALIASES.get(name, name) for name in names))
 
 
-def _complete_activation(*arguments: Any) -> list[str]:
-    return [name for name in _choices() if name.startswith(arguments[-1])]
-
-
-def _complete_loss(*arguments: Any) -> list[str]:
-    return [name for name in loss_names() if name.startswith(arguments[-1])]
-
-
 def complete_layer(context: click.Context, _: click.Parameter, text: str) -> list[str]:
     """The layers of the configuration, if it can be read, and of Keras's file none."""
     from hesscli.config.load import load_config, parse_override
@@ -147,14 +145,33 @@ def complete_layer(context: click.Context, _: click.Parameter, text: str) -> lis
     names = [layer.name for layer in config.model.layers]
     if count > 0:
         names = [f"dense{index}" for index in range(1, count + 1)]
+    return _beginning(names, text)
+
+
+def _beginning(names: Iterable[str], text: str) -> list[str]:
     return [name for name in names if name.startswith(text)]
+
+
+def _written() -> tuple[tuple[str, str], ...]:
+    values = click.get_current_context().params
+    given = ((option, values.get(name)) for name, option in _WRITTEN.items())
+    return tuple(
+        (option, path)
+        for option, paths in given
+        for path in (paths if isinstance(paths, tuple) else (paths,))
+        if path is not None
+    )
+
+
+def _workers() -> Workers:
+    return click.get_current_context().find_root().obj or ALONE
 
 
 @dataclass(frozen=True)
 class ProblemOptions:
     """What the command line says about the problem, or the report that it replays.
 
-    ``activations`` are those asked for, each once; none where the configuration's own stand.
+    ``activations`` are those asked for, each once; none if the configuration's own stand.
     ``workers`` have a share of the examples each. ``written`` are the files that the command will
     write, each with its option.
     """
@@ -170,17 +187,24 @@ class ProblemOptions:
     seed: int | None
     dtype: str | None
     assignments: tuple[str, ...]
-    without_regularization: bool = False
-    registered_names: tuple[str, ...] = ()
-    replayed: Report | None = None
-    workers: Workers = ALONE
-    written: tuple[tuple[str, str], ...] = ()
-    output_index: int | None = None
+    without_regularization: bool
+    registered_names: tuple[str, ...]
+    output_index: int | None
+    device_name: str = DEVICES[0]
+    tf32: bool = False
+    replayed: Report | None = field(default_factory=replayed_report)
+    workers: Workers = field(default_factory=_workers)
+    written: tuple[tuple[str, str], ...] = field(default_factory=_written)
+
+    @functools.cached_property
+    def device(self) -> Device:
+        """Where the chain rule computes."""
+        return open_device(self.device_name, tf32=self.tf32)
 
     def config(self, more: Iterable[Override] = ()) -> Config:
         """The configuration with everything but ``--activation`` applied, and ``more``.
 
-        Raises InputError where it reads a file that the command would write.
+        Raises InputError if it reads a file that the command would write.
         """
         config = self._config(more)
         if self.written:
@@ -209,7 +233,7 @@ class ProblemOptions:
         return with_hidden_activation(config, Activation(self.activations[0]))
 
     def require_unwritten(self, key: str, path: str) -> None:
-        """Raises InputError where the command would write over a file that it reads."""
+        """Raises InputError if the command would write over a file that it reads."""
         for option, other in self.written:
             if os.path.realpath(expanded(other)) == os.path.realpath(expanded(path)):
                 raise InputError(
@@ -223,6 +247,8 @@ class ProblemOptions:
         # Before NumPy is imported.
         require_room_for_libraries()
         keep_freed_memory()
+        # Before anything is computed for a GPU that is not there.
+        _ = self.device
         from hesscli.config.load import config_of, load_config, parse_override
 
         if self.replayed is not None:
@@ -257,13 +283,13 @@ class ProblemOptions:
                 )
 
     def execution(self, problem: Problem) -> Execution:
-        """How ``problem`` is run: in chunks where its inputs are stored, by the workers."""
+        """How ``problem`` is run: in chunks if its inputs are stored, by the workers, and where."""
         from hesscli.problem.execution import execution_of
 
-        return execution_of(problem, self.workers)
+        return execution_of(problem, self.workers, self.device)
 
     def with_all_examples(self) -> ProblemOptions:
-        """The same where every worker has all examples."""
+        """The same if every worker has all examples."""
         return replace(self, workers=with_all_examples(self.workers))
 
     def _named_overrides(self) -> Iterator[Override]:
@@ -305,20 +331,17 @@ class ProblemOptions:
             raise InputError(f"{path}: {error}") from error
 
 
-plugin_option = click.option(
+plugin_option = file_option(
     "--plugin",
-    metavar="FILE",
-    type=click.Path(),
     multiple=True,
     is_eager=True,
     expose_value=False,
     callback=_load_plugins,
     help="File of activations, losses, layers; repeatable.",
 )
-threads_option = click.option(
+threads_option = whole_option(
     "--threads",
-    metavar="N",
-    type=click.IntRange(min=1),
+    1,
     is_eager=True,
     expose_value=False,
     callback=_use_threads,
@@ -332,44 +355,33 @@ layer_option = click.option(
     "layers",
     metavar="NAME",
     multiple=True,
+    callback=lambda *given: tuple(dict.fromkeys(given[-1])),
     shell_complete=complete_layer,
     help="Only this layer; repeatable.",
 )
 
 
-def choice_option(
-    *names: str, among: Sequence[str], default: str | None = None, text: str | None = None
-) -> Callable[[Command], Command]:
-    """An option of one word ``among`` others, the first unless another is the default."""
-    return click.option(
-        *names,
-        metavar="NAME",
-        type=click.Choice(among),
-        default=default or among[0],
-        help=text or f"{', '.join(among[:-1])} or {among[-1]}.",
+def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds where the chain rule computes, below ``problem_options``."""
+    device = choice_option(
+        "--device", "device_name", among=DEVICES, help="cpu or gpu, for the chain rule."
     )
+    tf32 = click.option(
+        "--tf32", is_flag=True, help="On a GPU: quicker float32 products of 11 bits."
+    )
+    added: Callable[..., Any] = device(tf32(function))
+    return added
 
 
-def probes_option(default: int) -> Callable[[Command], Command]:
+def probes_option(default: int) -> Option[Any]:
     """``--probes`` of an estimate with an error bar: of a single one there is no spread."""
-    return click.option(
-        "--probes",
-        metavar="N",
-        type=click.IntRange(2, MOST_PROBES),
-        default=default,
-        help="Random vectors of an estimate.",
-    )
+    text = "Random vectors of an estimate."
+    return whole_option("--probes", 2, MOST_PROBES, default=default, help=text)
 
 
-def probe_seed_option(seeded: str) -> Callable[[Command], Command]:
+def probe_seed_option(seeded: str) -> Option[Any]:
     """``--probe-seed`` of what is drawn alike in every run unless it is given."""
-    return click.option(
-        "--probe-seed",
-        metavar="N",
-        type=click.IntRange(min=0),
-        default=0,
-        help=f"Seed of {seeded}.",
-    )
+    return whole_option("--probe-seed", 0, default=0, help=f"Seed of {seeded}.")
 
 
 def _layer_sizes(
@@ -388,145 +400,92 @@ def _layer_sizes(
     return tuple(map(int, sizes))
 
 
-def _written(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The files that a command will write, each with its option."""
-    for name, option in _WRITTEN.items():
-        given = values.get(name)
-        for path in given if isinstance(given, tuple) else (given,):
-            if path is not None:
-                yield option, path
-
-
 def problem_options(
-    function: Command, batch_help: str = "Number of examples, or all.", batch_default: str = "32"
-) -> Command:
+    batch_help: str = "Number of examples, or all.", batch_default: str = "32"
+) -> Option[Any]:
     """Adds the options that choose the problem; the command gets them as ``problem``."""
-
-    @click.option(
-        "--config",
-        "-c",
-        "config_path",
-        metavar="FILE",
-        type=click.Path(allow_dash=True),
-        help="YAML configuration; - is standard input.",
+    return gathered(
+        ProblemOptions,
+        "problem",
+        click.option(
+            "--config",
+            "-c",
+            "config_path",
+            metavar="FILE",
+            type=click.Path(allow_dash=True),
+            help="YAML configuration; - is standard input.",
+        ),
+        file_option("--model", "model_path", help="Trained Keras model (.keras or .h5)."),
+        click.option(
+            "--data",
+            metavar="SOURCE",
+            type=click.Path(),
+            show_default="embedded",
+            help="Name, file or folder.",
+        ),
+        click.option(
+            "--loss",
+            metavar="NAME",
+            shell_complete=lambda *given: _beginning(loss_names(), given[-1]),
+            help="Loss, as in mean_squared_error.",
+        ),
+        click.option(
+            "--output-index",
+            metavar="K",
+            type=click.IntRange(min=0),
+            help="Output K in place of a loss.",
+        ),
+        click.option(
+            "--layers",
+            "layer_sizes",
+            metavar="SIZES",
+            callback=_layer_sizes,
+            help="Inputs and units of each layer: 784-30-10.",
+        ),
+        click.option(
+            "--registered-name",
+            "registered_names",
+            metavar="K=NAME",
+            multiple=True,
+            help="Keras name and plugin name, if they differ.",
+        ),
+        click.option(
+            "--activation",
+            "-a",
+            "activations",
+            metavar="NAME",
+            multiple=True,
+            callback=_activation_names,
+            shell_complete=lambda *given: _beginning(_choices(), given[-1]),
+            help="Hidden activation, or all; repeatable.",
+        ),
+        plugin_option,
+        click.option(
+            "--batch-size", "-n", metavar="N", help=batch_help, show_default=batch_default
+        ),
+        click.option("--seed", metavar="N", type=int, help="Seed of parameters and shuffle."),
+        click.option(
+            "--dtype",
+            metavar="NAME",
+            type=click.Choice(DTYPES),
+            help="float32 or float64.",
+            show_default="float64",
+        ),
+        click.option(
+            "--memory", metavar="SIZE", show_default="a quarter", help="For the examples: 2GB."
+        ),
+        threads_option,
+        click.option(
+            "--set",
+            "assignments",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="Any key of the configuration; repeatable.",
+        ),
+        click.option(
+            "--without-regularization", is_flag=True, help="Leave the regularizers out of the loss."
+        ),
     )
-    @click.option(
-        "--model",
-        "model_path",
-        metavar="FILE",
-        type=click.Path(),
-        help="Trained Keras model (.keras or .h5).",
-    )
-    @click.option(
-        "--data",
-        metavar="SOURCE",
-        type=click.Path(),
-        show_default="embedded",
-        help="Name, file or folder.",
-    )
-    @click.option(
-        "--loss",
-        metavar="NAME",
-        shell_complete=_complete_loss,
-        help="Loss, as in mean_squared_error.",
-    )
-    @click.option(
-        "--output-index",
-        metavar="K",
-        type=click.IntRange(min=0),
-        help="Output K in place of a loss.",
-    )
-    @click.option(
-        "--layers",
-        "layer_sizes",
-        metavar="SIZES",
-        callback=_layer_sizes,
-        help="Inputs and units of each layer: 784-30-10.",
-    )
-    @click.option(
-        "--registered-name",
-        "registered_names",
-        metavar="K=NAME",
-        multiple=True,
-        help="Keras name and plugin name, if they differ.",
-    )
-    @click.option(
-        "--activation",
-        "-a",
-        "activations",
-        metavar="NAME",
-        multiple=True,
-        callback=_activation_names,
-        shell_complete=_complete_activation,
-        help="Hidden activation, or all; repeatable.",
-    )
-    @plugin_option
-    @click.option(
-        "--batch-size", "-n", metavar="N", help=batch_help, default=None, show_default=batch_default
-    )
-    @click.option("--seed", metavar="N", type=int, help="Seed of parameters and shuffle.")
-    @click.option(
-        "--dtype",
-        metavar="NAME",
-        type=click.Choice(DTYPES),
-        help="float32 or float64.",
-        show_default="float64",
-    )
-    @click.option(
-        "--memory", metavar="SIZE", show_default="a quarter", help="For the examples: 2GB."
-    )
-    @threads_option
-    @click.option(
-        "--set",
-        "assignments",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="Any key of the configuration; repeatable.",
-    )
-    @click.option(
-        "--without-regularization", is_flag=True, help="Leave the regularizers out of the loss."
-    )
-    @functools.wraps(function)
-    def wrapper(
-        *,
-        config_path: str | None,
-        model_path: str | None,
-        registered_names: tuple[str, ...],
-        data: str | None,
-        loss: str | None,
-        output_index: int | None,
-        layer_sizes: tuple[int, ...],
-        activations: tuple[str, ...],
-        batch_size: str | None,
-        memory: str | None,
-        seed: int | None,
-        dtype: str | None,
-        assignments: tuple[str, ...],
-        without_regularization: bool,
-        **others: Any,
-    ) -> Any:
-        problem = ProblemOptions(
-            config_path,
-            model_path,
-            data,
-            loss,
-            layer_sizes,
-            activations,
-            batch_size,
-            memory,
-            seed,
-            dtype,
-            assignments,
-            without_regularization,
-            registered_names,
-            replayed_report(),
-            click.get_current_context().find_root().obj or ALONE,
-            written=tuple(_written(others)),
-            output_index=output_index,
-        )
-        return function(problem=problem, **others)
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
 
 
 @dataclass(frozen=True)
@@ -539,6 +498,15 @@ class WitnessOptions:
     layers: tuple[str, ...]
     save_path: str | None
     probe_seed: int
+
+    def __post_init__(self) -> None:
+        if self.save_path is not None:
+            ranks = click.get_current_context().find_root().obj
+            if ranks is not None:
+                raise click.UsageError(
+                    f"--save-problem: none of {ranks.count} processes has all examples; start one"
+                )
+            check_writable(self.save_path)
 
     def check(self, config: Config) -> CheckOptions:
         """The check that ``config`` and the command line ask for."""
@@ -562,63 +530,27 @@ class WitnessOptions:
             save_problem(problem, self.save_path)
 
 
-def witness_options(function: Command) -> Command:
-    """Adds what the commands with two witnesses share; the command gets it as ``witness``."""
-
-    @click.option(
+# What the commands with two witnesses share; a command gets it as ``witness``.
+witness_options = gathered(
+    WitnessOptions,
+    "witness",
+    click.option(
         "--check",
         "method",
         metavar="NAME",
         type=click.Choice(CHECK_METHODS),
         help="auto, form, probes or entries.",
         show_default="auto",
-    )
-    @click.option(
-        "--probes",
-        metavar="N",
-        type=click.IntRange(1, MOST_PROBES),
-        show_default="32",
-        help="Random products of probes.",
-    )
-    @choice_option(
-        "--block", "-b", among=BLOCKS, default="kernel", text="kernel, input, network, …"
-    )
-    @layer_option
-    @click.option(
+    ),
+    whole_option("--probes", 1, MOST_PROBES, show_default="32", help="Random products of probes."),
+    choice_option("--block", "-b", among=BLOCKS, help="kernel, input, network, …"),
+    layer_option,
+    whole_option(
         "--probe-seed",
-        metavar="N",
-        type=click.IntRange(min=0),
+        0,
         callback=_drawn_seed,
         show_default="drawn",
         help="Seed of the random vectors.",
-    )
-    @click.option(
-        "--save-problem",
-        "save_path",
-        metavar="FILE",
-        type=click.Path(),
-        help="Write parameters and batch as a file (.npz).",
-    )
-    @functools.wraps(function)
-    def wrapper(
-        *,
-        method: str | None,
-        probes: int | None,
-        block: str,
-        layers: tuple[str, ...],
-        save_path: str | None,
-        probe_seed: int,
-        **others: Any,
-    ) -> Any:
-        if save_path is not None:
-            ranks = click.get_current_context().find_root().obj
-            if ranks is not None:
-                raise click.UsageError(
-                    f"--save-problem: none of {ranks.count} processes has all examples; start one"
-                )
-            check_writable(save_path)
-        return function(
-            witness=WitnessOptions(method, probes, block, layers, save_path, probe_seed), **others
-        )
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+    ),
+    file_option("--save-problem", "save_path", help="Write parameters and batch as a file (.npz)."),
+)

@@ -31,7 +31,7 @@ class ReaderGoneError(Exception):
 
 @contextmanager
 def noticing_readers() -> Iterator[None]:
-    """Raises ReaderGoneError where standard output is a pipe that nobody reads any more."""
+    """Raises ReaderGoneError if standard output is a pipe that nobody reads any more."""
     try:
         yield
     except BrokenPipeError as error:
@@ -53,7 +53,7 @@ def complain(text: str, stream: IO[str] | None = None) -> None:
     try:
         click.echo(text, file=stream, err=True)
     except OSError:
-        # Where standard error is closed or full there is nobody to tell.
+        # If standard error is closed or full there is nobody to tell.
         _write_no_more(sys.stderr)
 
 

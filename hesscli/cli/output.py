@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from hesscli.cli.command import file_option, gathered
 from hesscli.system.errors import one_line
 from hesscli.system.files import check_writable
 
 if TYPE_CHECKING:
     from hesscli.report.document import Document
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 FORMATS = ("table", "json", "csv", "markdown", "junit", "html")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)x(\d+(?:\.\d+)?)")
@@ -31,6 +28,15 @@ class OutputOptions:
     format_name: str | None
     paths: tuple[str, ...] = ()
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            if self.format_name is None:
+                from hesscli.report.formats import format_of
+
+                format_of(path)
+            # Before anything is computed that could not be written.
+            check_writable(path)
 
     def write(self, document: Document) -> None:
         """Writes ``document`` to each file, and the verdict to standard error.
@@ -60,39 +66,22 @@ format_option = click.option(
     help="json, csv, markdown, junit, html.",
     show_default="table",
 )
-quiet_option = click.option(
-    "--quiet", "-q", is_flag=True, help="Print errors only; the exit code is the verdict."
-)
-
-
-def output_options(function: Command) -> Command:
-    """Adds ``--format``, ``--output`` and ``--quiet``; the command gets them as ``output``."""
-
-    @format_option
-    @click.option(
+# A command gets them as ``output``.
+output_options = gathered(
+    OutputOptions,
+    "output",
+    format_option,
+    file_option(
         "--output",
         "-o",
         "paths",
-        metavar="FILE",
-        type=click.Path(),
         multiple=True,
         help="File (.json .csv .md .xml .txt .html); repeatable.",
-    )
-    @quiet_option
-    @functools.wraps(function)
-    def wrapper(
-        *, format_name: str | None, paths: tuple[str, ...], quiet: bool, **others: Any
-    ) -> Any:
-        for path in paths:
-            if format_name is None:
-                from hesscli.report.formats import format_of
-
-                format_of(path)
-            # Before anything is computed that could not be written.
-            check_writable(path)
-        return function(output=OutputOptions(format_name, paths, quiet), **others)
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+    ),
+    click.option(
+        "--quiet", "-q", is_flag=True, help="Print errors only; the exit code is the verdict."
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -121,36 +110,29 @@ def _inches(
     return size
 
 
-def plot_option(function: Command) -> Command:
-    """Adds ``--plot`` and how it looks; the command gets PlotOptions, or None, as ``plot``.
+def _plot(
+    plot: str | None, plot_style: str, plot_size: tuple[float, float] | None
+) -> PlotOptions | None:
+    if plot is None:
+        return None
+    from hesscli.report.plots import check_plot
 
-    What would keep it from being drawn is found before anything is computed.
-    """
+    # Before anything is computed that could not be drawn.
+    check_plot(plot)
+    return PlotOptions(plot, plot_style, plot_size)
 
-    @click.option(
-        "--plot", metavar="FILE", type=click.Path(), help="Draw the result (.png .svg .pdf)."
-    )
-    @click.option(
+
+# A command gets PlotOptions, or None, as ``plot``.
+plot_option = gathered(
+    _plot,
+    "plot",
+    file_option("--plot", help="Draw the result (.png .svg .pdf)."),
+    click.option(
         "--plot-style",
         metavar="NAME",
         type=click.Choice(("paper", "slides")),
         default="paper",
         help="paper, or slides (larger).",
-    )
-    @click.option("--plot-size", metavar="WxH", callback=_inches, help="Inches, as in 10x5.6.")
-    @functools.wraps(function)
-    def wrapper(
-        *,
-        plot: str | None,
-        plot_style: str,
-        plot_size: tuple[float, float] | None,
-        **others: Any,
-    ) -> Any:
-        if plot is None:
-            return function(plot=None, **others)
-        from hesscli.report.plots import check_plot
-
-        check_plot(plot)
-        return function(plot=PlotOptions(plot, plot_style, plot_size), **others)
-
-    return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
+    ),
+    click.option("--plot-size", metavar="WxH", callback=_inches, help="Inches, as in 10x5.6."),
+)

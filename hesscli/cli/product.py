@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING, Any
 
-from hesscli.cli.command import Command
+from hesscli.cli.answer import answered
+from hesscli.cli.command import choice_option, command
 from hesscli.cli.options import (
     ProblemOptions,
-    choice_option,
+    device_options,
     layer_option,
     probe_seed_option,
     problem_options,
 )
 from hesscli.cli.output import OutputOptions, output_options
-from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record
 from hesscli.cli.vectors import VectorOptions, vector_options
 from hesscli.problem.names import BLOCKS
 
+if TYPE_CHECKING:
+    from hesscli.problem.network import Problem
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli product --activation tanh
-      hesscli product --block network --vector v.npz --save Hv.npz
-      hesscli product -l dense1 --vector v.npy --save Gv.npy --term gauss-newton
-    """,
+
+@command(
+    "hesscli product --activation tanh",
+    "hesscli product --block network --vector v.npz --save Hv.npz",
+    "hesscli product -l dense1 --vector v.npy --save Gv.npy --term gauss-newton",
 )
-@problem_options
-@choice_option("--block", "-b", among=BLOCKS, text="kernel, input, network, …")
+@problem_options()
+@device_options
+@choice_option("--block", "-b", among=BLOCKS, help="kernel, input, network, …")
 @layer_option
 @vector_options("random", "H·v")
 @probe_seed_option("a random v")
 @choice_option(
     "--term",
     among=("hessian", "gauss-newton", "curvature"),
-    text="What --save writes: hessian, gauss-newton, …",
+    help="What --save writes: hessian, gauss-newton, …",
 )
 @output_options
 def product(
@@ -60,26 +58,17 @@ def product(
     config = problem.config()
     # Before anything is computed that could not be written.
     vectors.check(problem)
-    problems = problem.problems(config)
-    recorded = record(config, more_files=vectors.files)
 
-    from hesscli.report.documents import document_of
-    from hesscli.studies import product as study
-    from hesscli.studies.blocks import chosen
+    def ask(problems: tuple[Problem, ...], **how: Any) -> Any:
+        from hesscli.studies.blocks import chosen
+        from hesscli.studies.product import ProductOptions, product
 
-    options = study.ProductOptions(
-        block, tuple(dict.fromkeys(layers)), config.check.rtol, probe_seed
-    )
-    blocks = len(chosen(problems[0], block, options.layers))
-    vectors.require_one({"--activation": len(problems)}, blocks)
-    with progress_bar() as progress:
-        result = study.product(
-            problems,
-            options,
-            vectors.vector,
-            progress,
-            execution=problem.execution(problems[0]),
-        )
-    found = [row for row in result.results if row.term == term.replace("-", "_")]
-    vectors.write([(row.layout, row.product) for row in found])
-    return recorded.write(document_of(result), result.passed, output)
+        blocks = len(chosen(problems[0], block, layers))
+        vectors.require_one({"--activation": len(problems)}, blocks)
+        options = ProductOptions(block, layers, config.check.rtol, probe_seed)
+        result = product(problems, options, vectors.read, **how)
+        found = [row for row in result.results if row.term == term.replace("-", "_")]
+        vectors.write([(row.layout, row.product) for row in found])
+        return result
+
+    return answered(problem, config, ask, output, more_files=vectors.files)

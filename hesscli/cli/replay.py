@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 from click.core import ParameterSource
 
-from hesscli.cli.command import Command
+from hesscli.cli.command import command
 from hesscli.cli.options import plugin_option, threads_option
 from hesscli.cli.output import OutputOptions, output_options
 from hesscli.cli.record import DECIDING, PLUGIN, plugins, run_again
@@ -18,15 +18,10 @@ if TYPE_CHECKING:
     from hesscli.report.recorded import Report
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli verify --activation tanh --output report.json
-      hesscli replay report.json
-      hesscli replay report.json --format json --output again.json
-    """,
+@command(
+    "hesscli verify --activation tanh --output report.json",
+    "hesscli replay report.json",
+    "hesscli replay report.json --format json --output again.json",
 )
 @click.argument("report_path", metavar="REPORT")
 @plugin_option
@@ -99,14 +94,9 @@ def _use_as_many_threads(report: Report) -> None:
         use_threads(count)
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli diff before.json after.json
-      hesscli diff here.json there.json --rtol 1e-8
-    """,
+@command(
+    "hesscli diff before.json after.json",
+    "hesscli diff here.json there.json --rtol 1e-8",
 )
 @click.argument("first", metavar="A.json")
 @click.argument("second", metavar="B.json")

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from hesscli.cli.command import Command
-from hesscli.cli.options import ProblemOptions, choice_option, layer_option, problem_options
+from hesscli.cli.answer import answered
+from hesscli.cli.command import choice_option, command, whole_option
+from hesscli.cli.options import ProblemOptions, device_options, layer_option, problem_options
 from hesscli.cli.output import OutputOptions, output_options
-from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record
 from hesscli.cli.vectors import VectorOptions, vector_options
 from hesscli.problem.names import MATRICES, SOLVERS
 
+if TYPE_CHECKING:
+    from hesscli.problem.network import Problem
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli solve --activation tanh --damping 0.1
-      hesscli solve --block network --matrix hessian --matrix kfac --matrix ekfac
-      hesscli solve --layer dense1 --vector v.npy --save x.npy
-    """,
+
+@command(
+    "hesscli solve --activation tanh --damping 0.1",
+    "hesscli solve --block network --matrix hessian --matrix kfac --matrix ekfac",
+    "hesscli solve --layer dense1 --vector v.npy --save x.npy",
 )
-@problem_options
+@problem_options()
+@device_options
 @choice_option("--block", "-b", among=("kernel", "bias", "layer", "network"))
 @layer_option
 @click.option(
@@ -48,13 +48,7 @@ from hesscli.problem.names import MATRICES, SOLVERS
     show_default="1e-8",
     help="Largest relative residual.",
 )
-@click.option(
-    "--products",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1000,
-    help="Most steps of minres or cg.",
-)
+@whole_option("--products", 1, default=1000, help="Most steps of minres or cg.")
 @output_options
 def solve(
     problem: ProblemOptions,
@@ -78,33 +72,20 @@ def solve(
     If the system is singular or indefinite, the output says so and names a damping that suffices.
     Exits with 1 if a residual is too large.
     """
-    config = problem.config()
     # Before anything is computed that could not be written.
     vectors.check(problem)
-    problems = problem.problems(config)
-    recorded = record(config, more_files=vectors.files)
 
-    from hesscli.report.documents import document_of
-    from hesscli.studies import solve as study
-    from hesscli.studies.blocks import chosen
-    from hesscli.witnesses.solution import Asked
+    def ask(problems: tuple[Problem, ...], **how: Any) -> Any:
+        from hesscli.studies.blocks import chosen
+        from hesscli.studies.solve import SolveOptions, solve
+        from hesscli.witnesses.solution import Asked
 
-    options = study.SolveOptions(
-        block=block,
-        layers=tuple(dict.fromkeys(layers)),
-        matrices=tuple(dict.fromkeys(matrices)) or MATRICES[:1],
-        damping=damping,
-        asked=Asked(method, rtol, products),
-    )
-    choices = {"--activation": len(problems), "--matrix": len(options.matrices)}
-    vectors.require_one(choices, len(chosen(problems[0], block, options.layers)))
-    with progress_bar() as progress:
-        result = study.solve(
-            problems,
-            options,
-            vectors.vector,
-            progress,
-            execution=problem.execution(problems[0]),
-        )
-    vectors.write([(row.layout, row.solution.x) for row in result.results])
-    return recorded.write(document_of(result), result.passed, output)
+        of = tuple(dict.fromkeys(matrices)) or MATRICES[:1]
+        choices = {"--activation": len(problems), "--matrix": len(of)}
+        vectors.require_one(choices, len(chosen(problems[0], block, layers)))
+        options = SolveOptions(block, layers, of, damping, Asked(method, rtol, products))
+        result = solve(problems, options, vectors.read, **how)
+        vectors.write([(row.layout, row.solution.x) for row in result.results])
+        return result
+
+    return answered(problem, problem.config(), ask, output, more_files=vectors.files)

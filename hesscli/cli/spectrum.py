@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from hesscli.cli.command import Command
+from hesscli.cli.answer import answered
+from hesscli.cli.command import choice_option, command, whole_option
 from hesscli.cli.options import (
     ProblemOptions,
-    choice_option,
+    device_options,
     layer_option,
     probe_seed_option,
     probes_option,
     problem_options,
 )
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
-from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record, reports
+from hesscli.cli.record import reports
 from hesscli.system.errors import InputError
 from hesscli.system.files import check_writable
+
+if TYPE_CHECKING:
+    from hesscli.problem.network import Problem
 
 
 def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) -> bool:
@@ -26,25 +31,19 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     return given or context.params.get("plot") is not None
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli spectrum --activation tanh
-      hesscli spectrum --activation tanh --block network --plot spectrum.png
-      hesscli spectrum --batch-size 512 --layer dense1 --probes 20
-      hesscli spectrum --top 5 --eigenvectors vectors.npz
-      hesscli spectrum --block network --batch-size 256 --top 1
-      hesscli spectrum --block network --classes --top 10
-    """,
+@command(
+    "hesscli spectrum --activation tanh",
+    "hesscli spectrum --activation tanh --block network --plot spectrum.png",
+    "hesscli spectrum --batch-size 512 --layer dense1 --probes 20",
+    "hesscli spectrum --top 5 --eigenvectors vectors.npz",
+    "hesscli spectrum --block network --batch-size 256 --top 1",
+    "hesscli spectrum --block network --classes --top 10",
 )
-@problem_options
+@problem_options()
+@device_options
 @choice_option("--block", "-b", among=("kernel", "bias", "layer", "network"))
 @layer_option
-@click.option(
-    "--top", metavar="K", type=click.IntRange(min=1), help="Show K eigenvalues of H and of G."
-)
+@whole_option("--top", 1, metavar="K", help="Show K eigenvalues of H and of G.")
 @choice_option("--which", among=("magnitude", "ends"))
 @click.option(
     "--density",
@@ -57,30 +56,19 @@ def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) 
     "--eigenvectors", "vectors_path", metavar="FILE", help="Write the eigenvectors of --top (.npz)."
 )
 @probes_option(10)
-@click.option(
-    "--steps",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=80,
-    help="Lanczos steps from each vector.",
-)
+@whole_option("--steps", 1, default=80, help="Lanczos steps from each vector.")
 @probe_seed_option("the random vectors")
 @plot_option
 @output_options
 def spectrum(
     problem: ProblemOptions,
-    block: str,
-    layers: tuple[str, ...],
     top: int | None,
     which: str,
-    density: bool,
-    classes: bool,
     vectors_path: str | None,
-    probes: int,
-    steps: int,
     probe_seed: int,
     plot: PlotOptions | None,
     output: OutputOptions,
+    **options: Any,
 ) -> int:
     """Eigenvalues of the Hessian and its Gauss-Newton term.
 
@@ -98,31 +86,17 @@ def spectrum(
         if not vectors_path.lower().endswith(".npz"):
             raise InputError(f"--eigenvectors {vectors_path}: the suffix must be .npz")
         check_writable(vectors_path)
-    config = problem.config()
-    problems = problem.problems(config)
-    recorded = record(config)
 
-    from hesscli.report.documents import document_of
-    from hesscli.studies import spectrum as study
-    from hesscli.studies.spectra.subject import SpectrumOptions
+    def ask(problems: tuple[Problem, ...], **how: Any) -> Any:
+        from hesscli.studies.spectra.subject import SpectrumOptions
+        from hesscli.studies.spectrum import spectrum
 
-    options = SpectrumOptions(
-        block=block,
-        layers=tuple(dict.fromkeys(layers)),
-        top=top or 0,
-        ends=which == "ends",
-        probes=probes,
-        steps=steps,
-        seed=probe_seed,
-        density=density,
-        classes=classes,
-    )
-    with progress_bar() as progress:
-        result = study.spectrum(
-            problems, options, progress, execution=problem.execution(problems[0])
-        )
-    if vectors_path is not None and reports():
-        from hesscli.report.eigenvectors import write_eigenvectors
+        chosen = SpectrumOptions(top=top or 0, ends=which == "ends", seed=probe_seed, **options)
+        result = spectrum(problems, chosen, **how)
+        if vectors_path is not None and reports():
+            from hesscli.report.eigenvectors import write_eigenvectors
 
-        write_eigenvectors(result, vectors_path)
-    return recorded.write(document_of(result), result.passed, output, plot)
+            write_eigenvectors(result, vectors_path)
+        return result
+
+    return answered(problem, problem.config(), ask, output, plot)

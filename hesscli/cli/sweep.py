@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from hesscli.cli.command import Command
+from hesscli.cli.answer import answered
+from hesscli.cli.command import command
 from hesscli.cli.options import ProblemOptions, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
-from hesscli.cli.progress import progress_bar
-from hesscli.cli.record import record
+
+if TYPE_CHECKING:
+    from hesscli.problem.network import Problem
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli sweep --activation tanh
-      hesscli sweep --activation relu --activation tanh --format markdown
-      hesscli sweep --config configs/square_net.yaml --block input
-      hesscli sweep --activation tanh --plot curvature.svg
-    """,
+@command(
+    "hesscli sweep --activation tanh",
+    "hesscli sweep --activation relu --activation tanh --format markdown",
+    "hesscli sweep --config configs/square_net.yaml --block input",
+    "hesscli sweep --activation tanh --plot curvature.svg",
 )
-@problem_options
+@problem_options()
 @click.option(
     "--block",
     "-b",
@@ -45,18 +44,10 @@ def sweep(
     enters. With a wrong derivative, its node is the first to fail. Exits with 1 if anything fails.
     """
     config = problem.config()
-    problems = problem.problems(config)
-    recorded = record(config)
 
-    from hesscli.report.documents import document_of
-    from hesscli.studies import sweep as study
+    def ask(problems: tuple[Problem, ...], **how: Any) -> Any:
+        from hesscli.studies.sweep import sweep
 
-    with progress_bar() as progress:
-        result = study.sweep(
-            problems,
-            config.check.rtol,
-            block == "input",
-            progress,
-            execution=problem.execution(problems[0]),
-        )
-    return recorded.write(document_of(result), result.passed, output, plot)
+        return sweep(problems, config.check.rtol, block == "input", **how)
+
+    return answered(problem, config, ask, output, plot)

@@ -29,9 +29,10 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
         told = True
 
     try:
-        # MPI is no Python that an exception could end.
-        with interrupt.heeded_by(note):
-            ranks = Ranks(launched)
+        # MPI is no Python that an exception could end. While it starts it waits for all ranks, and
+        # Slurm tells those that wait for one that is gone to end by SIGTERM.
+        with interrupt.heeded_by(note), interrupt.ended_by_termination():
+            ranks = Ranks(launched, interrupt.wait_no_longer)
     except InputError as error:
         # Nobody can be asked who says it: others do if the first one does not end them.
         if launched.rank > 0:
@@ -76,6 +77,6 @@ def _say(failure: str, stream: TextIO) -> None:
 
 def _interrupt(ranks: Ranks) -> NoReturn:
     if not ranks.first:
-        # Where the first rank is interrupted as well, it ends this one.
+        # If the first rank is interrupted as well, it ends this one.
         time.sleep(interrupt.OTHERS_SECONDS)
     ranks.abort(interrupt.INTERRUPTED, "", lambda _: interrupt.say_interrupted())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from hesscli.cli.command import Command
+from hesscli.cli.command import command
 from hesscli.cli.interrupt import INTERRUPTED, say_interrupted, stop_requested
-from hesscli.cli.options import ProblemOptions, problem_options
+from hesscli.cli.options import ProblemOptions, device_options, problem_options
 from hesscli.cli.output import OutputOptions, PlotOptions, output_options, plot_option
 from hesscli.cli.progress import training_display
 from hesscli.cli.record import record, reports
@@ -21,21 +20,15 @@ if TYPE_CHECKING:
     from hesscli.config.load import Override
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli train
-      hesscli train --learning-rate 0.05 --momentum 0.9 --examples 4000
-      hesscli train --checkpoint trained.npz --plot training.png
-      hesscli train --resume trained.npz --checkpoint trained.npz --steps 4000
-      hesscli verify --check form --set model.weights=trained.npz
-    """,
+@command(
+    "hesscli train",
+    "hesscli train --learning-rate 0.05 --momentum 0.9 --examples 4000",
+    "hesscli train --checkpoint trained.npz --plot training.png",
+    "hesscli train --resume trained.npz --checkpoint trained.npz --steps 4000",
+    "hesscli verify --check form --set model.weights=trained.npz",
 )
-@functools.partial(
-    problem_options, batch_help="Examples in a mini-batch, or all.", batch_default="64"
-)
+@problem_options(batch_help="Examples in a mini-batch, or all.", batch_default="64")
+@device_options
 @click.option(
     "--learning-rate", metavar="X", type=float, help="Learning rate of SGD.", show_default="0.1"
 )

@@ -3,93 +3,93 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import click
-
+from hesscli.cli.command import Option, file_option, gathered
 from hesscli.cli.options import ProblemOptions
 from hesscli.cli.record import reports
+from hesscli.system.errors import InputError
 
 if TYPE_CHECKING:
     from hesscli.problem.graph import Array
     from hesscli.problem.vectorfile import Vector
     from hesscli.witnesses.layout import Layout
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 
 @dataclass(frozen=True)
 class VectorOptions:
     """The file that v is in and the one that what is found is written to; None is no file."""
 
-    given: str | None
-    saved: str | None
+    vector: str | None
+    solution_path: str | None
 
     def check(self, problem: ProblemOptions) -> None:
         """Raises InputError for a file that cannot be written, or that is read as well."""
         from hesscli.problem.vectorfile import require_vector_path
 
-        if self.saved is not None:
-            require_vector_path(self.saved, "--save")
-        if self.given is not None:
-            problem.require_unwritten("--vector", self.given)
+        if self.solution_path is not None:
+            require_vector_path(self.solution_path, "--save")
+        if self.vector is not None:
+            problem.require_unwritten("--vector", self.vector)
 
     @property
     def files(self) -> list[tuple[str, str]]:
         """What the result depends on beside the configuration."""
-        return [] if self.given is None else [("vector", self.given)]
+        return [] if self.vector is None else [("vector", self.vector)]
 
     @property
-    def vector(self) -> Vector | None:
+    def read(self) -> Vector | None:
         """The v of a block, whose tensors have these shapes."""
         from hesscli.problem.vectorfile import read_vector
 
         return (
-            None if self.given is None else functools.partial(read_vector, self.given, "--vector")
+            None if self.vector is None else functools.partial(read_vector, self.vector, "--vector")
         )
 
     def require_one(self, choices: Mapping[str, int], blocks: int) -> None:
-        """Raises InputError where more is found than the file holds."""
-        from hesscli.report.vectors import require_one_file
+        """Raises InputError if the file cannot hold all that is found.
 
-        if self.saved is not None:
-            require_one_file(self.saved, choices, blocks)
+        It holds one vector, or, as ``.npz``, one for each block. ``choices`` counts what was
+        chosen by each option, as in ``{"--activation": 2}``.
+        """
+        path = self.solution_path
+        if path is None:
+            return
+        from hesscli.problem.vectorfile import holds_tensors
+
+        for option, count in choices.items():
+            if count > 1:
+                raise InputError(
+                    f"--save {path}: it holds what is found of one {option}, not {count}"
+                )
+        if blocks > 1 and not holds_tensors(path):
+            raise InputError(
+                f"--save {path}: it holds one vector, and there are {blocks} blocks; write .npz, "
+                "or choose one with --layer"
+            )
 
     def write(self, found: Sequence[tuple[Layout, Array]]) -> None:
         """Writes the vectors of all blocks, if they are to be; of several ranks the first does."""
-        from hesscli.report.vectors import write_vectors
+        if self.solution_path is None or not reports():
+            return
+        import numpy as np
 
-        if self.saved is not None and reports():
-            write_vectors(found, self.saved)
+        from hesscli.problem.vectorfile import write_vector
+
+        shapes = {name: shape for layout, _ in found for name, shape in layout.shapes.items()}
+        write_vector(self.solution_path, np.concatenate([vector for _, vector in found]), shapes)
 
 
-def vector_options(default: str, found: str) -> Callable[[Command], Command]:
+def vector_options(default: str, found: str) -> Option[Any]:
     """Adds both options; the command gets them as ``vectors``.
 
     ``default`` says what v is without a file, ``found`` what is written.
     """
-
-    def added(function: Command) -> Command:
-        @click.option(
-            "--vector",
-            metavar="FILE",
-            type=click.Path(),
-            show_default=default,
-            help="v, as .npy or .npz.",
-        )
-        @click.option(
-            "--save",
-            "solution_path",
-            metavar="FILE",
-            type=click.Path(),
-            help=f"Write {found} (.npy or .npz).",
-        )
-        @functools.wraps(function)
-        def wrapper(*, vector: str | None, solution_path: str | None, **others: Any) -> Any:
-            return function(vectors=VectorOptions(vector, solution_path), **others)
-
-        return wrapper  # type: ignore[return-value]  # Click's decorators keep no signature
-
-    return added
+    return gathered(
+        VectorOptions,
+        "vectors",
+        file_option("--vector", show_default=default, help="v, as .npy or .npz."),
+        file_option("--save", "solution_path", help=f"Write {found} (.npy or .npz)."),
+    )

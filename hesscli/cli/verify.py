@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hesscli.cli.command import Command
+from hesscli.cli.answer import answered
+from hesscli.cli.command import choice_option, command
 from hesscli.cli.options import (
     ProblemOptions,
     WitnessOptions,
-    choice_option,
+    device_options,
     problem_options,
     witness_options,
 )
@@ -19,6 +20,9 @@ from hesscli.cli.progress import progress_bar
 from hesscli.cli.record import plugins, record, replayed_report
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.system.near import nearest
+
+if TYPE_CHECKING:
+    from hesscli.problem.network import Problem
 
 
 def _witness_names(
@@ -38,21 +42,17 @@ def _witness_names(
     return tuple(names)
 
 
-@click.command(
-    cls=Command,
-    epilog="""
-    \b
-    Examples:
-      hesscli verify --activation relu
-      hesscli verify --activation all --check form
-      hesscli verify --activation tanh --terms gauss-newton
-      hesscli verify --of jacobian --block layer
-      hesscli verify --activation tanh --witnesses chain_rule,autodiff,finite
-      hesscli verify --config mine.yaml --format junit --output report.xml
-      hesscli verify --activation all --check form --plot residuals.png
-    """,
+@command(
+    "hesscli verify --activation relu",
+    "hesscli verify --activation all --check form",
+    "hesscli verify --activation tanh --terms gauss-newton",
+    "hesscli verify --of jacobian --block layer",
+    "hesscli verify --activation tanh --witnesses chain_rule,autodiff,finite",
+    "hesscli verify --config mine.yaml --format junit --output report.xml",
+    "hesscli verify --activation all --check form --plot residuals.png",
 )
-@problem_options
+@problem_options()
+@device_options
 @witness_options
 @choice_option("--terms", among=("hessian", "gauss-newton"))
 @choice_option("--of", among=("gradient", "jacobian", "hessian"), default="hessian")
@@ -94,33 +94,27 @@ def verify(
         _require_hessian_options_unused(of, witness, terms, witnesses)
     config = problem.config()
     check = witness.check(config)
-
-    from hesscli.report.documents import document_of
-
     if _is_trial(problem):
+        from hesscli.report.documents import document_of
         from hesscli.studies.trial import try_plugins
 
         with progress_bar() as progress:
             trial = try_plugins(check.seed, progress)
         return record(config).write(document_of(trial), trial.passed, output, plot)
-    problems = problem.problems(config)
-    execution = problem.execution(problems[0])
-    recorded = record(config)
-    with progress_bar() as progress:
+
+    def ask(problems: tuple[Problem, ...], **how: Any) -> Any:
+        from hesscli.studies.first_derivatives import verify_first
+        from hesscli.studies.verification import verify
+
+        result: Any
         if of == "hessian":
-            from hesscli.studies.verification import verify as verify_hessian
-
-            hessian = verify_hessian(
-                problems, check, terms, progress, witnesses, execution=execution
-            )
-            passed, document = hessian.passed, document_of(hessian)
+            result = verify(problems, check, terms, witnesses=witnesses, **how)
         else:
-            from hesscli.studies.first_derivatives import verify_first
+            result = verify_first(problems, of, check, **how)
+        witness.save(problems[0])
+        return result
 
-            first = verify_first(problems, of, check, progress, execution=execution)
-            passed, document = first.passed, document_of(first)
-    witness.save(problems[0])
-    return recorded.write(document, passed, output, plot)
+    return answered(problem, config, ask, output, plot)
 
 
 def _is_trial(problem: ProblemOptions) -> bool:

@@ -67,9 +67,9 @@ def with_hidden_activation(config: Config, activation: Activation) -> Config:
 def build_problem(
     config: Config, examples: Dataset | None = None, workers: Workers = ALONE
 ) -> Problem:
-    """The network, parameters and batch of ``config``; raises InputError where they do not fit.
+    """The network, parameters and batch of ``config``; raises InputError if they do not fit.
 
-    ``examples``, where given, stand in place of those that ``config.data`` names. Of several
+    ``examples``, if given, stand in place of those that ``config.data`` names. Of several
     ``workers`` each gets its share of the batch. Inputs that do not fit ``data.memory`` at once
     stay stored.
     """
@@ -205,7 +205,7 @@ def _activities(
 
 
 def _left_out(penalties: Collection[str]) -> tuple[str, ...]:
-    """What is said where regularizers are left out."""
+    """What is said if regularizers are left out."""
     layers = dict.fromkeys(name.partition("/")[0] for name in penalties)
     if not layers:
         return ()
@@ -216,7 +216,7 @@ def redrawn(problem: Problem, model: ModelConfig, seed: int) -> Problem:
     """``problem`` with the parameters that ``model``'s initializers draw with ``seed``.
 
     They are those that ``build_problem`` draws; batch and activations stay as they are.
-    ``model`` must have the problem's shapes. Raises InputError where a parameter leaves the range
+    ``model`` must have the problem's shapes. Raises InputError if a parameter leaves the range
     of the problem's dtype.
     """
     drawn = drawn_parameters(model, seed, problem.dtype)
@@ -263,7 +263,7 @@ def _graph(
     arrays: Mapping[str, Array],
     penalties: Mapping[str, Penalty],
 ) -> Graph:
-    """The nodes, with the penalties on their values where these are part of the loss."""
+    """The nodes, with the penalties on their values if these are part of the loss."""
     graph = _nodes(config.model, ending, arrays)
     if not config.loss.regularization:
         return graph

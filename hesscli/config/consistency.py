@@ -12,7 +12,7 @@ from hesscli.system.takes import ConfigKeyError, Path
 
 
 def require_consistent(config: Config) -> None:
-    """Raises ConfigKeyError where parameters or a batch in the configuration do not fit."""
+    """Raises ConfigKeyError if parameters or a batch in the configuration do not fit."""
     try:
         plan = config.model.plan()
     except LayerError as error:

@@ -13,8 +13,8 @@ from hesscli.problem.weights import weights_file
 def files_read(config: Config, *, held_out: bool = False) -> Iterator[tuple[str, str]]:
     """The key of the configuration and the path of each file, as given where it was given.
 
-    With ``held_out`` the test split of the data is among them, where there is one. Raises
-    InputError where the data has no files.
+    With ``held_out`` the test split of the data is among them, if there is one. Raises
+    InputError if the data has no files.
     """
     model, data = config.model, config.data
     if model.weights is not None:

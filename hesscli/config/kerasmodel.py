@@ -34,7 +34,7 @@ def network_of(path: str, registered_names: Sequence[str]) -> KerasNetwork:
 def with_keras_layers(config: Config, given: Collection[str], of_loss: Collection[str]) -> Config:
     """``config`` with the Keras model's inputs, layers and compiled loss.
 
-    But for the keys of ``model`` that are ``given`` by the user, and for those ``of_loss``: where
+    But for the keys of ``model`` that are ``given`` by the user, and for those ``of_loss``: if
     the loss's name is among them, nothing is left of the compiled one. Without a Keras model,
     ``config`` itself. Raises InputError for a model compiled with a loss that has no counterpart
     here.
@@ -61,7 +61,7 @@ def with_keras_layers(config: Config, given: Collection[str], of_loss: Collectio
 
 
 def check_keras_layers(model: ModelConfig) -> None:
-    """Raises InputError where ``model`` says something else than its Keras model.
+    """Raises InputError if ``model`` says something else than its Keras model.
 
     Activations may differ: they are the user's to replace.
     """

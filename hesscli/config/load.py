@@ -52,7 +52,7 @@ def parse_override(text: str) -> Override:
 
 
 def whole_number(text: str) -> int | str:
-    """``text`` as a number where it is one of a size that something could have."""
+    """``text`` as a number if it is one of a size that something could have."""
     return int(text) if text.isdecimal() and len(text) <= len(str(LARGEST_INTEGER)) else text
 
 

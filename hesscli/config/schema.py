@@ -128,7 +128,7 @@ class ModelConfig:
         return math.prod(self.input_shape)
 
     def plan(self) -> Plan:
-        """The nodes and shapes of all layers; raises LayerError where they do not fit."""
+        """The nodes and shapes of all layers; raises LayerError if they do not fit."""
         names = [INPUT, *(layer.name for layer in self.layers)]
         both = zip(self.layers, names, strict=False)
         specs = [layer.spec(before, self.bias) for layer, before in both]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hesscli.problem.graph import Array, read_only
+from hesscli.system.arrays import is_numpy
 from hesscli.system.errors import InputError
 from hesscli.system.files import expanded
 
@@ -25,7 +26,10 @@ class Guard:
     what: str
 
     def arrays(self, function: Function, like: str = "z") -> Callable[..., Array]:
-        """A NumPy function of arrays, whose result is like its first argument, called ``like``."""
+        """A function of arrays, whose result is like its first argument, called ``like``.
+
+        NumPy's functions of a GPU's arrays are those of CuPy.
+        """
         return self.shaped(function, lambda first, *_: first.shape, like)
 
     def shaped(
@@ -84,7 +88,7 @@ class Guard:
             return self.called(function, *map(_protected, arguments), **keywords)
 
     def _required(self, values: Any, shape: tuple[int, ...], like: str, first: Array) -> Array:
-        if not isinstance(values, np.ndarray):
+        if not (is_numpy(values) if is_numpy(first) else type(values) is type(first)):
             raise InputError(
                 f"{self.path}: {self.what}: returns a {type(values).__name__}; it must return "
                 f"an array like {like}, such as np.full_like({like}, 1)"
@@ -95,7 +99,8 @@ class Guard:
                 f"{like} of {first.dtype} and shape {first.shape}; it must be {first.dtype} of "
                 f"shape {shape}"
             )
-        return values
+        array: Array = values
+        return array
 
     def tensors(
         self, function: Function, shape_of: Callable[..., Any], like: str = "z"

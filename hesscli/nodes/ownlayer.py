@@ -15,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from hesscli.nodes.guarded import Function, Guard
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 
 Shape = tuple[int, ...]
 METHODS = ("forward", "push", "pull", "bend")
@@ -42,8 +41,8 @@ class OwnAt:
     g: Array | None = None
 
     def part(self, chosen: slice) -> OwnAt:
-        g = None if self.g is None else self.g[chosen]
-        return OwnAt(self.x[chosen], self.theta, g)
+        g = None if self.g is None else self.g[chosen, ...]
+        return OwnAt(self.x[chosen, ...], self.theta, g)
 
 
 class OwnLayer(Calculus):
@@ -56,7 +55,7 @@ class OwnLayer(Calculus):
 
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, OwnAt]:
         (value,) = x
-        return self._array("forward", (len(value),), value, theta), OwnAt(value, theta)
+        return self._array("forward", (value.shape[0],), value, theta), OwnAt(value, theta)
 
     def push(self, at: OwnAt, Rx: Moves, V: Tensors) -> Array:
         directions = _directions(at, Rx, V)
@@ -65,8 +64,8 @@ class OwnLayer(Calculus):
     def pull(self, at: OwnAt, g: Array, wanted: Wanted) -> Pulled:
         below, tensors = self._parts("pull", g.shape[1], at, g)
         return Pulled(
-            [below.copy() if wanted.inputs[0] else None],
-            {role: tensors[role].copy() for role in wanted.tensors},
+            [xp.copy(below) if wanted.inputs[0] else None],
+            {role: xp.copy(tensors[role]) for role in wanted.tensors},
         )
 
     def curved(self, at: OwnAt, g: Array) -> OwnAt:
@@ -92,7 +91,7 @@ class OwnLayer(Calculus):
 
     def _parts(self, method: str, k: int, at: OwnAt, *given: Any) -> tuple[Array, dict[str, Array]]:
         guard, function = self.methods.guards[method], self.methods.functions[method]
-        shape = (len(at.x), k, *at.x.shape[1:])
+        shape = (at.x.shape[0], k, *at.x.shape[1:])
         shapes = {role: (k, *tensor.shape) for role, tensor in at.theta.items()}
         return guard.parts(function, shape, shapes, at.x, at.theta, *given, **self.arguments)
 
@@ -100,11 +99,11 @@ class OwnLayer(Calculus):
 def _directions(at: OwnAt, Rx: Moves, V: Tensors) -> tuple[Array, dict[str, Array]]:
     """How x and every parameter move, by zero where they do not."""
     (moved,) = Rx
-    k = len(next(iter(V.values()))) if moved is None else moved.shape[1]
+    k = next(iter(V.values())).shape[0] if moved is None else moved.shape[1]
     if moved is None:
-        moved = np.zeros((len(at.x), k, *at.x.shape[1:]), at.x.dtype)
+        moved = xp.zeros((at.x.shape[0], k, *at.x.shape[1:]), like=at.x)
     return moved, {
-        role: V.get(role, np.zeros((k, *tensor.shape), tensor.dtype))
+        role: V[role] if role in V else xp.zeros((k, *tensor.shape), like=tensor)
         for role, tensor in at.theta.items()
     }
 

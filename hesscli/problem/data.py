@@ -66,7 +66,7 @@ class Dataset:
     labels, or (M, c) numbers in a problem file; ``name`` is what messages and results call it.
     ``is_batch`` says that the inputs are a problem file's: a network's own, not images. What is
     large stays in its file (FileRows); only what is selected of it is read, and looked at.
-    ``sample_weight`` (M,) are weights of the examples, None where there are none.
+    ``sample_weight`` (M,) are weights of the examples, None if there are none.
     """
 
     inputs: RawArray | FileRows
@@ -90,7 +90,7 @@ def load_dataset(source: str, split: str) -> Dataset:
 
     ``source`` is ``embedded``, ``keras``, or the path (``~`` is expanded) of a Keras-layout
     ``.npz`` file, of a folder with the MNIST IDX files or with the same arrays as .npy files, or
-    of a problem file, which has no splits. Raises InputError where the source is missing, damaged,
+    of a problem file, which has no splits. Raises InputError if the source is missing, damaged,
     or holds anything but finite images with one integer label each.
     """
     if split not in SPLITS:
@@ -123,7 +123,7 @@ def load_dataset(source: str, split: str) -> Dataset:
 def dataset_files(source: str, split: str) -> tuple[str, ...]:
     """The files that ``load_dataset`` reads, as the messages name them; none of the package's own.
 
-    None where Keras has not downloaded its file yet. Raises InputError where there are none.
+    None if Keras has not downloaded its file yet. Raises InputError if there are none.
     """
     if source == EMBEDDED:
         return ()
@@ -165,7 +165,7 @@ def select_order(
     """The rows of ``batch_size`` examples from ``offset`` on.
 
     A batch size of None takes every example from ``offset`` on. With ``shuffle`` the whole set
-    is permuted by ``np.random.default_rng(seed)`` first. Raises InputError where the batch does
+    is permuted by ``np.random.default_rng(seed)`` first. Raises InputError if the batch does
     not lie within the set.
     """
     examples = dataset.examples
@@ -199,7 +199,7 @@ def to_inputs(selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Arra
 
     All numbers are multiplied by ``scale``; without it unsigned bytes by 1/255, into [0, 1], and
     all others are taken as they are. ``symmetric`` is 2x − 1 of these, ``normalize``
-    what ``keras.utils.normalize(images, axis=1)`` is. Raises InputError where a number is beyond
+    what ``keras.utils.normalize(images, axis=1)`` is. Raises InputError if a number is beyond
     the range of ``dtype``.
     """
     if isinstance(scale, str):
@@ -280,7 +280,7 @@ def _names(path: str, split: str) -> tuple[str, str]:
 
 
 def npy_files(folder: str, split: str) -> tuple[str, str] | None:
-    """The paths of the images and labels of ``split`` in ``folder``, where they are .npy files."""
+    """The paths of the images and labels of ``split`` in ``folder``, if they are .npy files."""
     images, labels = (os.path.join(folder, f"{kind}_{split}.npy") for kind in "xy")
     found = all(os.path.isfile(expanded(path)) for path in (images, labels))
     return (images, labels) if found else None
@@ -321,7 +321,7 @@ def _download_keras(split: str) -> Dataset:
         with silenced():
             train, test = plain_tensorflow().keras.datasets.mnist.load_data()
         images, labels = train if split == "train" else test
-    # Keras raises a bare Exception where the download fails.
+    # Keras raises a bare Exception if the download fails.
     except Exception as error:
         raise InputError(
             f"data.source: keras: MNIST could not be loaded ({reason(error)}); {_WITHOUT_KERAS}"

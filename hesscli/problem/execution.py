@@ -1,4 +1,4 @@
-"""How a problem is run, beside the problem: chunks of examples, memory, workers.
+"""How a problem is run, beside the problem: chunks of examples, memory, workers, the device.
 
 None of it changes what is computed, only the order in which the sum over the examples is added up.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hesscli.problem.network import Problem
 from hesscli.problem.stored import StoredInputs
+from hesscli.system.devices import CPU, Device
 from hesscli.workers.share import ALONE, Workers
 
 # Larger chunks are no faster: what is computed of an example leaves the cache before it is used.
@@ -27,15 +28,17 @@ _PRODUCT_OF_AN_INPUT, _PRODUCT_OF_A_UNIT = 4, 24
 
 @dataclass(frozen=True)
 class Execution:
-    """How many examples are held at a time, and who has the others.
+    """How many examples are held at a time, who has the others, and where the arrays are.
 
     ``chunk`` examples are held at a time; None is all of them. ``spare`` is how many bytes may be
     kept of other chunks beside that at work. ``workers`` have a part of the sum each.
+    The chain rule computes on ``device``; the other witnesses do not.
     """
 
     chunk: int | None = None
     spare: int = 0
     workers: Workers = ALONE
+    device: Device = CPU
 
     @property
     def summed(self) -> bool:
@@ -47,13 +50,14 @@ class Execution:
 HELD = Execution()
 
 
-def execution_of(problem: Problem, workers: Workers = ALONE) -> Execution:
+def execution_of(problem: Problem, workers: Workers = ALONE, device: Device = CPU) -> Execution:
     """How ``problem`` is run: inputs that are stored in chunks, as their memory allows."""
     inputs, of = problem.inputs, (problem.widths, problem.dtype.itemsize)
     if not isinstance(inputs, StoredInputs):
-        return Execution(workers=workers)
+        return Execution(workers=workers, device=device)
     chunk = chunk_size(*of, inputs.memory)
-    return Execution(chunk, max(0, inputs.memory - chunk * example_bytes(*of)), workers)
+    spare = max(0, inputs.memory - chunk * example_bytes(*of))
+    return Execution(chunk, spare, workers, device)
 
 
 def fits(examples: int, widths: Sequence[int], itemsize: int, memory: int) -> bool:

@@ -34,7 +34,7 @@ _CHUNK_BYTES = 2**20
 def find_idx_files(folder: str, split: str) -> tuple[str, str]:
     """The paths of the image and the label file of ``split`` in ``folder``.
 
-    Raises InputError where one of them is missing.
+    Raises InputError if one of them is missing.
     """
     prefix = _PREFIXES[split]
     # torchvision's folder.
@@ -48,7 +48,7 @@ def read_idx(path: str, dimensions: int) -> Pixels | FileRows:
 
     A large one that is not gzipped stays in its file.
 
-    Raises InputError where the file cannot be read, is damaged, is of another kind or holds
+    Raises InputError if the file cannot be read, is damaged, is of another kind or holds
     another number of bytes than its header declares.
     """
     with opened(path, "a readable IDX file is needed") as file:

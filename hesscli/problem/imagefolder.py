@@ -22,7 +22,7 @@ _MODES = ("L", "RGB")
 
 
 def image_files(folder: str, split: str) -> tuple[tuple[str, int], ...]:
-    """(path, label) of each image in order; none where the folder holds no folders of images.
+    """(path, label) of each image in order; none if the folder holds no folders of images.
 
     Without folders called train and test all images are of the split ``train``.
     """
@@ -42,7 +42,7 @@ def image_files(folder: str, split: str) -> tuple[tuple[str, int], ...]:
 def read_images(files: tuple[tuple[str, int], ...]) -> tuple[RawArray, RawArray]:
     """The pixels (M, height, width) or (M, height, width, 3) as bytes, and the labels (M,).
 
-    Raises InputError where Pillow is missing, an image is damaged, or has another size or another
+    Raises InputError if Pillow is missing, an image is damaged, or has another size or another
     kind of pixels than the first.
     """
     first = _pixels(files[0][0])

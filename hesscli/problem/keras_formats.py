@@ -20,7 +20,7 @@ def is_json(path: str) -> bool:
 
 
 def weights_beside(path: str) -> str:
-    """The HDF5 file with the numbers of the description ``path``; InputError where there is none.
+    """The HDF5 file with the numbers of the description ``path``; InputError if there is none.
 
     It is called as the description, but for the end: ``model.weights.h5`` for ``model.json``.
     """

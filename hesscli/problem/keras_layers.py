@@ -77,7 +77,7 @@ _OVER_AXIS = (SOFTMAX, LOG_SOFTMAX)
 OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {"softmax_v2": SOFTMAX, "identity": "linear", "swish": "silu"}
 )
-# By name celu has α = 1, where it is elu.
+# By name celu has α = 1, if it is elu.
 _SAME = {**OTHER_NAMES, "celu": "elu"}
 _DTYPES = ("float32", "float64")
 # Keras's regularizers that have a name, with their defaults.
@@ -95,7 +95,7 @@ class KerasLayer:
 
     ``keras_name`` is what the model calls it, ``group`` where its numbers are stored; ``shapes``
     are those of its tensors and statistics by role, in the order that Keras stores them in, none
-    where the layer is used again. ``penalties`` are its regularizers by role. ``trainable`` is
+    if the layer is used again. ``penalties`` are its regularizers by role. ``trainable`` is
     False of a frozen one.
     """
 
@@ -120,10 +120,10 @@ class KerasNetwork:
     """The layers of a model, without their numbers.
 
     ``shape`` is that of one example of its inputs, ``input_shape`` that of what the first layer
-    reads, which is flat where the model flattens it. ``rescaling`` is the (scale, offset) of what
-    the model does to its inputs first, None where it does nothing; ``softmax`` says whether a
+    reads, which is flat if the model flattens it. ``rescaling`` is the (scale, offset) of what
+    the model does to its inputs first, None if it does nothing; ``softmax`` says whether a
     softmax at the end was left out of ``layers``. ``loss`` is the one that the model was compiled
-    with, None where it was saved without one, or the name of one that has no counterpart here;
+    with, None if it was saved without one, or the name of one that has no counterpart here;
     ``serialized_loss`` is as Keras describes it. ``plugins`` are the plugins' names by those that
     Keras has registered.
     """
@@ -171,7 +171,7 @@ class KerasNetwork:
 def described(document: Mapping[str, Any], path: str, names: Mapping[str, str]) -> KerasNetwork:
     """The layers that a ``config.json`` describes, of the model ``path``.
 
-    ``names`` are the plugins' by those that Keras has registered, where they differ.
+    ``names`` are the plugins' by those that Keras has registered, if they differ.
 
     Raises InputError for a layer that is not supported, and what a document of another form leads
     to: LookupError, TypeError, ValueError, AttributeError or RecursionError.
@@ -259,7 +259,7 @@ def _with_activations(found: Sequence[KerasLayer]) -> list[KerasLayer]:
 def _without_flatten(
     found: Sequence[KerasLayer], shape: tuple[int, ...]
 ) -> tuple[list[KerasLayer], tuple[int, ...]]:
-    """The layers, and the shape of what they read: flat where all that read it flatten it."""
+    """The layers, and the shape of what they read: flat if all that read it flatten it."""
     first = [layer.name for layer in found if INPUT in layer.spec.inputs]
     if not all(
         layer.spec.type == FLATTEN and not layer.penalties for layer in found if layer.name in first

@@ -38,7 +38,7 @@ _REDUCTIONS: Mapping[str, str] = MappingProxyType(
     {"sum_over_batch_size": "mean", "mean": "mean", "auto": "mean", "sum": "sum"}
 )
 _REDUCED: Mapping[str, str] = MappingProxyType({"mean": "sum_over_batch_size", "sum": "sum"})
-# What is left of a loss's configuration where it is as always.
+# What is left of a loss's configuration if it is as always.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {"ignore_class": (None,), "axis": (-1,), "dtype": (None, "float32")}
 )
@@ -63,7 +63,7 @@ class UnknownLossError(ValueError):
 
 
 def serialized_loss(document: Mapping[str, Any]) -> Any:
-    """The loss as a ``config.json`` holds it, a name or an object; None where there is none."""
+    """The loss as a ``config.json`` holds it, a name or an object; None if there is none."""
     given = (document.get("compile_config") or {}).get("loss")
     if isinstance(given, list) and len(given) == 1:
         (given,) = given
@@ -85,7 +85,7 @@ def serialized(loss: Loss, from_logits: bool) -> Mapping[str, Any] | None:
 
 
 def compiled_loss(document: Mapping[str, Any]) -> Loss | None:
-    """The loss in a ``config.json``, None where the model was saved without one.
+    """The loss in a ``config.json``, None if the model was saved without one.
 
     Raises UnknownLossError for one that has no counterpart here.
     """

@@ -54,9 +54,9 @@ _KeysOf = Callable[[Any, KerasLayer, str], list[str]]
 def read_network(path: str, names: Mapping[str, str] | None = None) -> KerasNetwork:
     """The layers of the model ``path``, from its description alone.
 
-    ``names`` are the plugins' by those that Keras has registered, where they differ.
+    ``names`` are the plugins' by those that Keras has registered, if they differ.
 
-    Raises InputError where the file is missing or damaged, is no chain of layers, or holds a
+    Raises InputError if the file is missing or damaged, is no chain of layers, or holds a
     layer that is not supported, which is named.
     """
     require_keras_format(path)
@@ -96,7 +96,7 @@ def model_files(path: str) -> tuple[str, ...]:
 def read_numbers(network: KerasNetwork) -> dict[str, Array]:
     """The tensors and statistics of all layers by name (``dense/kernel``), as stored.
 
-    Raises InputError where they are missing, damaged, of another shape or not finite.
+    Raises InputError if they are missing, damaged, of another shape or not finite.
     """
     import h5py
 
@@ -164,7 +164,7 @@ def _read_hdf5_network(path: str, names: Mapping[str, str]) -> KerasNetwork:
 
 
 def _described(document: Mapping[str, Any], path: str, names: Mapping[str, str]) -> KerasNetwork:
-    """The layers; refused where Keras, which evaluates the model later, would import others'."""
+    """The layers; refused if Keras, which evaluates the model later, would import others'."""
     network = described(document, path, names)
     for found in _foreign(document["config"], network.plugins):
         raise InputError(f"{path}: {found} in it is not Keras's own; {_NEEDED}")
@@ -268,7 +268,7 @@ def _keys_by_group(store: Any, layer: KerasLayer, where: str) -> list[str]:
 
 
 def _followed(store: Any, key: str, where: str) -> Any:
-    """What is stored as ``key`` in this very file; raises InputError where there is nothing."""
+    """What is stored as ``key`` in this very file; raises InputError if there is nothing."""
     import h5py
 
     item = store

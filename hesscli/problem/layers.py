@@ -26,7 +26,7 @@ ACTIVITY = "activity"
 
 
 class LayerError(ValueError):
-    """What is wrong with an argument of a layer, ``key``; None where it is not one argument.
+    """What is wrong with an argument of a layer, ``key``; None if it is not one argument.
 
     ``place`` is that of the layer among others.
     """
@@ -229,7 +229,7 @@ class Plan:
 
 
 def planned(specs: Sequence[LayerSpec], input_shape: Shape, types: Mapping[str, LayerType]) -> Plan:
-    """The nodes of layers, one after the other; LayerError, with the layer's place, where wrong."""
+    """The nodes of layers in order; raises LayerError, with the layer's place, if one is wrong."""
     values, shapes = {INPUT: INPUT}, {INPUT: input_shape}
     made_of: dict[str, Made] = {}
     outputs: dict[str, tuple[str, ...]] = {}

@@ -67,7 +67,7 @@ INITIALIZERS = (
     "lecun_uniform",
     "orthogonal",
 )
-# The configuration's own, where schemes to initialize by are chosen.
+# The configuration's own, if schemes to initialize by are chosen.
 CONFIGURED = "configured"
 # What data.scale takes beside a number.
 SYMMETRIC, NORMALIZE = "symmetric", "normalize"
@@ -86,7 +86,7 @@ MOST_PROBES = 10**6
 MOST_SEEDS = 1000
 # auto: entries while that is affordable, probes beyond.
 CHECK_METHODS = ("auto", "form", "probes", "entries")
-# auto: exact where factors or few eigenvalues are at hand, else cg or minres.
+# auto: exact if factors or few eigenvalues are at hand, else cg or minres.
 SOLVERS = ("auto", "exact", "minres", "cg")
 # What a system is made of: H, G, and what stands for them (hesscli approximate).
 MATRICES = (

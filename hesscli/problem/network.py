@@ -59,10 +59,10 @@ class _ClassWeights(Takes):
 class Loss:
     """A loss by its Keras name and with its Keras arguments.
 
-    ``reduction`` is ``mean`` (c = 1/N) or ``sum`` (c = 1). The cross-entropies take logits. Where
+    ``reduction`` is ``mean`` (c = 1/N) or ``sum`` (c = 1). The cross-entropies take logits. If
     a network ends in the softmax or sigmoid that a cross-entropy has in it, ``from_logits`` says
     what the loss is of: False of probabilities, so that the two are one function of the logits;
-    True of what the network gives, so that there are two softmaxes; None as False where there is
+    True of what the network gives, so that there are two softmaxes; None as False if there is
     one at the end. ``label_smoothing`` is in the targets that a Problem has.
     """
 
@@ -114,9 +114,9 @@ class Original:
     ``graph`` has the model's own activations, whatever those of the problem are. ``inputs`` (N, d)
     are in the model's ``shape`` once they are reshaped, and ``targets`` without label smoothing.
     ``layers`` are Keras's names by ours. ``loss`` is as Keras describes
-    it, None where Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
+    it, None if Keras has none; ``folded`` the softmax or sigmoid at the end that is in it.
     ``prepared_otherwise`` is the problem's batch by what ``data.scale`` would have to be.
-    ``differentiated`` is Keras's own model on the batch, None where autodiff does without.
+    ``differentiated`` is Keras's own model on the batch, None if autodiff does without.
     ``plugins`` are the plugins' names by those that Keras has registered.
     """
 
@@ -140,9 +140,9 @@ class Problem:
     ``inputs`` is (N, d_0), ``targets`` (N,) class labels or (N, c) numbers. The problem has
     read-only views of the arrays: every witness sees the same ones. ``notes`` are sentences that
     every result repeats, on what was done to make the problem; ``weights`` is the file that the
-    parameters are from, None where ``seed`` drew them.
+    parameters are from, None if ``seed`` drew them.
 
-    ``part_of`` is how many examples the loss is the mean or sum of where the batch is some of them
+    ``part_of`` is how many examples the loss is the mean or sum of if the batch is some of them
     only: their Hessians add up to that of the whole. ``inputs`` may be StoredInputs, which are read
     in slices. ``sample_weight`` (N,) multiplies the examples' losses; None is 1 for all.
     ``penalties`` are those of the tensors that have one, by name, added as they are; those of
@@ -225,8 +225,8 @@ class Problem:
         return replace(
             self,
             inputs=rows_of(self.inputs, examples),
-            targets=self.targets[examples, ...],
-            sample_weight=None if weights is None else weights[examples],
+            targets=rows_of(self.targets, examples),
+            sample_weight=None if weights is None else rows_of(weights, examples),
             part_of=of,
         )
 
@@ -262,7 +262,7 @@ class Problem:
         return (math.prod(graph.input_shape), *of_nodes)
 
     def layer_index(self, name: str) -> int:
-        """The position of the layer called ``name``; raises KeyError where there is none."""
+        """The position of the layer called ``name``; raises KeyError if there is none."""
         try:
             return self.layer_names.index(name)
         except ValueError:
@@ -280,6 +280,8 @@ class Problem:
         return replace(self, graph=self.graph.with_activation(activation))
 
 
-def rows_of(inputs: Array | StoredInputs, chosen: slice | NDArray[np.intp]) -> Array:
+def rows_of(rows: Array | StoredInputs, chosen: slice | NDArray[np.intp]) -> Array:
     """Some of the examples, as an array; those that are stored are read."""
-    return inputs[chosen] if isinstance(inputs, StoredInputs) else inputs[chosen, ...]
+    if isinstance(rows, StoredInputs):
+        return rows[chosen]
+    return rows[chosen, ...] if isinstance(chosen, slice) else xp.take(rows, chosen, axis=0)

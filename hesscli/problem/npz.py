@@ -58,7 +58,7 @@ _NAMES_SHOWN = 8
 def array_names(path: str) -> tuple[str, ...]:
     """The names of the arrays in the ``.npz`` file ``path``, in file order.
 
-    Raises InputError where ``path`` is missing, cannot be read or is no zip archive.
+    Raises InputError if ``path`` is missing, cannot be read or is no zip archive.
     """
     with _opened(path) as archive:
         return tuple(_members(archive))
@@ -67,8 +67,8 @@ def array_names(path: str) -> tuple[str, ...]:
 def read_arrays(path: str, names: Sequence[str], layout: str) -> dict[str, RawArray]:
     """The arrays called ``names``, of integers or floating-point numbers, in native byte order.
 
-    ``layout`` says in messages what the file should hold. Raises InputError where the file is
-    missing or damaged, where an array is missing, larger than ``MAX_ARRAY_BYTES``, of another
+    ``layout`` says in messages what the file should hold. Raises InputError if the file is
+    missing or damaged, if an array is missing, larger than ``MAX_ARRAY_BYTES``, of another
     size than its header declares, of objects or other non-numbers, or not finite.
     """
     arrays = {}
@@ -106,9 +106,9 @@ def read_rows(path: str, names: Sequence[str], layout: str) -> dict[str, RawArra
 
 
 def rows_in_file(path: str, where: str) -> RawArray | FileRows:
-    """The array of an ``.npy`` file, which stays there where it is large.
+    """The array of an ``.npy`` file, which stays there if it is large.
 
-    Raises InputError where the file is missing or damaged, or holds anything but numbers.
+    Raises InputError if the file is missing or damaged, or holds anything but numbers.
     """
     try:
         with opened(path, "an .npy file is needed") as stream:
@@ -131,9 +131,9 @@ def rows_in_file(path: str, where: str) -> RawArray | FileRows:
 
 
 def require_unpackable(declared: int, packed: int, where: str) -> None:
-    """Raises InputError where ``declared`` bytes out of ``packed`` ones of a file are a trap.
+    """Raises InputError if ``declared`` bytes out of ``packed`` ones of a file are a trap.
 
-    Or where there is not as much memory free.
+    Or if there is not as much memory free.
     """
     if declared > max(_BOMB_BYTES, _BOMB_RATIO * packed):
         raise InputError(
@@ -153,7 +153,7 @@ def packed_size(archive: zipfile.ZipFile) -> int:
 def opened_member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str
 ) -> Iterator[IO[bytes]]:
-    """A member of an archive, to be read; InputError where its packing is none that NumPy uses."""
+    """A member of an archive, to be read; InputError if its packing is none that NumPy uses."""
     if info.compress_type not in _METHODS:
         raise InputError(
             f"{where} is packed by method {info.compress_type}; stored or deflated is needed, as "
@@ -207,7 +207,7 @@ def _listing(members: dict[str, zipfile.ZipInfo]) -> str:
 def _rows_of(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, where: str
 ) -> FileRows | None:
-    """A large member as rows of the file; None where it is to be read."""
+    """A large member as rows of the file; None if it is to be read."""
     if info.compress_type != zipfile.ZIP_STORED or info.file_size <= LARGE_BYTES:
         return None
     with opened_member(archive, info, where) as member:
@@ -246,7 +246,7 @@ def _require_numbers(
     where: str,
     limit: int | None = None,
 ) -> int:
-    """The bytes that a header declares; InputError where it is no array of as many numbers."""
+    """The bytes that a header declares; InputError if it is no array of as many numbers."""
     if dtype.hasobject:
         raise InputError(
             f"{where} holds Python objects, which are never unpickled; "

@@ -58,8 +58,8 @@ def read_parameters(path: str) -> dict[str, Array]:
     """The parameters by name (``dense1/kernel``), in file order, in their stored precision.
 
     Kernels have two axes or more, biases one. Whether the layers fit one another or a model
-    is not looked at. Raises InputError where the file is unreadable, holds no kernel or a
-    parameter that is neither kernel nor bias, or where a shape, a type or a number is wrong.
+    is not looked at. Raises InputError if the file is unreadable, holds no kernel or a
+    parameter that is neither kernel nor bias, or if a shape, a type or a number is wrong.
     """
     names = [name for name in array_names(path) if "/" in name and not _is_beside(name)]
     for name in names:
@@ -78,7 +78,7 @@ def read_parameters(path: str) -> dict[str, Array]:
 def read_penalties(path: str) -> dict[str, Penalty]:
     """The regularizers by the names of the parameters and values that have one, (l1, l2) each.
 
-    Raises InputError where the file is unreadable, or one is anything but two numbers.
+    Raises InputError if the file is unreadable, or one is anything but two numbers.
     """
     names = [name for name in array_names(path) if name.startswith(_PENALTY)]
     found = {}
@@ -94,7 +94,7 @@ def read_batch(path: str) -> tuple[Array | FileRows, Targets]:
 
     Integer inputs become float64 without being scaled; (N,) integers are class labels. Large
     floating-point inputs that are not compressed stay in the file.
-    Raises InputError where the file is unreadable or where a shape, a type or a number is wrong.
+    Raises InputError if the file is unreadable or if a shape, a type or a number is wrong.
     """
     targets = read_arrays(path, ("targets",), _LAYOUT)["targets"]
     inputs = read_rows(path, ("inputs",), _LAYOUT)["inputs"]
@@ -118,9 +118,9 @@ def read_batch(path: str) -> tuple[Array | FileRows, Targets]:
 
 
 def read_training(path: str) -> dict[str, RawArray]:
-    """The arrays called ``train/…`` by the rest of their names; none where there are none.
+    """The arrays called ``train/…`` by the rest of their names; none if there are none.
 
-    Raises InputError where the file is unreadable, or an array is anything but finite numbers.
+    Raises InputError if the file is unreadable, or an array is anything but finite numbers.
     """
     names = [name for name in array_names(path) if _is_training(name)]
     arrays = read_arrays(path, names, _LAYOUT)
@@ -140,7 +140,7 @@ def save_problem(
 ) -> None:
     """Writes ``problem`` to ``path``, under exactly that name, whole or not at all.
 
-    The arrays of ``training`` are written as ``train/`` and their name. Raises InputError where
+    The arrays of ``training`` are written as ``train/`` and their name. Raises InputError if
     the file cannot be written.
     """
     arrays: dict[str, RawArray] = {

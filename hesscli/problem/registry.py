@@ -61,12 +61,12 @@ def plugin_names(kind: str = ACTIVATION) -> tuple[str, ...]:
 
 
 def tensorflow_function(name: str, kind: str = ACTIVATION) -> Callable[..., Any] | None:
-    """The TensorFlow function of what a plugin defines; None where there is none."""
+    """The TensorFlow function of what a plugin defines; None if there is none."""
     return _registered[kind].get(name, _NONE).tensorflow
 
 
 def mpmath_function(name: str, kind: str = ACTIVATION) -> Callable[..., Any] | None:
-    """The mpmath function of what a plugin defines; None where there is none."""
+    """The mpmath function of what a plugin defines; None if there is none."""
     return _registered[kind].get(name, _NONE).mpmath
 
 
@@ -88,7 +88,7 @@ def layer_types() -> Mapping[str, LayerType]:
 def plugin_for(registered: object, kind: str, names: Mapping[str, str]) -> str | None:
     """The plugin's name of what Keras calls ``registered``, as in ``package>name``.
 
-    By ``names``, or else the part behind the package; None where no plugin has defined it.
+    By ``names``, or else the part behind the package; None if no plugin has defined it.
     """
     text = str(registered)
     name = names.get(text, text.rpartition(">")[2])

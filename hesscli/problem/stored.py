@@ -15,7 +15,7 @@ from hesscli.system.errors import InputError, WrongNumberError, reason
 RawArray = NDArray[Any]
 Floats = NDArray[np.floating]
 Chosen = slice | NDArray[np.intp]
-# Arrays of more bytes stay in their file, where the format allows it.
+# Arrays of more bytes stay in their file, if the format allows it.
 LARGE_BYTES = 64 * 2**20
 
 
@@ -36,7 +36,7 @@ class FileRows:
     """An array in C order inside a file, of which only the rows that are asked for are read.
 
     ``offset`` is where its numbers begin, in bytes; ``name`` is what messages call it. Nothing of
-    the file stays in the process. Raises InputError where the file is no longer as it was.
+    the file stays in the process. Raises InputError if the file is no longer as it was.
     """
 
     name: str
@@ -139,5 +139,5 @@ class StoredInputs:
 
 
 def places(order: range | NDArray[np.intp]) -> Chosen:
-    """Rows as an index: as a slice where they are neighbours, which is the quickest to read."""
+    """Rows as an index: as a slice if they are neighbours, which is the quickest to read."""
     return slice(order.start, order.stop) if isinstance(order, range) else order

@@ -1,6 +1,6 @@
 """Examples as people keep them: comma-separated text and MATLAB files.
 
-What a file does not say is not guessed where two guesses are left: it is refused with what would
+What a file does not say is not guessed if two guesses are left: it is refused with what would
 say it.
 """
 
@@ -25,7 +25,7 @@ Arrays = tuple[RawArray, RawArray]
 
 
 def csv_in_folder(folder: str, split: str) -> str | None:
-    """``train.csv`` or ``mnist_train.csv`` of a folder, None where there is neither."""
+    """``train.csv`` or ``mnist_train.csv`` of a folder, None if there is neither."""
     paths = (os.path.join(folder, f"{prefix}{split}.csv") for prefix in ("", "mnist_"))
     return next((path for path in paths if os.path.isfile(expanded(path))), None)
 
@@ -35,8 +35,8 @@ def read_csv(path: str) -> Arrays:
 
     The labels are the column that the header calls label, class, target or y, else the only one
     of the first and the last that holds whole numbers, and the first of a table of pixels. Whole
-    numbers 0 to 255 of square images become uint8. Raises InputError where the labels could be
-    either column, and where the file is not of numbers.
+    numbers 0 to 255 of square images become uint8. Raises InputError if the labels could be
+    either column, and if the file is not of numbers.
     """
     needed = "a CSV file of numbers, with one label in each row, is needed"
     with opened(path, needed) as stream:

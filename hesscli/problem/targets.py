@@ -24,8 +24,8 @@ def fit_targets(targets: Targets, loss: str, units: int, dtype: Dtype, where: st
 
     Sparse categorical cross-entropy gets (N,) labels, and so does a plugin's loss of labels; the
     other losses (N, units) numbers of ``dtype``: labels become one-hot rows there, or one number
-    each where there is one unit.
-    ``where`` begins the messages. Raises InputError where they do not fit.
+    each if there is one unit.
+    ``where`` begins the messages. Raises InputError if they do not fit.
     """
     fit = _FITS.get(loss)
     if fit is None:

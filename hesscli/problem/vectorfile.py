@@ -27,7 +27,7 @@ def read_vector(path: str, key: str, shapes: Shapes) -> Array:
     An ``.npy`` file, or an ``.npz`` file of a single array, holds (P,) numbers, or of a block of
     one tensor an array of its shape. An ``.npz`` file with an array for each tensor, called like it
     (``dense1/kernel``), holds what ``write_vector`` writes; what else is in it is left alone.
-    ``key`` is what messages begin with, as in ``--vector``. Raises InputError where the file is
+    ``key`` is what messages begin with, as in ``--vector``. Raises InputError if the file is
     missing, damaged, or holds anything but finite real numbers of these shapes.
     """
     try:
@@ -37,7 +37,7 @@ def read_vector(path: str, key: str, shapes: Shapes) -> Array:
 
 
 def require_vector_path(path: str, key: str) -> None:
-    """Raises InputError where ``path`` has no suffix of a vector file or cannot be written."""
+    """Raises InputError if ``path`` has no suffix of a vector file or cannot be written."""
     if _suffix(path) not in _SUFFIXES:
         _refuse_suffix(f"{key} {path}")
     check_writable(path)
@@ -51,7 +51,7 @@ def holds_tensors(path: str) -> bool:
 def write_vector(path: str, v: Array, shapes: Shapes) -> None:
     """Writes v (P,) to ``path``, whole or not at all, so that ``read_vector`` reads it.
 
-    ``.npy`` as it is, ``.npz`` as an array for each tensor of its shape. Raises InputError where
+    ``.npy`` as it is, ``.npz`` as an array for each tensor of its shape. Raises InputError if
     the file cannot be written.
     """
     with replacing(path) as stream:

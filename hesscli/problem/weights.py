@@ -21,7 +21,7 @@ _LAYOUT = "data.sample_weight names an array with one number for each example"
 def stored_weights(source: str, name: str | None) -> RawArray | None:
     """The array ``name`` of an ``.npz`` file, or of the file ``name.npy`` in a folder.
 
-    None for no name, unless it is a problem file's that has some. Raises InputError where there
+    None for no name, unless it is a problem file's that has some. Raises InputError if there
     is no such array, or the source can have none.
     """
     is_npz = expanded(source).endswith(".npz")

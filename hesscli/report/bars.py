@@ -1,7 +1,7 @@
 """Small bars beside numbers, as text: shares, and rows of values.
 
 They are made of block elements. A stream that cannot encode these shows signs of ASCII instead
-where ``PLAIN`` is its error handler, as ``hesscli.cli.main`` has it.
+if ``PLAIN`` is its error handler, as ``hesscli.cli.main`` has it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sparkline(values: Sequence[float], low: float | None = None, high: float | N
     """A character for each value, higher for larger ones; a gap for what is not finite.
 
     The lowest is ``low`` and the highest ``high``, by default the least and the largest value;
-    where these are the same, all are at half the height. Values that span many orders of
+    if these are the same, all are at half the height. Values that span many orders of
     magnitude are the caller's to bring on a logarithmic scale.
     """
     finite = [value for value in values if math.isfinite(value)]

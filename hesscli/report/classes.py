@@ -69,7 +69,7 @@ def class_table(activation: str, rows: Sequence[BlockSpectrum]) -> Table:
 
 
 def class_failure(found: ClassParts | None) -> str | None:
-    """Why the parts are not all of G, where they are not."""
+    """Why the parts are not all of G, if they are not."""
     if found is None or found.passed:
         return None
     return (

@@ -14,6 +14,7 @@ from hesscli.studies.context import BatchLoss, Environment, ProblemSummary
 from hesscli.studies.finitechecks import DECISIVE, SLOPES
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
+from hesscli.system.devices import CPU_NAME
 
 # Losses of more activations are in the JSON only.
 _LOSSES_SHOWN = 2
@@ -33,6 +34,7 @@ def heading(problem: ProblemSummary, environment: Environment) -> str:
     size = f"{network} · {examples} · {environment.dtype}"
     parts = [] if environment.workers == 1 else [f"{environment.workers} processes"]
     parts += [] if problem.chunk is None else [f"{problem.chunk:,} examples at a time"]
+    parts += [] if environment.device == CPU_NAME else [f"on {environment.device}"]
     shared = (" · ".join(parts),) if parts else ()
     return "\n".join((f"{size}{origin}", *shared, _batch_text(problem), *problem.notes))
 
@@ -140,7 +142,7 @@ def verdict_column(limited: Callable[[Any], Check | None]) -> Field:
 
 
 def limited_of(row: Any) -> Check | None:
-    """The row's check where it passed only by its rounding floor."""
+    """The row's check if it passed only by its rounding floor."""
     return row.check if row.check.limited_by_rounding else None
 
 
@@ -182,7 +184,7 @@ def methods_text(checks: Sequence[Check]) -> str:
 
 
 def relative_text(check: Check) -> str:
-    """The relative residual, as a bound where it is known with a confidence."""
+    """The relative residual, as a bound if it is known with a confidence."""
     return _bound(check, check.relative_residual)
 
 
@@ -223,7 +225,7 @@ def _products(check: Check) -> str:
 
 
 def seed_note(checks: Iterable[Check], seed: int) -> Iterator[str]:
-    """Which random vectors were multiplied, where some were."""
+    """Which random vectors were multiplied, if some were."""
     if any(check.method in ("probes", "products") for check in checks):
         yield f"Random vectors: --probe-seed {seed}."
 
@@ -258,7 +260,7 @@ def beyond(check: Check, where: str, of_what: str = "largest entry") -> str:
 
 
 def what_happened(*checks: Check) -> str | None:
-    """Where the first check that fails does, or why one is open; None where all passed."""
+    """Where the first check that fails does, or why one is open; None if all passed."""
     check = max(checks, key=lambda check: (check.failed, not check.passed))
     if check.passed:
         return None
@@ -266,7 +268,7 @@ def what_happened(*checks: Check) -> str | None:
 
 
 def undecided_notes(activation: str, checks: Iterable[tuple[str, Check]]) -> list[str]:
-    """A sentence for each place whose check is open, the first one where there are several."""
+    """A sentence for each place whose check is open, the first one if there are several."""
     doubtful: dict[str, str] = {}
     for name, check in checks:
         if check.verdict is Verdict.UNDECIDED:

@@ -14,7 +14,7 @@ from hesscli.system.errors import shown
 
 # Where a result came from and what was kept of it, not the result.
 _NOT_COMPARED = ("environment", "invocation", "replay", "checkpoint")
-# Where no memory is given the free memory decides it; a change is said with the versions.
+# If no memory is given the free memory decides it; a change is said with the versions.
 _CHUNK = "problem.chunk"
 # Parts of a whole: what they may differ by is not relative to what stands beside them.
 _RELATIVE = frozenset({"relative", "share", "ratio", "confidence", "accuracy", "rtol"})
@@ -26,7 +26,7 @@ _NAMES = {
     "blas": "BLAS",
 }
 # What a report that does not say it was made with.
-_UNSAID = {"workers": 1}
+_UNSAID = {"workers": 1, "device": "cpu"}
 # Names and versions are not put in quotation marks.
 _SHORT = 30
 # More are counted, but neither kept nor shown.

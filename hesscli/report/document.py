@@ -54,9 +54,9 @@ class Case:
 class Drawing:
     """A plot: ``draw`` puts it on an empty figure; ``caption`` says what it shows in a sentence.
 
-    ``draw`` gets a figure, or a part of one where several are stacked, of ``height`` inches and
+    ``draw`` gets a figure, or a part of one if several are stacked, of ``height`` inches and
     plots.WIDTH; the ``title`` and the document's heading are set above it by who calls it.
-    matplotlib is imported only where a Drawing is drawn.
+    matplotlib is imported only when a Drawing is drawn.
     """
 
     title: str
@@ -70,7 +70,7 @@ class Document:
     """What the formats are made from.
 
     ``data`` is the JSON document; its ``results`` are the rows of the CSV form. ``drawings`` are
-    drawn where a plot or a page is asked for. The lines of ``heading`` may name files: what does
+    drawn if a plot or a page is asked for. The lines of ``heading`` may name files: what does
     not print in them is made to.
     """
 

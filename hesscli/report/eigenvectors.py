@@ -16,7 +16,7 @@ def write_eigenvectors(result: Spectrum, path: str) -> None:
 
     For each activation, block and term, as in ``tanh/dense1/kernel/hessian/``: ``eigenvalues``
     (K,), ``residuals`` (K,) and ``eigenvectors`` (P, K), in the order of the block's parameters.
-    Raises InputError where the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for row in result.results:

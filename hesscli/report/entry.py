@@ -41,7 +41,7 @@ class _Line:
 
     @property
     def limited(self) -> Check | None:
-        """The term's check where only the rounding floor let it pass."""
+        """The term's check if only the rounding floor let it pass."""
         check = self.term.check
         return check if check.limited_by_rounding and self.verdict is check.verdict else None
 

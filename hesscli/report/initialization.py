@@ -27,7 +27,7 @@ def spread_text(spread: Spread) -> str:
 
 
 def spread_data(spread: Spread | None) -> Spread | Mapping[str, None]:
-    """A size as the JSON schemas hold it; null where it overflowed or there is none."""
+    """A size as the JSON schemas hold it; null if it overflowed or there is none."""
     return spread or {"mean": None, "stddev": None}
 
 

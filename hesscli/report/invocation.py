@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hesscli.report.document import Document
+from hesscli.system.packages import blas, installed
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -43,23 +43,15 @@ class Invocation:
 
 def versions() -> dict[str, str | None]:
     """Those that are not in the environment: Python's, and what shares out and does the sums."""
-    import numpy as np
-
-    configuration: Any = np.show_config(mode="dicts")
-    blas = configuration.get("Build Dependencies", {}).get("blas", {})
-    try:
-        threadpoolctl = version("threadpoolctl")
-    except PackageNotFoundError:
-        threadpoolctl = None
     return {
         "python": platform.python_version(),
-        "blas": f"{blas.get('name')} {blas.get('version')}",
-        "threadpoolctl": threadpoolctl,
+        "blas": blas(),
+        "threadpoolctl": installed("threadpoolctl"),
     }
 
 
 def this_machine() -> str:
-    """The system and, where it says so, the processor's name."""
+    """The system and, if it says so, the processor's name."""
     processor = _processor()
     return f"{platform.system()} {platform.machine()}{', ' if processor else ''}{processor}"
 
@@ -76,7 +68,7 @@ _FIRST = ("schema", "status", "environment", "problem")
 
 
 def _processor() -> str:
-    """The model's name where the system says it."""
+    """The model's name if the system says it."""
     try:
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

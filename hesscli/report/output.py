@@ -18,9 +18,9 @@ from hesscli.system.files import replacing
 
 
 def write_document(document: Document, format_name: str, path: str | None) -> None:
-    """Writes ``document`` to ``path``, or to standard output where it is None.
+    """Writes ``document`` to ``path``, or to standard output if it is None.
 
-    Raises InputError where the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     if path is not None:
         with replacing(path) as stream:
@@ -46,7 +46,7 @@ def verdict_line(document: Document) -> str:
 
 
 def write_text(text: str) -> None:
-    """Writes ``text`` to standard output; raises InputError where that is full.
+    """Writes ``text`` to standard output; raises InputError if that is full.
 
     A reader that has seen enough, as ``head`` has, is no error: the verdict stands.
     """

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
-from rich.console import Console
-from rich.terminal_theme import TerminalTheme
-
-from hesscli.report.document import Document, Drawing, Table
+from hesscli.report.document import FAIL, PASS, UNDECIDED, Column, Document, Drawing, Table
 from hesscli.report.plots import INSTALL, drawn, matplotlib_is_missing
-from hesscli.report.tables import WIDTH, rich_table
 
 # Beyond, an SVG of many points is slower to show than its picture is large.
 _LARGEST_SVG = 2**20
-# Both on white and on the dark ground of _STYLE, the verdicts' colours have a contrast of over 4.
-_WHITE, _RED, _GREEN, _YELLOW = (255, 255, 255), (214, 59, 59), (26, 138, 60), (154, 110, 0)
-_NORMAL = [(0, 0, 0), _RED, _GREEN, _YELLOW, (0, 0, 0), (0, 0, 0), (0, 0, 0), (0, 0, 0)]
-_THEME = TerminalTheme(_WHITE, (0, 0, 0), _NORMAL, _NORMAL)
+# Both on white and on the dark ground of _STYLE they have a contrast of over 4.
+_COLOURS = {PASS: "#1a8a3c", FAIL: "#d63b3b", UNDECIDED: "#9a6e00"}
 _NAMES = {"tensorflow": "TensorFlow", "numpy": "NumPy", "scipy": "SciPy", "dtype": "numbers"}
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --text: #1a1a1a; --quiet: #595959; }
@@ -30,9 +23,10 @@ _STYLE = """
 body { background: var(--ground); color: var(--text); max-width: 54rem; margin: 2rem auto;
   padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin-bottom: 0.25rem; }
-h2 { font-size: 1.1rem; margin: 2rem 0 0.5rem; }
-pre { font: 0.85rem/1.25 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
-  overflow-x: auto; margin: 0 0 0.75rem; }
+.table { overflow-x: auto; margin: 2rem 0 0.75rem; font-size: 0.85rem; white-space: nowrap; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { font-size: 1.1rem; white-space: normal; }
+thead { border-bottom: 1px solid var(--quiet); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; color: var(--quiet); }
 dd { margin: 0; }
 figure { margin: 1.5rem 0; }
@@ -41,9 +35,8 @@ figcaption, .note { color: var(--quiet); }
 @media print {
   :root { --ground: #fff; --text: #000; --quiet: #444; }
   body { max-width: none; margin: 0; font-size: 10pt; }
-  pre { font-size: 8pt; overflow: visible; }
-  figure, pre { break-inside: avoid; }
-  h2 { break-after: avoid; }
+  .table { font-size: 8pt; overflow: visible; }
+  figure, .table { break-inside: avoid; }
 }
 """
 
@@ -67,8 +60,7 @@ def html_page(document: Document) -> str:
         f"<h1>hesscli {escape(command)}</h1>",
         *(f"<p>{escape(text)}</p>" for text in (heading, *notes)),
         *_facts(document.data),
-        *_plots(document),
-        *(line for table in document.tables for line in _table(table)),
+        *plots_and_tables(document, _LARGEST_SVG),
         "</main>",
         "</body>",
         "</html>",
@@ -90,29 +82,27 @@ def _facts(data: Mapping[str, Any]) -> Iterator[str]:
     yield "</dl>"
 
 
-def _plots(document: Document) -> Iterator[str]:
-    if not document.drawings:
-        return
-    missing = matplotlib_is_missing()
+def plots_and_tables(document: Document, largest_svg: int) -> Iterator[str]:
+    """The plots, as images of at most ``largest_svg`` bytes if they are SVG, and the tables.
+
+    What a notebook, which has its own style sheet, must show as well is set on the elements.
+    """
+    missing = matplotlib_is_missing() if document.drawings else None
     if missing is not None:
         yield (
             f'<p class="note">The plots are left out: they need matplotlib '
             f"({escape(missing)}); <code>{escape(INSTALL)}</code>.</p>"
         )
-        return
-    for drawing in document.drawings:
-        yield "<figure>"
-        address, title = image_address(drawing, _LARGEST_SVG), escape(f"Plot. {drawing.title}")
-        yield f'<img src="{address}" alt="{title}">'
-        yield f"<figcaption>{escape(drawing.caption)}</figcaption>"
-        yield "</figure>"
+    for drawing in () if missing is not None else document.drawings:
+        address, title = _image_address(drawing, largest_svg), escape(f"Plot. {drawing.title}")
+        yield f'<figure><img src="{address}" alt="{title}" style="max-width: 100%">'
+        yield f"<figcaption>{escape(drawing.caption)}</figcaption></figure>"
+    for table in document.tables:
+        yield from _table(table)
 
 
-def image_address(drawing: Drawing, largest_svg: int) -> str:
-    """A drawing as a data: address: an image of its own, with ids that clash with no other's.
-
-    It is a PNG where the SVG has more than ``largest_svg`` bytes.
-    """
+def _image_address(drawing: Drawing, largest_svg: int) -> str:
+    """A drawing as a data: address: an image of its own, with ids that clash with no other's."""
     kind, image = "svg+xml", drawn([drawing], "svg")
     if len(image) > largest_svg:
         kind, image = "png", drawn([drawing], "png")
@@ -120,26 +110,27 @@ def image_address(drawing: Drawing, largest_svg: int) -> str:
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield f"<h2>{escape(table.title)}</h2>"
+    # A table that scrolls can be reached by the keyboard.
+    yield f'<div class="table" tabindex="0" role="group" aria-label="{escape(table.title)}"><table>'
+    yield f'<caption style="text-align: left"><b>{escape(table.title)}</b></caption>'
     if table.rows:
-        yield _grid(table)
+        titles = [column.title for column in table.columns]
+        yield f"<thead>{_row('th', titles, table.columns)}</thead>"
+    yield "<tbody>"
+    for row in table.rows:
+        yield _row("td", row, table.columns)
+    yield "</tbody></table></div>"
     for note in table.notes:
         yield f'<p class="note">{escape(note)}</p>'
 
 
-def _grid(table: Table) -> str:
-    # Of no terminal, whatever the environment says about one.
-    console = Console(
-        file=io.StringIO(),
-        record=True,
-        width=WIDTH,
-        force_terminal=True,
-        force_jupyter=False,
-        color_system="truecolor",
-        no_color=False,
-    )
-    console.print(rich_table(table), crop=False)
-    code = console.export_html(theme=_THEME, code_format="{code}", inline_styles=True)
-    text = "\n".join(line.rstrip() for line in code.splitlines())
-    # A table that scrolls can be reached by the keyboard.
-    return f'<pre tabindex="0" role="group" aria-label="{escape(table.title)}">{text}</pre>'
+def _row(element: str, cells: Iterable[str], columns: tuple[Column, ...]) -> str:
+    parts: list[str] = []
+    for cell, column in zip(cells, columns, strict=True):
+        style = f"padding: 0.2em 0.6em; text-align: {'right' if column.numeric else 'left'}"
+        # A verdict may carry a dagger.
+        verdict = _COLOURS.get(cell.rstrip("†"))
+        if verdict is not None:
+            style = f"color: {verdict}; font-weight: bold; {style}"
+        parts.append(f'<{element} style="{style}">{escape(cell)}</{element}>')
+    return f"<tr>{''.join(parts)}</tr>"

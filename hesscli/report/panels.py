@@ -36,7 +36,7 @@ class Panel(Generic[Row]):
 
 
 def by_panel(rows: Sequence[Row]) -> tuple[Panel[Row], ...]:
-    """A panel for each layer with a row for each activation, or, where fewer, the reverse."""
+    """A panel for each layer, its rows the activations; the reverse if these are fewer."""
     layers = tuple(dict.fromkeys(row.layer for row in rows))
     activations = tuple(dict.fromkeys(row.activation for row in rows))
     if len(layers) <= len(activations):

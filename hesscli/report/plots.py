@@ -37,7 +37,7 @@ _UNDATED = MappingProxyType({"png": {}, "svg": {"Date": None}, "pdf": {"Creation
 
 
 def check_plot(path: str) -> None:
-    """Raises InputError where ``path`` cannot be drawn: suffix, folder, or no matplotlib."""
+    """Raises InputError if ``path`` cannot be drawn: suffix, folder, or no matplotlib."""
     _format_of(path)
     check_writable(path)
     _require_matplotlib(f"--plot {path}")
@@ -107,7 +107,7 @@ def _require_drawings(document: Document, asked_by: str) -> None:
 
 
 def matplotlib_is_missing() -> str | None:
-    """Why matplotlib cannot be used, None where it can."""
+    """Why matplotlib cannot be used, None if it can."""
     # It reports on its font cache and on folders that it cannot write.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
@@ -136,7 +136,7 @@ def drawn(
 def _with_palette(png: io.BytesIO) -> bytes:
     """The same image with a palette: a third of the size, its few colours as they were.
 
-    Where lines are smoothed there are more than the 256 that a palette holds; those are off by
+    If lines are smoothed there are more than the 256 that a palette holds; those are off by
     some levels in 255.
     """
     # Comes with matplotlib.

@@ -27,7 +27,7 @@ _NEEDED = "a JSON report that hesscli wrote is needed"
 class Report:
     """A report to be replayed: the plain values of its JSON document, and what is in them.
 
-    ``threads`` is None where it does not say; ``workers`` took part.
+    ``threads`` is None if it does not say; ``workers`` took part.
     """
 
     path: str

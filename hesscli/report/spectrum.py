@@ -210,7 +210,7 @@ _LEGEND = (
 
 def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum]) -> Table:
     which = "at both ends" if result.options.ends else "of largest magnitude"
-    # Where there is no other table, this one tells what failed.
+    # If there is no other table, this one tells what failed.
     alone = [row for row in rows if row.hessian.density is None]
     notes = tuple(_failures(rows)) if len(alone) == len(rows) else ()
     if alone:
@@ -242,7 +242,7 @@ def _of_pair(numbers: str, title: str, digits: int) -> Field:
 
 
 def density_bars(density: Density) -> str:
-    """A sign for each power of ten, higher for more eigenvalues; a gap where there are none.
+    """A sign for each power of ten, higher for more eigenvalues; a gap if there are none.
 
     Zero is in the middle, with all that is more than _BARS powers of ten below the largest.
     """

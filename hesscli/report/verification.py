@@ -236,7 +236,7 @@ def ruling_notes(
 
 
 def _failure(result: Verification, row: VerifiedBlock) -> str | None:
-    """What failed first, or was left open where nothing failed."""
+    """What failed first, or was left open if nothing failed."""
     for pair in row.pairs:
         if pair.ruling is not None and pair.verdict is not Verdict.PASS:
             return ruling_text(pair.ruling, _names(result))

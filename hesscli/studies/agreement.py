@@ -27,7 +27,7 @@ from hesscli.witnesses.twin import Differentiated, KerasBatch, KerasTwin
 
 # Relative to the largest number. Keras rounds some constants, such as slopes, to float32.
 _AGREE = {"float64": 1e-6, "float32": 1e-3}
-# Where it does not, gradients agree so far, and autodiff may differentiate Keras's own model. Of
+# If it does not, gradients agree so far, and autodiff may differentiate Keras's own model. Of
 # other activations Keras has no second derivative, or one of fewer digits.
 _DIGITS = {"float64": 1e-12, "float32": 1e-5}
 _TWICE = frozenset(
@@ -39,10 +39,10 @@ _PIECE_BYTES = 2**26
 
 
 def agreed(problem: Problem, live: Any = None) -> Problem:
-    """``problem``, with Keras's own model for autodiff where both have the same digits.
+    """``problem``, with Keras's own model for autodiff if both have the same digits.
 
-    Raises InputError where Keras's own model is another function than ``problem``.
-    ``live`` is the ``keras.Model`` itself, where there is one; otherwise the problem's file is
+    Raises InputError if Keras's own model is another function than ``problem``.
+    ``live`` is the ``keras.Model`` itself, if there is one; otherwise the problem's file is
     loaded. Nothing is done for a problem that is made of no Keras model, or of a file with what a
     plugin has no TensorFlow function of, which a note says.
     """
@@ -67,7 +67,7 @@ class _Agreement:
         self.rtol, self.digits = _AGREE[problem.dtype.name], _DIGITS[problem.dtype.name]
         self.theta = problem.graph.vector()
         self.descending = Descending(problem)
-        # The last batch that was compared, and Keras's paths where the gradients are the same.
+        # The last batch that was compared, and Keras's paths if the gradients are the same.
         self.batch: KerasBatch | None = None
         self.paths: dict[str, str] = {}
 

@@ -25,18 +25,12 @@ from hesscli.studies.approximations.distances import (
 from hesscli.studies.approximations.factors import GAUSS_NEWTON, draws_of, sole_node
 from hesscli.studies.approximations.made import Maker
 from hesscli.studies.blocks import chosen
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
+from hesscli.studies.context import Progress, Study, no_progress
 from hesscli.studies.eigen import Search, largest
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.evaluation import origin
 from hesscli.studies.spectra.span import small_matrix
 from hesscli.studies.spectra.subject import EXACT_LIMIT, Subject, subject_of
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.system.errors import InputError
 from hesscli.system.ranges import require_whole
 from hesscli.witnesses.block import HessianBlock
@@ -57,7 +51,7 @@ class ApproximationOptions:
     """Which blocks, and what is drawn.
 
     ``samples`` are the targets that the Monte-Carlo Fisher draws for each example, ``rank`` the
-    eigenpairs of rank k + diagonal, ``probes`` the random vectors where a distance is not exact.
+    eigenpairs of rank k + diagonal, ``probes`` the random vectors if a distance is not exact.
     Raises InputError for a number out of its range.
     """
 
@@ -81,7 +75,7 @@ class ApproximatedBlock(Judged):
     """One approximation of one block, against H and against G.
 
     ``trace_ratio`` and ``eigenvalue_ratio`` are relative to H's trace and largest eigenvalue,
-    ``angle`` (degrees) is between the eigenvectors of the largest ones: None where the examples
+    ``angle`` (degrees) is between the eigenvectors of the largest ones: None if the examples
     are not held at once, or H's number is 0. ``storage`` counts numbers.
     """
 
@@ -110,15 +104,13 @@ class ApproximatedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class ApproximationStudy(JudgedRows):
+class ApproximationStudy(Study):
     """What ``hesscli approximate`` found, a row for each activation, block and approximation.
 
     ``likelihood`` says whether the loss has a Fisher matrix; ``left_out`` are layers that are
     neither dense nor convolutional.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     options: ApproximationOptions
     likelihood: bool
     left_out: tuple[str, ...]
@@ -134,7 +126,7 @@ def approximate(
 ) -> ApproximationStudy:
     """The approximations of blocks of ``problems``, which differ in their activations only.
 
-    Raises InputError where the options name no block, a layer is neither dense nor convolutional,
+    Raises InputError if the options name no block, a layer is neither dense nor convolutional,
     or the loss is not convex in the outputs.
     """
     first = problems[0]
@@ -150,8 +142,7 @@ def approximate(
             rows += _rows(engine, maker, layer, parameter, options, execution)
     progress("", total, total)
     return ApproximationStudy(
-        environment(first, execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         options,
         draws_of(first) is not None,
         left_out,
@@ -168,7 +159,7 @@ def approximations(
 ) -> dict[str, Approximation]:
     """Every approximation of a layer's block, or of ``network``, by name.
 
-    Raises KeyError where there is no such block, InputError as ``approximate``.
+    Raises KeyError if there is no such block, InputError as ``approximate``.
     """
     return some_approximations(chain_rule_of(problem, execution), parameter, options)
 
@@ -191,7 +182,7 @@ def some_approximations(
 
 
 def penalties(problem: Problem, parameter: str, execution: Execution) -> Array | None:
-    """The diagonal (P,) that the penalties of all examples add to a block; None where none do."""
+    """The diagonal (P,) that the penalties of all examples add to a block; None if none do."""
     added = of_penalties(problem, parameter, penalty.curvature)
     return None if added is None else execution.workers.sum(added.astype(np.float64))
 
@@ -271,7 +262,7 @@ def _rows(
 def _targets(
     subject: Subject, options: ApproximationOptions, *, held: bool
 ) -> tuple[Target, Target] | tuple[NetworkTarget, NetworkTarget]:
-    """H and G; those of a network of dense layers need no probes where it is not too large."""
+    """H and G; those of a network of dense layers need no probes if it is not too large."""
     own = subject.own
     small = subject.parameter == NETWORK and subject.span.size <= EXACT_LIMIT
     if small and own and all(needs_no_probes(H) for H, _, _ in own):
@@ -346,7 +337,7 @@ def _largest(block: HessianBlock) -> tuple[float, Array]:
 
 
 def _ratio_error(value: float, of: float, error: float | None) -> float | None:
-    """The error bar of value / of; None where it is exact, or no ratio."""
+    """The error bar of value / of; None if it is exact, or no ratio."""
     return None if error is None or of == 0 else abs(value) * error / of**2
 
 

@@ -13,7 +13,7 @@ def chosen(problem: Problem, block: str, layers: Sequence[str] = ()) -> list[tup
     """(layer, block's name) of every block that is meant; no layers mean all trainable ones.
 
     The inputs and the network belong to no layer and are named for themselves. Raises InputError
-    where no block is meant, or a layer is not there.
+    if no block is meant, or a layer is not there.
     """
     for name in layers:
         if name not in problem.layer_names:

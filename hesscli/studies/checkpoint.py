@@ -49,7 +49,7 @@ class Moment:
 
 
 def _described(graph: Graph) -> Iterator[str]:
-    """Each layer or, where there are others than dense ones, each node."""
+    """Each layer or, if there are others than dense ones, each node."""
     if not all(node.kind in (DENSE, ELEMENTWISE, SOFTMAX, ADD) for node in graph.nodes):
         for node in graph.nodes:
             shapes = [graph.tensors[name].shape for name in node.tensors.values()]
@@ -99,7 +99,7 @@ def save_checkpoint(
 ) -> None:
     """Writes ``moment`` to ``path``, whole or not at all; ``measured`` has the measuring batch.
 
-    Raises InputError where the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     record = {
         "version": _VERSION,
@@ -120,7 +120,7 @@ def save_checkpoint(
 def load_checkpoint(path: str, problem: Problem, configuration: Mapping[str, Any]) -> Moment:
     """The moment in ``path``, of a training of ``problem`` with the same ``configuration``.
 
-    Raises InputError where the file is no checkpoint or damaged, or the configuration is another:
+    Raises InputError if the file is no checkpoint or damaged, or the configuration is another:
     then with the keys that differ.
     """
     arrays = read_training(path)

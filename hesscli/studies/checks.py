@@ -10,7 +10,7 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.studies.context import Progress
-from hesscli.studies.judge import Check, Residual, Seen, Tally, excused, of_layers
+from hesscli.studies.judge import Check, Residual, Seen, Tally, judged_alone, of_layers
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -27,7 +27,7 @@ _CACHED_BYTES = 2**17
 _OWN_VECTORS, _OWN_ROWS = 3, 64
 Panels = tuple[Array, ...]
 _Pair = tuple[int, int]
-# Relative tolerances, where the configuration gives none.
+# Relative tolerances, if the configuration gives none.
 DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
 
 
@@ -38,7 +38,7 @@ def rtol_for(dtype: str, given: float | None) -> float:
 
 def frobenius_norm(values: Array) -> float:
     """The Frobenius norm, of which no square overflows or vanishes; NaN of what is not finite."""
-    largest = float(np.abs(values).max())
+    largest = float(np.abs(values).max(initial=0))
     if largest == 0 or not math.isfinite(largest):
         return 0.0 if largest == 0 else math.nan
     return largest * float(np.linalg.norm(values.astype(np.float64) / largest))
@@ -47,22 +47,17 @@ def frobenius_norm(values: Array) -> float:
 def check_form(
     parameter: str, residual: float, scale: float, floor: Callable[[], float], rtol: float
 ) -> Check:
-    """Judges the difference of two quadratic forms; NumericalError where one is not finite."""
+    """Judges the difference of two quadratic forms; NumericalError if one is not finite."""
     size = abs(residual)
     if not (math.isfinite(size) and math.isfinite(scale)):
         raise NumericalError(
             f"{parameter}: the quadratic form is not finite; use smaller weights or dtype float64"
         )
-
-    def judged(found: float) -> list[Check]:
-        return [Residual(size, found).judged("form", scale, rtol)]
-
-    (check,) = excused(judged, 0.0, floor)
-    return check
+    return judged_alone("form", size, scale, rtol, floor)
 
 
 def require_finite_entries(block: HessianBlock, numbers: Array) -> None:
-    """Raises NumericalError where some of the block's entries are not finite."""
+    """Raises NumericalError if some of the block's entries are not finite."""
     if not np.isfinite(numbers).all():
         raise NumericalError(
             f"{block.parameter}: an entry of the Hessian is not finite in {block.dtype}; "
@@ -80,7 +75,7 @@ def check_entries(
     """Compares every entry of each candidate with the reference, in pieces of rows.
 
     ``floor`` (groups, groups) belongs to the pairs of groups of the block's layout. The
-    reference's rows are computed once for all candidates. Raises NumericalError where an entry
+    reference's rows are computed once for all candidates. Raises NumericalError if an entry
     is not finite.
     """
     size, layout = reference.shape[0], reference.layout

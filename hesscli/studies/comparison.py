@@ -7,16 +7,10 @@ from dataclasses import dataclass
 
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.judge import Check
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.witnesses.block import Engine
 
@@ -55,7 +49,7 @@ class ComparedBlock(Judged):
 
     @property
     def gauss_newton_share(self) -> float | None:
-        """|G| / (|G| + |C|) of the forms; None where both are zero."""
+        """|G| / (|G| + |C|) of the forms; None if both are zero."""
         G, C = abs(self.chain_rule.gauss_newton), abs(self.chain_rule.curvature)
         return G / (G + C) if G + C > 0 else None
 
@@ -71,11 +65,9 @@ class ComparedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class Comparison(JudgedRows):
+class Comparison(Study):
     """What ``hesscli compare`` found, a row for each activation and block."""
 
-    environment: Environment
-    problem: ProblemSummary
     block: str
     method: str
     probe_seed: int
@@ -91,7 +83,7 @@ def compare(
 ) -> Comparison:
     """Splits blocks of ``problems``, which differ in their activations only.
 
-    Raises NumericalError where a Hessian leaves the range of the dtype, InputError where the
+    Raises NumericalError if a Hessian leaves the range of the dtype, InputError if the
     options name no block.
     """
     rows = [
@@ -100,10 +92,8 @@ def compare(
             problems, options, progress, _FORMS, execution=execution
         )
     ]
-    first = problems[0]
     return Comparison(
-        environment(first, execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         options.block,
         options.method,
         options.seed,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypedDict
 
 from hesscli.problem.execution import Execution
 from hesscli.problem.names import OUTPUT
 from hesscli.problem.network import Problem
+from hesscli.studies.verdict import JudgedRows
+from hesscli.system.devices import CPU_NAME
+from hesscli.system.packages import installed, installed_tensorflow
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
@@ -33,7 +35,10 @@ class InstalledVersions(TypedDict):
 
 @dataclass(frozen=True)
 class Environment:
-    """The versions, threads and workers that a result depends on; None for what is missing."""
+    """The versions, threads, workers and device that a result depends on; None for what is missing.
+
+    ``device`` is cpu, or what a GPU and its libraries call themselves.
+    """
 
     hesscli: str
     tensorflow: str | None
@@ -42,13 +47,14 @@ class Environment:
     dtype: str
     threads: int
     workers: int = 1
+    device: str = CPU_NAME
 
 
 @dataclass(frozen=True)
 class BatchLoss:
     """The loss of a batch: that of the ``data``, and the ``penalty`` that is added to it.
 
-    ``accuracy`` is None where the loss chooses no class.
+    ``accuracy`` is None if the loss chooses no class.
     """
 
     activation: str
@@ -65,11 +71,11 @@ class BatchLoss:
 class ProblemSummary:
     """The size and origin of a problem, without its arrays.
 
-    ``chunk`` is how many examples were looked at at a time; None where all were. ``inputs`` says
-    how the inputs were prepared. ``losses`` are those of each activation, where the parameters
+    ``chunk`` is how many examples were looked at at a time; None if all were. ``inputs`` says
+    how the inputs were prepared. ``losses`` are those of each activation, if the parameters
     that the study looks at are the problem's own, and ``largest_input`` is the largest |x|.
     ``kinds`` counts the layers that have parameters. ``output`` is the output that stands in place
-    of a loss, None where it is a loss.
+    of a loss, None if it is a loss.
     """
 
     examples: int
@@ -89,6 +95,14 @@ class ProblemSummary:
     output: int | None = None
 
 
+@dataclass(frozen=True)
+class Study(JudgedRows):
+    """What every study returns: where it comes from, and then its own fields, ``results`` last."""
+
+    environment: Environment
+    problem: ProblemSummary
+
+
 def environment(problem: Problem, execution: Execution) -> Environment:
     """The versions in use; TensorFlow's is looked up without importing it."""
     return Environment(
@@ -96,6 +110,7 @@ def environment(problem: Problem, execution: Execution) -> Environment:
         dtype=problem.dtype.name,
         threads=thread_count(),
         workers=execution.workers.count,
+        device=execution.device.description or execution.device.name,
     )
 
 
@@ -103,9 +118,9 @@ def installed_versions() -> InstalledVersions:
     """Those that the numbers depend on."""
     return {
         "hesscli": __version__,
-        "tensorflow": _installed("tensorflow") or _installed("tensorflow-cpu"),
-        "numpy": version("numpy"),
-        "scipy": version("scipy"),
+        "tensorflow": installed_tensorflow(),
+        "numpy": installed("numpy") or "",
+        "scipy": installed("scipy") or "",
     }
 
 
@@ -133,10 +148,3 @@ def _kinds(problem: Problem) -> dict[str, int]:
     with_parameters = [node for node in problem.graph.nodes if node.tensors]
     first = {node.layer: node.kind for node in reversed(with_parameters)}
     return dict(Counter(reversed(first.values())))
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

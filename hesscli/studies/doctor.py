@@ -15,10 +15,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
+from hesscli.system.devices import GPU_NAME, open_device
 from hesscli.system.errors import HesscliError, reason
 from hesscli.system.memory import available_memory, readable_size
+from hesscli.system.packages import blas, installed, installed_tensorflow
 from hesscli.system.threads import thread_count
 from hesscli.version import __version__
 
@@ -111,13 +112,13 @@ def _versions() -> Iterator[Fact]:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     yield Fact("versions", "python", f"{python} at {sys.executable}")
     for package, module in _NEEDED.items():
-        number = _installed(package)
+        number = installed(package)
         trouble = _import_trouble(module, f"pip install {package}")
         yield Fact("versions", package, number or "not installed", True, trouble)
 
 
 def _tensorflow(ask: bool) -> Iterator[Fact]:
-    found = _installed("tensorflow") or _installed("tensorflow-cpu")
+    found = installed_tensorflow()
     if found is None and _is_missing("tensorflow"):
         remedy = "autodiff, the second witness, needs it: pip install tensorflow"
         yield Fact("versions", "tensorflow", "not installed", True, remedy)
@@ -162,7 +163,14 @@ def _asked() -> tuple[dict[str, str], str | None]:
 
 def _extras() -> Iterator[Fact]:
     for package, missing in _EXTRAS.items():
-        yield Fact("extras", package, _installed(package) or missing)
+        yield Fact("extras", package, installed(package) or missing)
+    yield Fact("extras", "gpu", _gpu())
+
+
+def _gpu() -> str:
+    if _is_missing("cupy"):
+        return "no CuPy: pip install 'hesscli[cuda12]' or 'hesscli[cuda13]'"
+    return _attempted(lambda: open_device(GPU_NAME).description)
 
 
 def _machine() -> Iterator[Fact]:
@@ -174,18 +182,10 @@ def _machine() -> Iterator[Fact]:
     free = available_memory()
     memory = "unknown" if free is None else f"{readable_size(free)} available"
     yield Fact("machine", "memory", memory)
-    yield Fact("machine", "linear algebra", _attempted(_blas))
+    yield Fact("machine", "linear algebra", _attempted(blas))
     for name in _VARIABLES:
         if name in os.environ:
             yield Fact("machine", name, os.environ[name])
-
-
-def _blas() -> str:
-    import numpy as np
-
-    built: dict[str, dict[str, dict[str, str]]] = np.show_config(mode="dicts")  # type: ignore[assignment]
-    blas = built["Build Dependencies"]["blas"]
-    return f"{blas['name']} {blas['version']}"
 
 
 def _data() -> Iterator[Fact]:
@@ -251,13 +251,6 @@ def _attempted(of: Callable[[], str]) -> str:
         return of()
     except Exception as error:
         return f"unknown ({reason(error)})"
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _is_missing(module: str) -> bool:

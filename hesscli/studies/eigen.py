@@ -1,19 +1,24 @@
-"""Eigenvalues at an end of a spectrum by Lanczos: SciPy's ``eigsh`` and its errors, in one place.
+"""Eigenvalues at an end of a spectrum by Lanczos, and what goes wrong with it, in one place.
 
-ARPACK's implicitly restarted Lanczos process: Lehoucq, Sorensen and Yang, "ARPACK Users' Guide"
-(SIAM, 1998).
+NumPy's vectors are for SciPy's ``eigsh``, those on a device for hesscli.studies.restarted. The
+first is ARPACK's implicitly restarted Lanczos process: Lehoucq, Sorensen and Yang, "ARPACK Users'
+Guide" (SIAM, 1998).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh_tridiagonal, norm
-from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, aslinearoperator, eigsh
 
 from hesscli.problem.graph import Array
+from hesscli.studies.restarted import restarted
+from hesscli.system.devices import CPU, Device
 from hesscli.system.errors import NumericalError, reason
 from hesscli.witnesses.block import HessianBlock
 
@@ -22,13 +27,35 @@ from hesscli.witnesses.block import HessianBlock
 _LEAST = 8
 
 
+class Symmetric(Protocol):
+    """A symmetric operator (P, P) by its products, such as a HessianBlock."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def matvec(self) -> Callable[[Array], Array]: ...
+
+
+@dataclass(frozen=True)
+class Product:
+    """The operator (P, P) whose product is ``matvec``."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    matvec: Callable[[Array], Array]
+
+
 @dataclass(frozen=True)
 class Search:
     """How Lanczos looks.
 
     ``rtol`` bounds its estimate of ‖Hv − λv‖ relative to |λ|. It holds ``vectors`` at a time and
     starts over up to ``restarts`` times; None leaves them to SciPy. ``remedy`` is what the user
-    can do where that is not enough.
+    can do if that is not enough.
     """
 
     rtol: float
@@ -38,27 +65,45 @@ class Search:
 
 
 def lanczos(
-    operator: LinearOperator,
+    operator: Symmetric,
     name: str,
     search: Search,
     start: Array | None = None,
     *,
     count: int = 1,
     which: str = "LM",
+    device: Device = CPU,
 ) -> tuple[NDArray[np.floating], Array]:
     """``count`` eigenvalues (count,) and eigenvectors (P, count) of a symmetric operator (P, P).
 
-    Those of largest magnitude (``which`` LM) or the largest ones (LA), in no particular order;
-    ``start`` (P,) is where Lanczos begins, partly random at least; None is the same random vector
-    each time. ``count`` must be below P. Raises NumericalError, which says ``name``, where it does
-    not converge.
+    Those of largest magnitude (``which`` LM), the largest (LA) or the smallest ones (SA), in no
+    particular order; ``start`` (P,) is where Lanczos begins, partly random at least; None is the
+    same random vector each time. The operator multiplies vectors on ``device``, where those that
+    are found stay. ``count`` must be below P. Raises NumericalError, which says ``name``, if it
+    does not converge.
     """
     if start is None:
         normal = np.random.default_rng(0).standard_normal(operator.shape[0])
         start = normal.astype(operator.dtype)
+    if not device.is_cpu:
+        found = restarted(
+            operator.matvec,
+            device.put(start),
+            device,
+            count=count,
+            which=which,
+            rtol=search.rtol,
+            vectors=search.vectors,
+            restarts=search.restarts,
+        )
+        if found.converged < count:
+            raise _not_found(
+                name, search, f"has found {found.converged} of {count}", "no more restarts"
+            )
+        return found.values, found.vectors
     try:
         values, vectors = eigsh(
-            operator,
+            aslinearoperator(operator),
             k=count,
             which=which,
             v0=start,
@@ -67,18 +112,12 @@ def lanczos(
             maxiter=search.restarts,
         )
     except ArpackError as error:
-        # A direction that is partly random is in the null space only where everything is.
-        if not (operator @ start).any():
+        # A direction that is partly random is in the null space only if everything is.
+        if not operator.matvec(start).any():
             return np.zeros(count), np.eye(len(start), count, dtype=operator.dtype)
-        found = (
-            f"has found {len(error.eigenvalues)} of {count}"
-            if isinstance(error, ArpackNoConvergence)
-            else f"finds none of {count}"
-        )
-        raise NumericalError(
-            f"{name}: Lanczos {found} eigenvalues to {search.rtol:g} ({reason(error)}); "
-            f"{search.remedy}"
-        ) from error
+        some = isinstance(error, ArpackNoConvergence)
+        so_far = f"has found {len(error.eigenvalues)}" if some else "finds none"
+        raise _not_found(name, search, f"{so_far} of {count}", reason(error)) from error
     return values, vectors
 
 
@@ -101,7 +140,8 @@ def leading(block: HessianBlock, start: Array, search: Search) -> Leading:
 
     Source: Parlett, "The Symmetric Eigenvalue Problem" (SIAM 1998), chapter 13.
     """
-    q, vectors, restarts = start, search.vectors or len(start), search.restarts or 1
+    device, q = block.device, start
+    vectors, restarts = search.vectors or len(start), search.restarts or 1
     for _ in range(restarts):
         basis: list[Array] = []
         diagonal: list[float] = []
@@ -110,7 +150,7 @@ def leading(block: HessianBlock, start: Array, search: Search) -> Leading:
         while len(basis) < min(vectors, len(start)):
             basis.append(rest / rest.dtype.type(length))
             Q = np.stack(basis)
-            image = block.matvec(basis[-1])
+            image = device.fetch(block.matvec(device.put(basis[-1])))
             diagonal.append(float(basis[-1] @ image))
             rest = image - (Q @ image) @ Q
             rest -= (Q @ rest) @ Q
@@ -130,6 +170,12 @@ def leading(block: HessianBlock, start: Array, search: Search) -> Leading:
     )
 
 
+def _not_found(name: str, search: Search, found: str, why: str) -> NumericalError:
+    return NumericalError(
+        f"{name}: Lanczos {found} eigenvalues to {search.rtol:g} ({why}); {search.remedy}"
+    )
+
+
 def largest(
     block: HessianBlock, search: Search, *, count: int = 1, whole: int
 ) -> tuple[NDArray[np.floating], Array]:
@@ -140,6 +186,10 @@ def largest(
     if block.shape[0] <= max(whole, count):
         values, vectors = np.linalg.eigh(block.to_dense().astype(np.float64))
     else:
-        values, vectors = lanczos(block, block.parameter, search, count=count, which="LA")
+        on = block.device
+        values, vectors = lanczos(
+            block, block.parameter, search, count=count, which="LA", device=on
+        )
+        vectors = on.fetch(vectors)
     order = np.argsort(-values)[:count]
     return values[order], vectors[:, order]

@@ -12,26 +12,19 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import rtol_for
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.finitechecks import check_finite_form, contradiction
-from hesscli.studies.judge import Check, Residual, excused, of_layers
+from hesscli.studies.judge import Check, judged_alone, layer_around
 from hesscli.studies.ontrial import judged
 from hesscli.studies.referee import (
     CORNER,
     Answer,
     Ruling,
     affordable,
-    judged_exactly,
     referee_of,
 )
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.block import Engine
 from hesscli.witnesses.layout import (
@@ -76,8 +69,8 @@ class EntryTerm:
 class FiniteEntry:
     """The Hessian's entry by finite differences: ``check`` compares it with autodiff's.
 
-    Where the gradients that are differenced are not the slopes of the loss, it is that check.
-    Where ``check`` is not decided the error bar, which may be infinite, is too wide to tell.
+    If the gradients that are differenced are not the slopes of the loss, it is that check.
+    If ``check`` is not decided the error bar, which may be infinite, is too wide to tell.
     """
 
     value: float
@@ -91,7 +84,7 @@ class EntryOf(Judged):
     """The entry for one activation. ``block`` is the block whose row was computed.
 
     ``finite`` is None for inputs of two different examples, whose derivative is zero by
-    structure. ``ruling`` is the referee's on the Hessian, where it was asked for or what is found
+    structure. ``ruling`` is the referee's on the Hessian, if it was asked for or what is found
     would be open; ``unruled`` says why there is none.
     """
 
@@ -103,7 +96,7 @@ class EntryOf(Judged):
     unruled: str | None = None
 
     def verdict_of(self, term: EntryTerm) -> Verdict:
-        """Whether the exact witnesses agree, by the referee where it answered for the term.
+        """Whether the exact witnesses agree, by the referee if it answered for the term.
 
         It answers for the Hessian, and for a term that is the Hessian by both witnesses.
         """
@@ -120,15 +113,13 @@ class EntryOf(Judged):
 
 
 @dataclass(frozen=True)
-class Entry(JudgedRows):
+class Entry(Study):
     """What ``hesscli entry`` found: ∂²L/∂first ∂second for each activation.
 
     ``first`` and ``second`` are parameters or input values as the layout names them;
     ``separate_examples`` says that they are inputs of two different examples.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     first: str
     second: str
     separate_examples: bool
@@ -148,8 +139,7 @@ class _Place:
     @property
     def beside(self) -> slice:
         """The row's entries in the layer of the column."""
-        layers = of_layers(self.layout, 0, self.layout.size)
-        return next(of for _, of in layers if of.start <= self.column < of.stop)
+        return layer_around(self.layout, self.column)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -171,7 +161,7 @@ def entry(
     The names are as in ``dense1/kernel[300,4]``, ``dense2/bias[7]`` or ``input[0][5]``. ``rtol``
     None takes the default of the dtype; ``referee`` has the entry computed to 50 digits, as what
     is open is anyway. Raises InputError for a name that is none, for one input with one parameter,
-    and where the referee is asked for and cannot answer; NumericalError where an entry leaves the
+    and if the referee is asked for and cannot answer; NumericalError if an entry leaves the
     range of the dtype.
     """
     place = _place(problems[0], first, second)
@@ -180,8 +170,7 @@ def entry(
         progress(problem.hidden_activation, done, len(problems))
         rows.append(_entry_of(problem, execution, place, rtol, referee))
     return Entry(
-        environment(problems[0], execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         *place.names,
         place.separate_examples,
         tuple(rows),
@@ -276,7 +265,7 @@ def _ruling(
     rtol: float,
     floor: Callable[[], float],
 ) -> Ruling:
-    """Both witnesses by the Hessian's entry to 50 digits; InputError where that is unknown."""
+    """Both witnesses by the Hessian's entry to 50 digits; InputError if that is unknown."""
     asked = referee_of(problem, execution)
     if (too_much := affordable(asked, 1)) is not None:
         raise InputError(too_much)
@@ -287,7 +276,7 @@ def _ruling(
     scale = max(abs(exact.value), largest)
     checks = {
         name: judged(
-            problem, judged_exactly("entry", place.names, exact, value, scale, rtol, floor)
+            problem, judged_alone("entry", value - exact.value, scale, rtol, floor, place.names)
         )
         for name, value in by_witness.items()
     }
@@ -327,9 +316,7 @@ def _term(
         raise NumericalError(
             f"{names[0]}, {names[1]}: the entry is not finite; use smaller weights or dtype float64"
         )
-    (check,) = excused(
-        lambda found: [Residual(size, found, names).judged("entry", scale, rtol)], 0.0, floor
-    )
+    check = judged_alone("entry", size, scale, rtol, floor, names)
     return EntryTerm(term, autodiff, chain_rule, judged(problem, check))
 
 
@@ -338,7 +325,4 @@ def _floor(chain_rule: ChainRuleEngine, place: _Place) -> float:
     if place.separate_examples:
         return 0.0
     floors = floor_of(chain_rule).entries(place.block)
-    groups = [
-        int(place.layout.groups_of(index, index + 1)[0]) for index in (place.row, place.column)
-    ]
-    return float(floors[groups[0], groups[1]])
+    return place.layout.at(floors, place.row, place.column)

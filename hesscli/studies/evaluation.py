@@ -12,7 +12,7 @@ from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.names import FOCAL
 from hesscli.problem.network import Problem, Targets
-from hesscli.studies.context import BatchLoss, ProblemSummary, summary
+from hesscli.studies.context import BatchLoss, Environment, ProblemSummary, environment, summary
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import Workers
@@ -20,7 +20,7 @@ from hesscli.workers.share import Workers
 _CLASSIFYING = ("sparse_categorical_crossentropy", "categorical_crossentropy", FOCAL)
 # Examples whose outputs are held at a time.
 _EVALUATED = 8192
-# Another preparation of the inputs is looked at on so many examples. It is mentioned where chance
+# Another preparation of the inputs is looked at on so many examples. It is mentioned if chance
 # explains the accuracy, to so many deviations, and the other one is right so much more often.
 _TRIED, _DEVIATIONS, _FAR_MORE = 512, 3.0, 0.3
 
@@ -70,6 +70,11 @@ def batch_loss(
     )
 
 
+def origin(problems: Sequence[Problem], execution: Execution) -> tuple[Environment, ProblemSummary]:
+    """What a Study begins with, for problems that differ in their activations only."""
+    return environment(problems[0], execution), evaluated(problems, execution)
+
+
 def evaluated(problems: Sequence[Problem], execution: Execution) -> ProblemSummary:
     """What the problems are, which differ in their activations only, with the loss of each."""
     first = problems[0]
@@ -101,7 +106,7 @@ def _largest_input(problem: Problem, execution: Execution) -> float:
 
 
 def _other_preparation(problem: Problem, found: BatchLoss) -> tuple[str, ...]:
-    """A sentence where the inputs were probably prepared otherwise when the model was trained."""
+    """A sentence if the inputs were probably prepared otherwise when the model was trained."""
     original, right = problem.original, found.accuracy
     if original is None or right is None or len(original.inputs) != problem.examples:
         return ()

@@ -106,8 +106,8 @@ def export_block(
     or the Jacobian ∂f/∂θ in its parameters. ``rows`` (start, stop) chooses some rows, with stop
     None up to the last; ``configuration`` is the YAML text of the problem, which is kept with the
     numbers. The file is written whole or not at all.
-    Raises InputError where the block, the rows or the suffix are none, or where the disk is too
-    small, all before anything is computed, and NumericalError where a number is not finite.
+    Raises InputError if the block, the rows or the suffix are none, or if the disk is too
+    small, all before anything is computed, and NumericalError if a number is not finite.
     """
     writer = _writer(path)
     if of in ("gradient", "jacobian") and term != "hessian":
@@ -162,7 +162,7 @@ def export_block(
 
 
 def require_export_path(path: str) -> None:
-    """Raises InputError where ``path`` has no suffix of SUFFIXES or cannot be written."""
+    """Raises InputError if ``path`` has no suffix of SUFFIXES or cannot be written."""
     writer = _writer(path)
     check_writable(path)
     if writer is _write_npy:
@@ -170,7 +170,7 @@ def require_export_path(path: str) -> None:
 
 
 def require_disk(path: str, needed: int) -> None:
-    """Raises InputError where the disk of ``path`` has not ``needed`` bytes free."""
+    """Raises InputError if the disk of ``path`` has not ``needed`` bytes free."""
     # What stands at the path already goes only when the new file is whole.
     free = shutil.disk_usage(os.path.dirname(check_writable(path))).free
     if needed > free:

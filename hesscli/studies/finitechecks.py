@@ -1,13 +1,13 @@
 """When a witness agrees with finite differences, and when these cannot tell.
 
-A residual passes when it is at most rtol · scale + floor + error bar and fails beyond. Where the
+A residual passes when it is at most rtol · scale + floor + error bar and fails beyond. If the
 error bar alone is more than DECISIVE of the scale, finite differences have decided nothing: such
-a number is not counted as compared, and a check is undecided where most of its numbers are.
-(Where the other witness says that everything is zero, only a difference of exactly zero agrees:
+a number is not counted as compared, and a check is undecided if most of its numbers are.
+(If the other witness says that everything is zero, only a difference of exactly zero agrees:
 nothing moved within the stencil.)
 
 Differences of gradients stand on the gradient, which differences of loss values have to confirm
-first. Where these contradict it, the check of that name, ``slopes``, is a FAIL, and takes the place
+first. If these contradict it, the check of that name, ``slopes``, is a FAIL, and takes the place
 of every other one.
 
 The scale is the other witness's, which is the one that has no error bar: |G| + |C| of a form, the
@@ -58,9 +58,9 @@ _CLEAR = 10.0
 
 
 def contradiction(finite: FiniteBlock, rtol: float) -> Check | None:
-    """The check ``slopes`` where loss values contradict the gradients that are differenced.
+    """The check ``slopes`` if loss values contradict the gradients that are differenced.
 
-    None where they do not: then error bars say how much they confirm.
+    None if they do not: then error bars say how much they confirm.
     """
     slopes = finite.slopes
     with np.errstate(over="ignore"):
@@ -86,7 +86,7 @@ def check_finite_form(
 ) -> Check:
     """Judges a quadratic form against the value and error bar that finite differences found.
 
-    Raises NumericalError where the exact witness's is not finite.
+    Raises NumericalError if the exact witness's is not finite.
     """
     value, error = finite
     if not (math.isfinite(exact) and math.isfinite(scale)):

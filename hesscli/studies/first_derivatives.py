@@ -13,18 +13,12 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import frobenius_norm
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.judge import Check, Tally
 from hesscli.studies.ontrial import judged
 from hesscli.studies.rows import Piece
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.system.pieces import pieces
@@ -61,11 +55,9 @@ class VerifiedFirst(Judged):
 
 
 @dataclass(frozen=True)
-class FirstVerification(JudgedRows):
+class FirstVerification(Study):
     """What ``hesscli verify --of gradient`` or ``jacobian`` found."""
 
-    environment: Environment
-    problem: ProblemSummary
     of: FirstDerivative
     block: str
     results: tuple[VerifiedFirst, ...]
@@ -81,8 +73,8 @@ def verify_first(
 ) -> FirstVerification:
     """Compares every entry of the first derivatives in the blocks that ``options`` name.
 
-    ``problems`` differ in their activations only. Raises NumericalError where a derivative
-    leaves the range of the dtype, InputError where the options name no block, and for a Jacobian
+    ``problems`` differ in their activations only. Raises NumericalError if a derivative
+    leaves the range of the dtype, InputError if the options name no block, and for a Jacobian
     whose examples several workers share.
     """
     if of == "jacobian" and execution.workers.count > 1:
@@ -116,10 +108,8 @@ def verify_first(
                 check=judged(problem, tally.check("entries")),
             )
         )
-    first = problems[0]
     return FirstVerification(
-        environment(first, execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         of,
         options.block,
         tuple(rows),

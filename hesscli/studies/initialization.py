@@ -22,6 +22,7 @@ from hesscli.problem.initializers import Initializer
 from hesscli.problem.names import CONFIGURED, INITIALIZERS, MOST_SEEDS
 from hesscli.problem.network import Problem
 from hesscli.studies.blocks import chosen
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.context import (
     Environment,
     ProblemSummary,
@@ -32,7 +33,7 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norm_estimates import estimated_note, frobenius_of, spectral_of
-from hesscli.studies.norms import gauss_newton_share, length
+from hesscli.studies.norms import gauss_newton_share
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.ranges import require_above_zero, require_whole
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -71,7 +72,7 @@ class BlockSize:
 
     ``spectral`` is ‖H‖₂, ``frobenius`` ‖H‖_F, ``gradient`` ‖∂L/∂θ‖₂ in the block's parameters,
     and ``gauss_newton_share`` ‖G‖_F / (‖G‖_F + ‖C‖_F) with the Gauss–Newton term G and the
-    curvature term C; None where both are zero.
+    curvature term C; None if both are zero.
     """
 
     spectral: float
@@ -84,9 +85,9 @@ class BlockSize:
 class InitializedBlock:
     """One block's sizes over the seeds of one scheme.
 
-    ``kernel_stddev`` is the standard deviation of the layer's kernel as drawn. Where
+    ``kernel_stddev`` is the standard deviation of the layer's kernel as drawn. If
     ``overflowed`` of the seeds left the range of the dtype, every size is None: a mean over the
-    others would hide them. ``gauss_newton_share`` is over the seeds where H is not zero.
+    others would hide them. ``gauss_newton_share`` is over the seeds if H is not zero.
     """
 
     activation: str
@@ -134,7 +135,7 @@ def schemes_of(names: Sequence[str], stddevs: Sequence[float]) -> tuple[Scheme, 
 
 
 def usual_schemes(model: ModelConfig, stddevs: Sequence[float]) -> tuple[Scheme, ...]:
-    """Every initializer, the standard deviations, and the model's own where it is none of them."""
+    """Every initializer, the standard deviations, and the model's own if it is none of them."""
     own = [model.initializer, *(layer.initializer for layer in model.layers)]
     is_usual = own[0] == Initializer(model.initializer.name) and not any(own[1:])
     return schemes_of([*INITIALIZERS, *(() if is_usual else (CONFIGURED,))], stddevs)
@@ -147,12 +148,12 @@ def seeds_from(first: int, count: int) -> tuple[int, ...]:
 
 
 def block_names(problem: Problem, block: str) -> tuple[str, ...]:
-    """The name of each layer's block; raises InputError where the network has no biases."""
+    """The name of each layer's block; raises InputError if the network has no biases."""
     return tuple(name for _, name in chosen(problem, block))
 
 
 def require_drawn(model: ModelConfig) -> None:
-    """Raises InputError where kernels are given, so that there is nothing to draw."""
+    """Raises InputError if kernels are given, so that there is nothing to draw."""
     for key, given in (("weights", model.weights), ("keras", model.keras)):
         if given is not None:
             raise InputError(
@@ -191,7 +192,7 @@ def initialization(
     """Sizes of the ``block`` (kernel, bias or layer) of each layer at fresh draws.
 
     ``problems`` differ in their activations only and are those of ``model``; the batch is the
-    same at every draw. Of several workers each takes some of the draws. Raises InputError where
+    same at every draw. Of several workers each takes some of the draws. Raises InputError if
     ``model`` has kernels that are not drawn, and beyond LARGEST_BATCH examples.
     """
     require_drawn(model)
@@ -228,7 +229,7 @@ def initialization(
 def expected_seconds(
     problems: Sequence[Problem], schemes: Sequence[Scheme], seeds: Sequence[int], block: str
 ) -> float:
-    """How long ``initialization`` of these will take, about; 0 where that is certainly little."""
+    """How long ``initialization`` of these will take, about; 0 if that is certainly little."""
     draws = len(schemes) * len(seeds)
     return sum(
         seconds_of(problem, block_names(problem, block), draws, spectral=True, blocks=3)
@@ -239,12 +240,12 @@ def expected_seconds(
 def block_size(engine: ChainRule, name: str) -> BlockSize:
     """How large the layer's block ``name`` is.
 
-    Raises NumericalError where it leaves the range of the dtype.
+    Raises NumericalError if it leaves the range of the dtype.
     """
     terms = (engine.hessian, engine.gauss_newton, engine.curvature)
     blocks = [term(name) for term in terms]
     H, G, C = frobenius_of(blocks)
-    gradient = length(engine.gradient(name))
+    gradient = frobenius_norm(engine.gradient(name))
     if not math.isfinite(gradient):
         raise NumericalError(f"{name}: the gradient leaves the range of {engine.problem.dtype}")
     return BlockSize(
@@ -256,7 +257,7 @@ def block_size(engine: ChainRule, name: str) -> BlockSize:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and deviation; None of no values, and where one leaves the range of float64."""
+    """Mean and deviation; None of no values, and if one leaves the range of float64."""
     if not values or not all(math.isfinite(value) for value in values):
         return None
     largest = max(abs(value) for value in values)
@@ -277,7 +278,7 @@ def _drawn_by(model: ModelConfig, scheme: Scheme) -> ModelConfig:
 def _sizes_at(
     problem: Problem, model: ModelConfig, seed: int, names: Sequence[str]
 ) -> _Sizes | None:
-    """The blocks' sizes and the kernels' deviations at one draw; None where it overflows."""
+    """The blocks' sizes and the kernels' deviations at one draw; None if it overflows."""
     try:
         drawn = redrawn(problem, model, seed)
     except InputError:

@@ -1,9 +1,9 @@
 """When two witnesses agree: the one rule, and what the numbers of a comparison add up to.
 
-A number passes when its residual is at most rtol · scale + floor, plus the error bar where one of
+A number passes when its residual is at most rtol · scale + floor, plus the error bar if one of
 the witnesses has some. The floor is the rounding of what was subtracted
 (hesscli.witnesses.rounding.floor); it is an excuse only while it is small: what only a floor above
-TRUSTED of the scale would excuse is undecided, and so is what any floor would excuse where the code
+TRUSTED of the scale would excuse is undecided, and so is what any floor would excuse if the code
 of a plugin's layer or loss, which is on trial, has made it.
 
 The scale is |G| + |C| for a quadratic form, and for an entry the largest one of its own block: in
@@ -34,18 +34,18 @@ TRUSTED = 0.1
 class Check(Judged):
     """The outcome of one comparison.
 
-    ``compared`` numbers were compared. The others are those of the worst of them: where some
+    ``compared`` numbers were compared. The others are those of the worst of them: if some
     fail the one with the largest ``excess``, otherwise the one with the largest residual relative
     to its scale. ``worst`` names its two parameters, and is None for a form;
     ``max_abs_residual`` is its residual, ``max_abs_entry`` the scale that it is judged by (the
     largest entry of its block, or |G| + |C| of a form), ``floor`` the residual that rounding
-    explains there, 0 where it was not asked because the tolerance alone is enough.
+    explains there, 0 if it was not asked because the tolerance alone is enough.
 
     Of random products (hesscli.studies.probes) ``max_abs_residual`` is a bound from above on the
     Frobenius norm of the difference and ``max_abs_entry`` one from below on that of the block;
     both hold with the probability ``confidence``, which is None for what is certain.
 
-    Where finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is the widest
+    If finite differences take part (hesscli.studies.finitechecks), ``error_bar`` is the widest
     one, relative to its scale, among the numbers that were compared, in units of the worst one's
     scale; ``undecided`` how many more numbers their error bars left open.
     """
@@ -73,7 +73,7 @@ class Check(Judged):
 
     @property
     def relative_residual(self) -> float:
-        """The residual in units of the scale; infinite where only the scale is zero."""
+        """The residual in units of the scale; infinite if only the scale is zero."""
         return relative(self.max_abs_residual, self.max_abs_entry)
 
     @property
@@ -93,12 +93,12 @@ class Check(Judged):
         return self.max_abs_residual > self.rtol * self.max_abs_entry + self.error_bar
 
     def on_trial(self) -> Check:
-        """The same where the user's own code made the floor: it does not vouch for itself."""
+        """The same if the user's own code made the floor: it does not vouch for itself."""
         return replace(self, verdict=Verdict.UNDECIDED) if self.limited_by_rounding else self
 
 
 def relative(residual: float, scale: float) -> float:
-    """The size of residual / scale, where 0 / 0 is 0."""
+    """The size of residual / scale, if 0 / 0 is 0."""
     if scale > 0:
         return abs(residual) / scale
     return 0.0 if residual == 0 else float("inf")
@@ -111,7 +111,7 @@ def excess(
     rtol: float,
     error_bar: Array | float = 0.0,
 ) -> Array:
-    """Residual − (rtol · scale + floor + error bar): a number passes where this is at most 0.
+    """Residual − (rtol · scale + floor + error bar): a number passes if this is at most 0.
 
     It is infinite for a residual that is not a number.
     """
@@ -263,13 +263,35 @@ class Tally:
 def excused(
     judged: Callable[[Floor], Sequence[Check]], none: Floor, floor: Callable[[], Floor]
 ) -> Sequence[Check]:
-    """Checks without a floor where the tolerance alone is enough, otherwise again with it.
+    """Checks without a floor if the tolerance alone is enough, otherwise again with it.
 
     What rounding leaves uncertain takes longer to find than what is judged by it, and hardly ever
     decides. ``none`` is the floor that excuses nothing.
     """
     checks = judged(none)
     return judged(floor()) if any(check.failed for check in checks) else checks
+
+
+def judged_alone(
+    method: str,
+    residual: float,
+    scale: float,
+    rtol: float,
+    floor: Callable[[], float],
+    names: Names = None,
+) -> Check:
+    """The check of one number alone."""
+    size = abs(residual)
+    (check,) = excused(
+        lambda found: [Residual(size, found, names).judged(method, scale, rtol)], 0.0, floor
+    )
+    return check
+
+
+def layer_around(layout: Layout, index: int) -> slice:
+    """The parameters of the layer that the parameter ``index`` is in."""
+    layers = of_layers(layout, 0, layout.size)
+    return next(of for _, of in layers if of.start <= index < of.stop)
 
 
 def worst(checks: Iterable[Check]) -> Check:

@@ -10,14 +10,17 @@ import numpy as np
 
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.studies.checks import frobenius_norm
 from hesscli.studies.eigen import Leading, Search, leading
 from hesscli.studies.evaluation import accuracy
 from hesscli.studies.norm_estimates import has_structure, sizes, term_sizes
-from hesscli.studies.norms import frobenius_norms, gauss_newton_share, length
+from hesscli.studies.norms import frobenius_norms, gauss_newton_share
+from hesscli.system.devices import CPU, Device
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
+from hesscli.witnesses.chain_rule.ondevice import chain_rule_on
 from hesscli.witnesses.layout import NETWORK, layout_of
 
 # ‖Hv − λv‖ ≤ 1e-4 λ: an eigenvalue lies within so much of λ, as a rule far nearer, because the
@@ -43,8 +46,8 @@ class LayerCurvature:
     """The Hessian H = G + C in one layer's kernel and bias.
 
     ``lambda_max`` is its largest eigenvalue, ``trace`` Σ_n ‖a_n‖² tr S_n, ``gauss_newton_share``
-    ‖G‖_F / (‖G‖_F + ‖C‖_F), None where both are zero. ``gradient_curvature`` is gᵀHg / gᵀg with
-    the gradient g in the same parameters, None where that is zero.
+    ‖G‖_F / (‖G‖_F + ‖C‖_F), None if both are zero. ``gradient_curvature`` is gᵀHg / gᵀg with
+    the gradient g in the same parameters, None if that is zero.
     """
 
     layer: str
@@ -64,7 +67,7 @@ class LayerCurvature:
 class Measurement:
     """One moment of a training: after ``step`` steps, on the measuring batch.
 
-    ``epoch`` counts how often the training examples were seen. ``accuracy`` is None where the
+    ``epoch`` counts how often the training examples were seen. ``accuracy`` is None if the
     loss classifies nothing. ``sharpness`` is the largest eigenvalue of the whole network's
     Hessian; ``trace``, ``gradient_norm`` and ``gradient_curvature`` are the whole network's.
     """
@@ -94,14 +97,20 @@ class Measured:
 
 
 def measure(
-    problem: Problem, step: int, epoch: float, vectors: Mapping[str, Array], seed: int
+    problem: Problem,
+    step: int,
+    epoch: float,
+    vectors: Mapping[str, Array],
+    seed: int,
+    device: Device = CPU,
 ) -> Measured:
     """The curvature of ``problem``, whose batch is the measuring batch, after ``step`` steps.
 
     ``vectors`` are those of the measurement before, or empty; ``seed`` seeds the directions
-    mixed into them. Raises NumericalError where a number leaves the range of the dtype.
+    mixed into them. Products are computed on ``device``. Raises NumericalError if a number
+    leaves the range of the dtype.
     """
-    engine = ChainRule(problem)
+    engine = chain_rule_on(problem, device)
     theta = problem.graph.vector()
     at = Descending(problem).descent(theta, problem)
     if not (math.isfinite(at.loss) and np.isfinite(at.gradient).all()):
@@ -150,12 +159,12 @@ def measure(
     return Measured(measurement, found)
 
 
-def network_share(problem: Problem) -> float | None:
+def network_share(problem: Problem, device: Device = CPU) -> float | None:
     """‖G‖_F / (‖G‖_F + ‖C‖_F) of all parameters of ``problem``, from random products.
 
     Between layers C has the gradient itself, so it is not 0 even if every layer's own is.
     """
-    engine = ChainRule(problem)
+    engine = chain_rule_on(problem, device)
     G, C = sizes([engine.gauss_newton(NETWORK), engine.curvature(NETWORK)])
     return gauss_newton_share(G.frobenius, C.frobenius)
 
@@ -164,7 +173,7 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> Leading:
     """The algebraically largest eigenvalue of ``H`` with its eigenvector, of length 1.
 
     Lanczos from ``start`` (P,), to EIGENVALUE_TOLERANCE; a block of up to 64 parameters is
-    diagonalized whole. Raises NumericalError where Lanczos does not arrive.
+    diagonalized whole. Raises NumericalError if Lanczos does not arrive.
     """
     if H.shape[0] <= _DENSE_SIZE:
         values, V = np.linalg.eigh(H.to_dense())
@@ -182,13 +191,13 @@ def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...])
 
 def _unit(v: Array) -> Array:
     """``v`` at length 1; 0 stays 0."""
-    norm = length(v)
+    norm = frobenius_norm(v)
     return v if norm == 0 else np.asarray(v.astype(np.float64) / norm)
 
 
 def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
     """‖g‖ and gᵀHg / gᵀg."""
-    norm = length(g)
+    norm = frobenius_norm(g)
     return norm, None if norm == 0 else H.quadratic_form(_unit(g))
 
 

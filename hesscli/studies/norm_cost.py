@@ -25,9 +25,9 @@ def seconds_of(
 ) -> float:
     """How long the norms of the layers' blocks ``names`` take at ``draws`` draws, about.
 
-    They are ‖·‖₂ of H, where ``spectral``, and ‖·‖_F of so many ``blocks``: none, H alone, or 3
+    They are ‖·‖₂ of H, if ``spectral``, and ‖·‖_F of so many ``blocks``: none, H alone, or 3
     with its two terms. The time for ‖·‖_F is that of a trial times the ratio of their work
-    (``frobenius_work``); all else grows as the number of examples. 0 where it is certainly little.
+    (``frobenius_work``); all else grows as the number of examples. 0 if it is certainly little.
     """
     engine = ChainRule(problem.part(0, min(1, problem.examples)))
     if not all(engine.is_dense(name) for name in names):

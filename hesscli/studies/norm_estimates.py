@@ -59,8 +59,8 @@ def term_sizes(engine: ChainRule, parameter: str, basis: Array) -> list[Size]:
         return [_exact_size(G), _exact_size(C)]
     Q = np.linalg.qr(basis.astype(np.float64))[0]
     W = _with_rest(Q)
-    products = engine.terms(parameter, W.astype(G.dtype))
-    return [_of_products(W, *_relative(parameter, HW)) for HW in products]
+    products = engine.terms(parameter, G.device.put(W.astype(G.dtype)))
+    return [_of_products(W, *_relative(parameter, G.device.fetch(HW))) for HW in products]
 
 
 def _is_small(block: HessianBlock) -> bool:
@@ -114,27 +114,27 @@ def has_structure(block: HessianBlock) -> bool:
 
 
 def frobenius_of(blocks: Sequence[HessianBlock]) -> list[float]:
-    """‖H‖_F of blocks of the same parameters: exact where they are dense layers'."""
+    """‖H‖_F of blocks of the same parameters: exact if they are dense layers'."""
     if all(map(has_structure, blocks)):
         return frobenius_norms(blocks)
     return [size.frobenius for size in sizes(blocks)]
 
 
 def spectral_of(block: HessianBlock) -> float:
-    """‖H‖₂, by Lanczos where the block is no dense layer's."""
+    """‖H‖₂, by Lanczos if the block is no dense layer's."""
     if has_structure(block):
         return spectral_norm(block)
     if block.shape[0] <= _DENSE_SIZE:
         return float(np.abs(np.linalg.eigvalsh(block.to_dense())).max())
     start = np.random.default_rng(_SEED).standard_normal(block.shape[0]).astype(block.dtype)
-    values, _ = lanczos(block, block.parameter, _LANCZOS, start, which="LM")
+    values, _ = lanczos(block, block.parameter, _LANCZOS, start, which="LM", device=block.device)
     return float(abs(values[0]))
 
 
 def estimated_note(
     problem: Problem, names: Sequence[str], products: str = f"{PRODUCTS} random products"
 ) -> tuple[str, ...]:
-    """A sentence that names the blocks whose norms and traces are estimated; none where none is.
+    """A sentence that names the blocks whose norms and traces are estimated; none if none is.
 
     ``products`` says from how many products of what kind.
     """

@@ -28,6 +28,7 @@ from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
+from hesscli.witnesses.ondevice import on_host
 from hesscli.witnesses.penalized import PenalizedBlock, unpenalized
 
 # Below this size LAPACK is faster than Lanczos.
@@ -44,6 +45,7 @@ def frobenius_norms(blocks: Sequence[HessianBlock]) -> list[float]:
     With penalties d on the diagonal ‖H + diag d‖_F² = ‖H‖_F² + 2 dᵀ diag H + ‖d‖². Takes
     ``frobenius_work`` multiplications. Raises NumericalError beyond float64.
     """
+    blocks = [on_host(block) for block in blocks]
     norms = _frobenius_norms([layer_block(block) for block in blocks])
     return [
         _with_penalties(block, norm) if isinstance(block, PenalizedBlock) else norm
@@ -90,10 +92,10 @@ def frobenius_work(examples: int, inputs: int, units: int, blocks: int = 3) -> f
 
 def spectral_norm(block: HessianBlock) -> float:
     """‖H‖₂ of a layer's block, the largest |eigenvalue|. Raises NumericalError beyond float64."""
-    if isinstance(block, PenalizedBlock):
+    if isinstance(on_host(block), PenalizedBlock):
         if block.shape[0] <= _DENSE_SIZE:
             return float(np.abs(np.linalg.eigvalsh(block.to_dense().astype(np.float64))).max())
-        values, _ = lanczos(block, block.parameter, _LANCZOS)
+        values, _ = lanczos(block, block.parameter, _LANCZOS, device=block.device)
         return abs(float(values[0]))
     block = layer_block(block)
     (a, scale_a), (S, scale_S) = _relative(block.a), _relative(block.S)
@@ -106,15 +108,9 @@ def spectral_norm(block: HessianBlock) -> float:
 
 
 def gauss_newton_share(G: float, C: float) -> float | None:
-    """G / (G + C) of the norms of Gauss–Newton and curvature term; None where both are 0."""
+    """G / (G + C) of the norms of Gauss–Newton and curvature term; None if both are 0."""
     largest = max(G, C)
     return None if largest == 0 else (G / largest) / (G / largest + C / largest)
-
-
-def length(v: Array) -> float:
-    """‖v‖₂; infinite only where it leaves the range of float64 itself."""
-    values, scale = _relative(v)
-    return scale * float(np.linalg.norm(values))
 
 
 def layer_block(block: HessianBlock) -> DenseBlock:
@@ -169,7 +165,7 @@ def _over_pairs(a: Doubles, parts: Sequence[Doubles | None]) -> list[float]:
 def _over_moments(a: Doubles, parts: Sequence[Doubles | None]) -> list[float]:
     """‖Σ_n vec(a_n a_nᵀ) vec(S_n)ᵀ‖_F² of each part, S packed; 0 of None.
 
-    The sums are no larger than S where this is the cheaper way.
+    The sums are no larger than S if this is the cheaper way.
     """
     inputs = a.shape[1]
     sums: list[Doubles | float] = [0.0] * len(parts)

@@ -18,5 +18,5 @@ def is_on_trial(problem: Problem) -> bool:
 
 
 def judged(problem: Problem, check: Check) -> Check:
-    """``check``, UNDECIDED where only the floor of what is on trial would excuse it."""
+    """``check``, UNDECIDED if only the floor of what is on trial would excuse it."""
     return check.on_trial() if is_on_trial(problem) else check

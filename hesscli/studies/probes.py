@@ -34,8 +34,10 @@ from hesscli.system.threads import in_threads
 from hesscli.witnesses.block import HessianBlock
 
 CONFIDENCE = 0.999
-# The floor differs little from one probe to the next; less so where a probe has few numbers.
+# The floor differs little from one probe to the next; less so if a probe has few numbers.
 _PROBES_FOR_FLOOR, _NUMBERS_FOR_FLOOR = 2, 256
+# So much of probes at a time, for each thread: autodiff shares a pass among them.
+_PIECE_BYTES = 48 * 2**20
 
 
 def check_probes(
@@ -53,7 +55,7 @@ def check_probes(
     bound on ‖D‖_F is at most rtol times that on ‖H‖_F, plus the floor: the same bound, on what
     rounding alone may leave of ‖D v‖. In the block of the whole network that is asked of the rows
     of every layer, D and H being these rows, all with the floor of the whole. Raises
-    NumericalError where a product is not finite.
+    NumericalError if a product is not finite.
     """
     size, dtype = reference.shape[0], reference.dtype
     with_floor = max(_PROBES_FOR_FLOOR, -(-_NUMBERS_FOR_FLOOR // size))
@@ -75,7 +77,7 @@ def check_probes(
 
     task = f"{reference.parameter} probes"
     progress(task, 0, probes)
-    probe_pieces = list(pieces(0, probes, size * dtype.itemsize))
+    probe_pieces = list(pieces(0, probes, size * dtype.itemsize, _PIECE_BYTES))
     threads = None if reference.in_threads else 1
     for (_, done), (of_piece, first) in zip(
         probe_pieces, in_threads(compared, probe_pieces, threads), strict=True

@@ -18,20 +18,13 @@ from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.problem.vectorfile import Vector
 from hesscli.studies.blocks import chosen
-from hesscli.studies.checks import rtol_for
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.checks import frobenius_norm, rtol_for
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.judge import Check, Tally
-from hesscli.studies.norms import length
 from hesscli.studies.ontrial import judged
 from hesscli.studies.rows import Piece
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.studies.witnesses import Witnesses
 from hesscli.system.ranges import require_not_negative, require_whole
 from hesscli.witnesses.layout import Layout, layout_of
@@ -44,7 +37,7 @@ _LETTERS = "HGC"
 
 @dataclass(frozen=True)
 class ProductOptions:
-    """Which blocks, how closely, and the ``seed`` that draws v where none is given.
+    """Which blocks, how closely, and the ``seed`` that draws v if none is given.
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them.
     """
@@ -90,14 +83,12 @@ class MultipliedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class Product(JudgedRows):
+class Product(Study):
     """What ``hesscli product`` found, a row for each activation, block and term.
 
     ``given`` says that v was given, not drawn.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     options: ProductOptions
     given: bool
     results: tuple[MultipliedBlock, ...]
@@ -114,7 +105,7 @@ def product(
     """H·v, G·v and C·v in blocks of ``problems``, which differ in their activations only.
 
     ``vector`` None draws normal numbers by the seed, the same for every activation. Raises
-    InputError where the options name no block or v does not fit, NumericalError where a product
+    InputError if the options name no block or v does not fit, NumericalError if a product
     leaves the range of the dtype.
     """
     names = chosen(problems[0], options.block, options.layers)
@@ -132,10 +123,8 @@ def product(
             v = vector_of(chain_rule.hessian(parameter), given)
             by_term = _multiplied(witnesses, parameter, v, options.rtol)
             rows += [of(layer=layer, block=options.block) for of in by_term]
-    first = problems[0]
     return Product(
-        environment(first, execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         options,
         vector is not None,
         tuple(rows),
@@ -173,10 +162,10 @@ def _multiplied(
             activation=problem.hidden_activation,
             layout=layout,
             term=term.name,
-            vector_norm=length(v),
+            vector_norm=frobenius_norm(v),
             product=product,
-            autodiff_norm=length(reference),
-            chain_rule_norm=length(product),
+            autodiff_norm=frobenius_norm(reference),
+            chain_rule_norm=frobenius_norm(product),
             autodiff_form=forms[0],
             chain_rule_form=forms[1],
             check=judged(problem, tally.check("product")),

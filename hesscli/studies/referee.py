@@ -18,7 +18,7 @@ import numpy as np
 from hesscli.problem.execution import Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
-from hesscli.studies.judge import Check, Names, Residual, excused, of_layers
+from hesscli.studies.judge import Check, Names, judged_alone, layer_around
 from hesscli.studies.ontrial import judged
 from hesscli.studies.verdict import Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses
@@ -44,7 +44,7 @@ class Answer:
     """A number to 50 digits, what each witness says, and what that is worth.
 
     ``names`` are an entry's two parameters, None for a quadratic form; the verdict on a witness
-    is UNDECIDED where it lost its digits.
+    is UNDECIDED if it lost its digits.
     """
 
     names: Names
@@ -87,7 +87,7 @@ class Ruling:
 def referee_of(problem: Problem, execution: Execution) -> Referee:
     """The referee on a problem.
 
-    Raises InputError where mpmath is missing, where the examples are not held at once, and for
+    Raises InputError if mpmath is missing, if the examples are not held at once, and for
     what the referee has no function of.
     """
     try:
@@ -99,7 +99,7 @@ def referee_of(problem: Problem, execution: Execution) -> Referee:
 
 
 def affordable(referee: Referee, answers: int) -> str | None:
-    """Why so many answers are not affordable; None where they are."""
+    """Why so many answers are not affordable; None if they are."""
     cost = answers * referee.cost
     if cost <= _AFFORDABLE:
         return None
@@ -205,9 +205,7 @@ class _Questions:
             witness: np.asarray(self.blocks[witness, parameter] @ unit, dtype=np.float64)
             for witness in self.of
         }
-        beside = next(
-            of for _, of in of_layers(layout, 0, layout.size) if of.start <= column < of.stop
-        )
+        beside = layer_around(layout, column)
         stacked = np.stack([values[beside] for values in rows.values()])
         chosen = [column]
         chosen += [beside.start + int(place) for place in np.abs(stacked).argmax(axis=1)]
@@ -218,9 +216,7 @@ class _Questions:
         scale = max((abs(of.value) for of in exact if of is not None), default=0.0)
 
         def floor(at: int) -> float:
-            floors = self.witnesses.floor.entries(parameter)
-            groups = [int(layout.groups_of(index, index + 1)[0]) for index in (row, at)]
-            return float(floors[groups[0], groups[1]])
+            return layout.at(self.witnesses.floor.entries(parameter), row, at)
 
         return [
             None
@@ -248,25 +244,8 @@ class _Questions:
         checks = {
             witness: judged(
                 self.witnesses.problem,
-                judged_exactly(method, names, exact, value, scale, self.rtol, floor),
+                judged_alone(method, value - exact.value, scale, self.rtol, floor, names),
             )
             for witness, value in by_witness.items()
         }
         return Answer(names, exact, by_witness, checks)
-
-
-def judged_exactly(
-    method: str,
-    names: Names,
-    exact: Exact,
-    value: float,
-    scale: float,
-    rtol: float,
-    floor: Callable[[], float],
-) -> Check:
-    """A witness's ``value`` against the exact one."""
-    size = abs(value - exact.value)
-    (check,) = excused(
-        lambda found: [Residual(size, found, names).judged(method, scale, rtol)], 0.0, floor
-    )
-    return check

@@ -33,9 +33,9 @@ class Piece:
     subtracted: Array | None = None
 
     def seen(self, rtol: float) -> Iterator[tuple[int, Seen]]:
-        """What is kept of the columns of each layer; NumericalError where one is not finite.
+        """What is kept of the columns of each layer; NumericalError if one is not finite.
 
-        The floor is asked for where the tolerance of the piece itself is not enough.
+        The floor is asked for if the tolerance of the piece itself is not enough.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             residual = np.abs(self.autodiff - self.chain_rule)

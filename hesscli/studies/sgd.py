@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from hesscli.nodes.node import added
 from hesscli.problem.execution import product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
+from hesscli.problem.placed import placed_graph, with_examples
+from hesscli.problem.stored import StoredInputs
+from hesscli.system import xp
+from hesscli.system.devices import CPU, Device
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import at_once
 from hesscli.witnesses.chain_rule.descent import Descending, Descent
@@ -56,9 +60,11 @@ class SGD:
     (https://keras.io/api/optimizers/sgd/); without momentum it is θ ← θ − learning_rate · g.
     ``parameters`` and ``velocity`` (P,) are new arrays after every step.
 
-    Of several ``workers`` each takes its share of the mini-batch; the steps are the same for all. A
-    mini-batch of much memory is summed in pieces, which threads share: as many as there are, the
-    pieces are the same.
+    Of several ``workers`` each takes its share of the mini-batch; the steps are the same for all.
+    They are computed on ``device``, where examples that are held go once, and others with their
+    mini-batch; ``parameters`` and ``velocity`` are there.
+    On the CPU a mini-batch of much memory is summed in pieces, which threads share; the pieces are
+    the same for any number of them.
     """
 
     def __init__(
@@ -72,17 +78,23 @@ class SGD:
         velocity: Array,
         step: int = 0,
         workers: Workers = ALONE,
+        device: Device = CPU,
     ) -> None:
-        self.parameters = parameters
-        self.velocity = velocity
+        self.parameters = device.put(parameters)
+        self.velocity = device.put(velocity)
         self.step = step
-        self._problem = problem
+        held = not isinstance(problem.inputs, StoredInputs)
+        self._problem = with_examples(problem, device) if held else problem
         self._workers = workers
+        self._device = device
         self._batches = batches
-        self._engine = Descending(problem)
+        graph = placed_graph(problem.graph, device)
+        self._engine = Descending(replace(self._problem, graph=graph))
         self._bytes_of_an_example = product_bytes(problem.widths, problem.dtype.itemsize)
-        self._learning_rate = problem.dtype.type(learning_rate)
-        self._momentum = problem.dtype.type(momentum)
+        # Rounded to the type, as Python's numbers, which every array library multiplies.
+        self._learning_rate, self._momentum = (
+            float(problem.dtype.type(number)) for number in (learning_rate, momentum)
+        )
         self._epoch = -1
         self._order = np.empty(0, dtype=np.intp)
 
@@ -97,7 +109,7 @@ class SGD:
             parameters = self.parameters + velocity
         if not math.isfinite(loss):
             return loss
-        if not np.isfinite(parameters).all():
+        if not xp.all(xp.isfinite(parameters)):
             return math.inf
         self.velocity, self.parameters = velocity, parameters
         self.step += 1
@@ -108,10 +120,12 @@ class SGD:
 
         def of_examples(piece: tuple[int, int]) -> Descent:
             batch = self._problem.chosen(own[slice(*piece)], len(chosen))
-            return self._engine.descent(self.parameters, batch)
+            return self._engine.descent(self.parameters, with_examples(batch, self._device))
 
         # A worker's share may have no examples.
-        each = list(pieces(0, len(own), self._bytes_of_an_example)) or [(0, 0)]
+        each = [(0, len(own))]
+        if self._device.is_cpu and len(own) > 0:
+            each = list(pieces(0, len(own), self._bytes_of_an_example))
         parts = list(at_once(of_examples, each))
         loss = sum(part.loss for part in parts)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -119,9 +133,10 @@ class SGD:
         if self._workers.count == 1:
             return loss, gradient
         # In double precision, whatever the type: the order of the workers matters little then.
+        gradient = self._device.fetch(gradient)
         total = self._workers.sum(np.concatenate([[loss], gradient], dtype=np.float64))
         with np.errstate(over="ignore", invalid="ignore"):
-            return float(total[0]), total[1:].astype(self.parameters.dtype)
+            return float(total[0]), self._device.put(total[1:].astype(gradient.dtype))
 
     def _chosen(self) -> NDArray[np.intp]:
         epoch, batch = divmod(self.step, self._batches.each_epoch)

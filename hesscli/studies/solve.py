@@ -28,17 +28,11 @@ from hesscli.studies.approximation import (
     some_approximations,
 )
 from hesscli.studies.blocks import chosen
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
+from hesscli.studies.context import Progress, Study, no_progress
 from hesscli.studies.eigen import Search, lanczos
-from hesscli.studies.evaluation import batch_loss, evaluated
+from hesscli.studies.evaluation import batch_loss, origin
 from hesscli.studies.spectra.spanned import spanned
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict
+from hesscli.studies.verdict import Judged, Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.near import nearest
 from hesscli.system.ranges import require_not_negative
@@ -94,8 +88,8 @@ class Step:
 class SolvedBlock(Judged):
     """One system of one block of ``size`` parameters.
 
-    ``norm`` is ‖v‖ and ``solution_norm`` ‖x‖; ``smallest`` is X's smallest eigenvalue, None where
-    the method does not see it and nothing asks for it; ``step`` is None where v is not the
+    ``norm`` is ‖v‖ and ``solution_norm`` ‖x‖; ``smallest`` is X's smallest eigenvalue, None if
+    the method does not see it and nothing asks for it; ``step`` is None if v is not the
     gradient.
     """
 
@@ -131,11 +125,9 @@ class SolvedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class Solve(JudgedRows):
+class Solve(Study):
     """What ``hesscli solve`` found, a row for each activation, block and matrix."""
 
-    environment: Environment
-    problem: ProblemSummary
     options: SolveOptions
     results: tuple[SolvedBlock, ...]
 
@@ -150,8 +142,8 @@ def solve(
 ) -> Solve:
     """(X + λI) x = v for blocks of ``problems``, which differ in their activations only.
 
-    Raises InputError where the options name no block, a block has no such approximation or v does
-    not fit, NumericalError where numbers leave the range of the dtype or cg meets a direction
+    Raises InputError if the options name no block, a block has no such approximation or v does
+    not fit, NumericalError if numbers leave the range of the dtype or cg meets a direction
     without curvature.
     """
     names = chosen(problems[0], options.block, options.layers)
@@ -186,10 +178,7 @@ def solve(
                         else _step(problem, execution, layout, v, found, here),
                     )
                 )
-    first = problems[0]
-    return Solve(
-        environment(first, execution), evaluated(problems, execution), options, tuple(rows)
-    )
+    return Solve(*origin(problems, execution), options, tuple(rows))
 
 
 def _show(progress: Progress, task: str, done: int, total: int, products: int) -> None:
@@ -241,11 +230,11 @@ def _step(
 
 
 def _smallest(X: HessianBlock, found: Solution) -> float | None:
-    """X's smallest eigenvalue, by Lanczos where it is negative and nobody has seen it."""
+    """X's smallest eigenvalue, by Lanczos if it is negative and nobody has seen it."""
     met = found.curvature
     if found.smallest is not None or met is None or met >= 0:
         return found.smallest
     with suppress(NumericalError):
-        values, _ = lanczos(X, X.parameter, _SEARCH, which="SA")
+        values, _ = lanczos(X, X.parameter, _SEARCH, which="SA", device=X.device)
         return float(values[0])
     return None

@@ -1,9 +1,9 @@
 """The spectrum of a block's Hessian and of its Gauss–Newton term, side by side.
 
-Where the subspace that holds all non-zero eigenvalues is small (hesscli.studies.spectra.span)
+If the subspace that holds all non-zero eigenvalues is small (hesscli.studies.spectra.span)
 every number is exact; beyond, the ends of the spectrum come from Lanczos, each within its
 residual, and sums over the whole spectrum from stochastic Lanczos quadrature, with error bars.
-Where only eigenpairs are asked for, a block that is not small has these alone.
+If only eigenpairs are asked for, a block that is not small has these alone.
 """
 
 from __future__ import annotations
@@ -15,21 +15,15 @@ from functools import partial
 from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.network import Problem
 from hesscli.studies.blocks import chosen
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.spectra.classes import ClassParts, class_parts
 from hesscli.studies.spectra.ends import pairs_alone
 from hesscli.studies.spectra.estimated import estimated
 from hesscli.studies.spectra.exact import exact
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject, subject_of
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpectrum
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.system.errors import InputError
 from hesscli.witnesses.summed.engine import chain_rule_of
 
@@ -38,8 +32,8 @@ from hesscli.witnesses.summed.engine import chain_rule_of
 class BlockSpectrum(Judged):
     """One block: its ``size`` P, and the dimension ``span`` that can hold non-zero eigenvalues.
 
-    ``check`` is None where the spectrum is exact and the diagonal does not fit into memory,
-    ``classes`` where they were not asked for.
+    ``check`` is None if the spectrum is exact and the diagonal does not fit into memory,
+    ``classes`` if they were not asked for.
     """
 
     activation: str
@@ -62,11 +56,9 @@ class BlockSpectrum(Judged):
 
 
 @dataclass(frozen=True)
-class Spectrum(JudgedRows):
+class Spectrum(Study):
     """What ``hesscli spectrum`` found, a row for each activation and block."""
 
-    environment: Environment
-    problem: ProblemSummary
     options: SpectrumOptions
     results: tuple[BlockSpectrum, ...]
 
@@ -80,8 +72,8 @@ def spectrum(
 ) -> Spectrum:
     """The spectra of blocks of ``problems``, which differ in their activations only.
 
-    Raises NumericalError where a Hessian leaves the range of the dtype or Lanczos does not
-    converge, InputError where the options name no block or ask for more than it has.
+    Raises NumericalError if a Hessian leaves the range of the dtype or Lanczos does not
+    converge, InputError if the options name no block or ask for more than it has.
     """
     names = chosen(problems[0], options.block, options.layers)
     total = len(problems) * len(names)
@@ -97,10 +89,7 @@ def spectrum(
                 found = class_parts(problem, parameter, execution, options.top)
                 row = replace(row, classes=found)
             rows.append(row)
-    first = problems[0]
-    return Spectrum(
-        environment(first, execution), evaluated(problems, execution), options, tuple(rows)
-    )
+    return Spectrum(*origin(problems, execution), options, tuple(rows))
 
 
 def _show(progress: Progress, task: str, done: int, total: int, part: float) -> None:

@@ -13,17 +13,11 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import frobenius_norm, rtol_for
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
-from hesscli.studies.evaluation import evaluated
+from hesscli.studies.context import Progress, Study, no_progress
+from hesscli.studies.evaluation import origin
 from hesscli.studies.judge import Check, Names, Seen, Tally, worst
 from hesscli.studies.ontrial import judged
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
@@ -94,15 +88,13 @@ class SweptInput:
 
 
 @dataclass(frozen=True)
-class Sweep(JudgedRows):
+class Sweep(Study):
     """What ``hesscli sweep`` found, a row for each activation and node, backwards.
 
-    ``inputs`` holds the first SHOWN_EXAMPLES examples for each activation where they were asked
-    for and the input has no more than SHOWN_INPUTS values; None where they were not asked for.
+    ``inputs`` holds the first SHOWN_EXAMPLES examples for each activation if they were asked
+    for and the input has no more than SHOWN_INPUTS values; None if they were not asked for.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     results: tuple[SweptNode, ...]
     inputs: tuple[SweptInput, ...] | None
 
@@ -117,8 +109,8 @@ def sweep(
 ) -> Sweep:
     """Follows the sweep through ``problems``, which differ in their activations only.
 
-    ``rtol`` None takes the default of the dtype. Raises NumericalError where a gradient or a
-    Hessian leaves the range of the dtype, InputError where one example's does not fit the memory.
+    ``rtol`` None takes the default of the dtype. Raises NumericalError if a gradient or a
+    Hessian leaves the range of the dtype, InputError if one example's does not fit the memory.
     """
     rows: list[SweptNode] = []
     inputs: list[SweptInput] = []
@@ -134,10 +126,8 @@ def sweep(
                 examples = min(part.examples, SHOWN_EXAMPLES)
                 inputs += [sweeper.swept_input(example) for example in range(examples)]
         rows += [node.swept() for node in nodes]
-    first = problems[0]
     return Sweep(
-        environment(first, execution),
-        evaluated(problems, execution),
+        *origin(problems, execution),
         tuple(rows),
         tuple(inputs) if with_inputs else None,
     )
@@ -234,7 +224,7 @@ class _Compared:
     candidate: Array
 
     def seen(self, rtol: float, floor: Callable[[], Array]) -> Seen:
-        """What is kept of them; the floor is asked for where the tolerance is not enough."""
+        """What is kept of them; the floor is asked for if the tolerance is not enough."""
         with np.errstate(over="ignore", invalid="ignore"):
             residual = np.abs(self.reference - self.candidate)
         largest = float(np.abs(self.reference).max())

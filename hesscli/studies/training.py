@@ -208,11 +208,15 @@ class _Run:
     def save(self) -> None:
         if self.checkpoint is None or self.saved_at == self.sgd.step:
             return
-        outputs = Descending(self.problem).outputs(self.sgd.parameters, self.measured.batch)
+        outputs = Descending(self.problem).outputs(self.parameters, self.measured.batch)
         if not np.isfinite(outputs).all():
             raise NumericalError(self._diverged("the outputs are not finite numbers"))
         moment = Moment(
-            self.sgd.step, self.sgd.parameters, self.sgd.velocity, self.vectors, self.history
+            self.sgd.step,
+            self.parameters,
+            self.execution.device.fetch(self.sgd.velocity),
+            self.vectors,
+            self.history,
         )
         save_checkpoint(self.checkpoint, self.measured, moment, self.configuration)
         self.saved_at = self.sgd.step
@@ -242,7 +246,7 @@ class _Run:
             resumed_at=resumed_at,
             completed=self.sgd.step >= self.options.steps,
             measurements=measurements,
-            gauss_newton_share=network_share(self._measuring()),
+            gauss_newton_share=network_share(self._measuring(), self.execution.device),
             final=tuple(final),
             checkpoint=self.checkpoint,
         )
@@ -257,17 +261,29 @@ class _Run:
             velocity=velocity,
             step=step,
             workers=self.workers,
+            device=self.execution.device,
         )
+
+    @property
+    def parameters(self) -> Array:
+        """The parameters (P,) as they are now, on the host."""
+        parameters: Array = self.execution.device.fetch(self.sgd.parameters)
+        return parameters
 
     def _measuring(self) -> Problem:
         """The measuring batch with the parameters as they are now."""
-        return replace(self.measured, graph=self.measured.graph.with_vector(self.sgd.parameters))
+        return replace(self.measured, graph=self.measured.graph.with_vector(self.parameters))
 
     def _measured(self) -> Measured:
         step = self.sgd.step
         try:
             return measure(
-                self._measuring(), step, self.batches.epochs(step), self.vectors, self.seed
+                self._measuring(),
+                step,
+                self.batches.epochs(step),
+                self.vectors,
+                self.seed,
+                self.execution.device,
             )
         except NumericalError as error:
             if step == 0:
@@ -287,7 +303,7 @@ class _Run:
         # Of fewer examples than workers each looks at all.
         workers = self.workers if problem.examples >= self.workers.count else ALONE
         own = share_of(problem.examples, workers)
-        found = batch_loss(problem, workers, self.sgd.parameters, own)
+        found = batch_loss(problem, workers, self.parameters, own)
         if not math.isfinite(found.total):
             raise NumericalError(
                 self._diverged(f"the loss on the {name} set is not a finite number")

@@ -28,19 +28,12 @@ from hesscli.problem.registry import (
     plugin_names,
     targets_of,
 )
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-    summary,
-)
+from hesscli.studies.context import Progress, Study, environment, no_progress, summary
 from hesscli.studies.finitechecks import SLOPES
 from hesscli.studies.first_derivatives import FirstDerivative, verify_first
 from hesscli.studies.judge import Check
 from hesscli.studies.layer_trial import Judgement, bends, problem_with, push_check, value_check
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.studies.verification import VerifiedBlock, verify
 from hesscli.studies.witnesses import CheckOptions
 from hesscli.system.errors import NumericalError
@@ -63,8 +56,8 @@ _FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Tried(Judged):
-    """One function of what is defined, and what it is; ``check`` is None where there is nothing
-    to compare it with, or where what comes before it is wrong.
+    """One function of what is defined, and what it is; ``check`` is None if there is nothing
+    to compare it with, or if what comes before it is wrong.
     """
 
     kind: str
@@ -78,11 +71,9 @@ class Tried(Judged):
 
 
 @dataclass(frozen=True)
-class Trial(JudgedRows):
+class Trial(Study):
     """What ``hesscli verify --plugin`` found of what the plugin defines."""
 
-    environment: Environment
-    problem: ProblemSummary
     probe_seed: int
     results: tuple[Tried, ...]
 
@@ -160,7 +151,7 @@ def _judged(kind: str, name: str, problem: Problem, seed: int) -> Iterator[Judge
 
 
 def _slopes(block: VerifiedBlock) -> Check | None:
-    """The check that fails where loss values contradict the gradients."""
+    """The check that fails if loss values contradict the gradients."""
     checks = (pair.check for pair in block.pairs if pair.has_finite)
     return next((check for check in checks if check.method == SLOPES), None)
 

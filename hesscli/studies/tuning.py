@@ -5,7 +5,7 @@ those above by the backward sweep, so all scales are found together, as the root
 
     F_k(t) = log( mean over seeds of ‖H_k‖ ) − log(target),    kernel k times exp(t_k),
 
-by SciPy's trust-region least squares, which gives the nearest miss where there is no root.
+by SciPy's trust-region least squares, which gives the nearest miss if there is no root.
 Networks have several roots, or none; the search begins at the configured initializers and takes
 the first that it comes to.
 """
@@ -27,14 +27,7 @@ from hesscli.problem.execution import HELD, Execution
 from hesscli.problem.graph import Layer
 from hesscli.problem.initializers import Initializer, scaled
 from hesscli.problem.network import Problem
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-    summary,
-)
+from hesscli.studies.context import Progress, Study, environment, no_progress, summary
 from hesscli.studies.initialization import (
     Spread,
     block_names,
@@ -44,7 +37,7 @@ from hesscli.studies.initialization import (
 )
 from hesscli.studies.norm_cost import seconds_of
 from hesscli.studies.norms import frobenius_norms, spectral_norm
-from hesscli.studies.verdict import JudgedRows, Verdict
+from hesscli.studies.verdict import Verdict
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.system.ranges import require_above_zero
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -78,7 +71,7 @@ class TunedBlock:
 
     ``initializer`` is the layer's own from now on: the configured one times ``factor``.
     ``reached`` is the norm at the seeds of the search, drawn again with it, ``fresh`` that at as
-    many other seeds; None where a draw overflows.
+    many other seeds; None if a draw overflows.
     """
 
     activation: str
@@ -105,14 +98,12 @@ class TunedModel:
 
 
 @dataclass(frozen=True)
-class Tuning(JudgedRows):
+class Tuning(Study):
     """What ``hesscli init --tune`` found, a row for each activation and layer.
 
     ``norm`` is ``spectral`` or ``frobenius``; ``seeds`` are those of the search.
     """
 
-    environment: Environment
-    problem: ProblemSummary
     block: str
     norm: str
     target: float
@@ -134,7 +125,7 @@ class _Measure:
     workers: Workers
 
     def of(self, problem: Problem) -> list[float]:
-        """The norm of each layer's block; raises NumericalError where it overflows."""
+        """The norm of each layer's block; raises NumericalError if it overflows."""
         engine = ChainRule(problem)
         blocks = [engine.hessian(name) for name in self.names]
         if self.norm == "spectral":
@@ -144,7 +135,7 @@ class _Measure:
     def over_seeds(
         self, problem: Problem, model: ModelConfig, seeds: Sequence[int]
     ) -> list[Spread | None]:
-        """Each layer's norm over fresh draws of ``model``; None where a draw overflows."""
+        """Each layer's norm over fresh draws of ``model``; None if a draw overflows."""
         draws = self.of_each(lambda seed: redrawn(problem, model, seed), seeds)
         if draws is None:
             return [None] * len(self.names)
@@ -153,7 +144,7 @@ class _Measure:
     def of_each(
         self, draw: Callable[[Task], Problem], of: Sequence[Task]
     ) -> list[list[float]] | None:
-        """The norms at each draw, of which each worker takes some; None where one overflows."""
+        """The norms at each draw, of which each worker takes some; None if one overflows."""
 
         def norms(one: Task) -> list[float] | None:
             try:
@@ -246,7 +237,7 @@ def tune(
 def expected_seconds(
     problems: Sequence[Problem], seeds: Sequence[int], norm: str, block: str
 ) -> float:
-    """How long ``tune`` of these will take, about; 0 where that is certainly little."""
+    """How long ``tune`` of these will take, about; 0 if that is certainly little."""
     return sum(
         seconds_of(
             problem,

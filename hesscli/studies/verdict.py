@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Verdict(Enum):
-    """Whether witnesses agree; UNDECIDED where rounding or error bars are too wide to tell."""
+    """Whether witnesses agree; UNDECIDED if rounding or error bars are too wide to tell."""
 
     PASS = "pass"
     UNDECIDED = "undecided"

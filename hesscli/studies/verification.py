@@ -12,19 +12,13 @@ from hesscli.problem.graph import OWN_LAYER
 from hesscli.problem.names import DEFAULT_WITNESSES, WITNESSES
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import LAYER, LOSS, lacks_tensorflow
-from hesscli.studies.context import (
-    Environment,
-    ProblemSummary,
-    Progress,
-    environment,
-    no_progress,
-)
+from hesscli.studies.context import Progress, Study, environment, no_progress
 from hesscli.studies.evaluation import evaluated
 from hesscli.studies.finitechecks import check_finite_form
 from hesscli.studies.judge import Check, relative
 from hesscli.studies.ontrial import judged
 from hesscli.studies.referee import Ruling, ruling
-from hesscli.studies.verdict import Judged, JudgedRows, Verdict, joint
+from hesscli.studies.verdict import Judged, Verdict, joint
 from hesscli.studies.witnesses import CheckOptions, Subject, Witnesses, each_subject
 from hesscli.system.errors import InputError
 from hesscli.witnesses.block import HessianBlock
@@ -42,7 +36,7 @@ class VerifiedForm:
     """vᵀ H v at the parameter itself by each witness; None for those that do not take part.
 
     ``chain_rule`` is the term that is verified. ``gauss_newton`` and ``curvature`` are the chain
-    rule's terms, or autodiff's where the chain rule does not take part. ``residual`` is that of
+    rule's terms, or autodiff's if the chain rule does not take part. ``residual`` is that of
     the first comparison.
     """
 
@@ -66,10 +60,10 @@ class VerifiedForm:
 
 @dataclass(frozen=True)
 class WitnessPair:
-    """One witness compared with another: autodiff where it takes part, else finite differences.
+    """One witness compared with another: autodiff if it takes part, else finite differences.
 
     ``form_check`` judges the quadratic form; ``check`` what the check's method compares, which
-    is the same for the method ``form``. Where the gradients that are differenced are not the slopes
+    is the same for the method ``form``. If the gradients that are differenced are not the slopes
     of the loss, both are the check ``slopes``, which has failed. Of what is open ``ruling`` is the
     referee's, or ``unruled`` says why there is none.
     """
@@ -119,7 +113,7 @@ class VerifiedBlock(Judged):
 
     @property
     def finite_pair(self) -> WitnessPair | None:
-        """The pair with finite differences, where they take part."""
+        """The pair with finite differences, if they take part."""
         return next((pair for pair in self.pairs if pair.has_finite), None)
 
     @property
@@ -144,11 +138,9 @@ class VerifiedBlock(Judged):
 
 
 @dataclass(frozen=True)
-class Verification(JudgedRows):
+class Verification(Study):
     """What ``hesscli verify`` found, a row for each activation and block."""
 
-    environment: Environment
-    problem: ProblemSummary
     terms: Terms
     block: str
     method: str
@@ -169,8 +161,8 @@ def verify(
     """Compares blocks of ``problems``, which differ in their activations only.
 
     ``witnesses`` are two or three of WITNESSES, in any order; finite differences take the place
-    of autodiff where an activation has no TensorFlow function. Raises NumericalError where a
-    Hessian leaves the range of the dtype, InputError where the options name no block, or terms
+    of autodiff if an activation has no TensorFlow function. Raises NumericalError if a
+    Hessian leaves the range of the dtype, InputError if the options name no block, or terms
     that no witness has.
     """
     problem_summary = evaluated(problems, execution)
@@ -239,7 +231,7 @@ class _Inquiry:
         return self.ruled(pair, of)
 
     def ruled(self, pair: WitnessPair, of: Mapping[str, Blocks]) -> WitnessPair:
-        """A pair with the referee's ruling on the witnesses ``of``, where it is open."""
+        """A pair with the referee's ruling on the witnesses ``of``, if it is open."""
         if pair.verdict is not Verdict.UNDECIDED:
             return pair
         checks = [check for check in (pair.form_check, pair.check) if not check.passed]

@@ -48,7 +48,7 @@ from hesscli.witnesses.summed.finite import FiniteEngine, finite_of
 # two cores it is half a minute in float64.
 AFFORDABLE_WORK = 5e11
 _WORK_OF_AN_ENTRY = 64
-# Where a block is not that of dense layers each row is a product, by each witness; what the nodes
+# If a block is not that of dense layers each row is a product, by each witness; what the nodes
 # multiply is done several times over, and by autodiff op by op.
 _WORK_OF_A_PRODUCT = 100
 # Passes over chunked examples that a check takes at least: two products; of entries
@@ -82,7 +82,7 @@ class CheckOptions:
         return rtol_for(problem.dtype.name, self.rtol)
 
     def method_for(self, problem: Problem, subject: Subject) -> str:
-        """The method, where ``auto`` is every entry while that is affordable."""
+        """The method, if ``auto`` is every entry while that is affordable."""
         if self.method != "auto":
             return self.method
         examples = 1 if subject.block == INPUT else problem.total
@@ -155,7 +155,7 @@ class Witnesses:
         )
 
     def direction(self, parameter: str) -> Array:
-        """The parameter itself, or 1/P, 2/P … 1 where it is zero and every form would vanish.
+        """The parameter itself, or 1/P, 2/P … 1 if it is zero and every form would vanish.
 
         (Not ones: a softmax does not see a constant added to all logits.)
         """
@@ -178,7 +178,7 @@ class Witnesses:
         return sum(value for value, _ in found), sum(error for _, error in found)
 
     def contradiction(self, subject: Subject, rtol: float) -> Check | None:
-        """The check that fails where loss values contradict the gradients that are differenced."""
+        """The check that fails if loss values contradict the gradients that are differenced."""
         found = (contradiction(self.finite.hessian(name), rtol) for name in subject.parameters)
         return next((check for check in found if check is not None), None)
 
@@ -205,7 +205,7 @@ class Witnesses:
     def _excused(
         self, subject: Subject, checked: Callable[[str, Array], Sequence[Check]]
     ) -> list[Sequence[Check]]:
-        """The checks of each block, with the floor of its entries where it is needed."""
+        """The checks of each block, with the floor of its entries if it is needed."""
         checks = []
         for name in subject.parameters:
             groups = layout_of(self.problem, name).groups
@@ -262,7 +262,7 @@ class Witnesses:
     ) -> list[Check] | None:
         """Autodiff's Hessian against each candidate's, by what the options compare.
 
-        None where that is the quadratic form alone.
+        None if that is the quadratic form alone.
         """
         method = options.method_for(self.problem, subject)
         if method == "form":
@@ -285,7 +285,7 @@ class Witnesses:
         entries: Check,
         options: CheckOptions,
     ) -> Check:
-        """The check of the entries, or that of products of several vectors where these are wrong.
+        """The check of the entries, or that of products of several vectors if these are wrong.
 
         The entries are those of rows, and the form a product with one vector.
         """
@@ -337,7 +337,7 @@ def each_subject(
 
     ``forms`` is how many passes over the examples a subject takes beside its check.
 
-    Raises NumericalError where the chain rule leaves the range of the dtype, InputError where
+    Raises NumericalError if the chain rule leaves the range of the dtype, InputError if
     the options name no block.
     """
     for problem in problems:

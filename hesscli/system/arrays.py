@@ -40,3 +40,17 @@ def is_foreign(array: Any) -> bool:
     """Whether it is an array, and of another library than NumPy."""
     is_array = array_api_compat.is_array_api_obj(array)
     return is_array and not array_api_compat.is_numpy_array(array)
+
+
+def place(array: Any) -> Any:
+    """The device that an array of any library is on."""
+    return array_api_compat.device(array)
+
+
+def from_device(array: Any) -> Any:
+    """An array of another library, wherever it is, as NumPy's (by DLPack).
+
+    Raises what NumPy and the other library raise if it cannot be had: TypeError, BufferError,
+    RuntimeError.
+    """
+    return np.from_dlpack(array, device="cpu")

@@ -24,7 +24,7 @@ _CHUNK_BYTES = 2**20
 
 
 def expanded(path: str) -> str:
-    """``path`` with ``~`` as the home folder; raises InputError where no file can be called so."""
+    """``path`` with ``~`` as the home folder; raises InputError if no file can be called so."""
     try:
         file = os.path.expanduser(path)
         os.fsencode(file)
@@ -41,7 +41,7 @@ def opened(path: str, needed: str) -> Iterator[BinaryIO]:
     """The file ``path`` (``~`` is expanded), to be read.
 
     ``needed`` says in messages what it should be, as in "a YAML file is needed". Raises
-    InputError where it is no regular file or cannot be read, be it within the block.
+    InputError if it is no regular file or cannot be read, be it within the block.
     """
     file = expanded(path)
     try:
@@ -55,7 +55,7 @@ def opened(path: str, needed: str) -> Iterator[BinaryIO]:
 
 
 def sha256_of(path: str) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; raises InputError where it is unreadable."""
+    """The SHA-256 of a file's content, in hexadecimal; raises InputError if it is unreadable."""
     # The command line imports this file: most commands need no digest.
     import hashlib
 
@@ -67,7 +67,7 @@ def sha256_of(path: str) -> str:
 
 
 def check_writable(path: str) -> str:
-    """The file that ``path`` leads to; raises InputError where it cannot be written."""
+    """The file that ``path`` leads to; raises InputError if it cannot be written."""
     try:
         target = os.path.realpath(expanded(path))
         # os.replace would put a file in the place of a device such as /dev/null.
@@ -97,7 +97,7 @@ def _unwritable(path: str, error: Exception) -> InputError:
 def replacing(path: str) -> Iterator[BinaryIO]:
     """A stream whose content takes the place of ``path`` when the block ends without an error.
 
-    Raises InputError where the file cannot be written.
+    Raises InputError if the file cannot be written.
     """
     with replacing_by_name(path) as temporary, open(temporary, "xb") as stream:
         yield stream

@@ -22,12 +22,12 @@ _NO_ADDRESSES = ("cannot allocate memory", "failed to map segment", "cannot map 
 # much freed memory is kept.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _MAPPED_BYTES = 2**27, 2**25
-# What the examples may take where nobody says: this share of what is free.
+# What the examples may take if nobody says: this share of what is free.
 _SHARE_OF_EXAMPLES = 0.25
 
 
 def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping; None where the system does not say.
+    """Bytes that can be allocated without swapping; None if the system does not say.
 
     No more than what the process may still take (``ulimit -v``).
     """
@@ -36,7 +36,7 @@ def available_memory() -> int | None:
 
 
 def require_memory(needed: int, what: str, remedy: str, share: float = 1.0) -> None:
-    """Raises InputError where ``needed`` bytes are more than a share of what is available.
+    """Raises InputError if ``needed`` bytes are more than a share of what is available.
 
     It reads ``{what} 1.2 GB and 0.9 GB are free; {remedy}``, so that ``what`` ends in a verb.
     """
@@ -48,7 +48,7 @@ def require_memory(needed: int, what: str, remedy: str, share: float = 1.0) -> N
 
 
 def require_room_for_libraries() -> None:
-    """Raises InputError where a limit (``ulimit -v``) leaves NumPy's BLAS too little to start.
+    """Raises InputError if a limit (``ulimit -v``) leaves NumPy's BLAS too little to start.
 
     It would wait for memory without an end.
     """
@@ -135,6 +135,6 @@ def parse_size(text: str) -> int | None:
 
 
 def examples_memory() -> int:
-    """The bytes that the examples may take where nobody says: a quarter of what is free."""
+    """The bytes that the examples may take if nobody says: a quarter of what is free."""
     available = available_memory()
     return 2**62 if available is None else int(_SHARE_OF_EXAMPLES * available)

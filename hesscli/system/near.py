@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
 
 def nearest(
@@ -20,6 +19,9 @@ def nearest(
 
 def nearest_of(name: str, names: Sequence[str]) -> str | None:
     """The one of ``names`` that is near ``name``; the hyphens of an option make none nearer."""
+    # Only wrong usage needs it: --help does not wait for its import.
+    from difflib import get_close_matches
+
     folded = {_folded(each): each for each in reversed(names)}
     near = get_close_matches(_folded(name), list(folded), n=1)
     return folded[near[0]] if near else None

@@ -17,7 +17,7 @@ def silenced() -> Iterator[None]:
     and wherever ``sys.stdout`` leads, so both the descriptors and Python's streams are replaced.
     """
     for stream in (sys.stdout, sys.stderr):
-        # None where the process was started without the stream.
+        # None if the process was started without the stream.
         if stream is not None:
             stream.flush()
     with ExitStack() as stack:

@@ -14,7 +14,7 @@ def note(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Removes ``path``, where it is there."""
+    """Removes ``path``, if it is there."""
     # It may have taken its place under another name, or was never made.
     with suppress(OSError):
         os.remove(path)

@@ -25,7 +25,7 @@ def plain_tensorflow() -> ModuleType:
 
 @cache
 def load_tensorflow() -> ModuleType:
-    """The tensorflow module, ready to be used; raises InputError where it is not installed."""
+    """The tensorflow module, ready to be used; raises InputError if it is not installed."""
     try:
         tensorflow = plain_tensorflow()
         with silenced():
@@ -44,7 +44,7 @@ def load_tensorflow() -> ModuleType:
 
 @cache
 def load_keras() -> ModuleType:
-    """The keras module on TensorFlow; raises InputError where it is not, or runs on another."""
+    """The keras module on TensorFlow; raises InputError if it is not, or runs on another."""
     load_tensorflow()
     with silenced():
         import keras
@@ -62,7 +62,7 @@ def _keras_when_it_is_used() -> Iterator[None]:
     """Makes ``import tensorflow`` leave Keras to who uses ``tf.keras``: a third of its time.
 
     TensorFlow imports Keras for what it registers with SavedModel, or with this variable the old
-    Keras, where that is installed. ``tf.keras`` itself reads the variable when it is first used.
+    Keras, if that is installed. ``tf.keras`` itself reads the variable when it is first used.
     """
     name = "TF_USE_LEGACY_KERAS"
     if name in os.environ:

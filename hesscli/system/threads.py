@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 def use_threads(count: int) -> None:
     """Makes ``count`` the number of threads; before NumPy and TensorFlow are loaded.
 
-    Raises InputError where it is none from 1 to MOST_THREADS, or where NumPy is there already,
+    Raises InputError if it is none from 1 to MOST_THREADS, or if NumPy is there already,
     with another number.
     """
     global _chosen
@@ -109,6 +109,19 @@ def at_once(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def ahead(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """``work`` of every task, in their order: the next one's while one is with the caller."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[Result] | None = None
+        for task in tasks:
+            following = pool.submit(work, task)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
 
 
 def _begin() -> None:

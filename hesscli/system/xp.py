@@ -18,7 +18,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from hesscli.system.arrays import is_numpy, namespace
+from hesscli.system.arrays import from_device, is_numpy, namespace
 from hesscli.system.pieces import pieces
 
 Array = NDArray[Any]
@@ -302,7 +302,7 @@ def erfc(z: Array) -> Array:
     own = _special("erfc", z)
     if own is not None:
         return own(z)
-    return asarray(scipy.special.erfc(np.from_dlpack(z, device="cpu")), like=z)
+    return asarray(scipy.special.erfc(from_device(z)), like=z)
 
 
 def _special(name: str, z: Array) -> Callable[[Array], Array] | None:

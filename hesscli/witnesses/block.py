@@ -12,7 +12,8 @@ from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
 from hesscli.system import xp
-from hesscli.system.arrays import is_foreign
+from hesscli.system.arrays import is_foreign, namespace, place
+from hesscli.system.devices import CPU, Device
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import in_threads
@@ -35,6 +36,8 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     take it as it is. Its products are of the library, and on the device, of the problem's arrays.
     """
 
+    # Where products are quickest of vectors that are there.
+    device: Device = CPU
     # Whether rows and products may be asked for from several threads at once.
     in_threads = True
     # Whether vᵀHv ≥ 0 for every v, by what the block is.
@@ -71,7 +74,15 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     def _of_foreign(self, x: Array) -> Array:
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise ValueError(f"dimension mismatch: {self.shape}, {x.shape}")
+        given, own = (f"{namespace(of).__name__} on {place(of)}" for of in (x, self.operand))
+        if given != own:
+            raise TypeError(f"{self.parameter} multiplies arrays of {own}, not of {given}")
         return self._matvec(x) if x.ndim == 1 else self._matmat(x)
+
+    @property
+    def operand(self) -> Array:
+        """An array of the library and on the device of what it multiplies, beside NumPy's."""
+        return self._like
 
     def _adjoint(self) -> HessianBlock:
         return self
@@ -97,8 +108,8 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     def row_pieces(self, piece_bytes: int, row_bytes: int = 0) -> list[tuple[int, int]]:
         """(start, stop) of all rows in pieces that take about ``piece_bytes`` to compute.
 
-        Where the block has one segment, the rows of all units of an input are together.
-        ``row_bytes`` is what another witness needs for a row, where that is more.
+        If the block has one segment, the rows of all units of an input are together.
+        ``row_bytes`` is what another witness needs for a row, if that is more.
         """
         segments = self.layout.segments
         units = segments[0].units if len(segments) == 1 else 1
@@ -176,7 +187,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
         be had; minres and cg take ``products`` steps at most, and go on to the relative residual
         ``rtol``. The residual that is reported is the true one: ask ``passed`` of what comes back.
         A singular system has the shortest x of least residual. Raises InputError for a v that
-        does not fit and a number out of its range, NumericalError where cg meets a direction in
+        does not fit and a number out of its range, NumericalError if cg meets a direction in
         which H + λI is not positive.
         """
         return solution(self, v, damping, Asked(method, rtol, products), watch)

@@ -37,7 +37,7 @@ def no_watch(products: int) -> None:
 class Iterated:
     """x (P,), found by ``products`` of H.
 
-    ``curvature`` is the least uᵀ(H + λI)u of the unit vectors u that were multiplied, 0 where
+    ``curvature`` is the least uᵀ(H + λI)u of the unit vectors u that were multiplied, 0 if
     rounding leaves nothing of it.
     """
 
@@ -86,7 +86,7 @@ def iterated(
     """Solves (H + λI) x = v by MINRES or CG, to a residual of ``rtol`` of v or for ``most`` steps.
 
     Of a singular system MINRES gives an x of least residual, the shortest one if v is in the range
-    of H. Raises NumericalError, which says ``name``, where CG meets a direction u with
+    of H. Raises NumericalError, which says ``name``, if CG meets a direction u with
     uᵀ(H + λI)u ≤ 0.
     """
     operator = _Counting(block.matvec, damping, watch)

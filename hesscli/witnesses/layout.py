@@ -46,7 +46,7 @@ class Tensor:
 class Segment:
     """A run of parameters in rows of ``units``: a kernel, a bias, both, or an example's input.
 
-    A layer has several where its tensors have not as many units.
+    A layer has several if its tensors have not as many units.
     """
 
     units: int
@@ -136,6 +136,11 @@ class Layout:
             groups.append(first + inside % segment.units)
             first += segment.units
         return np.concatenate(groups)
+
+    def at(self, of_groups: Array, row: int, column: int) -> float:
+        """The number (groups, groups) that belongs to the entry of two parameters."""
+        groups = (self.groups_of(index, index + 1)[0] for index in (row, column))
+        return float(of_groups[tuple(groups)])
 
     def name_of(self, index: int) -> str:
         """The parameter at ``index``, as in ``dense1/kernel[300,4]`` or ``dense1/bias[4]``."""

@@ -15,6 +15,7 @@ from hesscli.problem.network import Problem
 from hesscli.system import xp
 from hesscli.witnesses.block import HessianBlock, flat_of
 from hesscli.witnesses.layout import layout_of
+from hesscli.witnesses.ondevice import on_host
 from hesscli.witnesses.solution import Exact
 
 # What a penalty gives for each number of a tensor.
@@ -24,7 +25,7 @@ OfTensor = Callable[[Array, Penalty], Array]
 def of_penalties(problem: Problem, parameter: str, of: OfTensor) -> Array | None:
     """``of`` each parameter of a block, (P,), as much of it as belongs to the problem's examples.
 
-    0 where a tensor has no penalty; None where none has.
+    0 if a tensor has no penalty; None if none has.
     """
     layout, tensors = layout_of(problem, parameter), problem.graph.tensors
     if not any(name in problem.penalties for name in layout.tensors):
@@ -39,7 +40,7 @@ def of_penalties(problem: Problem, parameter: str, of: OfTensor) -> Array | None
 
 
 def penalized(block: HessianBlock, problem: Problem, of: OfTensor) -> HessianBlock:
-    """``block``, with the diagonal of its penalties where there are some."""
+    """``block``, with the diagonal of its penalties if there are some."""
     diagonal = of_penalties(problem, block.parameter, of)
     return block if diagonal is None else PenalizedBlock(block, diagonal)
 
@@ -69,6 +70,14 @@ class PenalizedBlock(HessianBlock):
         return found and replace(found, smallest=found.smallest + first)
 
     @property
+    def operand(self) -> Array:
+        return self.block.operand
+
+    @property
+    def _like(self) -> Array:
+        return self.block._like
+
+    @property
     def row_bytes(self) -> int:
         return self.block.row_bytes
 
@@ -91,5 +100,6 @@ class PenalizedBlock(HessianBlock):
 
 
 def unpenalized(block: HessianBlock) -> HessianBlock:
-    """The block of the loss over the examples alone."""
-    return block.block if isinstance(block, PenalizedBlock) else block
+    """The block of the loss over the examples alone, with its arrays on the host."""
+    own = on_host(block)
+    return own.block if isinstance(own, PenalizedBlock) else own

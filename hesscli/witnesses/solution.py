@@ -1,4 +1,4 @@
-"""(H + λI) x = v for a block H: exactly where its eigenvalues are at hand, else by products."""
+"""(H + λI) x = v for a block H: exactly if its eigenvalues are at hand, else by products."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class Solution:
     """x (P,) of (H + λI) x = v, and how good it is.
 
     ``residual`` is ‖(H + λI) x − v‖ / ‖v‖ by a product with x, and the system solved
-    (``passed``) where that is at most ``rtol``; ``form`` is xᵀHx. ``method`` is factors,
+    (``passed``) if that is at most ``rtol``; ``form`` is xᵀHx. ``method`` is factors,
     eigenvalues, minres or cg, the last two by so many ``products``. ``smallest`` is the smallest
     eigenvalue of H, and of those of H + λI ``null`` are 0 up to rounding and ``negative`` below 0:
-    None where the method does not see them. ``curvature`` is the least uᵀ(H + λI)u that was met in
-    a unit vector u, 0 where rounding leaves nothing of it and None where none was looked at.
+    None if the method does not see them. ``curvature`` is the least uᵀ(H + λI)u that was met in
+    a unit vector u, 0 if rounding leaves nothing of it and None if none was looked at.
     """
 
     x: Array
@@ -132,7 +132,7 @@ def solution(
 def of_matrix(block: HessianBlock, K: Array, v: Array, damping: float) -> Exact:
     """The solution by the eigenvalues of a dense K (k, k): a block, or what it is in a subspace.
 
-    Raises NumericalError where K is not finite.
+    Raises NumericalError if K is not finite.
     """
     if not np.isfinite(K).all():
         raise NumericalError(
@@ -144,7 +144,7 @@ def of_matrix(block: HessianBlock, K: Array, v: Array, damping: float) -> Exact:
 
 
 def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[Any]) -> Exact:
-    """x_i = c_i / (λ_i + λ), and 0 where rounding in ``dtype`` leaves nothing of λ_i + λ.
+    """x_i = c_i / (λ_i + λ), and 0 if rounding in ``dtype`` leaves nothing of λ_i + λ.
 
     That is the shortest of the x that leave the least residual.
     """
@@ -162,7 +162,7 @@ def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[
 
 
 def vector_of(block: HessianBlock, v: Any) -> Array:
-    """What is given as v (P,); InputError where it is no vector of the block's parameters."""
+    """What is given as v (P,); InputError if it is no vector of the block's parameters."""
     try:
         array = xp.double(v if is_foreign(v) else np.asarray(v))
     except (TypeError, ValueError) as error:

@@ -85,7 +85,7 @@ class KerasTwin:
 
     ``model`` is the path of a model that Keras saved, or a live ``keras.Model``. ``loss`` None
     leaves the loss out. ``plugins`` are the plugins' names of what a file has registered. Raises
-    InputError where Keras cannot make the model.
+    InputError if Keras cannot make the model.
     """
 
     def __init__(

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 # The number of processes and this one's, as launchers tell them to what they start: Open MPI;
 # MPICH, Intel MPI and srun with PMI-1 or PMI-2; srun, whatever it has for MPI. The launcher that
@@ -36,7 +35,7 @@ class Launched:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
-    """What the launcher says of this process; None where there is no other one."""
+    """What the launcher says of this process; None if there is no other one."""
     for names in _VARIABLES:
         count, rank = (environment.get(name, "") for name in names)
         if count.isdecimal() and rank.isdecimal():
@@ -45,7 +44,7 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
 
 
 def abort(code: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Ends all processes with ``code``, without MPI, where hydra has started them."""
+    """Ends all processes with ``code``, without MPI, if hydra has started them."""
     if _LOCAL_COUNT in environment and environment.get(_TO_LAUNCHER, "").isdecimal():
         said = f"cmd=init pmi_version=1 pmi_subversion=1\ncmd=abort exitcode={code}\n"
         with suppress(OSError):
@@ -58,8 +57,8 @@ def has_lost_one(environment: Mapping[str, str] = os.environ) -> bool:
     with suppress(OSError, ValueError):
         above = next((pid for pid, name in _ancestors() if name == _HYDRA[:15]), None)
         if above is not None and count.isdecimal():
-            folders = (folder for folder in Path("/proc").iterdir() if folder.name.isdecimal())
-            states = [found for folder in folders if (found := _status(folder))]
+            pids = filter(str.isdecimal, os.listdir("/proc"))
+            states = [found for pid in pids if (found := _status(pid))]
             alive = [name for name, state, parent in states if parent == above and state != "Z"]
             return len(alive) < int(count)
     return False
@@ -67,15 +66,16 @@ def has_lost_one(environment: Mapping[str, str] = os.environ) -> bool:
 
 def _ancestors() -> Iterator[tuple[int, str]]:
     pid = os.getppid()
-    while pid > 1 and (found := _status(Path(f"/proc/{pid}"))):
+    while pid > 1 and (found := _status(pid)):
         yield pid, found[0]
         pid = found[2]
 
 
-def _status(folder: Path) -> tuple[str, str, int] | None:
+def _status(pid: int | str) -> tuple[str, str, int] | None:
     """A process's name, which Linux cuts at 15 characters, state and parent; None if it is gone."""
     try:
-        text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
+            text = stream.read()
     except OSError:
         return None
     name, _, rest = text.partition("(")[2].rpartition(")")

@@ -31,6 +31,8 @@ T = TypeVar("T")
 Facts = Mapping[str, Any]
 # What shows the last line of a run.
 Say = Callable[[str], None]
+# Is told, again and again, for how many seconds another rank has been waited for; it may raise.
+Waiting = Callable[[float], None]
 
 # What a rank says at a meeting that it is about to do: give away so many numbers, or one of these.
 _GATHER, _REPORT, _END = -1, -2, -3
@@ -59,10 +61,11 @@ class Ended(BaseException):
 class Ranks:
     """All ranks of MPI's world (a hesscli.workers.share.Workers).
 
-    Raises InputError where MPI cannot be used.
+    Raises InputError if MPI cannot be used.
     """
 
-    def __init__(self, launched: Launched) -> None:
+    def __init__(self, launched: Launched, waiting: Waiting = lambda _: None) -> None:
+        self._waiting = waiting
         self._mpi = _import_mpi(launched)
         self._world = self._mpi.COMM_WORLD
         if self._world.size != launched.count:
@@ -92,7 +95,7 @@ class Ranks:
         # MPI requires that every rank gets the same bits; MPICH and Open MPI add in the same order
         # each time.
         with self._in_one_line():
-            _is_done(self._world.Iallreduce(given, total), math.inf)
+            self._is_done(self._world.Iallreduce(given, total))
         return total.reshape(values.shape)
 
     def gather(self, value: T) -> list[T]:
@@ -105,7 +108,7 @@ class Ranks:
     def agree(self, facts: Facts) -> None:
         """Compares ``facts`` of all ranks.
 
-        Raises InputError, on all of them, where one differs.
+        Raises InputError, on all of them, if one differs.
         """
         difference = _difference(self.gather(facts))
         if difference is not None:
@@ -118,9 +121,9 @@ class Ranks:
     def end(self, code: int, failure: str | None, say: Say) -> int:
         """Ends together with the other ranks; gives the code that all of them end with.
 
-        Where nothing failed it is that of the first rank. ``failure`` is why this rank cannot go
+        If nothing failed it is that of the first rank. ``failure`` is why this rank cannot go
         on: the first rank that has a failure says it, and all end with its code, the others by
-        Ended. Where they do not come, because they compute, this rank ends them.
+        Ended. If they do not come, because they compute, this rank ends them.
         """
         try:
             met = self._meet(_END, code, failure is not None)
@@ -155,15 +158,15 @@ class Ranks:
         """Waits for all ranks, which must be about to do the same.
 
         Gives (r, code) of the first rank r that has failed, or of the first rank and r beyond all
-        of them; None where this rank has failed and the others do not come. Raises Ended where
-        another one has failed, NumericalError on all ranks where one goes another way.
+        of them; None if this rank has failed and the others do not come. Raises Ended if
+        another one has failed, NumericalError on all ranks if one goes another way.
         """
         order = self.index if failed else self.count + self.index
         given = array("q", [order * _CODES + code, what, -what])
         least = array("q", [0, 0, 0])
         with self._in_one_line():
             request = self._world.Iallreduce(given, least, op=self._mpi.MIN)
-            if not _is_done(request, _PATIENCE_SECONDS if failed else math.inf):
+            if not self._is_done(request, _PATIENCE_SECONDS if failed else math.inf):
                 self._given_up = (request, given, least)
                 return None
         first, low, high = least
@@ -178,27 +181,27 @@ class Ranks:
             )
         return order, code
 
+    def _is_done(self, request: Any, seconds: float = math.inf) -> bool:
+        """Whether a request of MPI is done in time.
+
+        It is Python that waits: in MPI itself a rank would hear no signal, and keep its core from
+        the rank that it waits for, where these have to share it.
+        """
+        begun = time.monotonic()
+        while not request.Test():
+            waited = time.monotonic() - begun
+            if waited > seconds:
+                return False
+            self._waiting(waited)
+            time.sleep(0 if waited < _AWAKE_SECONDS else _PAUSE_SECONDS)
+        return True
+
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:
         try:
             yield
         except self._mpi.Exception as error:
             raise NumericalError(f"MPI failed ({reason(error)})") from error
-
-
-def _is_done(request: Any, seconds: float) -> bool:
-    """Whether a request of MPI is done in time.
-
-    It is Python that waits: in MPI itself a rank would hear no signal, and keep its core from the
-    rank that it waits for, where these have to share it.
-    """
-    begun = time.monotonic()
-    while not request.Test():
-        waited = time.monotonic() - begun
-        if waited > seconds:
-            return False
-        time.sleep(0 if waited < _AWAKE_SECONDS else _PAUSE_SECONDS)
-    return True
 
 
 def _import_mpi(launched: Launched) -> ModuleType:

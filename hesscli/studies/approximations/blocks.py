@@ -198,7 +198,7 @@ class BlockDiagonal(Approximation):
         return np.concatenate([block.diagonal() for block in self.blocks])
 
     def trace(self) -> float:
-        # Known, where a layer's diagonal takes a product for each parameter.
+        # It is known; a layer's diagonal would take a product for each parameter.
         return self._trace
 
     def exactly(self, v: Array, damping: float) -> Exact | None:

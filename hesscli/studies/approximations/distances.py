@@ -3,7 +3,7 @@
     distance  ‖T − X‖_F / ‖T‖_F          cosine  ⟨T, X⟩ / (‖T‖_F ‖X‖_F)
 
 Small blocks are formed. For dense layers of any size ‖T − X‖² = ‖T‖² − 2⟨T, X⟩ + ‖X‖² out of a and
-S (hesscli.studies.approximations.blocks), and where X has the same a, S − S_X. Networks of such
+S (hesscli.studies.approximations.blocks), and if X has the same a, S − S_X. Networks of such
 layers are a sum over layers and over what is between them. All else is
 estimated by Hutchinson's E‖(T − X)v‖² = ‖T − X‖_F² over normal v, the same for every X, with an
 error bar by the jackknife (Efron and Stein, Annals of Statistics 9, 1981).
@@ -31,6 +31,7 @@ from hesscli.studies.spectra.moments import diagonal
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.layout import NETWORK
+from hesscli.witnesses.ondevice import on_host
 
 # Multiplications for the norms of a dense layer's blocks: a few seconds.
 _WORK = 1e11
@@ -42,9 +43,9 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Distance:
-    """Of one approximation from one block; error bars (99 %) are None where it is exact.
+    """Of one approximation from one block; error bars (99 %) are None if it is exact.
 
-    Both are None where the block is 0, and the cosine also where the approximation is.
+    Both are None if the block is 0, and the cosine also if the approximation is.
     """
 
     distance: float | None
@@ -74,7 +75,7 @@ class Products:
 class Images:
     """What distances need of an approximation, once for all the blocks that it is measured against.
 
-    ``probes`` (P, k) are the random vectors where no distance is exact.
+    ``probes`` (P, k) are the random vectors if no distance is exact.
     """
 
     def __init__(self, probes: Doubles) -> None:
@@ -87,7 +88,7 @@ class Images:
 class Target:
     """The block T that approximations are measured against, and its trace.
 
-    ``trace_error`` is the trace's error bar (99 %), None where it is exact; it is estimated where
+    ``trace_error`` is the trace's error bar (99 %), None if it is exact; it is estimated if
     it is not that of a matrix at hand, and ``trace`` does not know it.
     """
 
@@ -103,17 +104,17 @@ class Target:
         trace: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._images = images
-        size = block.shape[0]
+        size, layer = block.shape[0], on_host(block)
         self._dense: Doubles | None = None
         self._dense_layer: DenseBlock | None = None
         if size <= DENSE_SIZE:
             self._dense = _dense(block)
             self.trace = float(np.trace(self._dense))
-        elif held and isinstance(block, DenseBlock) and needs_no_probes(block):
-            self._dense_layer = block
-            self._a, self._S = block.a.astype(np.float64), block.S.astype(np.float64)
+        elif held and isinstance(layer, DenseBlock) and needs_no_probes(layer):
+            self._dense_layer = layer
+            self._a, self._S = layer.a.astype(np.float64), layer.S.astype(np.float64)
             (self._squared,) = squared_norms(self._a, [self._S])
-            self.trace = diagonal(block).trace
+            self.trace = diagonal(layer).trace
         else:
             self._products = _products(block, images.probes)
             known = trace()

@@ -5,10 +5,10 @@ the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂f/∂z_{n,t})�
 
     J_{n,k} = Σ_t a_{n,t} δ_{n,k,t}ᵀ,      F = Σ_{n,k} vec J_{n,k} vec J_{n,k}ᵀ
 
-F is Gauss–Newton where M = ∂²ℓ/∂f², and the Fisher matrix where M is the mean of that over targets
+F is Gauss–Newton if M = ∂²ℓ/∂f², and the Fisher matrix if M is the mean of that over targets
 that the network itself draws: the same for cross-entropies and mean squared error (Martens, "New
 insights and perspectives on the natural gradient method", JMLR 21, 2020). It is the Monte-Carlo
-Fisher where m are gradients at targets that are drawn so, and the empirical Fisher where m is the
+Fisher if m are gradients at targets that are drawn so, and the empirical Fisher if m is the
 gradient of the loss.
 """
 
@@ -194,7 +194,7 @@ def root_of(engine: ChainRule, kind: str, samples: int, seed: int) -> Array:
 
 
 def draws_of(problem: Problem) -> _Draw | None:
-    """How the loss's distribution is drawn from; None where the loss is no likelihood's."""
+    """How the loss's distribution is drawn from; None if the loss is no likelihood's."""
     return {
         "sparse_categorical_crossentropy": _classes,
         "categorical_crossentropy": _one_hot,

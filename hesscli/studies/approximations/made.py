@@ -72,7 +72,7 @@ class Maker:
         self.problem, self.samples, self.seed = engine.problem, samples, seed
         self.held = isinstance(engine, ChainRule)
         self.chunks = (
-            Chunks(engine.problem, HELD) if isinstance(engine, ChainRule) else engine.chunks
+            Chunks(engine.problem, HELD) if isinstance(engine, ChainRule) else engine.chunks.on_host
         )
         self._engine = engine if isinstance(engine, ChainRule) else None
         self._kept: dict[str, dict[str, Factors]] = {}

@@ -16,6 +16,7 @@ from hesscli.studies.spectra.lanczos import Eigenpairs, largest
 from hesscli.studies.spectra.measures import Measured
 from hesscli.studies.spectra.subject import SpectrumOptions, Subject
 from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, Terms, TermSpectrum
+from hesscli.system import xp
 from hesscli.witnesses.block import HessianBlock
 
 # Residuals relative to the eigenvalue.
@@ -95,7 +96,8 @@ def _show(progress: Callable[[float], None], products: int) -> None:
 def _vanishes(block: HessianBlock, subject: Subject, seed: int) -> bool:
     # A random vector is orthogonal to the range of what is not zero with probability 0.
     start = np.random.default_rng(seed).standard_normal((subject.span.size, 1))
-    return not np.any(block.matmat(subject.span.lift(start, block.dtype)))
+    v = block.device.put(subject.span.lift(start, block.dtype))
+    return not xp.any(block.matmat(v))
 
 
 def _worst_residual(pairs: Eigenpairs, norm: Measured) -> float:

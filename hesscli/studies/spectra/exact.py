@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscli.studies.checks import DEFAULT_RTOL
-from hesscli.studies.norms import length
+from hesscli.studies.checks import DEFAULT_RTOL, frobenius_norm
 from hesscli.studies.spectra.lanczos import Eigenpairs, eigenpairs
 from hesscli.studies.spectra.measures import (
     Density,
@@ -67,7 +66,7 @@ def exact(subject: Subject, options: SpectrumOptions) -> Terms:
     return Terms(
         hessian=_term(H, subject, options, tolerance_H, edges, of_H),
         gauss_newton=_term(G, subject, options, tolerance_G, edges, of_G),
-        curvature=CurvatureNorms(Measured(length(C)), Measured(float(np.abs(C).max()))),
+        curvature=CurvatureNorms(Measured(frobenius_norm(C)), Measured(float(np.abs(C).max()))),
         check=None if diagonals is None else _check(H, G, diagonals, subject),
     )
 
@@ -111,7 +110,7 @@ def _term(
         smallest=Measured(float(min(ends))),
         negative=Measured(int((settled < 0).sum())),
         trace=Measured(trace),
-        frobenius_norm=Measured(length(eigenvalues)),
+        frobenius_norm=Measured(frobenius_norm(eigenvalues)),
         spectral_norm=Measured(found.norm),
         diagonal=None if diagonal is None else (diagonal.smallest, diagonal.largest),
         tolerance=tolerance,
@@ -131,7 +130,7 @@ def _top(found: _Decomposed, subject: Subject, options: SpectrumOptions) -> Eige
     else:
         order = np.argsort(-np.abs(found.eigenvalues), kind="stable")[: options.top]
     vectors = subject.span.lift(found.vectors[:, order], found.block.dtype)
-    return eigenpairs(found.block, found.eigenvalues[order], vectors)
+    return eigenpairs(found.block, found.eigenvalues[order], found.block.device.put(vectors))
 
 
 def _check(

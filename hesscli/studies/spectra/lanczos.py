@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import count as count_from
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
 
 from hesscli.problem.graph import Array
-from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.eigen import Product, Search, lanczos
 from hesscli.studies.spectra.span import Doubles, Span
+from hesscli.system import xp
 from hesscli.system.memory import require_memory
 from hesscli.witnesses.block import HessianBlock
 
@@ -32,9 +32,12 @@ class Eigenpairs:
 
 
 def eigenpairs(block: HessianBlock, values: Doubles, vectors: Array) -> Eigenpairs:
-    """``vectors`` (P, K) with the residuals that a product with H gives them."""
-    residual = block.matmat(vectors).astype(np.float64) - vectors.astype(np.float64) * values
-    return Eigenpairs(values, vectors, np.linalg.norm(residual, axis=0))
+    """``vectors`` (P, K), on the block's device, with the residuals that a product with H gives."""
+    on = block.device
+    own = xp.asarray(values, like=vectors)
+    residual = xp.double(block.matmat(vectors)) - xp.double(vectors) * own
+    squares = on.fetch(xp.sum(xp.square(residual), axis=0))
+    return Eigenpairs(values, on.fetch(vectors), np.sqrt(squares))
 
 
 def no_watch(products: int) -> None:
@@ -65,29 +68,31 @@ def largest(
     vectors = min(size, max(2 * count + 1, _MIN_VECTORS))
     _require_memory(block, vectors + 2 * count)
     start = np.random.default_rng(seed).standard_normal((span.size, 1))
-    v0 = span.lift(start / np.linalg.norm(start), dtype)[:, 0]
+    on = block.device
+    v0 = on.put(span.lift(start / np.linalg.norm(start), dtype)[:, 0])
     image = block.matvec(v0)
-    if not image.any():
+    if not xp.any(image):
         # H is zero: a random vector is orthogonal to its range with probability 0.
-        return eigenpairs(block, np.zeros(count), np.eye(size, count, dtype=dtype))
+        return eigenpairs(block, np.zeros(count), on.put(np.eye(size, count, dtype=dtype)))
 
     # Powers of two, so that dtype's range is no matter and no digit is changed.
-    reach = max(float(np.abs(image).max()), abs(shift))
-    scale = 2.0 ** -np.round(np.log2(reach))
-    moved = dtype.type(shift * scale)
+    reach = max(float(xp.max(xp.abs(image))), abs(shift))
+    scale = 2.0 ** -float(np.round(np.log2(reach)))
+    moved = shift * scale
     products = count_from(1)
 
     def product(v: Array) -> Array:
         watch(next(products))
-        return np.asarray(block.matvec(v) * dtype.type(scale) + moved * v)
+        image: Array = block.matvec(v) * scale + moved * v
+        return image
 
-    operator = LinearOperator(block.shape, dtype=dtype, matvec=product)
+    operator = Product(block.shape, dtype, product)
     search = Search(rtol, "use a smaller --top, or --which magnitude", vectors, _MAX_RESTARTS)
-    _, found = lanczos(operator, block.parameter, search, v0, count=count)
+    _, found = lanczos(operator, block.parameter, search, v0, count=count, device=on)
     # Rayleigh quotients of H itself: the shift cost digits.
-    exact = (found * block.matmat(found)).sum(axis=0, dtype=np.float64)
+    exact = on.fetch(xp.sum(xp.double(found * block.matmat(found)), axis=0))
     order = np.argsort(-np.abs(exact + shift), kind="stable")
-    return eigenpairs(block, exact[order], np.ascontiguousarray(found[:, order]))
+    return eigenpairs(block, exact[order], xp.contiguous(xp.take(found, order, axis=1)))
 
 
 def _require_memory(block: HessianBlock, vectors: int) -> None:

@@ -23,6 +23,7 @@ from functools import partial
 import numpy as np
 
 from hesscli.problem.graph import Array
+from hesscli.studies.restarted import length
 from hesscli.studies.spectra.bars import (
     counts_between,
     frobenius_between,
@@ -32,6 +33,7 @@ from hesscli.studies.spectra.bars import (
 from hesscli.studies.spectra.measures import Density, Measured
 from hesscli.studies.spectra.span import Doubles, Span
 from hesscli.studies.spectra.tridiagonal import Tridiagonal
+from hesscli.system import xp
 from hesscli.system.errors import NumericalError
 from hesscli.system.memory import require_memory
 from hesscli.system.pieces import pieces
@@ -154,7 +156,7 @@ def quadrature(
         start /= np.linalg.norm(start, axis=0)
         found += _lanczos(
             block,
-            span.lift(start, block.dtype),
+            block.device.put(span.lift(start, block.dtype)),
             steps,
             partial(_of_some, progress, low / probes, high / probes),
         )
@@ -169,8 +171,9 @@ def mean_square(block: HessianBlock, span: Span, probes: int, seed: int, norm: f
     for low, high in pieces(0, probes, 4 * block.shape[0] * block.dtype.itemsize):
         start = generator.standard_normal((high - low, span.size)).T
         start /= np.linalg.norm(start, axis=0)
-        products = block.matmat(span.lift(start, block.dtype)).astype(np.float64) / unit
-        squares[low:high] = (products**2).sum(axis=0)
+        products = block.matmat(block.device.put(span.lift(start, block.dtype)))
+        each = xp.sum(xp.square(xp.double(products) / unit), axis=0)
+        squares[low:high] = block.device.fetch(each)
     return frobenius_norm(span.size * float(squares.mean()), unit, norm / unit, probes)
 
 
@@ -190,29 +193,32 @@ def _lanczos(
 ) -> list[Tridiagonal]:
     """T for each column of ``start``, all columns in step."""
     count = start.shape[1]
-    basis = np.empty((count, steps, start.shape[0]), dtype=block.dtype)
-    basis[:, 0] = start.T
+    size = start.shape[0]
+    basis = [xp.empty((steps, size), like=start) for _ in range(count)]
+    for probe in range(count):
+        basis[probe][0, :] = start[:, probe]
     alphas: list[list[float]] = [[] for _ in range(count)]
     betas: list[list[float]] = [[] for _ in range(count)]
     running = list(range(count))
     for step in range(steps):
-        products = np.ascontiguousarray(block.matmat(basis[running, step].T).T)
-        if not np.isfinite(products).all():
+        last = xp.stack([basis[probe][step, :] for probe in running])
+        products = xp.contiguous(block.matmat(last.T).T)
+        if not xp.all(xp.isfinite(products)):
             raise NumericalError(
                 f"{block.parameter}: a product with the Hessian is not finite in {block.dtype}; "
                 "use smaller weights or dtype float64"
             )
         going_on = []
-        for probe, w in zip(running, products, strict=True):
-            known = basis[probe, : step + 1]
-            alphas[probe].append(float(known[step] @ w))
-            w, length = _orthogonalized(w, known)
+        for at, probe in enumerate(running):
+            known, w = basis[probe][: step + 1, :], products[at, :]
+            alphas[probe].append(float(known[step, :] @ w))
+            w, left = _orthogonalized(w, known)
             scale = max(map(abs, (*alphas[probe], *betas[probe])))
             # An invariant subspace: the quadrature is exact.
-            exhausted = length <= np.finfo(block.dtype).eps * (step + 2) * scale
-            betas[probe].append(0.0 if exhausted else length)
+            exhausted = left <= np.finfo(block.dtype).eps * (step + 2) * scale
+            betas[probe].append(0.0 if exhausted else left)
             if step + 1 < steps and not exhausted:
-                basis[probe, step + 1] = w / length
+                basis[probe][step + 1, :] = w / left
                 going_on.append(probe)
         running = going_on
         progress((step + 1) / steps)
@@ -223,10 +229,10 @@ def _lanczos(
 
 
 def _orthogonalized(w: Array, known: Array) -> tuple[Array, float]:
-    before = float(np.linalg.norm(w))
+    before = length(w)
     w = w - (known @ w) @ known
-    length = float(np.linalg.norm(w))
-    if length < _KEPT * before:
+    left = length(w)
+    if left < _KEPT * before:
         w = w - (known @ w) @ known
-        length = float(np.linalg.norm(w))
-    return w, length
+        left = length(w)
+    return w, left

@@ -12,6 +12,7 @@ from hesscli.studies.spectra.span import Span, layer_span, network_span, small_m
 from hesscli.witnesses.block import HessianBlock
 from hesscli.witnesses.chain_rule.dense import DenseBlock
 from hesscli.witnesses.chain_rule.network import NetworkBlock
+from hesscli.witnesses.ondevice import DeviceBlock
 from hesscli.witnesses.penalized import PenalizedBlock
 from hesscli.witnesses.solution import Exact, of_matrix
 
@@ -23,6 +24,8 @@ def spanned(block: HessianBlock) -> HessianBlock:
     """``block``, with the eigenvalues of its small matrix if there is one, and not too large."""
     if isinstance(block, PenalizedBlock):
         return PenalizedBlock(spanned(block.block), block.added)
+    if isinstance(block, DeviceBlock):
+        return DeviceBlock(block.block, block.device, lambda: spanned(block.held))
     own: tuple[DenseBlock, ...]
     if isinstance(block, DenseBlock):
         own, span = (block,), layer_span(block)

@@ -139,7 +139,7 @@ class Subject:
             return None
         of_layers = []
         for name in names:
-            sums = chunks.for_second().sum(partial(_three_diagonals, name))
+            sums = chunks.on_host.for_second().sum(partial(_three_diagonals, name))
             of_layers.append([from_sums(each) for each in sums])
         H, G, C = (together(list(of)) for of in zip(*of_layers, strict=True))
         return H, G, C
@@ -168,12 +168,11 @@ def subject_of(engine: ChainRuleEngine, layer: str, parameter: str) -> Subject:
     if not all(map(engine.is_dense, names)):
         H, G, C = (of(parameter) for of in _terms(engine))
         return Subject(problem, layer, parameter, H, G, C, whole_span(H.layout))
+    H, G, C = (of(parameter) for of in _terms(engine))
     own = tuple(_own(engine, name) for name in names)
-    if parameter == NETWORK:
-        terms = engine.hessian(NETWORK), engine.gauss_newton(NETWORK), engine.curvature(NETWORK)
-        span = network_span([hessian for hessian, _, _ in own])
-        return Subject(problem, layer, parameter, *terms, span=span, own=own)
-    return Subject(problem, layer, parameter, *own[0], span=layer_span(own[0][0]), own=own)
+    of_layers = [hessian for hessian, _, _ in own]
+    span = network_span(of_layers) if parameter == NETWORK else layer_span(*of_layers)
+    return Subject(problem, layer, parameter, H, G, C, span, own)
 
 
 def _is_penalized(problem: Problem, parameter: str) -> bool:

@@ -18,6 +18,9 @@ from hesscli.witnesses.layout import input_example, layout_of
 Output = Callable[[Tensor, Tensor], dict[str, Tensor]]
 # A tape keeps some twenty arrays of this size, in every thread.
 _PIECE_BYTES = 8 * 2**20
+# Tracing a function takes as long as a dozen products of a piece each, and a traced one shares
+# what does not depend on the vector among those of a piece: the more the larger.
+_TRACED_BYTES = 48 * 2**20
 
 
 class _Block(HessianBlock):
@@ -33,14 +36,18 @@ class _Block(HessianBlock):
         segments = layout.segments
         # The node by whose pre-activations the block's parameters can be moved.
         self._node = engine.sole_user(segments[0]) if len(segments) == 1 else None
-        self._at_once = engine.rows_at_once(layout)
+        self._widest = engine.widest(layout)
         # What one vector costs: a copy of the parameters and of each activation.
-        values_each = max(self.shape[0], self._x.shape[0] * engine.widest)
+        values_each = max(self.shape[0], int(self._x.shape[0]) * self._widest)
         self._bytes_each = values_each * self.dtype.itemsize
+
+    @cached_property
+    def _fixed(self) -> Tensors:
+        return self.engine.fixed(self.layout, self._x, self._node)
 
     def _matmat(self, V: Array) -> Array:
         result = np.empty(V.shape, dtype=self.dtype)
-        for start, stop in pieces(0, V.shape[1], self._bytes_each, _PIECE_BYTES):
+        for start, stop in pieces(0, V.shape[1], self._bytes_each, self._piece_bytes(V.shape[1])):
             columns = np.ascontiguousarray(V[:, start:stop].T, dtype=self.dtype)
             if self._node is not None:
                 result[:, start:stop] = self._products_of(self._node, columns)
@@ -49,6 +56,9 @@ class _Block(HessianBlock):
             flat = [np.reshape(product, (stop - start, -1)) for product in products]
             result[:, start:stop] = np.concatenate(flat, axis=1).T
         return result
+
+    def _piece_bytes(self, _vectors: int) -> int:
+        return _PIECE_BYTES
 
     def _products(self, directions: Tensors) -> list[Tensor]:
         """Products with directions (k, *shape) by tensor, in the same shapes."""
@@ -81,15 +91,19 @@ class _Block(HessianBlock):
                 multiplied.append(factors)
                 return added + step * tf.matmul(factors, V)
 
-            return engine.judged_values(self._x, {}, (node, shift))
+            return engine.judged_values(self._x, self._fixed, (node, shift))
 
         examples = self._x.shape[0]
         step = tf.zeros((count, 1, 1), dtype=self.dtype.name)
         added = tf.zeros((count, examples, segment.units), dtype=self.dtype.name)
         cotangents = self._at_pre_activations(step, added, output)
         by_example = tf.reshape(tf.transpose(cotangents, [1, 0, 2]), [examples, -1])
-        wide = np.asarray(engine.through_layer(multiplied[0], by_example))
-        by_unit = wide.reshape(segment.rows, count, segment.units).swapaxes(1, 2)
+        return self._by_parameter(engine.through_layer(multiplied[0], by_example), count)
+
+    def _by_parameter(self, wide: Tensor, count: int) -> Array:
+        """Products (rows, k · units) of the block of one node's parameters as (P, k)."""
+        (segment,) = self.layout.segments
+        by_unit = np.asarray(wide).reshape(segment.rows, count, segment.units).swapaxes(1, 2)
         return np.reshape(by_unit, (self.shape[0], count))
 
     def _by_tensor(self, vectors: Array) -> Tensors:
@@ -138,16 +152,39 @@ class AutodiffHessian(_Block):
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(step)
                 moved = self._moved(parameters, step, directions)
-                loss = engine.loss(engine.judged_values(self._x, moved), self._targets)
+                values = engine.judged_values(self._x, {**self._fixed, **moved})
+                loss = engine.loss(values, self._targets)
             slopes = inner.gradient(loss, step, unconnected_gradients="zero")
         products: dict[str, Tensor] = outer.gradient(
             slopes, parameters, unconnected_gradients="zero"
         )
         return list(products.values())
 
+    @cached_property
+    def _at_once(self) -> bool:
+        return self.engine.rows_at_once(self.layout)
+
+    @cached_property
+    def _are_rows_traced(self) -> bool:
+        few = self._node is not None and self.shape[0] * self._bytes_each <= _TRACED_BYTES
+        return self._at_once and not few
+
+    def _are_traced(self, vectors: int) -> bool:
+        """Whether so many products with the block of one node's parameters are."""
+        return self._at_once and vectors * self._bytes_each > _TRACED_BYTES / 2
+
+    def _piece_bytes(self, vectors: int) -> int:
+        traced = self._node is not None and self._are_traced(vectors)
+        return _TRACED_BYTES if traced else super()._piece_bytes(vectors)
+
+    def _products_of(self, node: str, vectors: Array) -> Array:
+        if not self._are_traced(len(vectors)):
+            return super()._products_of(node, vectors)
+        return self._by_parameter(self._traced.products(vectors), len(vectors))
+
     def rows(self, start: int, stop: int) -> Array:
         stop = min(stop, self.shape[0])
-        if not self._at_once:
+        if not self._are_rows_traced:
             return super().rows(start, stop)
         if self._node is not None:
             (panel,) = self.panels(start, stop)
@@ -166,11 +203,11 @@ class AutodiffHessian(_Block):
     @property
     def row_bytes(self) -> int:
         # Each row has its own copy of the derivatives at every unit, several at a time.
-        derivatives = 4 * self._x.shape[0] * self.engine.widest
+        derivatives = 4 * self._x.shape[0] * self._widest
         return int(max(self.shape[0], derivatives) * self.dtype.itemsize)
 
     def panels(self, start: int, stop: int) -> tuple[Array, ...]:
-        if self._node is None or not self._at_once:
+        if self._node is None or not self._are_rows_traced:
             return super().panels(start, stop)
         (segment,) = self.layout.segments
         flat = self._traced.panel(start, min(stop, self.shape[0]))
@@ -178,7 +215,7 @@ class AutodiffHessian(_Block):
 
     @cached_property
     def _traced(self) -> TracedRows:
-        return TracedRows(self.engine, self.parameter, self.layout)
+        return TracedRows(self.engine, self.parameter, self.layout, self._fixed)
 
 
 class AutodiffGaussNewton(_Block):
@@ -202,7 +239,8 @@ class AutodiffGaussNewton(_Block):
         step = tf.zeros(count, dtype=self.dtype.name)
 
         def output() -> dict[str, Tensor]:
-            return self.engine.judged_values(self._x, self._moved(parameters, step, directions))
+            moved = self._moved(parameters, step, directions)
+            return self.engine.judged_values(self._x, {**self._fixed, **moved})
 
         products: dict[str, Tensor] = self._there_and_back(parameters, step, output)
         return list(products.values())

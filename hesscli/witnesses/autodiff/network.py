@@ -70,8 +70,6 @@ class TensorflowNetwork:
             )
             for node in problem.graph.nodes
         }
-        # The largest value of the graph, in numbers of one example.
-        self.widest = max(prod(node.shape) for node in problem.graph.nodes)
         self._loss_function = loss_function(tf, problem.loss)
         # A vector is (1, units), so that copies of it stand beside those of (N, units).
         self.parameters: dict[str, Tensor] = {
@@ -109,15 +107,37 @@ class TensorflowNetwork:
         (node,) = nodes
         return node.name if node.kind == DENSE else None
 
-    def rows_at_once(self, layout: Layout) -> bool:
-        """Whether TensorFlow vectorizes derivatives of all nodes that depend on the block."""
+    def moved(self, layout: Layout) -> tuple[Node, ...]:
+        """The nodes whose values depend on the block."""
         graph = self.problem.graph
         tensors = [name for name in layout.tensors if name in graph.tensors]
-        nodes = graph.downstream(() if tensors else [INPUT], tensors)
-        moving = {node for name in tensors for node in graph.users[name]}
+        return graph.downstream(() if tensors else [INPUT], tensors)
+
+    def widest(self, layout: Layout) -> int:
+        """The largest value that depends on the block, in numbers of one example."""
+        return max((prod(node.shape) for node in self.moved(layout)), default=1)
+
+    def fixed(self, layout: Layout, x: Tensor, node: str | None = None) -> dict[str, Tensor]:
+        """What does not depend on the block, of the values that the others and the loss read.
+
+        Of a block of one ``node``, which moves by what is added to its value, that value too.
+        """
+        graph = self.problem.graph
+        moved = self.moved(layout) if node is None else graph.downstream([node], ())
+        names = {each.name for each in moved}
+        others = [each for each in graph.nodes if each.name not in names]
+        readers = [each for each in graph.nodes if each in moved or each.name == node]
+        read = {name for each in readers for name in each.inputs}
+        read |= {graph.output, *graph.activities, *([] if node is None else [node])}
+        return {name: of for name, of in self.values({INPUT: x}, others) if name in read}
+
+    def rows_at_once(self, layout: Layout) -> bool:
+        """Whether TensorFlow vectorizes derivatives of all nodes that depend on the block."""
+        users = self.problem.graph.users
+        own = {node for name in layout.tensors for node in users.get(name, ())}
         return all(
-            node.kind in VECTORIZED and not (node.kind in CONVOLUTIONS and node in moving)
-            for node in nodes
+            node.kind in VECTORIZED and not (node.kind in CONVOLUTIONS and node in own)
+            for node in self.moved(layout)
         )
 
     def values(
@@ -127,14 +147,16 @@ class TensorflowNetwork:
 
         ``given`` has what they read besides, and tensors that are others than the problem's. Each
         value and tensor may have a leading axis of copies. ``shift`` (node, function) adds
-        function(a) to the value of a node with one input a.
+        function(a) to the value of a node with one input a, which may be given too.
         """
         values = {**self.parameters, **given}
         unread = Counter(name for node in nodes for name in node.inputs)
         for node in nodes:
             x = [values[name] for name in node.inputs]
             tensors = {role: values[name] for role, name in node.tensors.items()}
-            value = self._functions[node.name](*x, **tensors)
+            value = given.get(node.name)
+            if value is None:
+                value = self._functions[node.name](*x, **tensors)
             if shift is not None and shift[0] == node.name:
                 value = value + shift[1](*x)
             values[node.name] = value
@@ -147,15 +169,17 @@ class TensorflowNetwork:
     def judged_values(
         self, x: Tensor, replaced: Tensors, shift: tuple[str, Function] | None = None
     ) -> dict[str, Tensor]:
-        """What the loss is of, at examples x, with some tensors, or INPUT, replaced.
+        """What the loss is of, at examples x, with some tensors, values or INPUT replaced.
 
         That is the network's output (…, N, c), and the values (…, N, *shape) that have a penalty.
         """
         graph = self.problem.graph
         given, wanted = {INPUT: x, **replaced}, {graph.output, *graph.activities}
-        found = self.values(given, graph.nodes, shift)
-        of_input = {INPUT: given[INPUT]} if INPUT in wanted else {}
-        return {**of_input, **{name: value for name, value in found if name in wanted}}
+        shifted = None if shift is None else shift[0]
+        nodes = [node for node in graph.nodes if node.name not in given or node.name == shifted]
+        known = {name: given[name] for name in wanted if name in given}
+        found = self.values(given, nodes, shift)
+        return {**known, **{name: value for name, value in found if name in wanted}}
 
     def output(self, x: Tensor, replaced: Tensors) -> Tensor:
         """The network's output (…, N, c) at examples x, with some tensors, or INPUT, replaced."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hesscli.problem.graph import OWN_LAYER, Node
+from hesscli.problem.graph import OWN_LAYER, Array, Node
 from hesscli.problem.network import Problem
 from hesscli.problem.registry import LAYER, LOSS, tensorflow_function
 from hesscli.witnesses.autodiff.network import Judged, Tensor, TensorflowNetwork, Tensors
@@ -29,9 +29,12 @@ _lock = threading.Lock()
 class TracedRows:
     """The rows of one block by traced functions; its layout's segments are asked one by one."""
 
-    def __init__(self, engine: TensorflowNetwork, parameter: str, layout: Layout) -> None:
+    def __init__(
+        self, engine: TensorflowNetwork, parameter: str, layout: Layout, fixed: Tensors
+    ) -> None:
         self._engine = engine
         self._layout = layout
+        self._fixed = fixed
         example = input_example(parameter)
         # One function does for the input of each example.
         self._block = parameter if example is None else f"{INPUT}[]"
@@ -43,7 +46,7 @@ class TracedRows:
         The loss gets one small variable for each wanted row's parameter; its gradient (R,) is
         differentiated by all the block's parameters, for all rows in one vectorized pass.
         """
-        return self._call("rows", index, start, stop)
+        return self._call("rows", index, self._engine.tf.range(start, stop))
 
     def panel(self, start: int, stop: int) -> Tensor:
         """Rows of a layer's block as its panel (n, (stop − start) · units).
@@ -52,9 +55,19 @@ class TracedRows:
         for all rows in one vectorized pass, and then through the layer's own linear map z = a W,
         which gives all rows as one matrix product.
         """
-        return self._call("panel", 0, start, stop)
+        return self._call("panel", 0, self._engine.tf.range(start, stop))
 
-    def _call(self, kind: str, index: int, start: int, stop: int) -> Tensor:
+    def products(self, vectors: Array) -> Tensor:
+        """The products of a layer's block with vectors (k, P), (n, k · units).
+
+        As ``panel``, with one small variable for each vector. What the directions add to the
+        pre-activations is summed, so that all vectors share one pass up and one down.
+        """
+        (segment,) = self._layout.segments
+        V = vectors.reshape(len(vectors), segment.rows, segment.units)
+        return self._call("products", 0, self._engine.tf.constant(V))
+
+    def _call(self, kind: str, index: int, asked: Tensor) -> Tensor:
         engine = self._engine
         key = (_likeness(engine.problem), self._block, index, kind)
         with _lock:
@@ -62,20 +75,19 @@ class TracedRows:
                 skeleton = copy(engine)
                 skeleton.problem = _without_values(engine.problem)
                 skeleton.parameters = {}
-                make = _row_function if kind == "rows" else _panel_function
-                _kept[key] = self._traced(make(skeleton, self._layout, index))
+                function = _FUNCTIONS[kind](skeleton, self._layout, index)
+                _kept[key] = self._traced(function, asked)
                 while len(_kept) > _KEPT:
                     _kept.popitem(last=False)
             _kept.move_to_end(key)
             traced = _kept[key]
-        return traced(engine.tf.range(start, stop), *self._batch, engine.parameters)
+        return traced(asked, *self._batch, engine.parameters, self._fixed)
 
-    def _traced(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def _traced(self, function: Callable[..., Tensor], asked: Tensor) -> Callable[..., Tensor]:
         tf, spec = self._engine.tf, self._engine.tf.TensorSpec
-        x, targets, parameters = tf.nest.map_structure(
-            lambda value: spec(value.shape, value.dtype), (*self._batch, self._engine.parameters)
-        )
-        signature = [spec([None], tf.int32), x, targets, parameters]
+        given = (*self._batch, self._engine.parameters, self._fixed)
+        of_given = tf.nest.map_structure(lambda value: spec(value.shape, value.dtype), given)
+        signature = [spec([None, *asked.shape[1:]], asked.dtype), *of_given]
         compiled = tf.function(function, input_signature=signature, autograph=False)
         traced: Callable[..., Tensor] = compiled.get_concrete_function()
         return traced
@@ -86,7 +98,9 @@ def _row_function(skeleton: TensorflowNetwork, layout: Layout, index: int) -> Ca
     segment = layout.segments[index]
     node = skeleton.sole_user(segment)
 
-    def rows(numbers: Tensor, x: Tensor, targets: Judged, parameters: Tensors) -> Tensor:
+    def rows(
+        numbers: Tensor, x: Tensor, targets: Judged, parameters: Tensors, fixed: Tensors
+    ) -> Tensor:
         network = skeleton.with_parameters(parameters)
         values = network.variables(layout, x)
         steps = tf.zeros(tf.shape(numbers), dtype=dtype)
@@ -96,9 +110,15 @@ def _row_function(skeleton: TensorflowNetwork, layout: Layout, index: int) -> Ca
                 inner.watch(steps)
                 if node is None:
                     own = network.variables(Layout((segment,)), x)
-                    f = network.judged_values(x, _moved(network, own, numbers, steps))
+                    moved = _moved(network, own, numbers, steps)
+                    f = network.judged_values(x, {**fixed, **moved})
                 else:
-                    f, _ = _moved_output(network, segment, node, numbers, steps, x, 0)
+
+                    def shift(a: Tensor) -> Tensor:
+                        factors = network.factors(segment, a)
+                        return _one_parameter_each(network, segment, numbers, factors, steps)
+
+                    f = network.judged_values(x, fixed, (node, shift))
                 loss = network.loss(f, targets)
             slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
         jacobians = outer.jacobian(slopes, values, unconnected_gradients="zero")
@@ -112,27 +132,66 @@ def _row_function(skeleton: TensorflowNetwork, layout: Layout, index: int) -> Ca
 def _panel_function(
     skeleton: TensorflowNetwork, layout: Layout, _index: int
 ) -> Callable[..., Tensor]:
+    return _through_layer(skeleton, layout, _one_parameter_each)
+
+
+def _products_function(
+    skeleton: TensorflowNetwork, layout: Layout, _index: int
+) -> Callable[..., Tensor]:
+    return _through_layer(skeleton, layout, _one_direction_each)
+
+
+_FUNCTIONS = {"rows": _row_function, "panel": _panel_function, "products": _products_function}
+
+
+def _through_layer(
+    skeleton: TensorflowNetwork, layout: Layout, step_along: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    """What a layer's parameters' derivatives are of the slopes along what ``asked`` names."""
     tf, dtype = skeleton.tf, skeleton.problem.dtype.name
     (segment,) = layout.segments
     node = skeleton.sole_user(segment)
-    assert node is not None  # only such blocks are asked for panels
+    assert node is not None  # only such blocks are asked for panels and products
 
-    def panel(numbers: Tensor, x: Tensor, targets: Judged, parameters: Tensors) -> Tensor:
+    def function(
+        asked: Tensor, x: Tensor, targets: Judged, parameters: Tensors, fixed: Tensors
+    ) -> Tensor:
         network = skeleton.with_parameters(parameters)
-        steps = tf.zeros(tf.shape(numbers), dtype=dtype)
+        steps = tf.zeros(tf.shape(asked)[:1], dtype=dtype)
         added = tf.zeros((x.shape[0], segment.units), dtype=dtype)
+        multiplied: list[Tensor] = []
+
+        def shift(a: Tensor) -> Tensor:
+            multiplied.append(network.factors(segment, a))
+            return added + step_along(network, segment, asked, multiplied[0], steps)
+
         with tf.GradientTape(watch_accessed_variables=False) as outer:
             outer.watch(added)
             with tf.GradientTape(watch_accessed_variables=False) as inner:
                 inner.watch(steps)
-                f, factors = _moved_output(network, segment, node, numbers, steps, x, added)
-                loss = network.loss(f, targets)
+                loss = network.loss(network.judged_values(x, fixed, (node, shift)), targets)
             slopes = inner.gradient(loss, steps, unconnected_gradients="zero")
         jacobian = outer.jacobian(slopes, added, unconnected_gradients="zero")
         by_row = tf.reshape(tf.transpose(jacobian, [1, 0, 2]), [x.shape[0], -1])
-        return network.through_layer(factors, by_row)
+        return network.through_layer(multiplied[0], by_row)
 
-    return panel
+    return function
+
+
+def _one_parameter_each(
+    network: TensorflowNetwork, segment: Segment, numbers: Tensor, factors: Tensor, steps: Tensor
+) -> Tensor:
+    """What steps (R,) in the parameters with these numbers add to pre-activations (N, units)."""
+    tf = network.tf
+    units = tf.one_hot(numbers % segment.units, segment.units, dtype=network.problem.dtype.name)
+    return tf.matmul(tf.gather(factors, numbers // segment.units, axis=1) * steps, units)
+
+
+def _one_direction_each(
+    network: TensorflowNetwork, _segment: Segment, V: Tensor, factors: Tensor, steps: Tensor
+) -> Tensor:
+    """What steps (R,) along the directions V (R, rows, units) add to pre-activations (N, units)."""
+    return network.tf.tensordot(steps, network.tf.matmul(factors, V), 1)
 
 
 def _moved(
@@ -147,33 +206,6 @@ def _moved(
         name: value + tf.reshape(part, value.shape)
         for (name, value), part in zip(values.items(), parts, strict=True)
     }
-
-
-def _moved_output(
-    network: TensorflowNetwork,
-    segment: Segment,
-    node: str,
-    numbers: Tensor,
-    steps: Tensor,
-    x: Tensor,
-    added: Tensor,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """What the loss is of after steps (R,) in the parameters with these numbers in the segment.
-
-    And what the segment's parameters multiply, (N, rows). ``added`` is added to the node's
-    pre-activations.
-    """
-    tf = network.tf
-    units = tf.one_hot(numbers % segment.units, segment.units, dtype=network.problem.dtype.name)
-    multiplied: list[Tensor] = []
-
-    def shift(a: Tensor) -> Tensor:
-        factors = network.factors(segment, a)
-        multiplied.append(factors)
-        chosen = tf.gather(factors, numbers // segment.units, axis=1)
-        return added + tf.matmul(chosen * steps, units)
-
-    return network.judged_values(x, {}, (node, shift)), multiplied[0]
 
 
 def _likeness(problem: Problem) -> Hashable:

@@ -15,7 +15,7 @@ from hesscli.nodes.node import added
 from hesscli.nodes.passes import BOTH, Linearized, Moved, Term
 from hesscli.problem.graph import CONV, INPUT, Array, Node
 from hesscli.system import xp
-from hesscli.system.arrays import dtype_of
+from hesscli.system.arrays import dtype_of, is_numpy
 from hesscli.system.pieces import pieces
 from hesscli.system.threads import at_once
 from hesscli.witnesses.block import HessianBlock
@@ -89,7 +89,8 @@ class ProductBlock(HessianBlock):
         # Each piece has a result, which at large widths is larger than what it is made of.
         held = max(_PIECE_BYTES, self._bytes_of_a_column * columns)
         each = pieces(0, self._examples, self._bytes_of_an_example(columns), held)
-        return added(at_once(of_examples, each))
+        # A GPU's arrays have threads of their own.
+        return added(at_once(of_examples, each, None if is_numpy(V) else 1))
 
     def _bytes_of_an_example(self, columns: int) -> int:
         """What the passes' arrays take for one example."""

@@ -5,11 +5,11 @@
 
 With h = 1e-25 and numbers of 175 digits some 50 digits of the quotient are right: h² and the
 rounding 1e-175/h² are both below. That they are is not taken on trust: the quotient with the
-square of h has to be the same one to 20 digits. Where it is not, both are taken again with smaller
+square of h has to be the same one to 20 digits. If it is not, both are taken again with smaller
 steps and more digits, and what then is not the same is not known.
 
 The numbers are those of the problem, exactly: a float32 or float64 is a binary fraction.
-Where a step crosses a corner of an activation or of the loss, nothing is known.
+If a step crosses a corner of an activation or of the loss, nothing is known.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Referee:
         return EVALUATIONS * self._problem.examples * multiplications(self._problem.graph)
 
     def entry(self, parameter: str, row: int, column: int) -> Exact | None:
-        """H[row, column] of the block ``parameter``; None where it is not known."""
+        """H[row, column] of the block ``parameter``; None if it is not known."""
         unit = np.zeros((layout_of(self._problem, parameter).size, 2))
         unit[row, 0] = unit[column, 1] = 1
         if row == column:
@@ -83,7 +83,7 @@ class Referee:
         return self._answer(u, w)
 
     def form(self, parameter: str, v: Array) -> Exact | None:
-        """vᵀHv for v (P,) in the block ``parameter``; None where it is not known."""
+        """vᵀHv for v (P,) in the block ``parameter``; None if it is not known."""
         return self._answer(self._direction(parameter, v), None)
 
     def _direction(self, parameter: str, v: Array) -> _Direction:
@@ -209,7 +209,7 @@ def _target(problem: Problem, example: int) -> Any:
 
 
 def total(found: Sequence[Exact | None]) -> Exact | None:
-    """The sum of some answers; None where one is not known."""
+    """The sum of some answers; None if one is not known."""
     known = [each for each in found if each is not None]
     if len(known) < len(found):
         return None

@@ -266,7 +266,7 @@ def _batch_normalization(node: Node, x: Sequence[Numbers], tensors: Tensors, _: 
 
 
 def _normalization(node: Node, x: Sequence[Numbers], _: Tensors, __: Pieces) -> Numbers:
-    # (x − mean x)/√(var x + ε) over some axes, of groups of channels where there are some.
+    # (x − mean x)/√(var x + ε) over some axes, of groups of channels if there are some.
     groups = node.attributes.get("groups", 0)
     parted = x[0].reshape(*x[0].shape[:-1], groups, -1) if groups else x[0]
     axes = tuple(node.attributes["axes"])

@@ -80,7 +80,7 @@ FiniteBlock: TypeAlias = FiniteHessian | SummedFiniteHessian
 
 
 def finite_of(problem: Problem, execution: Execution, watch: Watch | None = None) -> FiniteEngine:
-    """Finite differences on a problem, in chunks where it is not to be held at once."""
+    """Finite differences on a problem, in chunks if it is not to be held at once."""
     if not execution.summed:
         return FiniteDifferences(problem)
     return SummedFinite(OtherChunks(problem, execution, watch))
