@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from networks import make_problem, problems
+from random_graphs import random_graph_problem
 
 from hesscli.problem.network import Problem
+from hesscli.studies import sgd
+from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import NumericalError
+from hesscli.system.pieces import pieces
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.witnesses.chain_rule.engine import ChainRule
 
@@ -63,3 +67,30 @@ def test_a_vector_becomes_a_problem_and_back() -> None:
     np.testing.assert_array_equal(moved.layers[0].kernel, vector[:12].reshape(3, 4))
     np.testing.assert_array_equal(moved.layers[0].bias, vector[12:16])
     np.testing.assert_array_equal(moved.graph.vector(), vector)
+
+
+def test_a_step_in_pieces_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """θ − η g, g the gradient of the whole batch: pieces of a few examples, one of them smaller."""
+    for seed in range(6):
+        problem = random_graph_problem(seed)
+        theta = problem.graph.vector()
+        whole = Descending(problem).descent(theta, problem)
+        batches = Batches(problem.examples, problem.examples, 0)
+        at = {"parameters": theta, "velocity": np.zeros_like(theta)}
+        monkeypatch.setattr(sgd, "pieces", lambda start, stop, each: pieces(start, stop, 1, 2))
+        step = SGD(problem, batches, 0.5, 0.0, **at)
+        assert step.advance() == pytest.approx(whole.loss, rel=1e-12)
+        size = np.abs(whole.gradient).max()
+        assert np.allclose(step.parameters, theta - 0.5 * whole.gradient, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_both_terms_at_once_are_the_terms(seed: int) -> None:
+    """By one way up and a way down of twice as many cotangents: the same as two products."""
+    problem = random_graph_problem(seed)
+    engine = ChainRule(problem)
+    V = np.random.default_rng(seed).standard_normal((problem.parameter_count, 3))
+    found = engine.terms("network", V)
+    for term, product in zip((engine.gauss_newton, engine.curvature), found, strict=True):
+        expected = term("network").to_dense() @ V
+        assert np.allclose(product, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())

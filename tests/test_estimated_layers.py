@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hesscli.studies.norm_estimates import PRODUCTS
+from hesscli.studies.norm_estimates import PRODUCTS, REST
 
 Run = Callable[..., tuple[int, str, str]]
 # 1,200 parameters in the convolution: beyond what has all its rows computed.
@@ -30,18 +30,26 @@ def words(run: Run, path: Path, text: str, *command: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("name", "products", "command"),
     [
-        ("sees/kernel", ("init", "--seeds", "1", "--stddev", "0.1")),
-        ("sees", ("train", "--steps", "1", "--examples", "16", "--measure-examples", "4")),
+        (
+            "sees/kernel",
+            f"{PRODUCTS} random products",
+            ("init", "--seeds", "1", "--stddev", "0.1"),
+        ),
+        (
+            "sees",
+            f"the products of Lanczos and {REST} random ones",
+            ("train", "--steps", "1", "--examples", "16", "--measure-examples", "4"),
+        ),
     ],
     ids=["init", "train"],
 )
 def test_norms_and_traces_of_a_convolution_are_said_to_be_estimated(
-    name: str, command: tuple[str, ...], run: Run, tmp_path: Path
+    name: str, products: str, command: tuple[str, ...], run: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "network.yaml"
-    said = f"of {name} the Frobenius norm and the trace are estimated from {PRODUCTS} random"
+    said = f"of {name} the Frobenius norm and the trace are estimated from {products}"
     assert said in words(run, path, CONVOLUTIONAL, *command)
     assert "the trace are estimated" not in words(run, path, DENSE, *command)
 

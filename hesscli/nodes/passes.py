@@ -44,16 +44,21 @@ def unchecked(node: Node, where: str, numbers: Array) -> None:
 
 @dataclass(frozen=True)
 class Term:
-    """One term of the Hessian: ``seeded`` with the loss's own, ``bent`` by the nodes."""
+    """One term of the Hessian: ``seeded`` with the loss's own, ``bent`` by the nodes.
+
+    If they are kept ``apart``, a product has the seeded and the bent part one after the other.
+    """
 
     name: str
     seeded: bool
     bent: bool
+    apart: bool = False
 
 
 HESSIAN = Term("hessian", seeded=True, bent=True)
 GAUSS_NEWTON = Term("gauss_newton", seeded=True, bent=False)
 CURVATURE = Term("curvature", seeded=False, bent=True)
+BOTH = Term("both", seeded=True, bent=True, apart=True)
 
 
 @dataclass(frozen=True)
@@ -338,7 +343,8 @@ class Linearized:
         """∂²L/∂· times the directions ``moved``, at ``tensors`` and ``values``.
 
         The second is how values move, (n, k, *shape), those in ``shown`` among them. The curvature
-        of the nodes in ``straight`` is left out.
+        of the nodes in ``straight`` is left out. Of BOTH there are 2k products: those of G, then
+        those of C, by one way up.
         """
         graph, calculus = self.graph, self._calculus
         of_tensors = {*moved.tensors, *tensors}
@@ -357,7 +363,8 @@ class Linearized:
             if node not in bent:
                 return
             Rx = [R.get(value) for value in node.inputs]
-            calculus(node).bend(at, Rx, _directions(node, moved), pulled)
+            into = _second_half(pulled) if term.apart else pulled
+            calculus(node).bend(at, Rx, _directions(node, moved), into)
 
         Rf = R.get(graph.output)
         if Rf is None:
@@ -370,6 +377,8 @@ class Linearized:
                 if value in R:
                     own = curvature * R[value]
                     Rg[value] = Rg[value] + own if value in Rg else own
+        if term.apart:
+            Rg = {value: xp.concat([g, xp.zeros_like(g)], axis=1) for value, g in Rg.items()}
         found = _downward(
             graph.downstream(values, tensors),
             Rg,
@@ -510,6 +519,14 @@ def _directions(node: Node, moved: Moved) -> dict[str, Array]:
     return {
         role: moved.tensors[name] for role, name in node.tensors.items() if name in moved.tensors
     }
+
+
+def _second_half(pulled: Pulled) -> Pulled:
+    """The same arrays from the middle of their k cotangents on."""
+    return Pulled(
+        [None if g is None else g[:, g.shape[1] // 2 :, ...] for g in pulled.inputs],
+        {role: g[g.shape[0] // 2 :, ...] for role, g in pulled.tensors.items()},
+    )
 
 
 def _count(moved: Moved) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal, norm
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, aslinearoperator, eigsh
 
 from hesscli.problem.graph import Array
@@ -20,6 +21,10 @@ from hesscli.studies.restarted import restarted
 from hesscli.system.devices import CPU, Device
 from hesscli.system.errors import NumericalError, reason
 from hesscli.witnesses.block import HessianBlock
+
+# After fewer products the eigenvector of another eigenvalue, from which Lanczos began, might pass
+# for that of the largest.
+_LEAST = 8
 
 
 class Symmetric(Protocol):
@@ -114,6 +119,55 @@ def lanczos(
         so_far = f"has found {len(error.eigenvalues)}" if some else "finds none"
         raise _not_found(name, search, f"{so_far} of {count}", reason(error)) from error
     return values, vectors
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The largest eigenvalue with its eigenvector (P,), and the Krylov basis (P, k) it is in."""
+
+    value: float
+    vector: Array
+    basis: Array
+
+
+def leading(block: HessianBlock, start: Array, search: Search) -> Leading:
+    """The algebraically largest eigenvalue of H, by Lanczos from ``start`` (P,).
+
+    After the first few products it looks after each whether it is done, which ARPACK does after
+    ``search.vectors`` of them, and it gives its basis, in which most of H is. From the best vector
+    in ``search.vectors`` it begins again, ``search.restarts`` times. Every vector is made
+    orthogonal to all others, twice. Raises NumericalError where it does not arrive.
+
+    Source: Parlett, "The Symmetric Eigenvalue Problem" (SIAM 1998), chapter 13.
+    """
+    device, q = block.device, start
+    vectors, restarts = search.vectors or len(start), search.restarts or 1
+    for _ in range(restarts):
+        basis: list[Array] = []
+        diagonal: list[float] = []
+        beside: list[float] = []
+        rest, length = q, float(norm(q))
+        while len(basis) < min(vectors, len(start)):
+            basis.append(rest / rest.dtype.type(length))
+            Q = np.stack(basis)
+            image = device.fetch(block.matvec(device.put(basis[-1])))
+            diagonal.append(float(basis[-1] @ image))
+            rest = image - (Q @ image) @ Q
+            rest -= (Q @ rest) @ Q
+            length = float(norm(rest, check_finite=False))
+            if not np.isfinite(diagonal[-1] + length):
+                raise NumericalError(f"{block.parameter}: H v leaves the range of {block.dtype}")
+            values, within = eigh_tridiagonal(diagonal, beside)
+            done = length * abs(within[-1, -1]) <= search.rtol * abs(values[-1])
+            if done and (len(basis) >= _LEAST or length == 0):
+                v = within[:, -1].astype(Q.dtype) @ Q
+                return Leading(float(values[-1]), v / norm(v), Q.T)
+            beside.append(length)
+        q = within[:, -1].astype(Q.dtype) @ Q
+    raise NumericalError(
+        f"{block.parameter}: Lanczos does not find the largest eigenvalue to {search.rtol:g}; "
+        f"{search.remedy}"
+    )
 
 
 def _not_found(name: str, search: Search, found: str, why: str) -> NumericalError:

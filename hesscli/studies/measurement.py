@@ -11,9 +11,9 @@ import numpy as np
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.studies.checks import frobenius_norm
-from hesscli.studies.eigen import Search, lanczos
+from hesscli.studies.eigen import Leading, Search, leading
 from hesscli.studies.evaluation import accuracy
-from hesscli.studies.norm_estimates import has_structure, sizes
+from hesscli.studies.norm_estimates import has_structure, sizes, term_sizes
 from hesscli.studies.norms import frobenius_norms, gauss_newton_share
 from hesscli.system.devices import CPU, Device
 from hesscli.system.errors import NumericalError
@@ -29,8 +29,9 @@ EIGENVALUE_TOLERANCE = 1e-4
 _LANCZOS = Search(
     rtol=EIGENVALUE_TOLERANCE,
     remedy="use dtype float64 or more train.measure_examples",
-    # Before Lanczos looks whether it is done: mostly enough.
-    vectors=8,
+    # Mostly a dozen are enough.
+    vectors=16,
+    restarts=500,
 )
 # Lanczos begins at the last measurement's eigenvector, with so much of the gradient, which leans
 # on the largest eigenvalues, and of a random direction. By itself the eigenvector could be that of
@@ -124,13 +125,14 @@ def measure(
         for number, name in enumerate(problem.layer_names):
             H, g = engine.hessian(name), at.gradient[starts[number] : starts[number + 1]]
             start = _start(H, vectors.get(name), g, (seed, step, number))
-            lambda_max, found[name] = largest_eigenvalue(H, start)
+            top = largest_eigenvalue(H, start)
+            found[name] = top.vector
             norm, along = _along(H, g)
-            layer_trace, share = _trace_and_share(engine, name)
+            layer_trace, share = _trace_and_share(engine, name, top.basis)
             layers.append(
                 LayerCurvature(
                     layer=name,
-                    lambda_max=lambda_max,
+                    lambda_max=top.value,
                     trace=layer_trace,
                     gauss_newton_share=share,
                     gradient_norm=norm,
@@ -139,14 +141,15 @@ def measure(
             )
         H = engine.hessian(NETWORK)
         start = _start(H, vectors.get(NETWORK), at.gradient, (seed, step, len(layers)))
-        sharpness, found[NETWORK] = largest_eigenvalue(H, start)
+        top = largest_eigenvalue(H, start)
+        found[NETWORK] = top.vector
         norm, along = _along(H, at.gradient)
     measurement = Measurement(
         step=step,
         epoch=epoch,
         loss=at.loss,
         accuracy=accuracy(at.outputs, problem.targets, problem.loss.name),
-        sharpness=sharpness,
+        sharpness=top.value,
         trace=math.fsum(layer.trace for layer in layers),
         gradient_norm=norm,
         gradient_curvature=along,
@@ -166,7 +169,7 @@ def network_share(problem: Problem, device: Device = CPU) -> float | None:
     return gauss_newton_share(G.frobenius, C.frobenius)
 
 
-def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
+def largest_eigenvalue(H: HessianBlock, start: Array) -> Leading:
     """The algebraically largest eigenvalue of ``H`` with its eigenvector, of length 1.
 
     Lanczos from ``start`` (P,), to EIGENVALUE_TOLERANCE; a block of up to 64 parameters is
@@ -174,9 +177,8 @@ def largest_eigenvalue(H: HessianBlock, start: Array) -> tuple[float, Array]:
     """
     if H.shape[0] <= _DENSE_SIZE:
         values, V = np.linalg.eigh(H.to_dense())
-        return float(values[-1]), V[:, -1]
-    values, V = lanczos(H, H.parameter, _LANCZOS, start, which="LA", device=H.device)
-    return float(values[0]), H.device.fetch(V[:, 0])
+        return Leading(float(values[-1]), V[:, -1], V)
+    return leading(H, start, _LANCZOS)
 
 
 def _start(H: HessianBlock, last: Array | None, g: Array, seed: tuple[int, ...]) -> Array:
@@ -199,13 +201,13 @@ def _along(H: HessianBlock, g: Array) -> tuple[float, float | None]:
     return norm, None if norm == 0 else H.quadratic_form(_unit(g))
 
 
-def _trace_and_share(engine: ChainRule, layer: str) -> tuple[float, float | None]:
-    """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F)."""
+def _trace_and_share(engine: ChainRule, layer: str, basis: Array) -> tuple[float, float | None]:
+    """The trace of H = G + C, and ‖G‖_F / (‖G‖_F + ‖C‖_F); most of H is in ``basis`` (P, k)."""
     terms = [engine.gauss_newton(layer), engine.curvature(layer)]
     if all(map(has_structure, terms)):
         G, C = frobenius_norms(terms)
         return sum(term.trace() for term in terms), gauss_newton_share(G, C)
-    found = sizes(terms)
+    found = term_sizes(engine, layer, basis)
     G, C = (size.frobenius for size in found)
     return sum(size.trace for size in found), gauss_newton_share(G, C)
 

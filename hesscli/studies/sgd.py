@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hesscli.nodes.node import added
+from hesscli.problem.execution import product_bytes
 from hesscli.problem.graph import Array
 from hesscli.problem.network import Problem
 from hesscli.problem.placed import placed_graph, with_examples
 from hesscli.problem.stored import StoredInputs
 from hesscli.system import xp
 from hesscli.system.devices import CPU, Device
-from hesscli.witnesses.chain_rule.descent import Descending
+from hesscli.system.pieces import pieces
+from hesscli.system.threads import at_once
+from hesscli.witnesses.chain_rule.descent import Descending, Descent
 from hesscli.workers.share import ALONE, Workers, share_of
 
 # Sets the epochs' random numbers apart from those that the parameters are drawn with.
@@ -59,6 +63,8 @@ class SGD:
     Of several ``workers`` each takes its share of the mini-batch; the steps are the same for all.
     They are computed on ``device``, where examples that are held go once, and others with their
     mini-batch; ``parameters`` and ``velocity`` are there.
+    On the CPU a mini-batch of much memory is summed in pieces, which threads share; the pieces are
+    the same for any number of them.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class SGD:
         self._batches = batches
         graph = placed_graph(problem.graph, device)
         self._engine = Descending(replace(self._problem, graph=graph))
+        self._bytes_of_an_example = product_bytes(problem.widths, problem.dtype.itemsize)
         # Rounded to the type, as Python's numbers, which every array library multiplies.
         self._learning_rate, self._momentum = (
             float(problem.dtype.type(number)) for number in (learning_rate, momentum)
@@ -110,14 +117,24 @@ class SGD:
 
     def _loss_and_gradient(self, chosen: NDArray[np.intp]) -> tuple[float, Array]:
         own = chosen[share_of(len(chosen), self._workers)]
-        batch = with_examples(self._problem.chosen(own, len(chosen)), self._device)
-        descent = self._engine.descent(self.parameters, batch)
+
+        def of_examples(piece: tuple[int, int]) -> Descent:
+            batch = self._problem.chosen(own[slice(*piece)], len(chosen))
+            return self._engine.descent(self.parameters, with_examples(batch, self._device))
+
+        # A worker's share may have no examples.
+        each = [(0, len(own))]
+        if self._device.is_cpu and len(own) > 0:
+            each = list(pieces(0, len(own), self._bytes_of_an_example))
+        parts = list(at_once(of_examples, each))
+        loss = sum(part.loss for part in parts)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient = added(part.gradient for part in parts)
         if self._workers.count == 1:
-            return descent.loss, descent.gradient
+            return loss, gradient
         # In double precision, whatever the type: the order of the workers matters little then.
-        gradient = self._device.fetch(descent.gradient)
-        parts = np.concatenate([[descent.loss], gradient], dtype=np.float64)
-        total = self._workers.sum(parts)
+        gradient = self._device.fetch(gradient)
+        total = self._workers.sum(np.concatenate([[loss], gradient], dtype=np.float64))
         with np.errstate(over="ignore", invalid="ignore"):
             return float(total[0]), self._device.put(total[1:].astype(gradient.dtype))
 

@@ -23,11 +23,13 @@ from hesscli.studies.context import (
 )
 from hesscli.studies.evaluation import batch_loss
 from hesscli.studies.measurement import Measured, Measurement, measure, network_share
-from hesscli.studies.norm_estimates import estimated_note
+from hesscli.studies.norm_estimates import REST, estimated_note
 from hesscli.studies.sgd import SGD, Batches
 from hesscli.system.errors import InputError, NumericalError
 from hesscli.witnesses.chain_rule.descent import Descending
 from hesscli.workers.share import ALONE, share_of
+
+_ESTIMATED = f"the products of Lanczos and {REST} random ones"
 
 # Called after every step with the number of steps done, the mini-batch's loss before the step
 # and the last measurement.
@@ -230,7 +232,7 @@ class _Run:
                     self.problem,
                     notes=(
                         *self.problem.notes,
-                        *estimated_note(self.measured, self.problem.layer_names),
+                        *estimated_note(self.measured, self.problem.layer_names, _ESTIMATED),
                     ),
                 ),
                 self.execution,

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from hesscli.nodes.node import added
-from hesscli.nodes.passes import Linearized, Moved, Term
+from hesscli.nodes.passes import BOTH, Linearized, Moved, Term
 from hesscli.problem.graph import CONV, INPUT, Array, Node
 from hesscli.system import xp
 from hesscli.system.arrays import dtype_of, is_numpy
@@ -63,23 +63,36 @@ class ProductBlock(HessianBlock):
     def _examples(self) -> int:
         return int(self.linearized.targets.shape[0])
 
+    def terms(self, V: Array) -> tuple[Array, Array]:
+        """G V and C V for V (P, k), whatever the block's own term, by one way up the graph."""
+        GV, CV = xp.empty(V.shape, like=V), xp.empty(V.shape, like=V)
+        for low, high in pieces(0, V.shape[1], self._bytes_of_a_column):
+            both = self._summed(V[:, low:high], BOTH)
+            GV[:, low:high], CV[:, low:high] = both[:, : high - low], both[:, high - low :]
+        return GV, CV
+
     def _columns(self, V: Array) -> Array:
+        return self._summed(V, self.term)
+
+    def _summed(self, V: Array, term: Term) -> Array:
+        """The sum over the examples, (P, k), or (P, 2k) of both terms."""
         moved, tensors = Moved(self.layout.split(V)), self.layout.tensors
+        columns = V.shape[1] * (2 if term.apart else 1)
 
         def of_examples(piece: tuple[int, int]) -> Array:
             with np.errstate(over="ignore", invalid="ignore"):
-                found, _ = self.linearized.product(moved, self.term, tensors, (), slice(*piece))
-            for tensor in tensors:
+                found, _ = self.linearized.product(moved, term, tensors, (), slice(*piece))
+            for tensor, shape in self.layout.shapes.items():
                 if tensor not in found.tensors:
                     # The output does not depend on it.
-                    found.tensors[tensor] = xp.zeros_like(moved.tensors[tensor])
+                    found.tensors[tensor] = xp.zeros((columns, *shape), like=V)
             return self.layout.join(found.tensors)
 
         # Each piece has a result, which at large widths is larger than what it is made of.
-        held = max(_PIECE_BYTES, self._bytes_of_a_column * V.shape[1])
+        held = max(_PIECE_BYTES, self._bytes_of_a_column * columns)
         # A device is kept busy by many examples, one piece after the other.
         threads, held = (None, held) if is_numpy(V) else (1, _DEVICE_PIECE_BYTES)
-        each = pieces(0, self._examples, self._bytes_of_an_example(V.shape[1]), held)
+        each = pieces(0, self._examples, self._bytes_of_an_example(columns), held)
         return added(at_once(of_examples, each, threads))
 
     def _bytes_of_an_example(self, columns: int) -> int:

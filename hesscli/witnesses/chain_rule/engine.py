@@ -94,6 +94,14 @@ class ChainRule:
     def curvature(self, parameter: str) -> HessianBlock:
         return self.block(parameter, CURVATURE)
 
+    def terms(self, parameter: str, V: Array) -> tuple[Array, Array]:
+        """G V and C V for V (P, k), for less than a product with each."""
+        block = self.products(parameter, HESSIAN)
+        assert isinstance(block, ProductBlock)  # not of inputs
+        GV, CV = block.terms(V)
+        added = of_penalties(self.problem, parameter, penalty.curvature)
+        return (GV if added is None else GV + added[:, None] * V), CV
+
     def gradient(self, parameter: str) -> Array:
         """∂L/∂θ (P,) of a block; of ``input`` in all inputs, one after the other."""
         layout, example = layout_of(self.problem, parameter), input_example(parameter)
