@@ -130,8 +130,8 @@ KINDS: Mapping[str, Kind] = {
         _edit(
             NetworkBlock,
             "_rows_between",
-            "return rows.reshape(stop - start, theirs.shape[0])",
-            f"return rows.reshape(stop - start, theirs.shape[0]) * self.dtype.type({WRONG})",
+            "return xp.reshape(rows, (stop - start, theirs.shape[0]))",
+            f"return {WRONG} * xp.reshape(rows, (stop - start, theirs.shape[0]))",
         ),
         "network",
     ),
@@ -148,9 +148,9 @@ KINDS: Mapping[str, Kind] = {
     "a chunk that all witnesses leave out": Kind(
         _edit(
             Chunks,
-            "sum",
-            "self.each(work)",
-            "([*self.each(work)][:-1] or [*self.each(work)])",
+            "sum_of",
+            "self.each(work, load)",
+            "([*self.each(work, load)][:-1] or [*self.each(work, load)])",
         ),
         # Autodiff traces its entries for every chunk of every layer.
         problem=lambda dtype: make_problem((4, 3), "tanh", examples=8, dtype=dtype),

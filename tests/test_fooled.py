@@ -163,11 +163,11 @@ CHUNK_FAULTS = {
         "self._boundaries(size)",
         "(self._boundaries(size)[:-1] or self._boundaries(size))",
     ),
-    "only the last one counts": ("sum", "total += part", "total = part"),
+    "only the last one counts": ("sum_of", "total += part", "total = part"),
     "the last one is not added": (
-        "sum",
-        "self.each(work)",
-        "([*self.each(work)][:-1] or [*self.each(work)])",
+        "sum_of",
+        "self.each(work, load)",
+        "([*self.each(work, load)][:-1] or [*self.each(work, load)])",
     ),
 }
 
