@@ -72,8 +72,8 @@ MUTANTS: dict[str, tuple[str, Patch]] = {
         edited(
             scaled.BatchNormalization,
             "weighted",
-            "np.sqrt(variance + x.dtype.type(self.epsilon))",
-            "(np.sqrt(variance) + x.dtype.type(self.epsilon))",
+            "xp.sqrt(variance + self.epsilon)",
+            "(xp.sqrt(variance) + self.epsilon)",
         ),
     ),
     "statistics of the batch": (
@@ -88,7 +88,7 @@ MUTANTS: dict[str, tuple[str, Patch]] = {
     "scale without bend": ("batch_normalization", without_bend(scaled.Scaled)),
     "slope of PReLU": (
         "prelu",
-        edited(scaled.PReLU, "plain", "(x > 0)", "(x < 0)"),
+        edited(scaled.PReLU, "plain", "xp.astype(x > 0", "xp.astype(x < 0"),
     ),
     "normalization without bend": ("layer_normalization", without_bend(Normalization)),
     "normalization with a fixed variance": (
@@ -100,20 +100,18 @@ MUTANTS: dict[str, tuple[str, Patch]] = {
         edited(
             Normalization,
             "forward",
-            "np.sqrt(variance + parted.dtype.type(self.epsilon))",
-            "(np.sqrt(variance) + parted.dtype.type(self.epsilon))",
+            "xp.sqrt(variance + self.epsilon)",
+            "(xp.sqrt(variance) + self.epsilon)",
         ),
     ),
     "multiply without bend": ("multiply", without_bend(Product)),
     "mean over the padding": (
         "average_pooling2d",
-        edited(
-            linear.AveragePooling, "transposed", "windows.counts.astype(g.dtype)", "windows.taps"
-        ),
+        edited(linear.AveragePooling, "transposed", "windows.counts_like(g)", "windows.taps"),
     ),
     "mean for the sum": (
         "up_sampling2d",
-        edited(linear.UpSampling, "transposed", ".sum(axis=axes)", ".mean(axis=axes)"),
+        edited(linear.UpSampling, "transposed", "xp.sum(", "xp.mean("),
     ),
     "what lies inside the padding": (
         "zero_padding2d",
@@ -124,7 +122,7 @@ MUTANTS: dict[str, tuple[str, Patch]] = {
         edited(
             linear.GlobalAveragePooling,
             "transposed",
-            "each / g.dtype.type(math.prod(shape[:-1]))",
+            "each / math.prod(shape[:-1])",
             "each",
         ),
     ),
@@ -153,7 +151,9 @@ TIED: dict[str, tuple[str, Patch]] = {
     ),
     "all of equal ones": (
         "global_max_pooling2d",
-        edited(GlobalMaxPooling, "forward", "equal / equal.sum(axes, keepdims=True)", "equal"),
+        edited(
+            GlobalMaxPooling, "forward", "equal / xp.sum(equal, axis=axes, keepdims=True)", "equal"
+        ),
     ),
 }
 
