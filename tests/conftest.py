@@ -20,6 +20,7 @@ from hesscli.cli.main import _run
 from hesscli.problem.graph import Activation, Layer, chain
 from hesscli.problem.network import Problem
 from hesscli.problem.problemfile import read_batch, read_parameters
+from hesscli.witnesses.autodiff.blocks import AutodiffHessian
 
 # TensorFlow makes a million objects that stay: to look through them again and again for garbage
 # takes three of a hundred seconds.
@@ -46,6 +47,13 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]
         return (code, *capfd.readouterr())
 
     return call
+
+
+@pytest.fixture
+def rows_are_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autodiff's rows are those of functions that are traced for large blocks, not products."""
+    traced = property(lambda block: block._at_once)
+    monkeypatch.setattr(AutodiffHessian, "_are_rows_traced", traced)
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_help_fits_a_screen_and_ends_in_examples_that_parse(
     assert run(*command, "-h") == (0, out, "")
     assert max(map(len, out.splitlines())) <= 80
     assert len(out.splitlines()) <= SCREEN
-    shown = [line.strip() for line in out.partition("Examples:\n")[2].splitlines()]
+    shown = re.findall(r"^(?:Example:)? +(hesscli .*)$", out, re.MULTILINE)
     of = cli.commands[command[0]] if command else cli
     assert shown
     examples = list(of.examples) if isinstance(of, Command) else shown

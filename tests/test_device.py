@@ -1,7 +1,7 @@
 """A device gives the CPU's numbers, and what is multiplied there stays there.
 
 No GPU is needed: array-api-strict's second device refuses, as CuPy does, to become a NumPy array
-unless it is asked to.
+unless it is asked to. Where there is one, it takes the same tests.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from hesscli.studies import spectrum, verification
 from hesscli.studies.restarted import restarted
 from hesscli.studies.spectra.subject import SpectrumOptions
 from hesscli.studies.witnesses import CheckOptions
+from hesscli.system.arrays import from_device, place
 from hesscli.system.devices import CPU, Device, open_device
 from hesscli.system.errors import InputError
 from hesscli.witnesses.chain_rule.engine import ChainRule
@@ -50,20 +52,24 @@ class Moved:
     put: list[int] = field(default_factory=list)
     fetched: list[int] = field(default_factory=list)
 
-    def device(self) -> Device:
+    def counted(self, device: Device) -> Device:
+        """``device``, which counts here what crosses."""
+
         def put(array: Any) -> Any:
-            if not isinstance(array, np.ndarray):
-                return array
-            self.put.append(array.size)
-            return strict.asarray(array, device=SECOND, copy=True)
+            if isinstance(array, np.ndarray):
+                self.put.append(array.size)
+            return device.put(array)
 
         def fetch(array: Any) -> Any:
-            if isinstance(array, np.ndarray):
-                return array
-            self.fetched.append(array.size)
-            return np.from_dlpack(array, device="cpu")
+            if not isinstance(array, np.ndarray):
+                self.fetched.append(array.size)
+            return device.fetch(array)
 
-        return Device("strict", "a device of array-api-strict", put, fetch)
+        return replace(device, put=put, fetch=fetch)
+
+    def forget(self) -> None:
+        self.put.clear()
+        self.fetched.clear()
 
     def whole(self, size: int) -> int:
         """How many arrays of ``size`` numbers or more crossed, in either direction."""
@@ -75,9 +81,24 @@ def moved() -> Moved:
     return Moved()
 
 
-@pytest.fixture
-def device(moved: Moved) -> Device:
-    return moved.device()
+def second_device() -> Device:
+    def put(array: Any) -> Any:
+        there = not isinstance(array, np.ndarray)
+        return array if there else strict.asarray(array, device=SECOND, copy=True)
+
+    return Device("strict", "a device of array-api-strict", put, from_device)
+
+
+DEVICES = {"strict": second_device}
+with suppress(InputError):
+    # Where there is a GPU, all that follows is asked of it as well.
+    open_device("gpu")
+    DEVICES["gpu"] = partial(open_device, "gpu")
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest, moved: Moved) -> Device:
+    return moved.counted(DEVICES[request.param]())
 
 
 def problem(dtype: str = "float64", l2: float = 0.0) -> Problem:
@@ -125,11 +146,12 @@ def test_a_vector_on_the_device_stays_there(device: Device, moved: Moved) -> Non
     H, expected = ChainRuleOn(p, device).hessian("network"), ChainRule(p).hessian("network")
     v = np.random.default_rng(0).standard_normal(H.shape[0])
     there = device.put(v)
-    moved.put.clear()
-    for product in (H @ there, H.matvec(there), H.matmat(there[:, None])[:, 0]):
-        assert product.device == SECOND
+    for multiply in (H.__matmul__, H.matvec, lambda v: H.matmat(v[:, None])[:, 0]):
+        moved.forget()
+        product = multiply(there)
+        assert place(product) == place(there)
         assert moved == Moved()
-        assert_allclose(np.from_dlpack(product, device="cpu"), expected @ v, rtol=1e-11, atol=1e-14)
+        assert_allclose(device.fetch(product), expected @ v, rtol=1e-11, atol=1e-14)
     with pytest.raises(ValueError, match="dimension mismatch"):
         H @ there[:-1]
     for block, wrong in ((H, strict.asarray(v)), (expected, there)):
@@ -145,7 +167,7 @@ def test_the_problem_goes_there_once(device: Device, moved: Moved) -> None:
     # Inputs, labels, and the factors of the sum.
     assert sent <= tensors + p.inputs.size + 3 * p.examples
     v = device.put(np.ones(H.shape[0]))
-    moved.put.clear()
+    moved.forget()
     H.matvec(H.matvec(v))
     assert moved == Moved()
 
@@ -252,10 +274,9 @@ def test_chunks_add_up_on_the_device(device: Device, moved: Moved) -> None:
     assert_allclose(H @ v, expected @ v, rtol=1e-10, atol=1e-14)
     assert_allclose(H.rows(0, 3), expected.rows(0, 3), rtol=1e-10, atol=1e-14)
     there = device.put(v)
-    moved.put.clear()
-    moved.fetched.clear()
+    moved.forget()
     product = H.matmat(there)
-    assert product.device == SECOND
+    assert place(product) == place(there)
     # The parameters go there with each chunk, the vectors stay.
     assert moved.fetched == []
     assert_allclose(device.fetch(product), expected @ v, rtol=1e-10, atol=1e-14)

@@ -233,6 +233,7 @@ def test_products_with_every_term_of_every_block(seed: int) -> None:
     assert_close(C @ v, (H - G)[at, at] @ v, len(v) * largest(H), name)
 
 
+@pytest.mark.usefixtures("rows_are_traced")
 @pytest.mark.parametrize("seed", SEEDS[:15])
 def test_rows_panels_and_the_dense_matrix(seed: int) -> None:
     right = reference(seed)
@@ -306,6 +307,24 @@ def test_pieces_of_vectors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
             assert_close(found, expected, largest(right.hessian), (term, name))
 
 
+@pytest.mark.parametrize("seed", [1, 5])
+def test_traced_products_are_those_of_the_reference(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = reference(seed)
+    # As if every block were large.
+    monkeypatch.setattr(blocks, "_TRACED_BYTES", 0)
+    monkeypatch.setattr(rows, "_kept", kept := OrderedDict[Any, Any]())
+    engine = Autodiff(right.problem)
+    for name in ("dense1", "dense2", "dense3"):
+        at = right.places(name)
+        V = np.random.default_rng(seed).standard_normal((len(right.hessian[at]), 3))
+        expected = right.hessian[at, at] @ V
+        found = engine.hessian(name).matmat(V)
+        assert_close(found, expected, largest(expected), name)
+    assert any(key[-1] == "products" for key in kept)
+
+
 def like(problem: Problem, change: str) -> Problem:
     """The problem with other numbers, or with another value read by its first sum."""
     graph = problem.graph
@@ -319,6 +338,7 @@ def like(problem: Problem, change: str) -> Problem:
     return replace(problem, graph=replace(graph, nodes=nodes))
 
 
+@pytest.mark.usefixtures("rows_are_traced")
 @pytest.mark.parametrize(("change", "functions"), [("numbers", 0), ("inputs", 1)])
 def test_a_traced_function_serves_the_graphs_that_differ_in_numbers_alone(
     change: str, functions: int, monkeypatch: pytest.MonkeyPatch

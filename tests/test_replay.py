@@ -69,7 +69,7 @@ IN_THE_CONFIGURATION = {
 OF_NO_NUMBER = {
     *("format_name", "paths", "quiet", "plot", "plot_style", "plot_size", "save_path"),
     *("vectors_path", "solution_path", "term", "write_path", "checkpoint"),
-    *("plugin", "threads"),
+    *("plugin", "threads", "device_name", "tf32"),
     # Of product: which one --save writes. Of export it is no option of a report.
     "term",
 }

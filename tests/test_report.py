@@ -126,7 +126,13 @@ def test_verify_follows_the_published_schema() -> None:
         "terms": "hessian",
         "witnesses": ["chain_rule", "autodiff"],
         "probe_seed": 0,
-        "environment": {**versions, "dtype": "float64", "threads": 2, "workers": 1},
+        "environment": {
+            **versions,
+            "dtype": "float64",
+            "threads": 2,
+            "workers": 1,
+            "device": "cpu",
+        },
         "problem": {
             **size,
             "layers": list(LAYERS),

@@ -103,9 +103,9 @@ def test_junit_has_a_case_for_each_block(capsys: pytest.CaptureFixture[str]) -> 
     assert names == ["one/kernel", "two/kernel"]
 
 
-# 40 · 30 and 10 · 30 eigenvalues: more than a decomposition is worth for one of them, and fewer.
+# 40 · 24 and 10 · 24 eigenvalues: more than a decomposition is worth for one of them, and fewer.
 MIXED = (
-    "--set", "model.layers=[{name: one, units: 30, activation: tanh}, {name: two, units: 10}]",
+    "--set", "model.layers=[{name: one, units: 24, activation: tanh}, {name: two, units: 10}]",
     "--batch-size", "40",
 )  # fmt: skip
 LITTLE = ("--probes", "2", "--steps", "5")

@@ -210,8 +210,9 @@ def test_eigenpairs_alone_say_what_they_know_of_the_ends_and_nothing_else(ends: 
 
 def test_only_a_small_block_or_many_pairs_are_decomposed_for_pairs_alone() -> None:
     alone = SpectrumOptions(top=1)
-    assert alone.exact(1000)
-    assert not alone.exact(1001)
+    assert alone.exact(256)
+    assert not alone.exact(257)
+    assert replace(alone, density=True).exact(257)
     assert replace(alone, top=51).exact(1001)
     assert replace(alone, density=True).exact(1001)
     assert SpectrumOptions().exact(4000)

@@ -100,6 +100,7 @@ def test_every_entry_of_every_term_agrees_in_float32(problem: Problem, some_bloc
     assert_every_entry_agrees(problem, some_block)
 
 
+@pytest.mark.usefixtures("rows_are_traced")
 @drawn(25)
 @given(problems(), st.integers(0, 20))
 def test_rows_are_the_rows_of_the_matrix_whatever_the_pieces(

@@ -1,4 +1,4 @@
-"""What a study returned, as text, as a file or as a plot."""
+"""A study's result as text, as a file or as a plot."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _GIVEN = "the given arrays"
 
 @runtime_checkable
 class KerasModel(Protocol):
-    """What is needed of a ``keras.Model``; Keras itself is never imported here."""
+    """The part of ``keras.Model`` that is needed; Keras itself is never imported here."""
 
     name: str
 
@@ -131,7 +131,7 @@ def problem_from_keras(
     the configuration's ``data``, which ``settings`` changes. ``loss`` None is the one that the
     model was compiled with. A softmax at the model's end under a categorical cross-entropy, or a
     sigmoid under the binary one, is taken off, because the loss has it; the problem's notes say so.
-    Raises InputError for a model that is no chain of dense layers, for a batch that does not fit
+    Raises InputError for a model that is not a chain of dense layers, for a batch that does not fit
     it, and if Keras's own model gives other numbers than the problem.
     """
     live = not isinstance(model, str | os.PathLike)

@@ -1,4 +1,4 @@
-"""What the commands that ask a study about a problem have in common."""
+"""The steps that all commands share that ask a study about a problem."""
 
 from __future__ import annotations
 

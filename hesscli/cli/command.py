@@ -14,7 +14,7 @@ from hesscli.problem.names import ACTIVATION_ALIASES, ACTIVATIONS
 from hesscli.problem.registry import plugin_names
 
 # The lines of a screen: --help shows as many examples as fit.
-SCREEN = 42
+SCREEN = 40
 _OWN = "This command"
 _PROBLEM = "Network and data"
 _RESULT = "Result"
@@ -63,14 +63,13 @@ class Command(click.Command):
         self.format_usage(ctx, formatter)
         with formatter.indentation():
             formatter.write_text(paragraphs(self)[0])
-        formatter.write_paragraph()
         for title in (_OWN, _PROBLEM, _RESULT):
             rows = [
                 (_names(param, ctx).ljust(_NAME_WIDTH), _help_text(param, ctx))
                 for param in self.get_params(ctx)
                 if isinstance(param, click.Option)
                 and _group(param) == title
-                # Who reads this has found it.
+                # The reader has found it already.
                 and "--help" not in param.opts
             ]
             if rows:
@@ -80,13 +79,12 @@ class Command(click.Command):
         self._write_examples(formatter)
 
     def _write_examples(self, formatter: click.HelpFormatter) -> None:
-        room = SCREEN - formatter.getvalue().count("\n") - 1
-        shown = self.examples[: max(room, 0)]
-        if shown:
-            formatter.write("Examples:\n")
-            with formatter.indentation():
-                for example in shown:
-                    formatter.write(f"  {example}\n")
+        room = SCREEN - formatter.getvalue().count("\n")
+        if room == 1:
+            formatter.write(f"Example: {self.examples[0]}\n")
+        elif room > 1:
+            lines = ("Examples:", *(f"  {example}" for example in self.examples))
+            formatter.write("".join(f"{line}\n" for line in lines[:room]))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_extra_args = True

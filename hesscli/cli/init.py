@@ -136,7 +136,7 @@ def init(
 
 
 def _announce(expected: float, problem: Problem) -> None:
-    """What will take long is said before it begins."""
+    """Announces a computation that will take long."""
     from hesscli.cli.outcome import complain
     from hesscli.studies.norm_cost import WORTH_SAYING, duration_text
 

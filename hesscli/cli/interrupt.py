@@ -36,7 +36,7 @@ _STEP_SECONDS = 5.0
 
 @dataclass
 class _Process:
-    """What this process does about signals: they are the process's, so this is not a caller's.
+    """The process's state about signals, which belong to the process and not to a caller.
 
     Handlers and the thread that waits for signals are called by the system, with nothing of ours.
     """
@@ -74,7 +74,7 @@ def interruptible() -> None:
         if together.rank > 0:
             _process.name, _process.waited = f"rank {together.rank}: ", OTHERS_SECONDS
     for each in _SIGNALS:
-        # Who started us may have said that a signal is not for us, as nohup does.
+        # The program that started this one may have it ignore a signal, as nohup does.
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, _raise)
     with suppress(OSError):
@@ -94,7 +94,7 @@ def joined() -> None:
 
 
 def uninterruptible() -> None:
-    """What was asked for is done: from now on signals come too late."""
+    """Ignores signals from now on: the work is done."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
 
@@ -136,7 +136,7 @@ def interruption_is_said() -> None:
 def stop_requested() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether Ctrl-C was pressed, or the process told to terminate.
 
-    The second time it is an exception, for who cannot wait.
+    The second time it is an exception, for users who cannot wait.
     """
     asked = False
 

@@ -149,7 +149,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     together = launched()
     if together is None:
         return exit_code_of(command_line)
-    # MPI is imported for who was started by it.
+    # MPI is imported only in a process that it has started.
     from hesscli.cli.together import run_together
 
     return run_together(together, command_line)

@@ -169,7 +169,7 @@ def _workers() -> Workers:
 
 @dataclass(frozen=True)
 class ProblemOptions:
-    """What the command line says about the problem, or the report that it replays.
+    """The options about the problem, or the report that is replayed.
 
     ``activations`` are those asked for, each once; none if the configuration's own stand.
     ``workers`` have a share of the examples each. ``written`` are the files that the command will
@@ -390,7 +390,7 @@ def _layer_sizes(
     if text is None:
         return ()
     sizes = text.split("-")
-    # Longer numbers are no sizes, and Python takes long to read them.
+    # Longer numbers are not sizes, and Python takes long to read them.
     if len(sizes) < 2 or not all(re.fullmatch("[1-9][0-9]{0,8}", size) for size in sizes):
         raise click.BadParameter(
             f"{text!r}; write the number of inputs and of each layer's units, as in 784-30-10",
@@ -490,7 +490,7 @@ def problem_options(
 
 @dataclass(frozen=True)
 class WitnessOptions:
-    """What is compared, and whether the problem is saved."""
+    """How much is compared, and whether the problem is saved."""
 
     method: str | None
     probes: int | None

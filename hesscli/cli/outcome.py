@@ -26,7 +26,7 @@ Tell = Callable[[str, int], None]
 
 
 class ReaderGoneError(Exception):
-    """Who reads standard output has seen enough, as head has; not for Click, which exits with 1."""
+    """The reader of standard output, such as head, has ended. Click would exit with 1."""
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def exit_code_of(run: Callable[[], object], tell: Tell = show) -> int:
 
 
 def _instead(error: click.exceptions.NoSuchCommand | click.exceptions.NoSuchOption) -> str:
-    """What a name that does not exist may stand for, or where to find those that do."""
+    """A name that may be meant by one that does not exist, or where to find the names."""
     name, kind = getattr(error, "option_name", ""), "options"
     if isinstance(error, click.exceptions.NoSuchCommand):
         name, kind = error.command_name, "commands"

@@ -79,7 +79,7 @@ def reports() -> bool:
 def record(
     config: Config, *, held_out: bool = False, more_files: Sequence[tuple[str, str]] = ()
 ) -> Record:
-    """What the command at work is made from, the files as they are now.
+    """Records what the running command depends on, with the files as they are now.
 
     ``held_out`` says that the test split is read as well; ``more_files`` are those that no key of
     ``config`` names.
@@ -114,7 +114,7 @@ def record(
 
 @dataclass(frozen=True)
 class Record:
-    """What a command was made from, to be written with its result."""
+    """The facts that a command's result depends on, to be written with it."""
 
     invocation: Invocation
     config: Config
@@ -161,7 +161,7 @@ class Record:
 def run_again(
     context: click.Context, command: click.Command, report: Report, output: OutputOptions
 ) -> Any:
-    """What ``command`` returns with the options of ``report``; its result goes to ``output``."""
+    """Runs ``command`` with the options of ``report``; its result goes to ``output``."""
     context.meta[_REPLAYED] = report, output
     try:
         inner = command.make_context(command.name, list(_arguments(command, report)), context)
@@ -219,7 +219,7 @@ def _plain(param: click.Parameter, value: Any) -> Any:
 
 
 def _facts(invocation: Invocation) -> dict[str, Any]:
-    """What the ranks must have in common, as messages name it."""
+    """The facts that must be the same on all ranks, as messages name them."""
     from hesscli.studies.context import installed_versions
 
     facts = {"the command": invocation.command, **installed_versions()}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _density_for_plots(context: click.Context, _: click.Parameter, given: bool) -> bool:
-    """What --plot draws is computed, and recorded as asked for."""
+    """--plot needs the density, so it is computed and recorded as asked for."""
     # Options that were typed come before those that were not, so that --plot is known by now.
     return given or context.params.get("plot") is not None
 
@@ -77,7 +77,7 @@ def spectrum(
     diagonal, Frobenius and spectral norm. Everything is exact if at most 4,000 eigenvalues can
     differ from zero. If there are more, the ends of the spectrum come from Lanczos and sums over
     it from stochastic Lanczos quadrature, and every estimate has an error bar. With --top alone,
-    only the K eigenvalues of a block of more than 1,000 are computed, in seconds instead of
+    only the K eigenvalues of a block of more than 256 are computed, in seconds instead of
     minutes. Exits with 1 if the numbers contradict each other.
     """
     if vectors_path is not None:

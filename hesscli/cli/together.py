@@ -29,12 +29,12 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
         told = True
 
     try:
-        # MPI is no Python that an exception could end. While it starts it waits for all ranks, and
-        # Slurm tells those that wait for one that is gone to end by SIGTERM.
+        # MPI is not Python, so an exception cannot end it. While it starts it waits for all ranks,
+        # and Slurm ends those that wait for one that is gone by SIGTERM.
         with interrupt.heeded_by(note), interrupt.ended_by_termination():
             ranks = Ranks(launched, interrupt.wait_no_longer)
     except InputError as error:
-        # Nobody can be asked who says it: others do if the first one does not end them.
+        # Ranks cannot agree on which one prints it: others do if the first one does not end them.
         if launched.rank > 0:
             time.sleep(interrupt.OTHERS_SECONDS)
         rank = f"rank {launched.rank}: " if launched.rank > 0 else ""

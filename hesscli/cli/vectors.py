@@ -36,7 +36,7 @@ class VectorOptions:
 
     @property
     def files(self) -> list[tuple[str, str]]:
-        """What the result depends on beside the configuration."""
+        """The files that the result depends on in addition to the configuration."""
         return [] if self.vector is None else [("vector", self.vector)]
 
     @property

@@ -205,7 +205,7 @@ def _activities(
 
 
 def _left_out(penalties: Collection[str]) -> tuple[str, ...]:
-    """What is said if regularizers are left out."""
+    """The note about regularizers that are left out."""
     layers = dict.fromkeys(name.partition("/")[0] for name in penalties)
     if not layers:
         return ()

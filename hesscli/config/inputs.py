@@ -1,4 +1,4 @@
-"""The files that a configuration reads: what a result depends on beside the configuration."""
+"""The files that a configuration reads: a result depends on them and on the configuration."""
 
 from __future__ import annotations
 

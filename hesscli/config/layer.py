@@ -50,7 +50,7 @@ NAME = _Name(
 
 @dataclass(frozen=True)
 class _Argument(Takes):
-    """What layertypes.py judges."""
+    """Any value; layertypes.py judges it."""
 
     words: str = "a number, text or a list"
 

@@ -206,7 +206,7 @@ def _assign(document: Any, path: Path, value: Any) -> None:
 
 
 def _default(path: Path) -> Any:
-    """What an override of a part of ``path`` changes if the file does not give it."""
+    """The value that an override of a part of ``path`` changes if the file does not give one."""
     value: Any = _CONFIG.encode(Config())
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None

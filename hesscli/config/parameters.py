@@ -90,7 +90,7 @@ def drawn_parameters(
 
 
 def _initializer_of(model: ModelConfig, index: int, role: str) -> tuple[Initializer, str]:
-    """What draws a tensor of a layer, and the key that says so."""
+    """The initializer of a layer's tensor, and the key that names it."""
     layer, path = model.layers[index], f"model.layers.{index}"
     own = dict(layer.initializers).get(role)
     if own is not None:

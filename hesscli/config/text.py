@@ -55,7 +55,7 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | boo
 
 
 class _Loader(yaml.SafeLoader):
-    # Its own, empty: PyYAML copies the base's only for who has none.
+    # Its own, empty: PyYAML copies the base's for a class that has none.
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
     yaml_constructors: ClassVar[dict[Any, Any]] = {
         **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _COLLECTIONS},
@@ -111,7 +111,7 @@ def dumped(value: Any, **style: Any) -> str:
 
 
 def syntax(error: Exception) -> str:
-    """What is wrong with the text, for a message."""
+    """The error in the text, for a message."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, yaml.MarkedYAMLError):

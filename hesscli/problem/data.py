@@ -144,7 +144,7 @@ def is_batch_file(source: str) -> bool:
 
 
 def has_test_split(source: str) -> bool:
-    """Whether ``source`` comes with a test split beside its training split."""
+    """Whether ``source`` comes with a test split as well as a training split."""
     if source in NAMED_SOURCES:
         return source == KERAS
     if is_problem_file(source):
@@ -268,7 +268,7 @@ def _load_npz(path: str, split: str, name: str) -> Dataset:
 
 
 def _names(path: str, split: str) -> tuple[str, str]:
-    """What the arrays of a split are called: Keras's names, or others that are usual."""
+    """The names of a split's arrays: Keras's, or others that are usual."""
     names = array_names(path)
     usual = [(f"{x}_{split}", f"{y}_{split}") for x, y in (("x", "y"), ("X", "y"), ("X", "Y"))]
     usual.append((f"{split}_images", f"{split}_labels"))

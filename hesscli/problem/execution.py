@@ -1,4 +1,4 @@
-"""How a problem is run, beside the problem: chunks of examples, memory, workers, the device.
+"""How a problem is run, apart from the problem: chunks of examples, memory, workers, the device.
 
 None of it changes what is computed, only the order in which the sum over the examples is added up.
 """
@@ -16,7 +16,7 @@ from hesscli.workers.share import ALONE, Workers
 # Larger chunks are no faster: what is computed of an example leaves the cache before it is used.
 LARGEST_CHUNK = 8192
 # What an example costs while it is looked at, measured as the peak of the checks: so many numbers
-# of the problem's type for each input and each unit, and doubles for the rounding errors beside.
+# of the problem's type for each input and each unit, and doubles for the rounding errors.
 _NUMBERS_OF_AN_INPUT, _NUMBERS_OF_A_UNIT = 4, 16
 _DOUBLES_OF_AN_INPUT, _DOUBLES_OF_A_UNIT = 3, 16
 # Of narrow layers the Hessian S (units, units) of every example is held, with its terms' and its
@@ -28,10 +28,10 @@ _PRODUCT_OF_AN_INPUT, _PRODUCT_OF_A_UNIT = 4, 24
 
 @dataclass(frozen=True)
 class Execution:
-    """How many examples are held at a time, who has the others, and where the arrays are.
+    """How many examples are held at a time, which workers have the others, and on which device.
 
     ``chunk`` examples are held at a time; None is all of them. ``spare`` is how many bytes may be
-    kept of other chunks beside that at work. ``workers`` have a part of the sum each.
+    kept of other chunks while one is at work. ``workers`` have a part of the sum each.
     The chain rule computes on ``device``; the other witnesses do not.
     """
 
@@ -76,12 +76,12 @@ def chunk_size(widths: Sequence[int], itemsize: int, memory: int) -> int:
 
 
 def product_bytes(widths: Sequence[int], itemsize: int) -> int:
-    """What an example takes while the chain rule multiplies one vector."""
+    """The bytes that an example takes while the chain rule multiplies one vector."""
     return itemsize * (_PRODUCT_OF_AN_INPUT * widths[0] + _PRODUCT_OF_A_UNIT * sum(widths[1:]))
 
 
 def example_bytes(widths: Sequence[int], itemsize: int) -> int:
-    """What an example of a network with ``widths`` takes while it is looked at."""
+    """The bytes that an example of a network with ``widths`` takes while it is used."""
     inputs, units = widths[0], sum(widths[1:])
     each = itemsize * (_NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * units)
     each += 8 * (_DOUBLES_OF_AN_INPUT * inputs + _DOUBLES_OF_A_UNIT * units)

@@ -125,7 +125,7 @@ class Graph:
 
     ``tensors`` are the parameters by name, ``<layer>/<role>``, in the order of the block
     ``network``. They are read-only views: every witness sees the same numbers, and the arrays of
-    whoever made the graph stay writable. ``activities`` are the penalties on values, by their
+    the graph's maker stay writable. ``activities`` are the penalties on values, by their
     names: they are part of each example's loss, divided by the number of examples.
     """
 
@@ -184,7 +184,7 @@ class Graph:
 
     @cached_property
     def constants(self) -> Mapping[str, Array]:
-        """The arrays that are no parameters by name, ``<layer>/<role>``."""
+        """The arrays that are not parameters by name, ``<layer>/<role>``."""
         return {
             f"{node.layer}/{role}": array
             for node in self.nodes

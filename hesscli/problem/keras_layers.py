@@ -163,7 +163,7 @@ class KerasNetwork:
         return to_inputs(selected, dtype, scale)
 
     def before_rescaling(self, selected: RawArray, dtype: DTypeLike, scale: Scale = None) -> Array:
-        """What the model takes, given what its first layer shall see."""
+        """The model's inputs at which its first layer gets the given ones."""
         factor, offset = self.rescaling or (1.0, 0.0)
         return np.asarray((to_inputs(selected, dtype, scale) - offset) / factor, dtype=dtype)
 

@@ -52,7 +52,7 @@ def is_keras_own(serialized: Mapping[str, Any]) -> bool:
 
 
 def registered_name(serialized: Mapping[str, Any]) -> str:
-    """What Keras has registered an object as, a function by its own name."""
+    """The name under which Keras has registered an object; of a function its own name."""
     if serialized["class_name"] == "function":
         return str(serialized.get("config"))
     return str(serialized.get("registered_name") or serialized["class_name"])

@@ -45,7 +45,7 @@ _NEEDED = "a model that Keras saved as .keras or .h5 is needed"
 # Of an HDF5 file, and its attributes that describe the model.
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ATTRIBUTES = ("model_config", "training_config")
-# Which Keras saved a model: an attribute, or in a file beside the description.
+# Which Keras saved a model: an attribute, or in a file next to the description.
 _VERSION, _METADATA, _BEFORE_KERAS_3 = "keras_version", "metadata.json", ("1.", "2.")
 # The keys of a layer's tensors in an open store, for messages that begin with the text.
 _KeysOf = Callable[[Any, KerasLayer, str], list[str]]
@@ -56,7 +56,7 @@ def read_network(path: str, names: Mapping[str, str] | None = None) -> KerasNetw
 
     ``names`` are the plugins' by those that Keras has registered, if they differ.
 
-    Raises InputError if the file is missing or damaged, is no chain of layers, or holds a
+    Raises InputError if the file is missing or damaged, is not a chain of layers, or contains a
     layer that is not supported, which is named.
     """
     require_keras_format(path)
@@ -254,7 +254,7 @@ def _places(store: Any, where: str) -> dict[str, list[str]]:
 
 def _keys_by_group(store: Any, layer: KerasLayer, where: str) -> list[str]:
     """Where a ``.keras`` file stores a layer's tensors: one after the other."""
-    # Newer versions of Keras write beside the numbers whose they are.
+    # Newer versions of Keras write the layer's name next to its numbers.
     attributes = _followed(store, layer.group, f"{where}: {layer.group}").attrs
     name = None
     if "name" in attributes and attributes.get_id("name").shape == ():
@@ -268,7 +268,7 @@ def _keys_by_group(store: Any, layer: KerasLayer, where: str) -> list[str]:
 
 
 def _followed(store: Any, key: str, where: str) -> Any:
-    """What is stored as ``key`` in this very file; raises InputError if there is nothing."""
+    """The item stored as ``key`` in this very file; raises InputError if there is none."""
     import h5py
 
     item = store

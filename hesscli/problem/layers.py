@@ -26,7 +26,7 @@ ACTIVITY = "activity"
 
 
 class LayerError(ValueError):
-    """What is wrong with an argument of a layer, ``key``; None if it is not one argument.
+    """An error in an argument of a layer, ``key``; None if it is not in one argument.
 
     ``place`` is that of the layer among others.
     """
@@ -72,7 +72,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Made:
-    """What a layer is made of: its nodes, and the shapes of its tensors by role."""
+    """The parts of a layer: its nodes, and the shapes of its tensors by role."""
 
     parts: tuple[Part, ...]
     tensors: Mapping[str, Shape] = field(default_factory=dict)
@@ -190,7 +190,7 @@ class LayerType:
 class Plan:
     """The nodes of layers without their arrays, and the shapes of all tensors by name.
 
-    ``constants`` are the shapes of those that are no parameters; ``constants_of`` their names by
+    ``constants`` are the shapes of those that are not parameters; ``constants_of`` their names by
     node and role. ``outputs`` are the values that each layer gives, one for each use of it.
     """
 
@@ -302,7 +302,7 @@ def _values(spec: LayerSpec, values: Mapping[str, str]) -> list[str]:
 
 
 def made_layer(spec: LayerSpec, shapes: Sequence[Shape], types: Mapping[str, LayerType]) -> Made:
-    """What a layer is made of, for inputs of these shapes."""
+    """The parts of a layer for inputs of these shapes."""
     of = types[spec.type]
     if of.inputs is None and len(shapes) < 2:
         raise LayerError("inputs", f"{len(shapes)}; a {spec.type} layer takes two or more")

@@ -1,4 +1,4 @@
-"""The names of what a configuration can choose, for whoever needs no more than the names."""
+"""The names of what a configuration can choose, for modules that need only the names."""
 
 ACTIVATIONS = (
     "linear",
@@ -69,7 +69,7 @@ INITIALIZERS = (
 )
 # The configuration's own, if schemes to initialize by are chosen.
 CONFIGURED = "configured"
-# What data.scale takes beside a number.
+# What data.scale takes in place of a number.
 SYMMETRIC, NORMALIZE = "symmetric", "normalize"
 REDUCTIONS = ("mean", "sum")
 DTYPES = ("float32", "float64")
@@ -78,7 +78,7 @@ BLOCKS = (
     *("kernel", "bias", "gamma", "beta", "alpha", "depthwise_kernel", "pointwise_kernel"),
     *("layer", "input", "network"),
 )
-# Blocks that are no layer's, so that no layer may have their names.
+# Blocks that do not belong to a layer, so that no layer may have their names.
 RESERVED_NAMES = ("input", "network")
 # Beyond, a product more says nothing more, and to list them takes memory.
 MOST_PROBES = 10**6

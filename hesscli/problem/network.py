@@ -1,4 +1,4 @@
-"""What is differentiated: a network, its parameters and one batch.
+"""A Problem: a network, its parameters and one batch.
 
 Names and arrays only. No formula stands here, because both witnesses read it.
 """
@@ -148,7 +148,7 @@ class Problem:
     ``penalties`` are those of the tensors that have one, by name, added as they are; those of
     values stand in the graph. ``original`` is the Keras model that the problem is made of, and
     ``prepared`` says how its inputs were prepared. ``frozen`` are the layers that are not
-    trainable. How a problem is run stands beside it (hesscli.problem.execution).
+    trainable. How a problem is run is an Execution (hesscli.problem.execution).
     """
 
     graph: Graph

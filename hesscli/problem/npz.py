@@ -58,7 +58,7 @@ _NAMES_SHOWN = 8
 def array_names(path: str) -> tuple[str, ...]:
     """The names of the arrays in the ``.npz`` file ``path``, in file order.
 
-    Raises InputError if ``path`` is missing, cannot be read or is no zip archive.
+    Raises InputError if ``path`` is missing, cannot be read or is not a zip archive.
     """
     with _opened(path) as archive:
         return tuple(_members(archive))
@@ -246,7 +246,7 @@ def _require_numbers(
     where: str,
     limit: int | None = None,
 ) -> int:
-    """The bytes that a header declares; InputError if it is no array of as many numbers."""
+    """The bytes that a header declares; InputError if it is not an array of as many numbers."""
     if dtype.hasobject:
         raise InputError(
             f"{where} holds Python objects, which are never unpickled; "

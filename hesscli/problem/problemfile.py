@@ -2,9 +2,9 @@
 
 It holds ``inputs`` (N, d), ``targets`` (N,) or (N, c) and, for each layer in order, its tensors:
 of a dense one ``<layer>/kernel`` (inputs, units) and ``<layer>/bias`` (units,). Statistics of a
-normalization, ``<layer>/moving_mean``, stand beside them. A checkpoint of a training is a
+normalization, ``<layer>/moving_mean``, stand next to them. A checkpoint of a training is a
 problem file with more arrays, called ``train/…``, that only the training reads. A parameter that
-has a regularizer has ``regularizer:<layer>/<role>`` beside it, its (l1, l2). Examples that have
+has a regularizer has ``regularizer:<layer>/<role>`` next to it, its (l1, l2). Examples that have
 weights have ``sample_weight`` (N,).
 """
 
@@ -33,7 +33,7 @@ _LAYOUT = (
 _WRITTEN = 1024
 # What begins so belongs to a training, unless it is a parameter of a layer called train.
 _TRAINING = "train/"
-# Beside a parameter its regularizer, (l1, l2).
+# The regularizer of a parameter, (l1, l2), has its name with this before it.
 _PENALTY = "regularizer:"
 _OF_A_LAYER = ("train/kernel", "train/bias")
 _ROLES = (
@@ -46,7 +46,7 @@ _TARGETS = "targets must be (N,) class labels or numbers, or (N, c) numbers"
 def is_problem_file(path: str) -> bool:
     """Whether ``path`` is an ``.npz`` file with ``inputs`` and ``targets``.
 
-    Only the names in it are read; what cannot be read is no problem file.
+    Only the names in it are read; a file that cannot be read is not a problem file.
     """
     try:
         return {"inputs", "targets"} <= set(array_names(path))

@@ -71,7 +71,7 @@ def mpmath_function(name: str, kind: str = ACTIVATION) -> Callable[..., Any] | N
 
 
 def targets_of(loss: str) -> str:
-    """What a plugin's loss compares the outputs with."""
+    """The kind of targets that a plugin's loss takes: LABELS or NUMBERS."""
     return _registered[LOSS][loss].targets
 
 

@@ -20,7 +20,7 @@ LARGE_BYTES = 64 * 2**20
 
 
 class Rows(Protocol):
-    """What is like an array along its first axis: an array, or rows of a file."""
+    """Anything like an array along its first axis: an array, or rows of a file."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -94,22 +96,18 @@ def _one_hot(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
     return np.eye(units, dtype=dtype)[labels]
 
 
-def _probabilities(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
-    numbers = _numbers(targets, units, dtype, where)
-    outside = np.argwhere((numbers < 0) | (numbers > 1))
+def _from_0(most: float, words: str, *arguments: Any) -> Targets:
+    """Numbers from 0 to ``most``, which ``words`` describe; ``arguments`` are those of a Fit."""
+    numbers, where = _numbers(*arguments), arguments[-1]
+    outside = np.argwhere((numbers < 0) | (numbers > most))
     if outside.size:
-        n, h = (int(index) for index in outside[0])
-        raise InputError(f"{where}: target {numbers[n, h]} at [{n}, {h}]; it must be 0 to 1")
+        n, h = outside[0].tolist()
+        raise InputError(f"{where}: target {numbers[n, h]} at [{n}, {h}]; it must be {words}")
     return numbers
 
 
-def _counts(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:
-    numbers = _numbers(targets, units, dtype, where)
-    below = np.argwhere(numbers < 0)
-    if below.size:
-        n, h = (int(index) for index in below[0])
-        raise InputError(f"{where}: target {numbers[n, h]} at [{n}, {h}]; it must be 0 or more")
-    return numbers
+_probabilities: Fit = partial(_from_0, 1, "0 to 1")
+_counts: Fit = partial(_from_0, np.inf, "0 or more")
 
 
 def _distributions(targets: Targets, units: int, dtype: Dtype, where: str) -> Targets:

@@ -70,7 +70,7 @@ def example_weights(
 
     With ``of_class`` those of the other classes are 0. ``targets`` are labels, one-hot rows whose
     class is the largest number, or one number that is rounded; a class without a weight has 1.
-    Raises InputError for ``class_weight`` beside weights that are given, as Keras does.
+    Raises InputError for ``class_weight`` together with weights that are given, as Keras does.
     Source: keras.src.trainers.data_adapters.data_adapter_utils.class_weight_to_sample_weights.
     """
     by_class, only = loss.class_weight, loss.of_class

@@ -175,7 +175,7 @@ def _notes(result: ApproximationStudy, rows: Sequence[ApproximatedBlock]) -> Ite
 
 
 def _kept(found: Mapping[str, ApproximatedBlock]) -> str | None:
-    """What KFAC keeps of G, and what any Kronecker product can: 1 − ‖G − X‖²/‖G‖²."""
+    """The share of G that KFAC keeps, and the most any Kronecker product can: 1 − ‖G − X‖²/‖G‖²."""
     kfac, best = found["kfac"], found["best_kronecker"]
     of_kfac, of_best = kfac.gauss_newton.distance, best.gauss_newton.distance
     if of_kfac is None or of_best is None:
@@ -208,7 +208,7 @@ def _drawing(result: ApproximationStudy) -> Drawing:
     lines = sum(len(rows) for _, rows in groups)
 
     def draw(figure: FigureBase) -> None:
-        from hesscli.report.plotstyle import TERM_BARS
+        from hesscli.report.plotstyle import TERM_BARS, legend_below
 
         heights = [len(rows) for _, rows in groups]
         axes = figure.subplots(
@@ -230,7 +230,7 @@ def _drawing(result: ApproximationStudy) -> Drawing:
             ax.set_ylim(len(rows) - 0.4, -0.6)
             ax.grid(visible=False, axis="y")
         axes[-1].set_xlabel("relative Frobenius distance")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        legend_below(figure, axes[:1], 2)
 
     return Drawing(
         title=f"{activations_of(result.results)}: distance of each approximation",

@@ -1,4 +1,4 @@
-"""Small bars beside numbers, as text: shares, and rows of values.
+"""Small bars next to numbers, as text: shares, and rows of values.
 
 They are made of block elements. A stream that cannot encode these shows signs of ASCII instead
 if ``PLAIN`` is its error handler, as ``hesscli.cli.main`` has it.

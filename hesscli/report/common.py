@@ -1,4 +1,4 @@
-"""What the reports of several studies have in common."""
+"""Functions and fields that the reports of several studies share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WIDTHS_SHOWN = 8
 def heading(problem: ProblemSummary, environment: Environment) -> str:
     """One line on what was analysed, and one for each of the problem's notes."""
     examples = f"{problem.examples:,} example{'' if problem.examples == 1 else 's'}"
-    # A trained network's results must not pass for those of the network that the seed draws, and
+    # A trained network's results must not look like those of the network that the seed draws, and
     # arrays that were given were drawn with no seed.
     origin = "" if problem.seed is None else f" · seed {problem.seed}"
     if problem.weights is not None:
@@ -133,7 +133,7 @@ def block_cases(rows: Iterable[Any], failure: Callable[[Any], str | None]) -> It
 
 
 def verdict_cell(row: Any, limited: Callable[[Any], Check | None]) -> str:
-    """The verdict; a dagger marks one that passed only by the rounding floor of a check."""
+    """The verdict; a dagger marks a row that passed only by the rounding floor of a check."""
     return verdict_text(row.verdict) + ("" if limited(row) is None else "†")
 
 
@@ -153,7 +153,7 @@ def outcome(
     wrong: Callable[[Sequence[Any]], str],
     right: Callable[[Sequence[Any]], str],
 ) -> Iterator[str]:
-    """What is wrong with the rows that fail, or else what is right with those that pass."""
+    """A sentence on the rows that fail, or, if none does, on those that pass."""
     failed, passed = (
         [row for row in rows if verdict_of(row) is verdict]
         for verdict in (Verdict.FAIL, Verdict.PASS)
@@ -199,7 +199,7 @@ def _bound(check: Check, residual: float) -> str:
 
 
 def compared_text(checks: Sequence[Check]) -> str:
-    """What the checks compared, and how closely it agreed."""
+    """How much the checks compared, and how closely it agreed."""
     exact = [check for check in checks if check.confidence is None]
     parts: list[str] = []
     if exact:
@@ -260,7 +260,7 @@ def beyond(check: Check, where: str, of_what: str = "largest entry") -> str:
 
 
 def what_happened(*checks: Check) -> str | None:
-    """Where the first check that fails does, or why one is open; None if all passed."""
+    """Where the first failing check fails, or why one is undecided; None if all passed."""
     check = max(checks, key=lambda check: (check.failed, not check.passed))
     if check.passed:
         return None
@@ -268,7 +268,7 @@ def what_happened(*checks: Check) -> str | None:
 
 
 def undecided_notes(activation: str, checks: Iterable[tuple[str, Check]]) -> list[str]:
-    """A sentence for each place whose check is open, the first one if there are several."""
+    """A sentence for each place with an undecided check: on the first one if there are several."""
     doubtful: dict[str, str] = {}
     for name, check in checks:
         if check.verdict is Verdict.UNDECIDED:
@@ -277,7 +277,7 @@ def undecided_notes(activation: str, checks: Iterable[tuple[str, Check]]) -> lis
 
 
 def why_open(check: Check) -> str:
-    """What keeps a check from being decided: rounding, or error bars."""
+    """Whether rounding or error bars keep a check from being decided, in words."""
     if check.open_by_rounding:
         return (
             f"the residual {scientific(check.max_abs_residual)} may be rounding, which leaves "
@@ -301,7 +301,7 @@ def _scale_text(check: Check) -> str:
 
 
 def rounding_note(name: str, check: Check, where: str = "in this layer") -> str:
-    """Why a residual beyond the relative tolerance passes."""
+    """A sentence on why a residual beyond the relative tolerance passes."""
     return (
         f"† {name}: the residual {scientific(check.max_abs_residual)} is rounding: "
         f"the subtractions {where} leave an uncertainty of {scientific(check.floor)}, "

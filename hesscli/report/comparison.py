@@ -12,7 +12,6 @@ from hesscli.report.common import (
     SIZE,
     STATUS,
     block_cases,
-    by_activation,
     compared_text,
     listed,
     rounding_notes,
@@ -25,7 +24,7 @@ from hesscli.report.common import (
 from hesscli.report.comparison_plot import comparison_drawing
 from hesscli.report.document import Document, to_digits
 from hesscli.report.fields import Field, named, table
-from hesscli.report.legend import equal_forms, overview, vector_text
+from hesscli.report.legend import equal_forms, tables_of, vector_text
 from hesscli.studies.comparison import ComparedBlock, Comparison, SplitForm
 from hesscli.studies.judge import Check
 from hesscli.studies.verdict import Verdict
@@ -33,7 +32,7 @@ from hesscli.studies.verdict import Verdict
 _SHARE_BAR = 5
 _TERMS = {"hessian": "Hessian", "gauss_newton": "Gauss–Newton", "curvature": "curvature"}
 _NOT_ALONE = {Verdict.FAIL: "misses", Verdict.UNDECIDED: "is undecided on"}
-# Not a verdict on the program: the Hessian has a curvature term or it has none.
+# These are not verdicts on the program: the Hessian has a curvature term or it has none.
 _ALONE = {
     Verdict.PASS: "G suffices",
     Verdict.FAIL: "not G alone",
@@ -63,17 +62,15 @@ def comparison_document(result: Comparison) -> Document:
         "compare",
         _FIELDS,
         before={"probe_seed": result.probe_seed},
-        tables=(
-            *(
-                table(
-                    f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
-                    _columns(rows),
-                    _lines(rows),
-                    _notes(result, activation, rows),
-                )
-                for activation, rows in by_activation(result.results)
+        tables=tables_of(
+            result.results,
+            lambda activation, rows: table(
+                f"{activation}: quadratic forms vᵀHv = vᵀGv + vᵀCv at the {result.block}",
+                _columns(rows),
+                _lines(rows),
+                _notes(result, activation, rows),
             ),
-            *overview(result.results, lambda row: row.chain_rule_check),
+            lambda row: row.chain_rule_check,
         ),
         cases=block_cases(result.results, _failure),
         drawings=(comparison_drawing(result),),
@@ -82,7 +79,7 @@ def comparison_document(result: Comparison) -> Document:
 
 @dataclass(frozen=True)
 class _Line:
-    """A row by one of its witnesses; what both have in common stands in the first line."""
+    """A row by one of its witnesses; values of both are in the first line only."""
 
     row: ComparedBlock
     by: str

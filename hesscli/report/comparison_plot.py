@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-# Of a row: two bars beside each other, and air to the next row.
+# The height of each of the two bars of a row; the rest is space between rows.
 _BAR = 0.36
 
 

@@ -14,9 +14,9 @@ from hesscli.system.errors import shown
 
 # Where a result came from and what was kept of it, not the result.
 _NOT_COMPARED = ("environment", "invocation", "replay", "checkpoint")
-# If no memory is given the free memory decides it; a change is said with the versions.
+# The free memory decides it if none is given; a change is reported with the versions.
 _CHUNK = "problem.chunk"
-# Parts of a whole: what they may differ by is not relative to what stands beside them.
+# Parts of a whole: the allowed difference is not relative to the numbers next to them.
 _RELATIVE = frozenset({"relative", "share", "ratio", "confidence", "accuracy", "rtol"})
 _NAMES = {
     "tensorflow": "TensorFlow",
@@ -25,7 +25,7 @@ _NAMES = {
     "python": "Python",
     "blas": "BLAS",
 }
-# What a report that does not say it was made with.
+# The values of what a report does not record.
 _UNSAID = {"workers": 1, "device": "cpu"}
 # Names and versions are not put in quotation marks.
 _SHORT = 30
@@ -44,7 +44,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Match(Judged):
-    """What came of comparing two results.
+    """The outcome of comparing two results.
 
     Of the ``rows`` of the second one ``identical`` are as in the first; ``numbers`` were compared
     in all. ``rtol`` None holds them to the bit; otherwise ``changes`` says why not: what the last
@@ -94,7 +94,7 @@ _MATCH = (
 
 
 def match_document(match: Match, first: str, second: str) -> Document:
-    """What ``hesscli diff`` says about the results in two files."""
+    """The report of ``hesscli diff`` on the results in two files."""
     text = match.text(f"{first} and {second}")
     shown_here = match.differences[:_SHOWN]
     left = len(match.differences) - len(shown_here)
@@ -115,7 +115,7 @@ def match_document(match: Match, first: str, second: str) -> Document:
 
 
 def with_match(document: Document, match: Match, report: str) -> Document:
-    """The ``document`` of a replay, with what came of comparing it with ``report``."""
+    """The ``document`` of a replay, with the outcome of comparing it with ``report``."""
     text = match.text(f"replayed {report}")
     *tables, last = document.tables
     return replace(
@@ -158,7 +158,7 @@ def matched(then: Mapping[str, Any], now: Mapping[str, Any], rtol: float) -> Mat
 
 
 def _files(data: Mapping[str, Any]) -> list[Any]:
-    """What each file was read for, and its digest."""
+    """The key that each file was read for, and its digest."""
     files = _section(data, "invocation").get("files")
     found = files if isinstance(files, list) else []
     return [
@@ -167,7 +167,7 @@ def _files(data: Mapping[str, Any]) -> list[Any]:
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What is not as it was, of what the last bits of a number depend on."""
+    """The changes among the facts that the last bits of a number depend on."""
     before, after = (_section(data, "invocation") for data in (then, now))
     for versions_then, versions_now in (
         (_section(then, "environment"), _section(now, "environment")),
@@ -194,7 +194,7 @@ def _section(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 class _Comparison:
-    """Plain values beside each other, and how many numbers were among them."""
+    """Compares plain values, and counts the numbers among them."""
 
     def __init__(self, rtol: float | None) -> None:
         self.rtol = rtol
@@ -203,7 +203,7 @@ class _Comparison:
     def differences(
         self, then: Any, now: Any, where: str, scale: float = 0.0
     ) -> Iterator[Difference]:
-        """All of them in order; ``scale`` is the largest number that stands beside."""
+        """All of them in order; ``scale`` is the largest number next to them."""
         if isinstance(now, dict) and isinstance(then, dict) and set(now) == set(then):
             beside = _largest(now)
             for key, value in now.items():
@@ -233,7 +233,7 @@ class _Comparison:
 
 
 def _largest(values: Mapping[str, Any]) -> float:
-    """The largest number in a mapping and its lists, of those that are no parts of a whole."""
+    """The largest number in a mapping and its lists, without those that are parts of a whole."""
     numbers = [0.0]
     for key, value in values.items():
         if not _is_relative(key):
@@ -255,7 +255,7 @@ def _joined(where: str, key: str) -> str:
 
 
 def _name_of(row: Any) -> str:
-    """What a row is about, for people."""
+    """The names that a row is about, for people."""
     keys = ("activation", "initializer", "layer", "node", "term")
     texts = [row[key] for key in keys if isinstance(row, dict) and isinstance(row.get(key), str)]
     return f" ({', '.join(texts)})" if texts else ""

@@ -1,6 +1,6 @@
 """``hesscli doctor``: a Diagnosis as a Document.
 
-It imports no other report: they need NumPy, whose absence this one must be able to say.
+It imports no other report: they need NumPy, whose absence this one must be able to report.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Drawing:
     """A plot: ``draw`` puts it on an empty figure; ``caption`` says what it shows in a sentence.
 
     ``draw`` gets a figure, or a part of one if several are stacked, of ``height`` inches and
-    plots.WIDTH; the ``title`` and the document's heading are set above it by who calls it.
+    plots.WIDTH; the ``title`` and the document's heading are set above it by the caller.
     matplotlib is imported only when a Drawing is drawn.
     """
 
@@ -67,7 +67,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Document:
-    """What the formats are made from.
+    """The source of all formats.
 
     ``data`` is the JSON document; its ``results`` are the rows of the CSV form. ``drawings`` are
     drawn if a plot or a page is asked for. The lines of ``heading`` may name files: what does

@@ -33,7 +33,7 @@ _BUILDERS: Mapping[str, str] = MappingProxyType(
 def document_of(result: object) -> Document:
     """Tables, data, test cases and plots of what a study returned.
 
-    Raises TypeError for what no study returns.
+    Raises TypeError for an object that no study returns.
     """
     kind = type(result)
     name = f"{kind.__module__}:{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""What finite differences could decide, in words."""
+"""Sentences on what finite differences could decide."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def resolution_of(row: VerifiedBlock) -> float | None:
 
 
 def finite_notes(activation: str, rows: Sequence[VerifiedBlock], chain_rule: str) -> list[str]:
-    """What came of each row's comparison with finite differences, and on how much of it."""
+    """The outcome of each row's comparison with finite differences, and how much was compared."""
     notes: list[str] = []
-    # What the referee ruled on is not finite differences' to say.
+    # The referee's rulings are reported elsewhere.
     rows = [row for row in rows if _pair(row).ruling is None]
     passed = [row for row in rows if _pair(row).verdict is Verdict.PASS]
     contradicted = [row for row in rows if _pair(row).check.method == SLOPES]

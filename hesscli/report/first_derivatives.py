@@ -6,13 +6,12 @@ from hesscli.report.common import (
     ROW,
     beyond,
     block_cases,
-    by_activation,
     study_document,
     what_happened,
 )
 from hesscli.report.document import Document, to_digits
 from hesscli.report.fields import Field, table
-from hesscli.report.legend import CHECKED, checked_notes, overview
+from hesscli.report.legend import CHECKED, checked_notes, tables_of
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.first_derivatives import FirstDerivative, FirstVerification, VerifiedFirst
 
@@ -38,17 +37,14 @@ def first_document(result: FirstVerification) -> Document:
         result,
         f"verify-{result.of}",
         fields,
-        tables=(
-            *(
-                table(
-                    f"{activation}: the {name}, chain rule against autodiff{where}",
-                    fields,
-                    rows,
-                    checked_notes(activation, rows, (name, f"{name} is", "entries"), _failure),
-                )
-                for activation, rows in by_activation(result.results)
+        tables=tables_of(
+            result.results,
+            lambda activation, rows: table(
+                f"{activation}: the {name}, chain rule against autodiff{where}",
+                fields,
+                rows,
+                checked_notes(activation, rows, (name, f"{name} is", "entries"), _failure),
             ),
-            *overview(result.results, lambda row: row.check),
         ),
         cases=block_cases(result.results, _failure),
         drawings=(

@@ -1,4 +1,4 @@
-"""How a result was made: the section of a JSON document from which it can be made again."""
+"""The section of a JSON document from which its result can be made again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class InputFile:
 class Invocation:
     """A command as it was run.
 
-    ``options`` are those that are no keys of the ``configuration`` (the YAML's plain values, every
+    ``options`` are those that are not keys of the ``configuration`` (the YAML's plain values, every
     key spelled out) and decide what is computed; where the output goes is none of them.
     ``versions``, beside those of the environment, and ``machine`` are what the last bits of a
     number depend on.
@@ -42,7 +42,7 @@ class Invocation:
 
 
 def versions() -> dict[str, str | None]:
-    """Those that are not in the environment: Python's, and what shares out and does the sums."""
+    """The versions that are not in the environment: Python, BLAS and threadpoolctl."""
     return {
         "python": platform.python_version(),
         "blas": blas(),
@@ -51,7 +51,7 @@ def versions() -> dict[str, str | None]:
 
 
 def this_machine() -> str:
-    """The system and, if it says so, the processor's name."""
+    """The system and, if it is known, the processor's name."""
     processor = _processor()
     return f"{platform.system()} {platform.machine()}{', ' if processor else ''}{processor}"
 
@@ -63,12 +63,12 @@ def with_invocation(document: Document, invocation: Invocation) -> Document:
     return replace(document, data={**first, "invocation": asdict(invocation), **results})
 
 
-# What a reader looks for first comes before it.
+# The keys before it, which readers look for first.
 _FIRST = ("schema", "status", "environment", "problem")
 
 
 def _processor() -> str:
-    """The model's name if the system says it."""
+    """The processor's name if the system reports it."""
     try:
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

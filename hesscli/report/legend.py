@@ -1,4 +1,4 @@
-"""What the numbers of a table are, in a line below it."""
+"""Lines below a table that explain its numbers."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _RELATIVE = {
 _HOMOGENEOUS = ("linear", "relu", "leaky_relu")
 # Tables of fewer activations fit on a screen.
 _MANY = 3
-# Forms that are this near to each other are no accident.
+# Forms that are this near to each other are not equal by accident.
 _EQUAL_RTOL = 1e-9
 
 
 def vector_text(block: str) -> str:
-    """What v is in the quadratic forms of a kind of block."""
+    """The definition of v in the quadratic forms of a kind of block."""
     return f"v is {_VECTORS.get(block, f'the {block}')}"
 
 
 def legend(checks: Iterable[Check], first: str = "") -> Iterator[str]:
-    """What ``relative`` is relative to, and what is allowed, for each method that was used.
+    """A line on what ``relative`` is relative to, and what is allowed, for each method used.
 
     ``first`` begins the line.
     """
@@ -70,7 +70,7 @@ def checked_notes(
     failure: Callable[[Any], str | None],
     first: str = "",
 ) -> Iterator[str]:
-    """What stands below a table of rows that end in CHECKED.
+    """The notes below a table of rows that end in CHECKED.
 
     ``said`` is what was compared, the same with its verb, and what the numbers in it are called;
     ``failure`` is what is wrong with a row, and ``first`` begins the legend.
@@ -96,7 +96,7 @@ def checked_notes(
 
 
 def equal_forms(activation: str, block: str, forms: Sequence[float]) -> Iterator[str]:
-    """Why the quadratic forms of all kernels are the same number, if they are."""
+    """A sentence on why the quadratic forms of all kernels are equal, if they are."""
     name = activation.partition("(")[0]
     if name not in _HOMOGENEOUS or block != "kernel" or len(forms) < 2 or forms[0] == 0:
         return
@@ -107,7 +107,18 @@ def equal_forms(activation: str, block: str, forms: Sequence[float]) -> Iterator
         )
 
 
-def overview(rows: Sequence[Any], check_of: Callable[[Any], Check]) -> Iterator[Table]:
+def tables_of(
+    rows: Sequence[Any],
+    of: Callable[[str, Sequence[Any]], Table],
+    check_of: Callable[[Any], Check] = lambda row: row.check,
+) -> Iterator[Table]:
+    """A table ``of`` the rows of each activation, and an overview if there are many."""
+    for activation, group in by_activation(rows):
+        yield of(activation, group)
+    yield from _overview(rows, check_of)
+
+
+def _overview(rows: Sequence[Any], check_of: Callable[[Any], Check]) -> Iterator[Table]:
     """One line for each activation, and the total, if the tables fill more than a screen."""
     groups = by_activation(rows)
     if len(groups) < _MANY:

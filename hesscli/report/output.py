@@ -48,7 +48,7 @@ def verdict_line(document: Document) -> str:
 def write_text(text: str) -> None:
     """Writes ``text`` to standard output; raises InputError if that is full.
 
-    A reader that has seen enough, as ``head`` has, is no error: the verdict stands.
+    A reader that has seen enough, such as ``head``, is not an error: the verdict stands.
     """
     try:
         sys.stdout.write(text)
@@ -61,11 +61,11 @@ def write_text(text: str) -> None:
 
 
 def write_no_more(stream: TextIO) -> None:
-    """Lets a standard stream lead nowhere.
+    """Redirects a standard stream to the null device.
 
-    Python flushes what it still holds when it ends, would complain, and exit with a code of its
+    Otherwise Python flushes its buffer when it ends, complains, and exits with a code of its
     own.
     """
-    # Who calls this as a function may have put a stream there that is no file.
+    # A program that calls this as a function may have replaced the stream by one without a file.
     with suppress(io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -69,7 +69,7 @@ def html_page(document: Document) -> str:
 
 
 def _facts(data: Mapping[str, Any]) -> Iterator[str]:
-    """What was run, of the data that every schema begins with."""
+    """The facts about the run, from the keys that every schema begins with."""
     problem, environment = data.get("problem", {}), data.get("environment", {})
     facts = {"status": data.get("status")}
     if "loss" in problem:

@@ -65,7 +65,7 @@ def axes_of(figure: FigureBase, panels: Sequence[Panel[Row]]) -> list[Axes]:
     for position, (ax, panel) in enumerate(zip(axes, panels, strict=False)):
         ax.set_title(panel.title)
         ax.set_ylim(len(panel.rows) - 0.4, -0.6)
-        # Panels beside each other have the same rows.
+        # Panels next to each other have the same rows.
         same = position % columns and panel.names == panels[position - 1].names
         ax.set_yticks(range(len(panel.rows)), [""] * len(panel.rows) if same else panel.names)
         ax.tick_params(axis="y", length=0)

@@ -29,10 +29,10 @@ WIDTH = 7.0
 _HEADING_HEIGHT = 0.3
 # Characters of a bold title that fit the width.
 _TITLE_LENGTH = 85
-# All that an image of one byte per pixel has.
+# The most colours of an image of one byte per pixel.
 _COLOURS = 256
 INSTALL = "pip install 'hesscli[plot]'"
-# What is left out of each format's metadata, so that the same result gives the same file.
+# Metadata that is left out of each format, so that the same result gives the same file.
 _UNDATED = MappingProxyType({"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}})
 
 
@@ -108,7 +108,7 @@ def _require_drawings(document: Document, asked_by: str) -> None:
 
 def matplotlib_is_missing() -> str | None:
     """Why matplotlib cannot be used, None if it can."""
-    # It reports on its font cache and on folders that it cannot write.
+    # It logs messages on its font cache and on folders that it cannot write to.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import matplotlib.figure  # noqa: F401
@@ -182,7 +182,7 @@ def _house_style(style: str) -> Iterator[None]:
         "axes.prop_cycle": cycler(color=colours, linestyle=LINE_STYLES, marker=MARKERS),
     }
     with mpl.rc_context(), warnings.catch_warnings():
-        # Of glyphs that the font lacks, or of names too long for the figure: it is drawn anyway.
+        # Warnings about missing glyphs or long names do not matter: the figure is drawn anyway.
         warnings.filterwarnings("ignore", category=UserWarning)
         mpl.rcdefaults()
         mpl.rcParams.update(settings)

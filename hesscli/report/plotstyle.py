@@ -7,9 +7,13 @@ apart once more, so that no plot speaks in colour alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 BLUE, RED, YELLOW, BLACK = "#004488", "#BB5566", "#DDAA33", "#000000"
 GREY = "#666666"
@@ -50,6 +54,15 @@ def series(index: int) -> dict[str, Any]:
         "linestyle": LINE_STYLES[index % len(LINE_STYLES)],
         "marker": MARKERS[index % len(MARKERS)],
     }
+
+
+def legend_below(figure: FigureBase, axes: Iterable[Axes], columns: int) -> None:
+    """One legend below the axes, with everything that is labelled in any of them."""
+    shown: dict[str, Any] = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            shown.setdefault(name, handle)
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=columns)
 
 
 # matplotlib's settings for paper, on top of its own defaults whatever the user's matplotlibrc says.

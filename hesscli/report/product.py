@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from hesscli.report.common import (
     ROW,
     beyond,
-    by_activation,
     study_document,
     what_happened,
 )
 from hesscli.report.document import Case, Document, to_digits
 from hesscli.report.fields import Field, named, table
-from hesscli.report.legend import CHECKED, checked_notes, overview
+from hesscli.report.legend import CHECKED, checked_notes, tables_of
 from hesscli.studies.product import MultipliedBlock, Product
 
 _LETTERS = {"hessian": "H", "gauss_newton": "G", "curvature": "C"}
@@ -38,18 +37,15 @@ def product_document(result: Product) -> Document:
         "product",
         _FIELDS,
         before={"vector": {"given": result.given, "seed": _seed(result)}},
-        tables=(
-            *(
-                table(
-                    f"{activation}: products with v, chain rule against autodiff "
-                    f"({result.options.block})",
-                    _FIELDS,
-                    rows,
-                    _notes(result, activation, rows),
-                )
-                for activation, rows in by_activation(result.results)
+        tables=tables_of(
+            result.results,
+            lambda activation, rows: table(
+                f"{activation}: products with v, chain rule against autodiff "
+                f"({result.options.block})",
+                _FIELDS,
+                rows,
+                _notes(result, activation, rows),
             ),
-            *overview(result.results, lambda row: row.check),
         ),
         cases=(
             Case(row.activation, f"{row.layer}/{row.block} {row.term}", _failure(row))

@@ -41,7 +41,7 @@ class Report:
 
 
 def read_report(path: str) -> Report:
-    """The report in the file ``path``.
+    """Reads the report in the file ``path``.
 
     Raises InputError if it cannot be read, is not a report, or not one that says how it was made.
     """

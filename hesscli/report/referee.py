@@ -1,4 +1,4 @@
-"""What the referee found, in words and as data."""
+"""The referee's findings, in words and as data."""
 
 from __future__ import annotations
 

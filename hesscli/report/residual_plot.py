@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hesscli.report.common import activations_of
 from hesscli.report.document import FAIL, PASS, UNDECIDED, Drawing, verdict_text
 from hesscli.report.panels import Panel, axes_of, by_panel, height
-from hesscli.report.plotstyle import BLACK, BLUE, RED, YELLOW
+from hesscli.report.plotstyle import BLACK, BLUE, RED, YELLOW, legend_below
 from hesscli.studies.judge import Check, relative
 
 if TYPE_CHECKING:
@@ -52,11 +52,7 @@ def residual_drawing(rows: Sequence[Residuals], what: str) -> Drawing:
             _draw_panel(ax, panel)
         for ax in axes[-3:]:
             ax.set_xlabel("residual, relative to the largest")
-        names: dict[str, Any] = {}
-        for ax in axes:
-            for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
-                names.setdefault(name, handle)
-        figure.legend(list(names.values()), list(names), loc="outside lower center", ncols=4)
+        legend_below(figure, axes, 4)
 
     return Drawing(
         title=f"{activations_of(rows)}: {what}",

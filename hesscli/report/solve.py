@@ -134,7 +134,7 @@ def _singular(row: SolvedBlock) -> Iterator[str]:
 
 
 def _indefinite(row: SolvedBlock) -> Iterator[str]:
-    """What an eigenvalue below 0 means for the step, and the damping that is enough."""
+    """A sentence on what a negative eigenvalue means for the step, and a damping that is enough."""
     if not row.indefinite:
         return
     below = row.solution.negative

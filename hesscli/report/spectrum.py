@@ -25,7 +25,7 @@ from hesscli.studies.spectra.terms import CurvatureNorms, SpectrumCheck, TermSpe
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
 
 _TERMS = ("hessian", "gauss_newton")
-# Powers of ten on either side of zero that the bars beside the numbers show.
+# Powers of ten on either side of zero that the bars next to the numbers show.
 _BARS = 6
 _LETTERS = {"hessian": "H", "gauss_newton": "G", "curvature": "C"}
 
@@ -210,7 +210,7 @@ _LEGEND = (
 
 def _top_table(result: Spectrum, activation: str, rows: Sequence[BlockSpectrum]) -> Table:
     which = "at both ends" if result.options.ends else "of largest magnitude"
-    # If there is no other table, this one tells what failed.
+    # If there is no other table, this one reports failures.
     alone = [row for row in rows if row.hessian.density is None]
     notes = tuple(_failures(rows)) if len(alone) == len(rows) else ()
     if alone:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hesscli.report.common import by_activation
 from hesscli.report.document import Drawing
-from hesscli.report.plotstyle import RED, TERM_LINES, TERM_NAMES
+from hesscli.report.plotstyle import RED, TERM_LINES, TERM_NAMES, legend_below
 from hesscli.studies.spectra.measures import Density
 from hesscli.studies.spectra.terms import TermSpectrum
 from hesscli.studies.spectrum import BlockSpectrum, Spectrum
@@ -72,11 +72,7 @@ def _draw(rows: Sequence[BlockSpectrum], figure: FigureBase) -> None:
         axis.set_ylabel("eigenvalues")
     most = max(_density(getattr(row, term)).counts.max() for row in rows for term in _TERMS)
     axes[0, 0].set_ylim(_FLOOR, 2 * most)
-    shown: dict[str, Any] = {}
-    for axis in axes.flat[: len(rows)]:
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-            shown.setdefault(name, handle)
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=3)
+    legend_below(figure, axes.flat[: len(rows)], 3)
 
 
 def _grid(panels: int) -> tuple[int, int]:

@@ -23,9 +23,9 @@ from hesscli.studies.judge import Check
 from hesscli.studies.sweep import SHOWN_EXAMPLES, SHOWN_INPUTS, Sweep, SweptInput, SweptNode
 from hesscli.studies.verdict import Verdict
 
-# Beside longer names norms of three digits are wider than a terminal.
+# Next to a longer name, norms of three digits are wider than a terminal.
 _LONG_NAME = 17
-# Columns of an input Hessian that fit beside each other.
+# Columns of an input Hessian that fit next to each other.
 _COLUMNS = 4
 # Numbers of this size are read with decimals, as NumPy prints them; others with an exponent.
 _DECIMAL_SIZES = (1.0, 1e6)

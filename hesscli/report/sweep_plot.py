@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from hesscli.report.common import activations_of, by_activation
 from hesscli.report.document import Drawing
-from hesscli.report.plotstyle import BLACK, BLUE, YELLOW
+from hesscli.report.plotstyle import BLACK, BLUE, YELLOW, legend_below
 from hesscli.studies.sweep import Sweep, SweptNode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-# Panels beside each other, and the inches that a panel's height and what is below all of them take.
+# Panels next to each other; inches of a panel's height and of what is below all panels.
 _COLUMNS = 2
 _PANEL, _BELOW = 1.9, 1.5
 # Nodes whose names fit below a panel of the full width without being turned.
@@ -44,7 +44,7 @@ def sweep_drawing(result: Sweep) -> Drawing:
             axes[len(groups) - columns].tick_params(labelbottom=True)
         for ax in axes[::columns]:
             ax.set_ylabel("Frobenius norm")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        legend_below(figure, axes[:1], 3)
 
     return Drawing(
         title=f"{activations_of(result.results)}: where curvature enters on the way back",

@@ -17,7 +17,7 @@ from hesscli.studies.training import Training
 
 Moment = TypeVar("Moment")
 
-# So many rows, with what stands around them, fit a screen.
+# So many rows, with the lines around them, fit a screen.
 SHOWN_MEASUREMENTS = 20
 _count, _three, _four = "{:,}".format, "{:.3g}".format, "{:.4g}".format
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hesscli.report.document import Drawing
 from hesscli.report.initialization_plot import NORM_LABELS, NORM_SIGNS
-from hesscli.report.plotstyle import GREY, series
+from hesscli.report.plotstyle import GREY, legend_below, series
 from hesscli.studies.tuning import TunedBlock, Tuning
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def tuning_drawing(result: Tuning, activation: str, rows: Sequence[TunedBlock]) 
         ax.set_ylabel(f"{NORM_LABELS[result.norm]}, {result.block}")
         ax.set_xticks(range(len(rows)), [row.layer for row in rows])
         ax.grid(visible=False, axis="x")
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        legend_below(figure, [ax], 4)
 
     return Drawing(
         title=f"{activation}: Hessian of each {result.block} before and after tuning",

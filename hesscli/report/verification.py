@@ -11,7 +11,6 @@ from hesscli.report.common import (
     SIZE,
     STATUS,
     block_cases,
-    by_activation,
     compared_text,
     listed,
     methods_text,
@@ -28,7 +27,7 @@ from hesscli.report.common import (
 from hesscli.report.document import Document, Drawing, scientific, to_digits, verdict_text
 from hesscli.report.fields import Field, plain, table
 from hesscli.report.finite import finite_notes, resolution_of
-from hesscli.report.legend import equal_forms, legend, overview, vector_text
+from hesscli.report.legend import equal_forms, legend, tables_of, vector_text
 from hesscli.report.referee import DIGITS, ruling_data, ruling_text
 from hesscli.report.residual_plot import Residuals, residual_drawing
 from hesscli.studies.judge import Check
@@ -60,12 +59,11 @@ def verification_document(result: Verification) -> Document:
             "witnesses": result.witnesses,
             "probe_seed": result.probe_seed,
         },
-        tables=(
-            *(
-                table(_title(result, name, rows), fields, rows, _notes(result, name, rows))
-                for name, rows in by_activation(result.results)
+        tables=tables_of(
+            result.results,
+            lambda name, rows: table(
+                _title(result, name, rows), fields, rows, _notes(result, name, rows)
             ),
-            *overview(result.results, lambda row: row.check),
         ),
         cases=block_cases(result.results, partial(_failure, result)),
         drawings=_drawings(result),
@@ -187,7 +185,7 @@ def _limited(row: VerifiedBlock) -> Check | None:
 
 
 def _summary(result: Verification, activation: str, rows: Sequence[VerifiedBlock]) -> Iterator[str]:
-    """What came of the chain rule against autodiff."""
+    """Sentences on the comparison of the chain rule with autodiff."""
     what = _CANDIDATES[result.terms]
     judged = [row for row in rows if row.pairs[0].ruling is None]
 
@@ -210,7 +208,7 @@ def _summary(result: Verification, activation: str, rows: Sequence[VerifiedBlock
 def _convictions(
     result: Verification, activation: str, rows: Sequence[VerifiedBlock]
 ) -> Iterator[str]:
-    """Which witness the two others convict, and where."""
+    """A sentence on the witness that the two others contradict, and on the layers."""
     names = _names(result)
     for convicted in names:
         layers = [row.layer for row in rows if row.convicted == convicted]
@@ -226,7 +224,7 @@ def _convictions(
 def ruling_notes(
     result: Verification, activation: str, rows: Sequence[VerifiedBlock]
 ) -> Iterator[str]:
-    """What the referee settled."""
+    """A sentence for each of the referee's rulings."""
     for row in rows:
         ruling = row.pairs[0].ruling
         if ruling is not None:
@@ -236,7 +234,7 @@ def ruling_notes(
 
 
 def _failure(result: Verification, row: VerifiedBlock) -> str | None:
-    """What failed first, or was left open if nothing failed."""
+    """The first failure, or, if nothing failed, why a check is undecided."""
     for pair in row.pairs:
         if pair.ruling is not None and pair.verdict is not Verdict.PASS:
             return ruling_text(pair.ruling, _names(result))

@@ -1,7 +1,7 @@
 """Is the problem the user's own model? Keras evaluates it on the batch, and must find the same.
 
 Outputs, loss and gradient of a problem that is made of a Keras model are compared with those of
-Keras's own model. What differs is no rounding but another function, and nothing is said about it.
+Keras's own model. A difference is not rounding but another function, which is refused.
 """
 
 from __future__ import annotations

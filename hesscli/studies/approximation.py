@@ -105,7 +105,7 @@ class ApproximatedBlock(Judged):
 
 @dataclass(frozen=True)
 class ApproximationStudy(Study):
-    """What ``hesscli approximate`` found, a row for each activation, block and approximation.
+    """The result of ``hesscli approximate``, a row for each activation, block and approximation.
 
     ``likelihood`` says whether the loss has a Fisher matrix; ``left_out`` are layers that are
     neither dense nor convolutional.

@@ -1,6 +1,6 @@
 """Checkpoints: a training at one step as a problem file, from which it goes on bit for bit.
 
-Beside the parameters and the measuring batch of a problem file it holds
+In addition to the parameters and the measuring batch of a problem file it contains
 
     train/record             JSON as UTF-8 in uint8: version, step, configuration, measurements
     train/velocity           (P,), in the order of the block network
@@ -62,7 +62,7 @@ def _described(graph: Graph) -> Iterator[str]:
 
 
 def fingerprint(problem: Problem, options: TrainConfig, batch_size: int) -> dict[str, Any]:
-    """What decides every number of a training, by the key of the configuration that gives it.
+    """The facts that decide every number of a training, by the key of the configuration.
 
     The number of steps is not among it: more of them can be added.
     """
@@ -120,7 +120,7 @@ def save_checkpoint(
 def load_checkpoint(path: str, problem: Problem, configuration: Mapping[str, Any]) -> Moment:
     """The moment in ``path``, of a training of ``problem`` with the same ``configuration``.
 
-    Raises InputError if the file is no checkpoint or damaged, or the configuration is another:
+    Raises InputError if the file is not a checkpoint, is damaged, or has another configuration:
     then with the keys that differ.
     """
     arrays = read_training(path)

@@ -38,10 +38,15 @@ def rtol_for(dtype: str, given: float | None) -> float:
 
 def frobenius_norm(values: Array) -> float:
     """The Frobenius norm, of which no square overflows or vanishes; NaN of what is not finite."""
-    largest = float(np.abs(values).max(initial=0))
+    largest = float(np.maximum(values.max(initial=0), -values.min(initial=0)))
     if largest == 0 or not math.isfinite(largest):
         return 0.0 if largest == 0 else math.nan
-    return largest * float(np.linalg.norm(values.astype(np.float64) / largest))
+    # A few rows at a time: no copy of all in double precision.
+    squares = 0.0
+    for low, high in pieces(0, len(values), 8 * values[0].size, _CACHED_BYTES):
+        part = values[low:high].astype(np.float64) / largest
+        squares += float(np.vdot(part, part))
+    return largest * math.sqrt(squares)
 
 
 def check_form(

@@ -66,7 +66,7 @@ class ComparedBlock(Judged):
 
 @dataclass(frozen=True)
 class Comparison(Study):
-    """What ``hesscli compare`` found, a row for each activation and block."""
+    """The result of ``hesscli compare``, a row for each activation and block."""
 
     block: str
     method: str

@@ -1,4 +1,4 @@
-"""What every result says about where it comes from, and how a study reports its progress."""
+"""The origin that every result records, and how a study reports its progress."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ProblemSummary:
 
 @dataclass(frozen=True)
 class Study(JudgedRows):
-    """What every study returns: where it comes from, and then its own fields, ``results`` last."""
+    """The result of a study: its origin, and then its own fields, among them ``results``."""
 
     environment: Environment
     problem: ProblemSummary
@@ -115,7 +115,7 @@ def environment(problem: Problem, execution: Execution) -> Environment:
 
 
 def installed_versions() -> InstalledVersions:
-    """Those that the numbers depend on."""
+    """The versions that the numbers depend on."""
     return {
         "hesscli": __version__,
         "tensorflow": installed_tensorflow(),
@@ -125,7 +125,7 @@ def installed_versions() -> InstalledVersions:
 
 
 def summary(problem: Problem, execution: Execution) -> ProblemSummary:
-    """What ``problem`` is, without its arrays, and how it was looked at."""
+    """The summary of ``problem`` and of its execution."""
     return ProblemSummary(
         examples=problem.total,
         widths=problem.widths,

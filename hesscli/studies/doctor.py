@@ -79,7 +79,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What ``hesscli doctor`` found."""
+    """The result of ``hesscli doctor``."""
 
     hesscli: str
     facts: tuple[Fact, ...]
@@ -136,7 +136,7 @@ def _tensorflow(ask: bool) -> Iterator[Fact]:
 
 
 def _asked() -> tuple[dict[str, str], str | None]:
-    """What TensorFlow says about itself, or what keeps it from saying anything."""
+    """TensorFlow's own facts, or the reason why there are none."""
     command = [sys.executable, "-c", _ASK_TENSORFLOW, json.dumps(sys.path)]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     again = "install it again: pip install --force-reinstall tensorflow"

@@ -114,7 +114,7 @@ class EntryOf(Judged):
 
 @dataclass(frozen=True)
 class Entry(Study):
-    """What ``hesscli entry`` found: ∂²L/∂first ∂second for each activation.
+    """The result of ``hesscli entry``: ∂²L/∂first ∂second for each activation.
 
     ``first`` and ``second`` are parameters or input values as the layout names them;
     ``separate_examples`` says that they are inputs of two different examples.
@@ -244,7 +244,7 @@ def _entry_of(
     result = EntryOf(problem.hidden_activation, place.block, tuple(found), finite)
     if not referee and found[0].check.verdict is not Verdict.UNDECIDED:
         return result
-    # Whoever lost its digits may have lost them upwards.
+    # A witness that lost its digits may have found too large a number.
     largest = min(float(np.abs(of["hessian"][place.beside]).max()) for of in (theirs, ours))
     try:
         return replace(
@@ -321,7 +321,7 @@ def _term(
 
 
 def _floor(chain_rule: ChainRuleEngine, place: _Place) -> float:
-    """What rounding leaves uncertain; nothing between two examples, where nothing is rounded."""
+    """The uncertainty by rounding; 0 between two examples, where nothing is rounded."""
     if place.separate_examples:
         return 0.0
     floors = floor_of(chain_rule).entries(place.block)

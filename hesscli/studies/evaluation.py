@@ -1,4 +1,4 @@
-"""What the network makes of the batch: its loss, its accuracy, and what its inputs look like."""
+"""The network on the batch: its loss, its accuracy, and the range of its inputs."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def batch_loss(
 
 
 def origin(problems: Sequence[Problem], execution: Execution) -> tuple[Environment, ProblemSummary]:
-    """What a Study begins with, for problems that differ in their activations only."""
+    """The first fields of a Study, for problems that differ in their activations only."""
     return environment(problems[0], execution), evaluated(problems, execution)
 
 
 def evaluated(problems: Sequence[Problem], execution: Execution) -> ProblemSummary:
-    """What the problems are, which differ in their activations only, with the loss of each."""
+    """The summary of problems that differ in their activations only, with the loss of each."""
     first = problems[0]
     every = tuple(batch_loss(problem, execution.workers) for problem in problems)
     # What leaves the range of the type has no loss to speak of.

@@ -1,7 +1,7 @@
 """A Hessian, its diagonal, a gradient or a Jacobian as a file, written row by row.
 
 The numbers are the chain rule's; a matrix never sits in memory. ``.npy`` holds the array alone, so
-what it is stands in a ``.json`` file beside it; ``.npz`` and HDF5 hold both.
+what it is stands in a ``.json`` file next to it; ``.npz`` and HDF5 hold both.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Of = Literal["hessian", "diagonal", "gradient", "jacobian"]
 SCHEMA = "hesscli/export/1"
 # The names of so many parameters are written out; of more the layout says them.
 NAMES_LIMIT = 1000
-# What a file holds beside the numbers: headers, names and the configuration.
+# What a file contains in addition to the numbers: headers, names and the configuration.
 _OVERHEAD = 2**20
 # HDF5 reads and writes whole chunks; rows are put into chunks of about this size.
 _CHUNK_BYTES = 2**20
@@ -58,7 +58,7 @@ Writer = Callable[["_Contents", str], None]
 
 @dataclass(frozen=True)
 class Export:
-    """What was written ``of`` a block, the rows (or numbers) ``start`` to ``stop`` of it.
+    """The result of ``hesscli export``: the rows (or numbers) ``start`` to ``stop`` ``of`` a block.
 
     ``term`` is None of what has none. ``shape`` is the array's, ``data_bytes`` its size; ``files``
     are the paths, the array's first.
@@ -79,7 +79,7 @@ class Export:
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a file gets: the rows in pieces, the array's name, shape and dtype, and what it is."""
+    """The contents of a file: rows in pieces, name, shape and dtype, and a description."""
 
     pieces: Callable[[], Rows]
     name: str
@@ -324,7 +324,7 @@ def _open_hdf5(h5py: Any, path: str) -> Iterator[Any]:
 
 
 def _attributes(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file is as texts, but for the parameters' names, which are a list."""
+    """The description of a file as texts, except for the parameters' names, which are a list."""
     texts = {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in about.items()

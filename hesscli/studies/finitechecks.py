@@ -53,7 +53,7 @@ DECISIVE = 0.1
 ENTRIES_LIMIT = 2_000
 RANDOM_DIRECTIONS = 16
 SLOPES = "slopes"
-# A contradiction is a residual beyond so many error bars: these are no bounds in every last case.
+# A contradiction is a residual beyond so many error bars: these are not bounds in every last case.
 _CLEAR = 10.0
 
 
@@ -69,7 +69,7 @@ def contradiction(finite: FiniteBlock, rtol: float) -> Check | None:
     for gradient, value, bar in zip(slopes.by_gradients, slopes.by_values, bars, strict=True):
         residual = Residual(abs(float(gradient - value)), 0.0, error_bar=float(bar))
         scale = max(abs(float(gradient)), abs(float(value)))
-        # What is not finite is for who judges the numbers; without a bar nothing was learnt.
+        # Numbers that are not finite are refused later; without a bar nothing is known.
         if math.isfinite(scale) and math.isfinite(bar):
             check = residual.judged(SLOPES, scale, rtol, compared=len(bars))
             failed += [check] if check.failed else []
@@ -202,7 +202,7 @@ def _nameless(*_: int) -> Names:
 
 
 class _FiniteTally:
-    """What was decided so far, how closely, and how much was not."""
+    """Counts the numbers that were decided so far, and those that were not."""
 
     def __init__(self, rtol: float) -> None:
         self._rtol = rtol

@@ -56,7 +56,7 @@ class VerifiedFirst(Judged):
 
 @dataclass(frozen=True)
 class FirstVerification(Study):
-    """What ``hesscli verify --of gradient`` or ``jacobian`` found."""
+    """The result of ``hesscli verify --of gradient`` or ``jacobian``."""
 
     of: FirstDerivative
     block: str

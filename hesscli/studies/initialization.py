@@ -106,7 +106,7 @@ class InitializedBlock:
 
 @dataclass(frozen=True)
 class Initialization:
-    """What ``hesscli init`` found, a row for each activation, scheme and layer."""
+    """The result of ``hesscli init``, a row for each activation, scheme and layer."""
 
     environment: Environment
     problem: ProblemSummary

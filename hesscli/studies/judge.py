@@ -180,7 +180,7 @@ class Residual:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of numbers that are judged by one scale, which may be known at the end only.
+    """A summary of numbers that are judged by one scale, which may be known at the end only.
 
     ``largest`` is the largest number of the reference, ``widest`` the largest residual, and
     ``beyond`` the one that is largest beyond its floor and error bar: whatever the scale is, if

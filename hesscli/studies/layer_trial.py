@@ -82,7 +82,7 @@ def _compared(ours: Array, theirs: Array, rtol: float, names: Callable[..., Name
 def bends(
     problem: Problem, whole: VerifiedBlock, again: Callable[[str], VerifiedBlock]
 ) -> Iterator[Judgement]:
-    """What was found of ``bend`` in x, and in θ if there are parameters.
+    """The checks of ``bend`` in x, and in θ if there are parameters.
 
     ``whole`` is of the whole network. The column of its worst entry says which of the two is
     wrong; ``again`` asks a layer alone for the other one.

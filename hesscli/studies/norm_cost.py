@@ -1,4 +1,4 @@
-"""What norms over many examples will take: said before they begin, measured on a few of them."""
+"""The time that norms over many examples will take, estimated from a few of them."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def frobenius_of(blocks: Sequence[HessianBlock]) -> list[float]:
 
 
 def spectral_of(block: HessianBlock) -> float:
-    """‖H‖₂, by Lanczos if the block is no dense layer's."""
+    """‖H‖₂, by Lanczos if the block is not a dense layer's."""
     if has_structure(block):
         return spectral_norm(block)
     if block.shape[0] <= _DENSE_SIZE:

@@ -84,7 +84,7 @@ class MultipliedBlock(Judged):
 
 @dataclass(frozen=True)
 class Product(Study):
-    """What ``hesscli product`` found, a row for each activation, block and term.
+    """The result of ``hesscli product``, a row for each activation, block and term.
 
     ``given`` says that v was given, not drawn.
     """

@@ -1,4 +1,4 @@
-"""What arithmetic of 50 digits says where rounding leaves open which witness is right.
+"""The referee: arithmetic of 50 digits, if rounding leaves open which witness is right.
 
 Asked are the worst entries that are known, the quadratic form at the parameter itself, and forms
 in random directions, which a wrong entry anywhere changes. A witness that is within the tolerance
@@ -35,7 +35,7 @@ CORNER = "a pre-activation is on a corner, where 50 digits cannot tell either"
 INSTALL = "pip install 'hesscli[referee]'"
 # The multiplications that a ruling may take: half a minute.
 _AFFORDABLE = 6e7
-# Forms in so many random directions, and entries beside the worst one by their residuals.
+# Forms in so many random directions, and entries in addition to the worst one, by their residuals.
 _RANDOM_FORMS, _BESIDE = 2, 2
 
 
@@ -80,7 +80,7 @@ class Ruling:
 
     @property
     def verdict(self) -> Verdict:
-        """That on the candidate: without its digits it is not wrong, and no PASS either."""
+        """The verdict on the candidate; if it lost its digits it is UNDECIDED."""
         return self.standing(self.candidate)
 
 
@@ -116,7 +116,7 @@ def ruling(
     checks: Sequence[Check],
     options: CheckOptions,
 ) -> Ruling | str:
-    """What 50 digits say of the witnesses ``of`` a subject, of which the first is judged.
+    """Asks for numbers to 50 digits about the witnesses ``of`` a subject; the first is judged.
 
     ``checks`` are those that are open. A text says why there is no ruling.
     """

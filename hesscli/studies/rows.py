@@ -33,7 +33,7 @@ class Piece:
     subtracted: Array | None = None
 
     def seen(self, rtol: float) -> Iterator[tuple[int, Seen]]:
-        """What is kept of the columns of each layer; NumericalError if one is not finite.
+        """A summary of the columns of each layer; raises NumericalError if one is not finite.
 
         The floor is asked for if the tolerance of the piece itself is not enough.
         """

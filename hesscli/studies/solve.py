@@ -126,7 +126,7 @@ class SolvedBlock(Judged):
 
 @dataclass(frozen=True)
 class Solve(Study):
-    """What ``hesscli solve`` found, a row for each activation, block and matrix."""
+    """The result of ``hesscli solve``, a row for each activation, block and matrix."""
 
     options: SolveOptions
     results: tuple[SolvedBlock, ...]
@@ -203,7 +203,7 @@ def _matrices(
         if name in terms:
             yield name, spanned(terms[name](parameter))
             continue
-        # Of the network a matrix that is no product of factors is called so.
+        # The network's block-diagonal matrices have this name if they are not products of factors.
         key = name.replace("-", "_")
         X = others.get(key, others.get(f"{BLOCK_DIAGONAL}_{key}"))
         if X is None:

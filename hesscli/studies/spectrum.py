@@ -57,7 +57,7 @@ class BlockSpectrum(Judged):
 
 @dataclass(frozen=True)
 class Spectrum(Study):
-    """What ``hesscli spectrum`` found, a row for each activation and block."""
+    """The result of ``hesscli spectrum``, a row for each activation and block."""
 
     options: SpectrumOptions
     results: tuple[BlockSpectrum, ...]

@@ -79,7 +79,7 @@ class InputDerivatives:
 
 @dataclass(frozen=True)
 class SweptInput:
-    """What the sweep ends in for one example, by both witnesses."""
+    """The end of the sweep for one example, by both witnesses."""
 
     activation: str
     example: int
@@ -89,7 +89,7 @@ class SweptInput:
 
 @dataclass(frozen=True)
 class Sweep(Study):
-    """What ``hesscli sweep`` found, a row for each activation and node, backwards.
+    """The result of ``hesscli sweep``, a row for each activation and node, backwards.
 
     ``inputs`` holds the first SHOWN_EXAMPLES examples for each activation if they were asked
     for and the input has no more than SHOWN_INPUTS values; None if they were not asked for.
@@ -134,7 +134,7 @@ def sweep(
 
 
 class _Node:
-    """What is found at one node, example by example."""
+    """The numbers found at one node, added up over the examples."""
 
     def __init__(self, problem: Problem, quantity: Quantity, rtol: float) -> None:
         self.problem = problem
@@ -224,7 +224,7 @@ class _Compared:
     candidate: Array
 
     def seen(self, rtol: float, floor: Callable[[], Array]) -> Seen:
-        """What is kept of them; the floor is asked for if the tolerance is not enough."""
+        """A summary of the numbers; the floor is asked for if the tolerance is not enough."""
         with np.errstate(over="ignore", invalid="ignore"):
             residual = np.abs(self.reference - self.candidate)
         largest = float(np.abs(self.reference).max())

@@ -52,7 +52,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Training:
-    """What ``hesscli train`` found.
+    """The result of ``hesscli train``.
 
     ``problem`` is what was trained, all training examples being its batch; ``batch_size`` and
     ``measured_examples`` are numbers of examples. ``steps`` were done, ``resumed_at`` of them by

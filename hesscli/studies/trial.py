@@ -1,4 +1,4 @@
-"""What a plugin defines, each on its own: in a small network of random numbers that is its own.
+"""Tries each definition of a plugin in a small random network of its own.
 
 An activation stands in 3-4-3 under a cross-entropy, a loss over 4-3 without an activation, a layer
 over a dense one (layer_trial.py). The first derivative is compared with TensorFlow's, or against
@@ -72,7 +72,7 @@ class Tried(Judged):
 
 @dataclass(frozen=True)
 class Trial(Study):
-    """What ``hesscli verify --plugin`` found of what the plugin defines."""
+    """The result of ``hesscli verify --plugin`` of what the plugin defines."""
 
     probe_seed: int
     results: tuple[Tried, ...]
@@ -111,7 +111,7 @@ def _rows(kind: str, name: str, problem: Problem, seed: int) -> Iterator[Tried]:
 
 
 def _judged(kind: str, name: str, problem: Problem, seed: int) -> Iterator[Judgement]:
-    """What was found of each function in turn, up to the first that is wrong."""
+    """The check of each function in turn, up to the first that is wrong."""
     witnesses: tuple[str, ...] = WITNESSES
     if lacks_tensorflow(name, kind):
         witnesses = tuple(witness for witness in WITNESSES if witness != "autodiff")

@@ -99,7 +99,7 @@ class TunedModel:
 
 @dataclass(frozen=True)
 class Tuning(Study):
-    """What ``hesscli init --tune`` found, a row for each activation and layer.
+    """The result of ``hesscli init --tune``, a row for each activation and layer.
 
     ``norm`` is ``spectral`` or ``frobenius``; ``seeds`` are those of the search.
     """
@@ -252,7 +252,7 @@ def expected_seconds(
 
 
 def _usual_measures(layers: int) -> int:
-    # A step measures the norms where it is, and beside it for the slope in each layer's scale.
+    # A step measures the norms at its place and, for the slope, next to it in each layer's scale.
     return _USUAL_STEPS * (layers + 1)
 
 
@@ -331,7 +331,7 @@ def _search(
 
 
 def _glorot_factor(layer: Layer) -> float:
-    """What makes the layer's kernel as large as Glorot's initializers would."""
+    """The factor that makes the layer's kernel as large as Glorot's initializers would."""
     largest = float(np.abs(layer.kernel).max())
     size = largest * math.sqrt(float(np.square(layer.kernel / largest, dtype=np.float64).mean()))
     return math.sqrt(2 / (layer.inputs + layer.units)) / size

@@ -20,7 +20,7 @@ class Verdict(Enum):
 
 
 def joint(verdicts: Iterable[Verdict]) -> Verdict:
-    """That of several: one FAIL is one of all, and nothing else lets what is open pass."""
+    """The verdict on several: FAIL if one fails, otherwise UNDECIDED if one is undecided."""
     found = set(verdicts)
     return next(v for v in (Verdict.FAIL, Verdict.UNDECIDED, Verdict.PASS) if v in found)
 
@@ -36,7 +36,7 @@ class HasResults(Protocol):
 
 
 class Judged:
-    """What has a verdict."""
+    """The base of everything that has a verdict."""
 
     @property
     def passed(self: HasVerdict) -> bool:
@@ -44,7 +44,7 @@ class Judged:
 
 
 class JudgedRows(Judged):
-    """What a study found, row by row: its verdict is that of all ``results``."""
+    """The base of a study's result; its verdict is that of all its rows, the ``results``."""
 
     @property
     def verdict(self: HasResults) -> Verdict:

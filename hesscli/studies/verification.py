@@ -139,7 +139,7 @@ class VerifiedBlock(Judged):
 
 @dataclass(frozen=True)
 class Verification(Study):
-    """What ``hesscli verify`` found, a row for each activation and block."""
+    """The result of ``hesscli verify``, a row for each activation and block."""
 
     terms: Terms
     block: str

@@ -58,7 +58,7 @@ _PASSES = {"form": 0, "probes": 2, "entries": 2}
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What is compared: how much (one of CHECK_METHODS), how closely, and of which blocks.
+    """How much is compared (one of CHECK_METHODS), how closely, and of which blocks.
 
     ``rtol`` None takes the default of the dtype; no layers mean all of them. ``probes`` is the
     number of random products for the method ``probes``, and ``seed`` that of all random vectors.
@@ -100,7 +100,7 @@ def _of_dense(problem: Problem, parameter: str) -> bool:
 
 
 def _multiplications(graph: Graph) -> float:
-    """What the nodes multiply for one example: each number of a value by all that it is made of."""
+    """The multiplications of all nodes for one example."""
     return math.fsum(
         prod(node.shape) * graph.tensors[name].size / graph.tensors[name].shape[-1]
         for node in graph.nodes
@@ -110,7 +110,7 @@ def _multiplications(graph: Graph) -> float:
 
 @dataclass(frozen=True)
 class Subject:
-    """What one row of a result is about: a layer's block, the inputs, or the network.
+    """The subject of one row of a result: a layer's block, the inputs, or the network.
 
     ``parameters`` names its blocks: one, or one for each example for the inputs. ``size`` is
     that of each.
@@ -335,7 +335,7 @@ def each_subject(
 ) -> Iterator[tuple[Witnesses, Subject]]:
     """The witnesses of every problem with each of the subjects that the options name.
 
-    ``forms`` is how many passes over the examples a subject takes beside its check.
+    ``forms`` is how many passes over the examples a subject takes in addition to its check.
 
     Raises NumericalError if the chain rule leaves the range of the dtype, InputError if
     the options name no block.

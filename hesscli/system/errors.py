@@ -1,4 +1,4 @@
-"""What goes wrong, as exceptions that say what would be right."""
+"""Exceptions whose text says what is wrong and what would be right."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class NumericalError(HesscliError):
 
 
 def reason(error: BaseException) -> str:
-    """What ``error`` says, on one line: for an OSError the system's text, without the path."""
+    """The text of ``error`` on one line: for an OSError the system's, without the path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
 
 
 def printable(text: str) -> str:
-    """``text`` as a terminal can be sent it, whoever chose the names in it.
+    """``text`` as it can be sent to a terminal, whatever names are in it.
 
     Control characters, and all that does not print, stand as in a Python string.
     """

@@ -41,7 +41,7 @@ def opened(path: str, needed: str) -> Iterator[BinaryIO]:
     """The file ``path`` (``~`` is expanded), to be read.
 
     ``needed`` says in messages what it should be, as in "a YAML file is needed". Raises
-    InputError if it is no regular file or cannot be read, be it within the block.
+    InputError if it is not a regular file or cannot be read, also within the block.
     """
     file = expanded(path)
     try:

@@ -90,7 +90,7 @@ def keep_freed_memory() -> None:
 
 
 def allowed_memory() -> int | None:
-    """What a limit of the address space leaves; None without one."""
+    """The bytes that a limit of the address space leaves; None without one."""
     try:
         import resource
 

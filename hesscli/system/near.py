@@ -1,4 +1,4 @@
-"""What somebody may have meant who gave a name that is not known."""
+"""The name that may be meant by one that is not known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: the versions of packages, and of the library that does NumPy's sums."""
+"""Installed software: the versions of packages, and of the library that does NumPy's sums."""
 
 from __future__ import annotations
 

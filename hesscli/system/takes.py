@@ -1,4 +1,4 @@
-"""What a key of the configuration takes: one declaration decodes, encodes and describes it.
+"""The values of a key of the configuration: one declaration decodes, encodes and describes it.
 
 A frozen dataclass declares a key as ``Annotated[type, takes, prose]``. If the type includes None,
 the key takes null too. ``keys_of`` reads the declarations of a dataclass, and ``Record`` walks
@@ -80,7 +80,7 @@ class Takes:
         return [self.encode(each) for each in value] if isinstance(value, tuple) else value
 
     def described(self, words: str = "") -> str:
-        """What the value must be, as the documentation says it, or in other words."""
+        """A description of the right values, as in the documentation or in other words."""
         each = [words or self.says or self.words]
         each += ["null" if word is None else word for word in self.also]
         return ", or ".join([", ".join(each[:-1]), each[-1]]) if self.also else each[0]

@@ -30,7 +30,7 @@ def load_tensorflow() -> ModuleType:
         tensorflow = plain_tensorflow()
         with silenced():
             _share_cores(tensorflow)
-            # Retracing hints are for who writes TensorFlow programs, not for who runs this one.
+            # Hints on retracing are for authors of TensorFlow programs, not for users of this one.
             tensorflow.get_logger().setLevel("ERROR")
             # The first operation starts the runtime, which talks as well.
             tensorflow.constant(0)
@@ -59,7 +59,7 @@ def load_keras() -> ModuleType:
 
 @contextmanager
 def _keras_when_it_is_used() -> Iterator[None]:
-    """Makes ``import tensorflow`` leave Keras to who uses ``tf.keras``: a third of its time.
+    """Makes ``import tensorflow`` import Keras only if ``tf.keras`` is used: a third of its time.
 
     TensorFlow imports Keras for what it registers with SavedModel, or with this variable the old
     Keras, if that is installed. ``tf.keras`` itself reads the variable when it is first used.

@@ -8,7 +8,6 @@ CuPy where it has the same functions, are asked for their own.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import NDArray
 
-from hesscli.system.arrays import from_device, is_numpy, namespace
+from hesscli.system.arrays import from_device, is_foreign, is_numpy, namespace, place
 from hesscli.system.pieces import pieces
 
 Array = NDArray[Any]
@@ -60,6 +59,7 @@ exp = _of_first("exp")
 expand_dims = _of_first("expand_dims")
 expm1 = _of_first("expm1")
 isfinite = _of_first("isfinite")
+isnan = _of_first("isnan")
 log = _of_first("log")
 log1p = _of_first("log1p")
 max = _of_first("max")  # noqa: A001
@@ -146,7 +146,7 @@ def eye(rows: int, columns: int | None = None, *, k: int = 0, like: Array) -> Ar
     """1 on the k-th diagonal of (rows, columns), 0 elsewhere."""
     if is_numpy(like):
         return np.eye(rows, columns, k=k, dtype=like.dtype)
-    on = array_api_compat.device(like)
+    on = place(like)
     return _named("eye", like)(rows, columns, k=k, dtype=like.dtype, device=on)
 
 
@@ -154,7 +154,7 @@ def _new(function: str, shape: Sequence[int], *others: Any, like: Array) -> Arra
     make = _named(function, like)
     if is_numpy(like):
         return make(shape, *others, dtype=like.dtype)
-    on = array_api_compat.device(like)
+    on = place(like)
     return make(tuple(shape), *others, dtype=like.dtype, device=on)
 
 
@@ -162,7 +162,7 @@ def arange(n: int, *, like: Array) -> Array:
     """The whole numbers from 0 to n − 1, on the device of ``like``."""
     if is_numpy(like):
         return np.arange(n)
-    return _named("arange", like)(n, device=array_api_compat.device(like))
+    return _named("arange", like)(n, device=place(like))
 
 
 def asarray(of_numpy: Array, *, like: Array) -> Array:
@@ -170,9 +170,18 @@ def asarray(of_numpy: Array, *, like: Array) -> Array:
 
     What is of that library already is returned as it is.
     """
-    if is_numpy(like) or not is_numpy(of_numpy):
+    if is_numpy(like) or is_foreign(of_numpy):
         return of_numpy
-    return _named("asarray", like)(of_numpy, device=array_api_compat.device(like))
+    return _named("asarray", like)(np.asarray(of_numpy), device=place(like))
+
+
+def on_host(x: Array) -> Array:
+    """``x`` as an array of NumPy's, itself if it is one."""
+    if is_numpy(x):
+        return x
+    of_cupy: Any = x
+    fetched: Array = of_cupy.get() if array_api_compat.is_cupy_array(x) else from_device(x)
+    return fetched
 
 
 def astype(x: Array, dtype: Any) -> Array:
@@ -302,7 +311,7 @@ def erfc(z: Array) -> Array:
     own = _special("erfc", z)
     if own is not None:
         return own(z)
-    return asarray(scipy.special.erfc(from_device(z)), like=z)
+    return asarray(scipy.special.erfc(on_host(z)), like=z)
 
 
 def _special(name: str, z: Array) -> Callable[[Array], Array] | None:
@@ -311,5 +320,7 @@ def _special(name: str, z: Array) -> Callable[[Array], Array] | None:
     if is_numpy(z):
         module = scipy.special
     elif array_api_compat.is_cupy_array(z):
-        module = importlib.import_module("cupyx.scipy.special")
+        import cupyx.scipy.special
+
+        module = cupyx.scipy.special
     return getattr(module, name, None)

@@ -102,7 +102,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
 
     @property
     def row_bytes(self) -> int:
-        """What one of many rows takes while it is computed."""
+        """The bytes that one of many rows takes while it is computed."""
         return int(self.shape[0] * self.dtype.itemsize)
 
     def row_pieces(self, piece_bytes: int, row_bytes: int = 0) -> list[tuple[int, int]]:
@@ -140,7 +140,7 @@ class HessianBlock(LinearOperator):  # type: ignore[misc]  # SciPy ships no type
     def quadratic_form(self, v: Array) -> float:
         """vᵀ H v for v of shape (P,) or of the parameter's own shape."""
         flat = flat_of(v, self.dtype)
-        # Overflow is for who judges the number.
+        # Overflow is refused when the number is judged.
         with np.errstate(over="ignore", invalid="ignore"):
             # The last sum is in double precision: of the type's own digits it may leave none.
             return float(xp.double(flat) @ xp.double(self._matvec(flat)))

@@ -89,7 +89,7 @@ class Solution:
 def solution(
     block: HessianBlock, v: Any, damping: float, asked: Asked, watch: Watch = no_watch
 ) -> Solution:
-    """What HessianBlock.solve gives."""
+    """The result of HessianBlock.solve."""
     damping = require_not_negative("damping", damping)
     if not math.isfinite(damping):
         raise InputError(f"damping: {damping:g}; it must be finite")
@@ -162,7 +162,7 @@ def in_eigenbasis(c: Array, eigenvalues: Array, damping: float, dtype: np.dtype[
 
 
 def vector_of(block: HessianBlock, v: Any) -> Array:
-    """What is given as v (P,); InputError if it is no vector of the block's parameters."""
+    """The given vector v (P,); InputError if it is not a vector of the block's parameters."""
     try:
         array = xp.double(v if is_foreign(v) else np.asarray(v))
     except (TypeError, ValueError) as error:

@@ -114,7 +114,7 @@ class KerasTwin:
             raise InputError(f"Keras cannot make the model ({reason(error)})") from error
 
     def outputs(self, inputs: Array) -> Array:
-        """What the model gives for its own inputs (N, …), (N, c)."""
+        """The model's outputs (N, c) for its own inputs (N, …)."""
         return np.asarray(self._called(inputs))
 
     def loss_and_gradient(self, batch: KerasBatch) -> tuple[float, dict[str, Array]]:
@@ -223,7 +223,7 @@ def _flat(model: Any) -> Iterator[Any]:
 
 
 def _in_dtype(serialized: Any, dtype: str) -> Any:
-    """What Keras describes, computing in ``dtype``, without what is not needed of it."""
+    """A Keras description that computes in ``dtype``, without the keys that are not needed."""
     if isinstance(serialized, Mapping):
         found = {
             key: _in_dtype(inner, dtype)

@@ -35,7 +35,7 @@ class Launched:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
-    """What the launcher says of this process; None if there is no other one."""
+    """The rank and count of this process by its launcher; None if there is no other process."""
     for names in _VARIABLES:
         count, rank = (environment.get(name, "") for name in names)
         if count.isdecimal() and rank.isdecimal():

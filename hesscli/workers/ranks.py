@@ -40,7 +40,7 @@ _GATHER, _REPORT, _END = -1, -2, -3
 _CODES = 256
 # All ranks start within so many seconds.
 _START_SECONDS = 120
-# Who has failed waits so long for the others to fail alike, and then ends them.
+# A rank that has failed waits so long for the others to fail alike, and then ends them.
 _PATIENCE_SECONDS = 0.5
 # What a rank has said may be lost if it aborts before the launcher has read it.
 _READ_SECONDS = 0.2

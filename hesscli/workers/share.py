@@ -39,7 +39,7 @@ class Workers(Protocol):
         ...
 
     def gather(self, value: Result) -> list[Result]:
-        """What each of the workers gives, in their order."""
+        """The value of each of the workers, in their order."""
         ...
 
 

@@ -73,7 +73,7 @@ class Products:
 
 
 class Images:
-    """What distances need of an approximation, once for all the blocks that it is measured against.
+    """The numbers of an approximation that distances need, for all blocks it is compared with.
 
     ``probes`` (P, k) are the random vectors if no distance is exact.
     """
@@ -140,7 +140,7 @@ class Target:
         return _estimated(squares)
 
     def products(self, X: HessianBlock) -> Products:
-        """What an exact distance is made of."""
+        """The products that an exact distance is made of."""
         if self._dense is not None:
             dense = self._images.dense(X)
             residual = _square(self._dense - dense)

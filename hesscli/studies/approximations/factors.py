@@ -1,4 +1,4 @@
-"""What every approximation of a layer is made of: its inputs, and roots of ∂²ℓ/∂f² pulled to it.
+"""The factors of every approximation of a layer: its inputs, and roots of ∂²ℓ/∂f² pulled to it.
 
 The layer sees a_{n,t} (rows,) at T places t of example n; a dense layer has one. With roots m of
 the loss, Σ_k m_{n,k} m_{n,k}ᵀ = c_n M_n, and δ_{n,k,t} = (∂f/∂z_{n,t})ᵀ m_{n,k}:
@@ -137,20 +137,20 @@ def sole_node(problem: Problem, parameter: str) -> Node | None:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a layer sees of some examples: ``a``, and ∂f/∂z as ``J`` (n, c, T · units)."""
+    """The inputs of a layer for some examples: ``a``, and ∂f/∂z as ``J`` (n, c, T · units)."""
 
     a: Array
     J: Array
     units: int
 
     def factors(self, m: Array) -> Factors:
-        """Those of roots m (n, K, c) of the loss."""
+        """The factors of roots m (n, K, c) of the loss."""
         delta = m @ self.J
         return Factors(self.a, delta.reshape(*m.shape[:2], -1, self.units))
 
 
 def seen(engine: ChainRule, parameter: str, node: Node) -> Seen:
-    """What the node of a block sees of the engine's examples."""
+    """The inputs of a block's node for the engine's examples."""
     linearized, (segment,) = engine.linearized, layout_of(engine.problem, parameter).segments
     linearized.reach([tensor.name for tensor in segment.tensors])
     at = linearized.at(node.name, slice(None))
@@ -194,7 +194,7 @@ def root_of(engine: ChainRule, kind: str, samples: int, seed: int) -> Array:
 
 
 def draws_of(problem: Problem) -> _Draw | None:
-    """How the loss's distribution is drawn from; None if the loss is no likelihood's."""
+    """How targets are drawn from the loss's distribution; None if it has none."""
     return {
         "sparse_categorical_crossentropy": _classes,
         "categorical_crossentropy": _one_hot,
@@ -238,7 +238,7 @@ def _uniform(seed: int, keys: _Words, count: int) -> Array:
     """Random numbers between 0 and 1, (n, count): SplitMix64 of the seed, a key and a number.
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. (NumPy's
-    generators would have to be made anew for every example.)
+    generators would have to be made again for every example.)
     """
     own = _mixed(keys ^ _mixed(np.array(seed, dtype=np.uint64)))
     step = np.uint64(0x9E3779B97F4A7C15)

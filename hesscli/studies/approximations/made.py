@@ -225,7 +225,7 @@ class Maker:
         )
 
     def kfra(self) -> dict[str, Array]:
-        """B of each dense node by KFRA's recursion; empty if the network is no such chain."""
+        """B of each dense node by KFRA's recursion; empty if the network is not such a chain."""
         nodes = self.problem.graph.nodes
         if self._wanted and KFRA not in self._wanted:
             return {}

@@ -16,7 +16,7 @@ from hesscli.system.memory import require_memory
 from hesscli.witnesses.block import HessianBlock
 
 _MAX_RESTARTS = 500
-_MIN_VECTORS = 40
+_MIN_VECTORS = 20
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,14 @@ class Eigenpairs:
 
 def eigenpairs(block: HessianBlock, values: Doubles, vectors: Array) -> Eigenpairs:
     """``vectors`` (P, K), on the block's device, with the residuals that a product with H gives."""
+    return _with_residuals(block, values, vectors, block.matmat(vectors))
+
+
+def _with_residuals(
+    block: HessianBlock, values: Doubles, vectors: Array, images: Array
+) -> Eigenpairs:
     on = block.device
-    own = xp.asarray(values, like=vectors)
-    residual = xp.double(block.matmat(vectors)) - xp.double(vectors) * own
+    residual = xp.double(images) - xp.double(vectors) * xp.asarray(values, like=vectors)
     squares = on.fetch(xp.sum(xp.square(residual), axis=0))
     return Eigenpairs(values, on.fetch(vectors), np.sqrt(squares))
 
@@ -90,9 +95,11 @@ def largest(
     search = Search(rtol, "use a smaller --top, or --which magnitude", vectors, _MAX_RESTARTS)
     _, found = lanczos(operator, block.parameter, search, v0, count=count, device=on)
     # Rayleigh quotients of H itself: the shift cost digits.
-    exact = on.fetch(xp.sum(xp.double(found * block.matmat(found)), axis=0))
+    images = block.matmat(found)
+    exact = on.fetch(xp.sum(xp.double(found * images), axis=0))
     order = np.argsort(-np.abs(exact + shift), kind="stable")
-    return eigenpairs(block, exact[order], xp.contiguous(xp.take(found, order, axis=1)))
+    found, images = (xp.contiguous(xp.take(of, order, axis=1)) for of in (found, images))
+    return _with_residuals(block, exact[order], found, images)
 
 
 def _require_memory(block: HessianBlock, vectors: int) -> None:

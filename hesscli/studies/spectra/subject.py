@@ -29,8 +29,10 @@ from hesscli.witnesses.summed.engine import ChainRuleEngine, Chunks
 
 # Up to this size the small matrix is decomposed: three times 128 MB and a few seconds.
 EXACT_LIMIT = 4000
-# Up to this size it is also decomposed for a few eigenpairs: it takes less than Lanczos may.
-_CHEAP_LIMIT = 1000
+# Up to this size it is where each of its rows is a product.
+_PRODUCTS_LIMIT = 1000
+# Up to this size it is also decomposed for a few eigenpairs: it takes no longer than Lanczos.
+_CHEAP_LIMIT = 256
 # For more than this share of all eigenpairs Lanczos takes longer than a decomposition.
 _FEW = 0.05
 # Multiplications for the Frobenius norms: a few seconds.
@@ -79,7 +81,7 @@ class SpectrumOptions:
 
         That of dense layers comes at once; of others each row is a product.
         """
-        if size > (self.exact_limit if structured else min(self.exact_limit, _CHEAP_LIMIT)):
+        if size > (self.exact_limit if structured else min(self.exact_limit, _PRODUCTS_LIMIT)):
             return False
         return self.whole or size <= _CHEAP_LIMIT or self.top > _FEW * size
 

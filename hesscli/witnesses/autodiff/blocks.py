@@ -166,8 +166,7 @@ class AutodiffHessian(_Block):
 
     @cached_property
     def _are_rows_traced(self) -> bool:
-        few = self._node is not None and self.shape[0] * self._bytes_each <= _TRACED_BYTES
-        return self._at_once and not few
+        return self._at_once and self.shape[0] * self._bytes_each > _TRACED_BYTES
 
     def _are_traced(self, vectors: int) -> bool:
         """Whether so many products with the block of one node's parameters are."""

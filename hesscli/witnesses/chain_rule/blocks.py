@@ -23,6 +23,8 @@ from hesscli.witnesses.layout import Layout
 
 # What the passes hold at a time for some of the examples: it fits into a cache.
 _PIECE_BYTES = 2**24
+# What a product may hold at a time on a device.
+_DEVICE_PIECE_BYTES = 2**30
 # The block of one example's input is held up to this size, 64 MB in float64.
 _MOST_ENTRIES = 2**23
 
@@ -88,9 +90,10 @@ class ProductBlock(HessianBlock):
 
         # Each piece has a result, which at large widths is larger than what it is made of.
         held = max(_PIECE_BYTES, self._bytes_of_a_column * columns)
+        # A device is kept busy by many examples, one piece after the other.
+        threads, held = (None, held) if is_numpy(V) else (1, _DEVICE_PIECE_BYTES)
         each = pieces(0, self._examples, self._bytes_of_an_example(columns), held)
-        # A GPU's arrays have threads of their own.
-        return added(at_once(of_examples, each, None if is_numpy(V) else 1))
+        return added(at_once(of_examples, each, threads))
 
     def _bytes_of_an_example(self, columns: int) -> int:
         """What the passes' arrays take for one example."""

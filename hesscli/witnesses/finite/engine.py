@@ -27,12 +27,15 @@ about equal, and stays away from the corners of relu and its kind. Where it cann
 pre-activation stands on a corner, or crosses it all the same, or something moves by 0.1) the error
 bar is infinite: nothing was learnt.
 
+Losses and gradients are computed where the problem's arrays are; what is made of them is NumPy's.
+
 Everything is computed in float64. A float32 problem's arrays are taken up to float64 first, so
 that ε is always float64's: what is differentiated is the same function, without its rounding.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +45,7 @@ from numpy.typing import NDArray
 from hesscli.nodes.penalty import each
 from hesscli.problem.graph import Array, Penalty
 from hesscli.problem.network import Problem
+from hesscli.system import xp
 from hesscli.system.errors import NumericalError
 from hesscli.system.pieces import pieces
 from hesscli.witnesses.block import HessianBlock
@@ -132,7 +136,7 @@ class FiniteHessian(HessianBlock):
         found = of_penalties(problem, parameter, _penalty_curvature)
         bars = of_penalties(problem, parameter, _penalty_bars)
         if found is not None and bars is not None:
-            self._penalty = found, bars
+            self._penalty = xp.on_host(found), xp.on_host(bars)
 
     @cached_property
     def slopes(self) -> Slopes:
@@ -233,7 +237,7 @@ class FiniteHessian(HessianBlock):
 
     @cached_property
     def _confirming(self) -> list[_Found]:
-        """What random directions in each tensor show."""
+        """The slopes in random directions in each tensor."""
         generator = np.random.default_rng(_SEED)
         found, low = [], 0
         with np.errstate(all="ignore"):
@@ -333,7 +337,7 @@ class FiniteHessian(HessianBlock):
         moved, corner = np.zeros(count), np.full(count, np.inf)
         tried = np.arange(count)
         for _ in range(_TRIALS):
-            some = {name: V[tried] for name, V in directions.items()}
+            some = {name: xp.take(V, tried, axis=0) for name, V in directions.items()}
             moved[tried], corner[tried] = self._loss.reach(some, h[tried])
             off = (moved < _LEAST * step) | (moved > _MOST * step)
             tried = np.flatnonzero(off & ~((moved == 0) & (h * lengths > _LONGEST_STEP)))
@@ -359,25 +363,25 @@ class FiniteHessian(HessianBlock):
 
 def _penalty_curvature(theta: Array, penalty: Penalty) -> Array:
     """∂²P/∂θ² of each number, by a second difference of its own."""
-    theta, h = theta.astype(np.float64), _penalty_step(theta, penalty)
+    theta, h = xp.double(theta), _penalty_step(theta, penalty)
     near, far = (each(theta + step, penalty) for step in (-h, h))
     with np.errstate(all="ignore"):
         found = (near + far - 2 * each(theta, penalty)) / h**2
-    return np.where(np.isfinite(found), found, 0.0)
+    return xp.where(xp.isfinite(found), found, 0.0)
 
 
 def _penalty_bars(theta: Array, penalty: Penalty) -> Array:
     """The error bars: rounding alone, because the penalty is a parabola; infinite at its kink."""
-    theta, h = theta.astype(np.float64), _penalty_step(theta, penalty)
+    theta, h = xp.double(theta), _penalty_step(theta, penalty)
     with np.errstate(all="ignore"):
-        bars = 4 * _EPS * each(np.abs(theta) + h, penalty) / h**2 + _TINY
-    return np.where(np.isnan(bars), np.inf, bars)
+        bars = 4 * _EPS * each(xp.abs(theta) + h, penalty) / h**2 + _TINY
+    return xp.where(xp.isnan(bars), math.inf, bars)
 
 
 def _penalty_step(theta: Array, penalty: Penalty) -> Array:
     """As far as to half the way to the kink of |θ|."""
-    size = np.abs(theta.astype(np.float64))
-    return size / 2 if penalty.l1 else np.maximum(size, 1.0)
+    size = xp.abs(xp.double(theta))
+    return size / 2 if penalty.l1 else xp.maximum(size, 1.0)
 
 
 def _first_difference(of: Array, h: Array) -> tuple[Array, Array]:

@@ -19,6 +19,8 @@ from hesscli.nodes.node import Calculus
 from hesscli.nodes.passes import activity, backward, forward, loss_cotangents
 from hesscli.problem.graph import ADD, DENSE, ELEMENTWISE, INPUT, LOG_SOFTMAX, SOFTMAX, Array, Node
 from hesscli.problem.network import Problem, Targets
+from hesscli.system import xp
+from hesscli.system.arrays import dtype_of
 from hesscli.system.errors import NumericalError
 from hesscli.witnesses.finite.stacked import (
     ELEMENTARY,
@@ -37,7 +39,7 @@ CORNERED: Mapping[str, tuple[float, ...]] = {
     "relu6": (0.0, 6.0),
     "hard_sigmoid": (-3.0, 3.0),
 }
-# Nodes whose numbers are no sums of many terms.
+# Nodes whose numbers are not sums of many terms.
 _UNSUMMED = frozenset({ELEMENTWISE, SOFTMAX, LOG_SOFTMAX, ADD})
 # Losses that subtract numbers as large as the outputs are, as log Σ exp f − f_y.
 _SUBTRACTING = frozenset(
@@ -75,19 +77,19 @@ class MovedLoss:
         if example is not None:
             problem = problem.part(example, example + 1)
         graph = problem.graph
-        tensors = {name: tensor.astype(np.float64) for name, tensor in graph.tensors.items()}
+        tensors = {name: xp.double(tensor) for name, tensor in graph.tensors.items()}
         self._graph = graph = graph.with_tensors(tensors)
-        self._x: Array = graph.shaped(problem.batch.astype(np.float64))
+        self._x: Array = graph.shaped(xp.double(problem.batch))
         self._targets: Targets = problem.targets
-        if self._targets.dtype.kind == "f":
-            self._targets = self._targets.astype(np.float64)
+        if dtype_of(self._targets).kind == "f":
+            self._targets = xp.double(self._targets)
         if problem.loss.name == "categorical_crossentropy":
             # They sum to one up to the digits of the problem's type.
-            self._targets = self._targets / self._targets.sum(axis=1, keepdims=True)
+            self._targets = self._targets / xp.sum(self._targets, axis=1, keepdims=True)
         self._loss = loss_derivatives(problem.loss)
         self._subtracts = problem.loss.name in _SUBTRACTING
         self._piece = loss_pieces(problem.loss)
-        self._scales = problem.scales
+        self._scales = xp.asarray(problem.scales, like=self._x)
         self.shapes = (
             {INPUT: self._x.shape}
             if example is not None or parameter == INPUT
@@ -112,12 +114,12 @@ class MovedLoss:
             f, self._records, penalized = forward(
                 graph, self._x, self._moved, check=self._keep_rest
             )
-            self.at_rest = float(self._scales @ self._loss.value(f, self._targets))
+            self.at_rest = float(xp.sum(self._scales * self._loss.value(f, self._targets)))
             penalized = {name: penalized[name] for name in self._penalized}
-            self.at_rest += float(activity(graph, penalized, self._of_activity).sum())
+            self.at_rest += float(xp.sum(activity(graph, penalized, self._of_activity)))
             if self._piece is not None:
-                self._own_piece = self._piece(f, self._targets).reshape(1, -1)
-        if not np.isfinite(f).all():
+                self._own_piece = xp.reshape(self._piece(f, self._targets), (1, -1))
+        if not xp.all(xp.isfinite(f)):
             raise NumericalError(
                 f"{parameter}: the network's output leaves the range of float64; "
                 "use smaller weights"
@@ -137,7 +139,8 @@ class MovedLoss:
         parts, low = {}, 0
         for name, shape in self.shapes.items():
             size = int(np.prod(shape))
-            parts[name] = V[:, low : low + size].reshape(-1, *shape)
+            rows = V[:, low : low + size].reshape(-1, *shape)
+            parts[name] = xp.asarray(rows, like=self._x)
             low += size
         return parts
 
@@ -153,33 +156,36 @@ class MovedLoss:
         values, records = self._values(directions, h, calculi)
         crossed = np.zeros(h.size, dtype=bool)
         for rest, moved in self._margins(values):
-            crossed |= _any(np.sign(moved) != np.sign(rest))
+            crossed |= _any(xp.sign(moved) != xp.sign(rest))
         for name in self._read:
-            # What is no number is far.
-            crossed |= _any(~(np.abs(values[name] - self._rest[name]) <= _FAR))
+            # NaN counts as far.
+            crossed |= _any(~(xp.abs(values[name] - self._rest[name]) <= _FAR))
         f = values[self._graph.output]
-        f = f.reshape(-1, f.shape[-1])
-        targets, scales = (np.concatenate([of] * h.size) for of in (self._targets, self._scales))
+        f = xp.reshape(f, (-1, f.shape[-1]))
+        targets, scales = (xp.concat([of] * h.size) for of in (self._targets, self._scales))
         if self._piece is not None:
-            crossed |= _any(self._piece(f, targets).reshape(h.size, -1) != self._own_piece)
+            piece = xp.reshape(self._piece(f, targets), (h.size, -1))
+            crossed |= _any(piece != self._own_piece)
         if noise is not None:
             f = noise.operand(f, 1)
         losses = self._loss.value(f, targets)
         if noise is not None:
-            terms = np.abs(losses) + self._subtracted(f)
+            terms = xp.abs(losses) + self._subtracted(f)
             losses = losses + noise.of_size(ELEMENTARY * terms)
         penalized = {
-            name: values[name].reshape(-1, *self._rest[name].shape[1:]) for name in self._penalized
+            name: xp.reshape(values[name], (-1, *self._rest[name].shape[1:]))
+            for name in self._penalized
         }
-        added = activity(self._graph, penalized, self._of_activity)
+        added = xp.asarray(activity(self._graph, penalized, self._of_activity), like=f)
         if noise is not None:
             added = added + noise.of_size(ELEMENTARY * added)
-        loss = (scales * losses + added).reshape(*h.shape, -1).sum(axis=-1)
+        loss = xp.sum(xp.reshape(scales * losses + added, (h.size, -1)), axis=-1)
+        loss = xp.on_host(loss).reshape(h.shape)
         if not slopes:
             return Point(loss, np.empty((*h.shape, 0)), crossed.reshape(h.shape))
         g = scales[:, None] * self._loss.gradient(f, targets)
         if noise is not None:
-            g = g + noise.of_size(ELEMENTARY * np.abs(g))
+            g = g + noise.of_size(ELEMENTARY * xp.abs(g))
         pulled = backward(
             self._graph,
             records,
@@ -191,17 +197,20 @@ class MovedLoss:
         found = {**pulled.tensors, **pulled.values}
         parts = [
             # The output may not depend on it.
-            found[name].reshape(*h.shape, -1)
+            xp.reshape(found[name], (h.size, -1))
             if name in found
-            else np.zeros((*h.shape, math.prod(shape)))
+            else xp.zeros((h.size, math.prod(shape)), like=f)
             for name, shape in self.shapes.items()
         ]
-        gradient = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        whole = xp.concat(parts, axis=-1) if len(parts) > 1 else parts[0]
+        gradient = xp.on_host(whole).reshape(*h.shape, -1)
         return Point(loss, gradient, crossed.reshape(h.shape))
 
     def _subtracted(self, f: Array) -> Array:
         """The numbers that each example's loss is a difference of."""
-        return np.asarray(np.abs(f).max(axis=-1)) if self._subtracts else np.zeros(len(f))
+        if self._subtracts:
+            return xp.max(xp.abs(f), axis=-1)
+        return xp.zeros((f.shape[0],), like=f)
 
     def reach(self, directions: Directions, h: Array) -> tuple[Array, Array]:
         """How far a step h (k,) moves what moves most, and how far the nearest corner is, (k,).
@@ -211,14 +220,15 @@ class MovedLoss:
         """
         values, _ = self._values(directions, h, self._calculi(directions, h, None))
         moves = {
-            name: np.abs(values[name] - self._rest[name]).reshape(len(h), -1) for name in self._read
+            name: xp.reshape(xp.abs(values[name] - self._rest[name]), (len(h), -1))
+            for name in self._read
         }
-        farthest = np.max([move.max(axis=1) for move in moves.values()], axis=0)
+        farthest = np.max([xp.on_host(xp.max(move, axis=1)) for move in moves.values()], axis=0)
         corner = np.full(len(h), np.inf)
         for rest, moved in self._margins(values):
-            move = np.abs(moved - rest).reshape(len(h), -1)
-            steps = np.where(move > 0, np.abs(rest).reshape(-1) / move, np.inf)
-            corner = np.minimum(corner, h * steps.min(axis=1))
+            move = xp.reshape(xp.abs(moved - rest), (len(h), -1))
+            steps = xp.where(move > 0, xp.reshape(xp.abs(rest), (1, -1)) / move, math.inf)
+            corner = np.minimum(corner, h * xp.on_host(xp.min(steps, axis=1)))
         return np.where(np.isnan(farthest), np.inf, farthest), corner
 
     def _margins(self, values: Mapping[str, Array]) -> Iterator[tuple[Array, Array]]:
@@ -239,16 +249,16 @@ class MovedLoss:
             rest = calculus.margins(at, [self._rest[name] for name in node.inputs])
             if rest is None:
                 continue
-            x = [values.get(name, self._rest[name][None]) for name in node.inputs]
-            count = max(map(len, x))
-            every = [np.broadcast_to(v, (count, *v.shape[1:])) for v in x]
-            moved = calculus.margins(at, [v.reshape(-1, *v.shape[2:]) for v in every])
+            x = [values.get(name, self._rest[name][None, ...]) for name in node.inputs]
+            count = max(value.shape[0] for value in x)
+            every = [xp.broadcast_to(v, (count, *v.shape[1:])) for v in x]
+            moved = calculus.margins(at, [xp.reshape(v, (-1, *v.shape[2:])) for v in every])
             assert moved is not None  # as there
-            yield rest, moved.reshape(count, *rest.shape)
+            yield rest, xp.reshape(moved, (count, *rest.shape))
 
     def lengths(self, directions: Directions) -> Array:
         """The largest number of each direction (k,), 1 where all are zero."""
-        found = [np.abs(V).reshape(len(V), -1).max(axis=1) for V in directions.values()]
+        found = [_largest(V) for V in directions.values()]
         lengths = np.max(found, axis=0)
         return np.where(lengths > 0, lengths, 1.0)
 
@@ -258,30 +268,30 @@ class MovedLoss:
         Of kernels whose input moves too: what lies below them sees the kernel itself.
         """
         moving = {*self._inputs, *(node.name for node in self._moved)}
-        count = len(next(iter(directions.values())))
+        count = next(iter(directions.values())).shape[0]
         far = np.full(count, np.inf)
         for node in self._moved:
             for name in node.tensors.values():
-                largest = np.abs(self._graph.tensors[name]).max(initial=0)
+                largest = float(xp.max(xp.abs(self._graph.tensors[name])))
                 is_kernel = name in directions and len(self.shapes[name]) > 1 and largest > 0
                 if is_kernel and moving.intersection(node.inputs):
-                    sizes = np.abs(directions[name]).reshape(count, -1).max(axis=1)
-                    far = np.minimum(far, largest / sizes)
+                    far = np.minimum(far, largest / _largest(directions[name]))
         return far
 
     def _values(
         self, directions: Directions, h: Array, calculi: Mapping[str, Calculus]
     ) -> tuple[dict[str, Array], dict[str, object]]:
         """The values that matter, (k, n, *shape), and what the nodes that move need again."""
-        k, n = h.size, len(self._x)
+        k, n = h.size, self._x.shape[0]
         x = self._x
         if INPUT in directions:
-            x = (x + _times(h, directions[INPUT])).reshape(-1, *x.shape[1:])
-        values = {INPUT: x.reshape(-1, *self._x.shape)}
+            moved = xp.reshape(_times(h, directions[INPUT]), (-1, *x.shape))
+            x = xp.reshape(x + moved, (-1, *x.shape[1:]))
+        values = {INPUT: xp.reshape(x, (-1, *self._x.shape))}
 
         def keep(node: Node, _: str, y: Array) -> None:
             if node.name in self._read:
-                values[node.name] = y.reshape(k, n, *y.shape[1:])
+                values[node.name] = xp.reshape(y, (k, n, *y.shape[1:]))
 
         passed = forward(self._graph, x, self._moved, lambda node: calculi[node.name], keep)
         return values, passed.records
@@ -293,7 +303,7 @@ class MovedLoss:
         calculi: dict[str, Calculus] = {
             node.name: Known(self._rest[node.name]) for node in self._graph.nodes
         }
-        n, k = len(self._x), h.size
+        n, k = self._x.shape[0], h.size
         for node in self._moved:
             calculus = calculus_of(node)
             steps = {
@@ -314,8 +324,14 @@ class MovedLoss:
 
 def _times(h: Array, V: Array) -> Array:
     """The steps h (…, k) along V (k, *shape), one after the other."""
-    return np.asarray(h.reshape(*h.shape, *[1] * (V.ndim - 1)) * V).reshape(-1, *V.shape[1:])
+    steps = xp.asarray(h.reshape(*h.shape, *[1] * (V.ndim - 1)), like=V)
+    return xp.reshape(steps * V, (-1, *V.shape[1:]))
+
+
+def _largest(V: Array) -> Array:
+    """The largest number (k,) of each direction (k, *shape)."""
+    return xp.on_host(xp.max(xp.reshape(xp.abs(V), (V.shape[0], -1)), axis=1))
 
 
 def _any(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.asarray(found.reshape(len(found), -1).any(axis=1))
+    return xp.on_host(xp.any(xp.reshape(found, (found.shape[0], -1)), axis=1))

@@ -9,10 +9,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.problem.graph import Array
+from hesscli.system import xp
 from hesscli.witnesses.rounding.noise import Noise
 
 # Roundings in one evaluation of a function, in units of the roundoff.
@@ -71,43 +70,43 @@ class Stacked(_Pulled):
     def forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Any]:
         own_x = [self._points(value) for value in x]
         own = {
-            role: W if role in self.moved else np.broadcast_to(W, (self.k, *W.shape))
+            role: W if role in self.moved else xp.broadcast_to(W, (self.k, *W.shape))
             for role, W in theta.items()
         }
         y, at = self._forward(own_x, own)
-        return y.reshape(-1, *y.shape[2:]), at
+        return xp.reshape(y, (-1, *y.shape[2:])), at
 
     def pull(self, at: Any, g: Array, wanted: Wanted) -> Pulled:
-        pulled = self._pull(at, g.reshape(self.k, -1, *g.shape[1:]), wanted)
+        pulled = self._pull(at, xp.reshape(g, (self.k, -1, *g.shape[1:])), wanted)
         inputs = [
-            None if part is None else part.reshape(-1, *part.shape[2:]) for part in pulled.inputs
+            None if part is None else xp.reshape(part, (-1, *part.shape[2:]))
+            for part in pulled.inputs
         ]
         return Pulled(inputs, pulled.tensors)
 
     def _points(self, value: Array) -> Array:
-        stays = len(value) == self.examples
-        return (
-            np.broadcast_to(value, (self.k, *value.shape))
-            if stays
-            else value.reshape(self.k, -1, *value.shape[1:])
-        )
+        if value.shape[0] == self.examples:
+            return xp.broadcast_to(value, (self.k, *value.shape))
+        return xp.reshape(value, (self.k, -1, *value.shape[1:]))
 
     def _forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, Any]:
         """From (k, n, *in) and (k, *θ) to (k, n, *out)."""
         found = [
-            self.base.forward([value[i] for value in x], {role: W[i] for role, W in theta.items()})
+            self.base.forward(
+                [value[i, ...] for value in x], {role: W[i, ...] for role, W in theta.items()}
+            )
             for i in range(self.k)
         ]
-        return np.stack([y for y, _ in found]), [at for _, at in found]
+        return xp.stack([y for y, _ in found]), [at for _, at in found]
 
     def _pull(self, at: Any, g: Array, wanted: Wanted) -> Pulled:
         """From g (k, n, 1, *out) to (k, n, 1, *in) and (k, *θ)."""
-        found = [self.base.pull(own, of, wanted) for own, of in zip(at, g, strict=True)]
+        found = [self.base.pull(own, g[i, ...], wanted) for i, own in enumerate(at)]
         inputs = zip(*(pulled.inputs for pulled in found), strict=True)
         return Pulled(
-            [None if parts[0] is None else np.stack(parts) for parts in inputs],
+            [None if parts[0] is None else xp.stack(parts) for parts in inputs],
             {
-                role: np.concatenate([pulled.tensors[role] for pulled in found])
+                role: xp.concat([pulled.tensors[role] for pulled in found])
                 for role in found[0].tensors
             },
         )
@@ -119,17 +118,17 @@ class StackedDense(Stacked):
     def _forward(self, x: Sequence[Array], theta: Tensors) -> tuple[Array, tuple[Array, Array]]:
         z: Array = x[0] @ theta["kernel"]
         if "bias" in theta:
-            z += theta["bias"][:, None]
+            z += theta["bias"][:, None, :]
         return z, (x[0], theta["kernel"])
 
     def _pull(self, at: tuple[Array, Array], g: Array, wanted: Wanted) -> Pulled:
-        (x, W), g = at, g[:, :, 0]
+        (x, W), g = at, g[:, :, 0, :]
         tensors = {}
         if "kernel" in wanted.tensors:
-            tensors["kernel"] = x.swapaxes(1, 2) @ g
+            tensors["kernel"] = xp.swapaxes(x, 1, 2) @ g
         if "bias" in wanted.tensors:
-            tensors["bias"] = g.sum(axis=1)
-        below = (g @ W.swapaxes(1, 2))[:, :, None] if wanted.inputs[0] else None
+            tensors["bias"] = xp.sum(g, axis=1)
+        below = (g @ xp.swapaxes(W, 1, 2))[:, :, None, :] if wanted.inputs[0] else None
         return Pulled([below], tensors)
 
 
@@ -163,6 +162,7 @@ class Perturbed(_Pulled):
         )
 
     def _rounded(self, y: Array) -> Array:
-        rounded = y + self.noise.of_size(ELEMENTARY * np.abs(y))
+        rounded = y + self.noise.of_size(ELEMENTARY * xp.abs(y))
         # What is exactly zero stays at the kink that it may hit.
-        return np.asarray(rounded + self.noise.underflow() * (y != 0))
+        moved: Array = rounded + self.noise.underflow() * xp.astype(y != 0, y.dtype)
+        return moved

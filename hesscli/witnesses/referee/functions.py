@@ -1,6 +1,6 @@
 """Activations and losses in mpmath, as values alone: no derivative stands here.
 
-``Pieces`` collects on which of its smooth pieces each number is, so that whoever differences
+``Pieces`` collects on which of its smooth pieces each number is, so that a caller that differences
 values knows whether all of them are on the same.
 """
 
@@ -142,7 +142,7 @@ def loss_function(loss: Loss) -> LossFunction | None:
 
 
 def penalty(theta: Number, of: Penalty, pieces: Pieces) -> Number:
-    """What Keras's L1L2 regularizer adds for one number."""
+    """The term of Keras's L1L2 regularizer for one number."""
     if of.l1:
         pieces.append(mp.sign(theta))
     return mp.mpf(of.l1) * abs(theta) + mp.mpf(of.l2) * theta * theta

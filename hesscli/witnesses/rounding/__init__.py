@@ -1,1 +1,1 @@
-"""What rounding leaves uncertain of each witness's numbers."""
+"""The uncertainty that rounding leaves in each witness's numbers."""

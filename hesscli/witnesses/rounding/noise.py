@@ -35,6 +35,7 @@ from hesscli.nodes.node import Calculus, Moves, Pulled, Tensors, Wanted
 from hesscli.nodes.softmax import Softmax, SoftmaxAt
 from hesscli.problem.graph import Activation, Array, Node, read_only
 from hesscli.problem.network import Targets
+from hesscli.system import xp
 from hesscli.witnesses.rounding.terms import LossTerms, subtracted_terms
 
 # Perturbations are larger than rounding by this factor, so that a kink which lies beyond one
@@ -66,20 +67,22 @@ class Noise:
 
     def of_size(self, sizes: Array, count: float = 1.0) -> Array:
         """√count · u · sizes, times AMPLITUDE and a random number each."""
-        noise: Array = self._random(sizes.shape) * (AMPLITUDE * math.sqrt(count) * self.u)
-        noise *= sizes
-        return noise
+        noise = self._random(sizes.shape) * (AMPLITUDE * math.sqrt(count) * self.u)
+        product: Array = xp.asarray(noise, like=sizes) * sizes
+        return product
 
     def operand(self, values: Array, count: float) -> Array:
         """``values`` as they are worth in a sum of ``count`` products."""
-        return np.asarray(self.vanishing(values) + self.of_size(values, count))
+        operand: Array = self.vanishing(values) + self.of_size(values, count)
+        return operand
 
     def vanishing(self, values: Array) -> Array:
         """``values``, of which TensorFlow takes those below the smallest normal number for zero."""
-        below = (np.abs(values) < self.tiny) & (values != 0)
-        if not below.any():
+        below = (xp.abs(values) < self.tiny) & (values != 0)
+        if not xp.any(below):
             return values
-        return np.where(below, values * (1 + self._random(values.shape)), values)
+        factor = xp.asarray(1 + self._random(values.shape), like=values)
+        return xp.where(below, values * factor, values)
 
     def nothing_else(self, noisy: Array, exact: Array) -> Array:
         """``noisy``, and in its place a number near zero where the noise is all there is."""
@@ -122,7 +125,7 @@ def _interpolated(function: Callable[[Array], Array], z: Array) -> Array:
     step = np.minimum(exponent - _GRID_DIGITS, _WIDEST_STEP)
     scaled = np.ldexp(z, -step)
     low = np.floor(scaled)
-    # What is not finite is no grid's.
+    # A number that is not finite is not on a grid.
     between = np.where(np.isfinite(scaled), scaled - low, 0)
     below, above = function(np.ldexp(low, step)), function(np.ldexp(low + 1, step))
     return np.where(between == 0, below, below + between * (above - below))

@@ -9,7 +9,7 @@ all examples, the blocks of the chunks add up to the block of the whole:
 
 Chunks weigh as much as they have examples, so that their size changes nothing but the rounding.
 The sums are in double precision. Of a chunk nothing is kept but its summand, so that memory stays
-flat whatever the number of examples; but if the memory budget leaves room beside the chunk at
+flat whatever the number of examples; but if the memory budget leaves room next to the chunk at
 work, the first chunks' first-order quantities are kept for the next product, which then needs no
 file and no forward and backward pass of its own.
 """
@@ -183,7 +183,7 @@ class Chunks:
     def sum_of(self, work: Callable[[L], Array], load: Callable[[Problem], L]) -> Array:
         """The sum of ``work`` of what ``load`` makes of every part; where that is."""
         total: Array | None = None
-        # What overflows is for who judges the numbers.
+        # Overflow is refused when the numbers are judged.
         with np.errstate(over="ignore", invalid="ignore"):
             for part in self.each(work, load):
                 if total is None:
@@ -321,7 +321,7 @@ class SummedBlock(HessianBlock):
 
     @property
     def row_bytes(self) -> int:
-        """What one row takes in the first chunk, which is as large as the others.
+        """The bytes that one row takes in the first chunk, which is as large as the others.
 
         Of several workers' the mean: they must take the same rows at a time.
         """
@@ -426,7 +426,7 @@ def _itself(part: Problem) -> Problem:
 
 
 def kept_bytes(problem: Problem, examples: int) -> int:
-    """What a chunk of so many examples takes while it waits for the next product."""
+    """The bytes that a chunk of so many examples takes while it waits for the next product."""
     inputs, *units = problem.widths
     numbers = _NUMBERS_OF_AN_INPUT * inputs + _NUMBERS_OF_A_UNIT * sum(units)
     each = examples * problem.dtype.itemsize
