@@ -82,14 +82,14 @@ def counted(cases: Sequence[tuple[Sequence[int], int, int, Sequence[str]]]) -> l
     from hesscli.witnesses.summed import engine as summed
 
     sums: list[int] = []
-    whole = summed.Chunks.sum
+    whole = summed.Chunks.sum_of
 
-    def noted(chunks: Any, work: Any) -> Any:
-        total = whole(chunks, work)
+    def noted(chunks: Any, work: Any, load: Any) -> Any:
+        total = whole(chunks, work, load)
         sums.append(int(total.size))
         return total
 
-    summed.Chunks.sum = noted  # type: ignore[method-assign]
+    summed.Chunks.sum_of = noted  # type: ignore[method-assign]
     build.fits = lambda *_: False  # type: ignore[assignment]
     summed.kept_bytes = lambda *_: 1 << 60  # type: ignore[assignment]
     tensorflow = _watched_tensorflow()

@@ -147,7 +147,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "0",
         "O in the sweep of S",
         "(σ″ ⊙ g_a) ⊙ Rz",
-        _of_second("np.zeros_like(g)"),
+        _of_second("xp.zeros_like(g)"),
         PIECEWISE_LINEAR,
     ),
     Mutation(

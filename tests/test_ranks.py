@@ -143,7 +143,10 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "train": ("train", *TINY, *TRAIN, "--momentum", "0.9", "--measure-examples", "16"),
     "conv verify": ("verify", *PROBES, "-n", "13", *CONVOLUTIONAL),
     "conv compare": ("compare", "--check", "form", "-n", "13", *CONVOLUTIONAL),
-    "conv spectrum": ("spectrum", "--top", "2", "-b", "network", "-n", "13", *CONVOLUTIONAL),
+    "conv spectrum": (
+        *("spectrum", "--top", "2", "--density", "-b", "network", "-n", "13"),
+        *CONVOLUTIONAL,
+    ),
     "conv train": ("train", *CONVOLUTIONAL, *TRAIN, "--measure-examples", "8"),
     "init": ("init", "--stddev", "0.1", "--seeds", "3", *BATCH),
     "tune": ("init", "--tune", "--seeds", "2", "-n", "13", "-a", "relu", *UNITS),

@@ -12,7 +12,7 @@ from hesscli.cli import interrupt
 from hesscli.cli.outcome import FAILED_INPUT, FAULT, exit_code_of, show
 from hesscli.system.errors import InputError
 from hesscli.system.threads import share_cores
-from hesscli.workers.launcher import Launched, abort
+from hesscli.workers.launcher import READ_SECONDS, Launched, abort
 from hesscli.workers.ranks import Ended, Ranks
 
 
@@ -39,6 +39,7 @@ def run_together(launched: Launched, command_line: Callable[[Ranks], object]) ->
             time.sleep(interrupt.OTHERS_SECONDS)
         rank = f"rank {launched.rank}: " if launched.rank > 0 else ""
         show(f"{rank}{error}", stream=stderr)
+        time.sleep(READ_SECONDS)
         abort(FAILED_INPUT)
         return FAILED_INPUT
     interrupt.joined()

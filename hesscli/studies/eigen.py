@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal, norm
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, aslinearoperator, eigsh
 
 from hesscli.problem.graph import Array
@@ -134,40 +133,28 @@ def leading(block: HessianBlock, start: Array, search: Search) -> Leading:
     """The algebraically largest eigenvalue of H, by Lanczos from ``start`` (P,).
 
     After the first few products it looks after each whether it is done, which ARPACK does after
-    ``search.vectors`` of them, and it gives its basis, in which most of H is. From the best vector
-    in ``search.vectors`` it begins again, ``search.restarts`` times. Every vector is made
-    orthogonal to all others, twice. Raises NumericalError where it does not arrive.
-
-    Source: Parlett, "The Symmetric Eigenvalue Problem" (SIAM 1998), chapter 13.
+    ``search.vectors`` of them, and it gives its basis, in which most of H is. Raises
+    NumericalError if it does not converge.
     """
-    device, q = block.device, start
-    vectors, restarts = search.vectors or len(start), search.restarts or 1
-    for _ in range(restarts):
-        basis: list[Array] = []
-        diagonal: list[float] = []
-        beside: list[float] = []
-        rest, length = q, float(norm(q))
-        while len(basis) < min(vectors, len(start)):
-            basis.append(rest / rest.dtype.type(length))
-            Q = np.stack(basis)
-            image = device.fetch(block.matvec(device.put(basis[-1])))
-            diagonal.append(float(basis[-1] @ image))
-            rest = image - (Q @ image) @ Q
-            rest -= (Q @ rest) @ Q
-            length = float(norm(rest, check_finite=False))
-            if not np.isfinite(diagonal[-1] + length):
-                raise NumericalError(f"{block.parameter}: H v leaves the range of {block.dtype}")
-            values, within = eigh_tridiagonal(diagonal, beside)
-            done = length * abs(within[-1, -1]) <= search.rtol * abs(values[-1])
-            if done and (len(basis) >= _LEAST or length == 0):
-                v = within[:, -1].astype(Q.dtype) @ Q
-                return Leading(float(values[-1]), v / norm(v), Q.T)
-            beside.append(length)
-        q = within[:, -1].astype(Q.dtype) @ Q
-    raise NumericalError(
-        f"{block.parameter}: Lanczos does not find the largest eigenvalue to {search.rtol:g}; "
-        f"{search.remedy}"
+    device, name = block.device, block.parameter
+    found = restarted(
+        block.matvec,
+        device.put(start),
+        device,
+        count=1,
+        which="LA",
+        rtol=search.rtol,
+        vectors=search.vectors,
+        restarts=search.restarts,
+        watched=_LEAST,
     )
+    (value,) = found.values
+    if not np.isfinite(value):
+        raise NumericalError(f"{name}: H v leaves the range of {block.dtype}")
+    if not found.converged:
+        raise _not_found(name, search, "has found 0 of 1", "no more restarts")
+    vector, basis = device.fetch(found.vectors)[:, 0], device.fetch(found.basis)
+    return Leading(float(value), vector, basis)
 
 
 def _not_found(name: str, search: Search, found: str, why: str) -> NumericalError:

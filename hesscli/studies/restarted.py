@@ -41,12 +41,14 @@ _SEED = 0
 class Found:
     """Ritz values (K,), their vectors (P, K), and how many of them have converged.
 
+    ``basis`` (P, m) is the orthonormal one that the vectors are in, and most of the operator.
     Values that are not finite have no vectors to speak of.
     """
 
     values: Doubles
     vectors: Array
     converged: int
+    basis: Array
 
 
 def restarted(
@@ -59,11 +61,13 @@ def restarted(
     rtol: float,
     vectors: int | None,
     restarts: int | None,
+    watched: int | None = None,
 ) -> Found:
     """``count`` eigenpairs of a symmetric operator, whose product is ``multiply``.
 
     It begins at ``start`` (P,), which is on ``device``. The others are those of SciPy's ``eigsh``:
-    a pair has converged once its residual is at most rtol · max(ε^⅔, |θ|).
+    a pair has converged once its residual is at most rtol · max(ε^⅔, |θ|). Whether all have is
+    looked at when the basis is full, or after each product once the basis has ``watched`` vectors.
     """
     size = start.shape[0]
     most = min(size, max(2 * count + 1, 20) if vectors is None else max(vectors, count + 2))
@@ -72,32 +76,36 @@ def restarted(
     V[0, :] = start / length(start)
     T, kept = np.zeros((most, most)), 0
     for _ in range(10 * size if restarts is None else restarts):
-        beta = 0.0
-        for j in range(kept, most):
-            w, h = _orthogonalized(multiply(V[j, :]), V[: j + 1, :], device)
+        for m in range(kept + 1, most + 1):
+            w, h = _orthogonalized(multiply(V[m - 1, :]), V[:m, :], device)
             if not np.isfinite(h).all():
-                return Found(np.full(count, np.nan), V[:count, :].T, 0)
-            T[: j + 1, j] = T[j, : j + 1] = h
+                return Found(np.full(count, np.nan), V[:count, :].T, 0, V[:m, :].T)
+            T[:m, m - 1] = T[m - 1, :m] = h
             beta = length(w)
             if beta <= _NOTHING * epsilon * np.linalg.norm(h):
                 beta = 0.0
-                if j + 1 < size:
-                    w = _another(V[: j + 1, :], device, j)
-            V[j + 1, :] = w / (beta or length(w) or 1.0)
-            T[j, j + 1 : j + 2] = T[j + 1 : j + 2, j] = beta
-        theta, U = np.linalg.eigh(T)
-        order = np.argsort(_FIRST[which](theta), kind="stable")
-        first = order[:count]
-        residuals = beta * np.abs(U[-1, first])
-        good = residuals <= rtol * np.maximum(epsilon ** (2 / 3), np.abs(theta[first]))
+                if m < size:
+                    w = _another(V[:m, :], device, m)
+            V[m, :] = w / (beta or length(w) or 1.0)
+            T[m - 1, m : m + 1] = T[m : m + 1, m - 1] = beta
+            if m < most and (watched is None or m < watched):
+                continue
+            theta, U = np.linalg.eigh(T[:m, :m])
+            order = np.argsort(_FIRST[which](theta), kind="stable")
+            first = order[:count]
+            residuals = beta * np.abs(U[-1, first])
+            good = residuals <= rtol * np.maximum(epsilon ** (2 / 3), np.abs(theta[first]))
+            if good.all():
+                break
         if good.all():
-            return Found(theta[first], _combined(V, U[:, first]).T, count)
+            break
         kept = min(count + (most - count) // 2, most - 1)
         V[:kept, :] = _combined(V, U[:, order[:kept]])
         V[kept, :] = V[most, :]
         T = np.zeros_like(T)
         T[range(kept), range(kept)] = theta[order[:kept]]
-    return Found(theta[first], _combined(V, U[:, first]).T, int(good.sum()))
+    found = _combined(V, U[:, first]).T
+    return Found(theta[first], found, int(good.sum()), V[:m, :].T)
 
 
 def _orthogonalized(w: Array, V: Array, device: Device) -> tuple[Array, Doubles]:

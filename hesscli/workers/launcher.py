@@ -21,6 +21,9 @@ _VARIABLES = (
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
 )
 
+# What a process has said may be lost if it aborts before the launcher has read it.
+READ_SECONDS = 0.2
+
 # Hydra's number of processes on this machine, and the file to its process there, by which
 # a process speaks the protocol PMI-1. (Slurm has one of the same name for another protocol.)
 _LOCAL_COUNT, _TO_LAUNCHER, _HYDRA = "MPI_LOCALNRANKS", "PMI_FD", "hydra_pmi_proxy"

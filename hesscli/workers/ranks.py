@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hesscli.system.errors import InputError, NumericalError, reason
 from hesscli.system.threads import core_numbers
-from hesscli.workers.launcher import Launched, has_lost_one
+from hesscli.workers.launcher import READ_SECONDS, Launched, has_lost_one
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -42,8 +42,6 @@ _CODES = 256
 _START_SECONDS = 120
 # A rank that has failed waits so long for the others to fail alike, and then ends them.
 _PATIENCE_SECONDS = 0.5
-# What a rank has said may be lost if it aborts before the launcher has read it.
-_READ_SECONDS = 0.2
 # A rank that waits looks again and again for so long, then after every pause.
 _AWAKE_SECONDS, _PAUSE_SECONDS = 1e-3, 1e-3
 # Longer values are told apart by their SHA-256.
@@ -145,7 +143,7 @@ class Ranks:
     def abort(self, code: int, failure: str, say: Say) -> NoReturn:
         """Says why and ends all ranks, whatever they are doing."""
         self._say(failure, say)
-        time.sleep(_READ_SECONDS)
+        time.sleep(READ_SECONDS)
         # MPI would add in its own words that it was asked to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         self._world.Abort(code)

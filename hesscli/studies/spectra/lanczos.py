@@ -17,6 +17,8 @@ from hesscli.witnesses.block import HessianBlock
 
 _MAX_RESTARTS = 500
 _MIN_VECTORS = 20
+# With a shift an end that is near zero is one of many eigenvalues of nearly one size.
+_MIN_VECTORS_OF_AN_END = 40
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def largest(
     NumericalError where Lanczos does not converge.
     """
     size, dtype = block.shape[0], block.dtype
-    vectors = min(size, max(2 * count + 1, _MIN_VECTORS))
+    least = _MIN_VECTORS_OF_AN_END if shift else _MIN_VECTORS
+    vectors = min(size, max(2 * count + 1, least))
     _require_memory(block, vectors + 2 * count)
     start = np.random.default_rng(seed).standard_normal((span.size, 1))
     on = block.device

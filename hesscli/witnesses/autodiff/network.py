@@ -176,9 +176,13 @@ class TensorflowNetwork:
         graph = self.problem.graph
         given, wanted = {INPUT: x, **replaced}, {graph.output, *graph.activities}
         shifted = None if shift is None else shift[0]
-        nodes = [node for node in graph.nodes if node.name not in given or node.name == shifted]
+        nodes, read = [], set(wanted)
+        for node in reversed(graph.nodes):
+            if node.name in read and (node.name not in given or node.name == shifted):
+                nodes.append(node)
+                read |= {*node.inputs}
         known = {name: given[name] for name in wanted if name in given}
-        found = self.values(given, nodes, shift)
+        found = self.values(given, nodes[::-1], shift)
         return {**known, **{name: value for name, value in found if name in wanted}}
 
     def output(self, x: Tensor, replaced: Tensors) -> Tensor:
