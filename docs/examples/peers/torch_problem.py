@@ -7,8 +7,9 @@ from torch import nn
 
 def load(path="problem.npz"):
     """The model, its loss function, inputs (N, d) and labels (N,), in float64."""
-    arrays = np.load(path)
-    kernels = [name for name in arrays.files if name.endswith("/kernel")]
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    kernels = [name for name in arrays if name.endswith("/kernel")]
     parts = []
     for name in kernels:
         W, b = arrays[name], arrays[name.replace("/kernel", "/bias")]

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-problem = np.load(sys.argv[1])
-names = [name.removesuffix("/kernel") for name in problem.files if name.endswith("/kernel")]
+with np.load(sys.argv[1]) as stored:
+    problem = dict(stored)
+names = [name.removesuffix("/kernel") for name in problem if name.endswith("/kernel")]
 kernels = {name: tf.Variable(problem[f"{name}/kernel"]) for name in names}
 biases = {name: tf.Variable(problem[f"{name}/bias"]) for name in names}
 inputs, labels = tf.constant(problem["inputs"]), tf.constant(problem["targets"])
