@@ -61,10 +61,11 @@ compare: $(VENV)/.installed
 
 # A process a core, each with a TensorFlow of its own, so not more than four. BLAS's threads, as many
 # again in each, sleep while they wait: on cores that others use their spinning takes half the time.
+# Many tests start processes, each of which would compile all of hesscli if none might keep it.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.developing
-	OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest $(PARALLEL)
+	PYTHONDONTWRITEBYTECODE= OPENBLAS_THREAD_TIMEOUT=4 $(BIN)/python -m pytest $(PARALLEL)
 
 # All of the random cases of which make test draws a fifth.
 test-thorough: export HESSCLI_TESTS := thorough
