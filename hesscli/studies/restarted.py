@@ -2,9 +2,9 @@
 
 The thick-restart Lanczos process: of an orthonormal basis V of m vectors, A V = V T + β w e_mᵀ, the
 best Ritz vectors V u (T u = θ u) are kept, w becomes the next one after them, and the basis is
-filled again. ‖A V u − θ V u‖ = β |u_m|. Each new vector is orthogonalized against all others,
-twice: that takes little time beside a product. The vectors stay where the first one is; what comes
-to the host are the numbers of T.
+filled again. ‖A V u − θ V u‖ = β |u_m|. Each new vector is orthogonalized against all others: that
+takes little time next to a product. The vectors stay where the first one is; only the numbers of T
+come to the host.
 
 Source: Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems" (SIAM
 Journal on Matrix Analysis and Applications 22, 2000).
@@ -34,6 +34,9 @@ _FIRST: dict[str, Callable[[Doubles], Doubles]] = {
 }
 # What is below this share of the vector that was multiplied is rounding: the basis holds all.
 _NOTHING = 8
+# Vectors that lose more of their length than this are orthogonalized again: Daniel, Gragg,
+# Kaufman and Stewart (Math. Comp. 30, 1976).
+_KEPT = 0.7
 _SEED = 0
 
 
@@ -73,20 +76,20 @@ def restarted(
     most = min(size, max(2 * count + 1, 20) if vectors is None else max(vectors, count + 2))
     epsilon = float(np.finfo(dtype_of(start)).eps)
     V = xp.zeros((most + 1, size), like=start)
-    V[0, :] = start / length(start)
+    V[0, :] = start / _length(start)
     T, kept = np.zeros((most, most)), 0
     for _ in range(10 * size if restarts is None else restarts):
         for m in range(kept + 1, most + 1):
-            w, h = _orthogonalized(multiply(V[m - 1, :]), V[:m, :], device)
+            w, parts, beta = orthogonalized(multiply(V[m - 1, :]), V[:m, :])
+            h = np.asarray(device.fetch(parts), dtype=np.float64)
             if not np.isfinite(h).all():
                 return Found(np.full(count, np.nan), V[:count, :].T, 0, V[:m, :].T)
             T[:m, m - 1] = T[m - 1, :m] = h
-            beta = length(w)
             if beta <= _NOTHING * epsilon * np.linalg.norm(h):
                 beta = 0.0
                 if m < size:
                     w = _another(V[:m, :], device, m)
-            V[m, :] = w / (beta or length(w) or 1.0)
+            V[m, :] = w / (beta or _length(w) or 1.0)
             T[m - 1, m : m + 1] = T[m : m + 1, m - 1] = beta
             if m < most and (watched is None or m < watched):
                 continue
@@ -108,20 +111,22 @@ def restarted(
     return Found(theta[first], found, int(good.sum()), V[:m, :].T)
 
 
-def _orthogonalized(w: Array, V: Array, device: Device) -> tuple[Array, Doubles]:
-    """``w`` without its parts in the rows of V, and these parts (m,)."""
-    h = V @ w
-    w = w - h @ V
-    again = V @ w
-    w = w - again @ V
-    return w, np.asarray(device.fetch(h + again), dtype=np.float64)
+def orthogonalized(w: Array, V: Array) -> tuple[Array, Array, float]:
+    """``w`` (P,) without its parts in the orthonormal rows of V, these parts (m,), and ‖w‖ then."""
+    before, parts = _length(w), V @ w
+    w = w - parts @ V
+    left = _length(w)
+    if left < _KEPT * before:
+        again = V @ w
+        w, parts = w - again @ V, parts + again
+        left = _length(w)
+    return w, parts, left
 
 
 def _another(V: Array, device: Device, seed: int) -> Array:
     """A random vector that is orthogonal to the rows of V."""
     normal = np.random.default_rng((_SEED, seed)).standard_normal(V.shape[1])
-    w, _ = _orthogonalized(device.put(np.asarray(normal, dtype=dtype_of(V))), V, device)
-    return w
+    return orthogonalized(device.put(np.asarray(normal, dtype=dtype_of(V))), V)[0]
 
 
 def _combined(V: Array, U: Doubles) -> Array:
@@ -131,6 +136,6 @@ def _combined(V: Array, U: Doubles) -> Array:
     return combined
 
 
-def length(w: Array) -> float:
+def _length(w: Array) -> float:
     """‖w‖ of a vector (P,)."""
     return math.sqrt(float(w @ w))

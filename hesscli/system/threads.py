@@ -98,30 +98,33 @@ def at_once(
         yield from map(work, remaining)
         return
     with ThreadPoolExecutor(workers, initializer=_begin) as pool, _one_blas_thread():
-        waiting: list[Future[Result]] = []
-        try:
-            for task in remaining:
-                waiting.append(pool.submit(work, task))
-                if len(waiting) > workers:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        yield from _in_turn(pool, work, remaining, workers)
 
 
 def ahead(work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
     """``work`` of every task, in their order: the next one's while one is with the caller."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: Future[Result] | None = None
+        yield from _in_turn(pool, work, tasks, 1)
+
+
+def _in_turn(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    beyond: int,
+) -> Iterator[Result]:
+    """The results in the order of the tasks, of which ``beyond`` are given out after each."""
+    waiting: list[Future[Result]] = []
+    try:
         for task in tasks:
-            following = pool.submit(work, task)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > beyond:
+                yield waiting.pop(0).result()
+        while waiting:
+            yield waiting.pop(0).result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _begin() -> None:

@@ -94,15 +94,11 @@ def permute_dims(x: Array, axes: Sequence[int]) -> Array:
 
 def concat(arrays: Sequence[Array], *, axis: int = 0) -> Array:
     """Arrays one after the other along an axis."""
-    if is_numpy(arrays[0]):
-        return np.concatenate(arrays, axis=axis)
     return _named("concat", *arrays)(list(arrays), axis=axis)
 
 
 def stack(arrays: Sequence[Array], *, axis: int = 0) -> Array:
     """Arrays one after the other along a new axis."""
-    if is_numpy(arrays[0]):
-        return np.stack(arrays, axis=axis)
     return _named("stack", *arrays)(list(arrays), axis=axis)
 
 
@@ -144,25 +140,21 @@ def full(shape: Sequence[int], value: float, *, like: Array) -> Array:
 
 def eye(rows: int, columns: int | None = None, *, k: int = 0, like: Array) -> Array:
     """1 on the k-th diagonal of (rows, columns), 0 elsewhere."""
-    if is_numpy(like):
-        return np.eye(rows, columns, k=k, dtype=like.dtype)
-    on = place(like)
-    return _named("eye", like)(rows, columns, k=k, dtype=like.dtype, device=on)
+    return _named("eye", like)(rows, columns, k=k, dtype=like.dtype, **_there(like))
 
 
 def _new(function: str, shape: Sequence[int], *others: Any, like: Array) -> Array:
-    make = _named(function, like)
-    if is_numpy(like):
-        return make(shape, *others, dtype=like.dtype)
-    on = place(like)
-    return make(tuple(shape), *others, dtype=like.dtype, device=on)
+    return _named(function, like)(tuple(shape), *others, dtype=like.dtype, **_there(like))
+
+
+def _there(like: Array) -> dict[str, Any]:
+    # NumPy has one device, and takes longer if it is named.
+    return {} if is_numpy(like) else {"device": place(like)}
 
 
 def arange(n: int, *, like: Array) -> Array:
     """The whole numbers from 0 to n − 1, on the device of ``like``."""
-    if is_numpy(like):
-        return np.arange(n)
-    return _named("arange", like)(n, device=place(like))
+    return _named("arange", like)(n, **_there(like))
 
 
 def asarray(of_numpy: Array, *, like: Array) -> Array:

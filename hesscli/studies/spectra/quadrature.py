@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 
 from hesscli.problem.graph import Array
-from hesscli.studies.restarted import length
+from hesscli.studies.restarted import orthogonalized
 from hesscli.studies.spectra.bars import (
     counts_between,
     frobenius_between,
@@ -43,9 +43,6 @@ from hesscli.witnesses.block import HessianBlock
 _BASIS_BYTES = 256 * 2**20
 # What those of one probe may take of the memory that is free; as much is for the work with them.
 _SHARE_OF_BASIS = 0.5
-# Vectors that lose more of their length than this are orthogonalized again: Daniel, Gragg,
-# Kaufman and Stewart (Math. Comp. 30, 1976).
-_KEPT = 0.7
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ def _lanczos(
         for at, probe in enumerate(running):
             known, w = basis[probe][: step + 1, :], products[at, :]
             alphas[probe].append(float(known[step, :] @ w))
-            w, left = _orthogonalized(w, known)
+            w, _, left = orthogonalized(w, known)
             scale = max(map(abs, (*alphas[probe], *betas[probe])))
             # An invariant subspace: the quadrature is exact.
             exhausted = left <= np.finfo(block.dtype).eps * (step + 2) * scale
@@ -226,13 +223,3 @@ def _lanczos(
             break
     progress(1.0)
     return [Tridiagonal(*map(np.array, of)) for of in zip(alphas, betas, strict=True)]
-
-
-def _orthogonalized(w: Array, known: Array) -> tuple[Array, float]:
-    before = length(w)
-    w = w - (known @ w) @ known
-    left = length(w)
-    if left < _KEPT * before:
-        w = w - (known @ w) @ known
-        left = length(w)
-    return w, left
