@@ -37,8 +37,10 @@ def doctor(without_tensorflow: bool, output: OutputOptions) -> int:
     from hesscli.report.documents import document_of
     from hesscli.studies.doctor import diagnose
 
+    # While something is shown, Rich has a stream of its own in the place of the terminal's.
+    terminal = dict(_terminal())
     with _waiting():
-        result = diagnose(tensorflow=not without_tensorflow, terminal=dict(_terminal()))
+        result = diagnose(tensorflow=not without_tensorflow, terminal=terminal)
     output.write(document_of(result))
     return 0 if result.passed else 1
 

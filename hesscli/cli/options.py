@@ -367,7 +367,7 @@ def device_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--device", "device_name", among=DEVICES, help="cpu or gpu, for the chain rule."
     )
     tf32 = click.option(
-        "--tf32", is_flag=True, help="On a GPU: quicker float32 products of 11 bits."
+        "--tf32", is_flag=True, help="Faster float32 on a GPU, to 11 binary digits."
     )
     added: Callable[..., Any] = device(tf32(function))
     return added
